@@ -1,0 +1,79 @@
+"""ptq: post-training quantization of vision networks without data.
+
+    from ptq import quantize
+    made = quantize(model, bits=4)      # made.folder holds model.onnx and the report
+
+The names below are imported when first used, so that `import ptq` and the command line start at once.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ptq.calibration import CalibrationSet, SynthesisConfig, calibrate, synthesize
+    from ptq.errors import PtqError
+    from ptq.export import Validation, export_qdq, validate
+    from ptq.graph import Prepared, prepare
+    from ptq.models import Model, as_model, load_model
+    from ptq.pipeline import Calibrated, Run, calibrate_datafree, load, quantize
+    from ptq.placement import Student, make_plan, place
+    from ptq.preprocess import Preprocess
+    from ptq.reconstruction import BlockResult, ReconstructConfig, reconstruct
+    from ptq.settings import Settings
+    from ptq.spec import QuantPlan, QuantSpec
+
+__all__ = [
+    "BlockResult",
+    "Calibrated",
+    "CalibrationSet",
+    "Model",
+    "Prepared",
+    "Preprocess",
+    "PtqError",
+    "QuantPlan",
+    "QuantSpec",
+    "ReconstructConfig",
+    "Run",
+    "Settings",
+    "Student",
+    "SynthesisConfig",
+    "Validation",
+    "as_model",
+    "calibrate",
+    "calibrate_datafree",
+    "export_qdq",
+    "load",
+    "load_model",
+    "make_plan",
+    "place",
+    "prepare",
+    "quantize",
+    "reconstruct",
+    "synthesize",
+    "validate",
+]
+
+_HOMES = {
+    "ptq.calibration": ("CalibrationSet", "SynthesisConfig", "calibrate", "synthesize"),
+    "ptq.errors": ("PtqError",),
+    "ptq.export": ("Validation", "export_qdq", "validate"),
+    "ptq.graph": ("Prepared", "prepare"),
+    "ptq.models": ("Model", "as_model", "load_model"),
+    "ptq.pipeline": ("Calibrated", "Run", "calibrate_datafree", "load", "quantize"),
+    "ptq.placement": ("Student", "make_plan", "place"),
+    "ptq.preprocess": ("Preprocess",),
+    "ptq.reconstruction": ("BlockResult", "ReconstructConfig", "reconstruct"),
+    "ptq.settings": ("Settings",),
+    "ptq.spec": ("QuantPlan", "QuantSpec"),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'ptq' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,145 @@
+"""Weight files: read without running code, fitted to a network's names, checked, fingerprinted."""
+
+import hashlib
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ptq.errors import PtqError
+
+__all__ = ["check_finite", "fit", "fit_in_order", "read_weights", "state_digest"]
+
+# What training scripts put around a state dict, and in front of its names.
+_WRAPPERS = ("state_dict", "model_state_dict", "model")
+_PREFIXES = ("module.", "_orig_mod.")
+# The published DenseNets say "norm.1" where today's modules say "norm1".
+_OLD_DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)$")
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read a state dict from .safetensors, or from .pth/.pt with `weights_only`.
+
+    Takes the state dict out of ``{"state_dict": ...}`` and ``{"model": ...}``, and drops the
+    ``module.`` in front of every name that DataParallel leaves.
+
+    Raises:
+        PtqError: when the file is missing, damaged, or holds anything but tensors.
+
+    Example:
+        >>> read_weights(Path("resnet50.pth"))["fc.weight"].shape  # doctest: +SKIP
+        torch.Size([1000, 2048])
+    """
+    if not path.is_file():
+        raise PtqError(f"no weights at {path}: check --weights")
+    loaded = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    for wrapper in _WRAPPERS:
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
+            loaded = loaded[wrapper]
+    if not isinstance(loaded, Mapping):
+        raise PtqError(
+            f"{path} holds a {type(loaded).__name__}: save model.state_dict() and pass that"
+        )
+    state = {str(name): value for name, value in loaded.items() if isinstance(value, Tensor)}
+    if not state:
+        raise PtqError(f"{path} holds no tensors: save model.state_dict() and pass that")
+    for prefix in _PREFIXES:
+        if all(name.startswith(prefix) for name in state):
+            state = {name.removeprefix(prefix): value for name, value in state.items()}
+    return state
+
+
+def _read_safetensors(path: Path) -> object:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise PtqError(f"{path} is not a readable safetensors file ({error})") from error
+
+
+def _read_torch(path: Path) -> object:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise PtqError(
+            f"{path} is damaged or holds Python objects besides tensors, which are not loaded "
+            "because they could run code: save model.state_dict() alone, best as .safetensors"
+        ) from error
+    except Exception as error:  # torch.load raises nearly anything on a damaged file
+        raise PtqError(f"{path} is not a readable weights file ({_first_line(error)})") from error
+
+
+def fit(
+    module: nn.Module, state: Mapping[str, Tensor], source: str, ignore: tuple[str, ...] = ()
+) -> None:
+    """Copy `state`, but for names that start with `ignore`, into `module`; all else must agree.
+
+    Raises:
+        PtqError: naming what is missing, unexpected or of another shape.
+    """
+    wanted = module.state_dict()
+    state = {
+        _OLD_DENSENET.sub(r"\1\2", name): value
+        for name, value in state.items()
+        if not name.startswith(ignore)
+    }
+    # Counters of batches seen play no part in inference, and old files lack them.
+    missing = [n for n in wanted if n not in state and not n.endswith("num_batches_tracked")]
+    unexpected = [n for n in state if n not in wanted]
+    shapes = [
+        f"{n} is {tuple(state[n].shape)}, the model wants {tuple(wanted[n].shape)}"
+        for n in wanted
+        if n in state and state[n].shape != wanted[n].shape
+    ]
+    faults = [
+        f"{what} {', '.join(names[:3])}" + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        for what, names in (
+            ("missing", missing),
+            ("unexpected", unexpected),
+            ("of another shape:", shapes),
+        )
+        if names
+    ]
+    if faults:
+        raise PtqError(f"{source} does not fit the model: {'; '.join(faults)}")
+    module.load_state_dict(state, strict=False)
+
+
+def fit_in_order(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Copy `state` into `module` entry by entry: one network written under other names.
+
+    Raises:
+        PtqError: when the two do not agree in number and shapes.
+    """
+    wanted = module.state_dict()
+    if [value.shape for value in wanted.values()] != [value.shape for value in state.values()]:
+        raise PtqError(f"{source} does not fit the model: their entries differ in number or shape")
+    module.load_state_dict(dict(zip(wanted, state.values(), strict=True)))
+
+
+def check_finite(module: nn.Module, source: str) -> None:
+    """Raise PtqError when a weight or a buffer holds NaN or infinity."""
+    for name, value in module.state_dict().items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise PtqError(
+                f"{source}: {name} holds NaN or infinite values; nothing can be made of it"
+            )
+
+
+def state_digest(module: nn.Module) -> str:
+    """SHA-256 over names, types, shapes and bytes of the state dict, as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        value = value.detach().cpu().contiguous()
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,247 @@
+"""Images from disk: labelled ones to evaluate with, plain ones to calibrate with."""
+
+import re
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from ptq.errors import PtqError
+from ptq.preprocess import Preprocess
+
+__all__ = ["EvalSet", "imagenet_wnids", "load_eval", "load_images"]
+
+_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".gif", ".tif", ".tiff"))
+_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+
+@dataclass(frozen=True)
+class EvalSet:
+    """Labelled images that are decoded when asked for, so that a large folder fits in memory.
+
+    Attributes:
+        labels: int64 (N,), class indices.
+        read: index -> uint8 (3, H, W), RGB, resized and cropped for one network.
+        source: where they come from, for people.
+    """
+
+    labels: Tensor
+    read: Callable[[int], Tensor]
+    source: str
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batches(self, batch_size: int = 64) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield images, float32 (n, 3, H, W) in [0, 1], and labels, int64 (n,), in a fixed order.
+
+        Raises:
+            PtqError: for a file that cannot be decoded.
+        """
+        with ThreadPoolExecutor(max_workers=4) as pool:  # decoding releases the interpreter lock
+            for start in range(0, len(self), batch_size):
+                labels = self.labels[start : start + batch_size]
+                images = pool.map(self.read, range(start, start + len(labels)))
+                yield torch.stack(list(images)).float() / 255, labels
+
+
+def load_eval(path: Path | str, preprocess: Preprocess, num_classes: int | None = None) -> EvalSet:
+    """Open labelled data.
+
+    Args:
+        path: a folder with one folder of images per class, named by class index ("0", "17") or by
+            ImageNet WNID ("n01440764"), not necessarily all of them; or an .npz of `images`, uint8
+            (N, 3, H, W) RGB, and `labels`, integers (N,).
+        preprocess: says how images are resized and cropped. Arrays that already have the size the
+            network takes are left as they are.
+        num_classes: of the network; labels beyond it are refused.
+
+    Raises:
+        PtqError: when there is nothing there, or not of this form.
+
+    Example:
+        >>> for images, labels in load_eval("val", model.preprocess).batches(32):  # doctest: +SKIP
+        ...     logits = model.module(model.preprocess.normalize(images))
+    """
+    path = Path(path)
+    if path.is_dir():
+        files = _labelled_files(path)
+        labels = torch.tensor([label for _, label in files])
+        _check_headers([file for file, _ in files])
+        found = EvalSet(labels, lambda i: _read_file(files[i][0], preprocess), str(path))
+    else:
+        arrays = _read_npz(path)
+        if "labels" not in arrays:
+            raise PtqError(f"{path} has no array 'labels', with one class index per image")
+        images, numbers = arrays["images"], arrays["labels"]
+        if numbers.shape != images.shape[:1] or numbers.dtype.kind not in "iu":
+            raise PtqError(
+                f"'labels' in {path} is {numbers.dtype} {numbers.shape}: it must be integers "
+                f"({len(images)},), one per image"
+            )
+        labels = torch.from_numpy(numbers.astype(np.int64))
+        found = EvalSet(labels, lambda i: _from_array(images[i], preprocess), str(path))
+    low, high = int(found.labels.min()), int(found.labels.max())
+    if low < 0 or (num_classes is not None and high >= num_classes):
+        raise PtqError(
+            f"{path} has labels {low} to {high}, but the model knows the classes 0 to "
+            f"{'...' if num_classes is None else num_classes - 1}: this is data for another model"
+        )
+    return found
+
+
+def load_images(path: Path | str, preprocess: Preprocess, limit: int = 1024) -> Tensor:
+    """Read images to calibrate with, labels or none.
+
+    Args:
+        path: a folder, searched through and through, or an .npz with `images` as in `load_eval`.
+        limit: the most images to take; of more, every so many-th, so that every class has its part.
+
+    Returns:
+        uint8 (N, 3, H, W), RGB, resized and cropped as `preprocess` says.
+
+    Raises:
+        PtqError: when there is nothing there, or a file cannot be decoded.
+    """
+    path = Path(path)
+    if path.is_dir():
+        files = [file for file in sorted(path.rglob("*")) if _is_image(file)]
+        if not files:
+            raise PtqError(f"no images in {path}: expected {', '.join(sorted(_SUFFIXES))} files")
+        return torch.stack([_read_file(files[i], preprocess) for i in _spread(len(files), limit)])
+    images = _read_npz(path)["images"]
+    return torch.stack([_from_array(images[i], preprocess) for i in _spread(len(images), limit)])
+
+
+@cache
+def imagenet_wnids() -> tuple[str, ...]:
+    """The 1,000 WordNet ids of ImageNet-1k, in the order of its class indices.
+
+    Example:
+        >>> imagenet_wnids()[0]
+        'n01440764'
+    """
+    return tuple(resources.files("ptq").joinpath("imagenet_wnids.txt").read_text().split())
+
+
+def _spread(count: int, limit: int) -> list[int]:
+    taken = min(count, limit)
+    return [i * count // taken for i in range(taken)]
+
+
+def _is_image(file: Path) -> bool:
+    return file.suffix.lower() in _SUFFIXES and not file.name.startswith(".") and file.is_file()
+
+
+def _labelled_files(root: Path) -> list[tuple[Path, int]]:
+    folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+    if not folders:
+        raise PtqError(
+            f"{root} has no folders of images: name one per class, by class index or ImageNet WNID"
+        )
+    classes = _class_of_folders(root, [folder.name for folder in folders])
+    files = [
+        (file, classes[folder.name])
+        for folder in folders
+        for file in sorted(folder.iterdir())
+        if _is_image(file)
+    ]
+    if not files:
+        raise PtqError(
+            f"no images in the folders of {root}: expected {', '.join(sorted(_SUFFIXES))} files"
+        )
+    return files
+
+
+def _class_of_folders(root: Path, names: list[str]) -> dict[str, int]:
+    """Class index of every folder: its number, or the place of its WNID among all 1,000."""
+    if all(re.fullmatch(r"\d{1,9}", name) for name in names):
+        return {name: int(name) for name in names}
+    places = {wnid: index for index, wnid in enumerate(imagenet_wnids())}
+    strange = [name for name in names if name not in places]
+    if strange:
+        raise PtqError(
+            f"{root} has folders that are neither class indices nor ImageNet WNIDs: "
+            f"{', '.join(strange[:3])}{' and more' if len(strange) > 3 else ''}; rename them"
+        )
+    return {name: places[name] for name in names}
+
+
+def _check_headers(files: list[Path]) -> None:
+    """Find files that are no images now, and not after an hour of work."""
+    for file in files:
+        _open(file).close()
+
+
+def _open(file: Path) -> Image.Image:
+    try:
+        return Image.open(file)
+    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
+        raise PtqError(f"{file} is not an image that can be read ({error}): remove it") from error
+
+
+def _read_file(file: Path, preprocess: Preprocess) -> Tensor:
+    with _open(file) as image:
+        try:
+            # Scanners and some medical images have 16 bits, which `convert` would clip to white.
+            if image.mode.startswith("I;16"):
+                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+            upright = ImageOps.exif_transpose(image).convert("RGB")
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise PtqError(f"{file} cannot be decoded ({error}): remove it") from error
+    return _fit(upright, preprocess)
+
+
+def _from_array(array: NDArray[np.uint8], preprocess: Preprocess) -> Tensor:
+    if array.shape[1:] == preprocess.size:
+        return torch.from_numpy(array.copy())
+    return _fit(Image.fromarray(np.ascontiguousarray(array.transpose(1, 2, 0))), preprocess)
+
+
+def _fit(image: Image.Image, preprocess: Preprocess) -> Tensor:
+    """Resize the shorter side to `preprocess.resize`, crop the centre: uint8 (3, H, W)."""
+    height, width = preprocess.size
+    short = min(image.size)
+    # More than `resize` only where an oblong crop would reach over the edge of the image.
+    target = max(
+        preprocess.resize, -(-width * short // image.width), -(-height * short // image.height)
+    )
+    wide, high = target * image.width // short, target * image.height // short
+    if (wide, high) != image.size:
+        image = image.resize((wide, high), _FILTERS[preprocess.interpolation])
+    left, top = round((wide - width) / 2), round((high - height) / 2)
+    pixels = np.asarray(image.crop((left, top, left + width, top + height)))
+    return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
+
+
+def _read_npz(path: Path) -> dict[str, NDArray[np.generic]]:
+    if not path.exists():
+        raise PtqError(f"nothing at {path}: expected a folder of images or an .npz file")
+    try:
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise PtqError(f"{path} holds one array: expected an .npz with `images`")
+        with archive:
+            arrays = {name: archive[name] for name in archive.files if name in ("images", "labels")}
+    except (BadZipFile, OSError, ValueError, EOFError) as error:
+        raise PtqError(
+            f"{path} is not a readable .npz ({error}): expected a folder of images, or an .npz of "
+            "uint8 images (N,3,H,W)"
+        ) from error
+    images = arrays.get("images")
+    if images is None:
+        raise PtqError(f"{path} has no array 'images', uint8 (N,3,H,W)")
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != 3 or not images.size:
+        raise PtqError(
+            f"'images' in {path} is {images.dtype} {images.shape}: it must be uint8 (N,3,H,W), RGB"
+        )
+    return arrays

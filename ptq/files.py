@@ -1,0 +1,45 @@
+"""Files that are either whole or absent."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ptq.errors import PtqError
+
+__all__ = ["atomic"]
+
+
+@contextmanager
+def atomic(path: Path | str) -> Iterator[Path]:
+    """Yield a temporary path beside `path` that replaces it when the block ends well.
+
+    A crash, an exception or a full disk leaves the old file, or none, and never half of one.
+
+    Raises:
+        PtqError: when the directory cannot be written or the disk is full.
+
+    Example:
+        >>> with atomic("report.json") as temporary:
+        ...     _ = temporary.write_text("{}")
+    """
+    path = Path(path)
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)  # mkstemp makes files that nobody else may read
+        temporary.replace(path)
+    except OSError as error:
+        raise PtqError(
+            f"cannot write {path}: {error.strerror or error}. Choose another --out or free some space."
+        ) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)

@@ -1,0 +1,333 @@
+"""From any model to one float graph in a normal form: `prepare`.
+
+The normal form is what placement, reconstruction and export rely on:
+
+- one input, one output tensor, no dropout, nothing in place;
+- every convolution and linear layer is a module of its own (a module called twice becomes two);
+- BatchNorm is folded into the layer before it, or is a depthwise 1x1 convolution, which holds it
+  exactly;
+- every global average pool is nn.AdaptiveAvgPool2d(1), ReLU and ReLU6 are modules;
+- shapes are constants and the batch dimension is free.
+"""
+
+import copy
+import operator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from ptq.errors import PtqError
+from ptq.fold import fold_batchnorms
+from ptq.ops import add_module, module_of, sole_input
+from ptq.owners import mark_owners
+from ptq.rewrite import rewritten_copy
+from ptq.trace import trace
+
+__all__ = ["Prepared", "prepare"]
+
+BATCH = 2  # of the example input
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A float network in normal form.
+
+    Args:
+        module: the graph; parameters are copies, so the caller's model stays untouched.
+        input_shape: (C, H, W) it was prepared for.
+    """
+
+    module: fx.GraphModule
+    input_shape: tuple[int, int, int]
+
+    def example(self, batch: int = 1) -> Tensor:
+        """Return a seeded random input of `batch` images."""
+        return example_input((batch, *self.input_shape))
+
+
+def example_input(shape: tuple[int, ...]) -> Tensor:
+    """Return seeded standard-normal numbers: what normalised images look like to a network."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
+def prepare(model: nn.Module, input_shape: tuple[int, int, int] = (3, 224, 224)) -> Prepared:
+    """Return `model` as one float graph in normal form.
+
+    Args:
+        model: a trained network that maps (N, C, H, W) to one tensor; it comes out untouched.
+        input_shape: (C, H, W).
+
+    Raises:
+        PtqError: when the model does not run on this shape, holds NaN or infinite weights, cannot
+            be traced, or when the graph does not compute what the model computes.
+
+    Example:
+        >>> prepared = prepare(torchvision.models.resnet18())
+        >>> prepared.module(prepared.example()).shape
+        torch.Size([1, 1000])
+    """
+    _check_finite(model)
+    example = example_input((BATCH, *input_shape))
+    twin = rewritten_copy(model, example)
+    graph = trace(twin, example)
+    mark_owners(graph, twin)
+    _drop_bookkeeping(graph)
+    _fold_constants(graph)
+    _normalise(graph)
+    _unshare(graph)
+    fold_batchnorms(graph)
+    _clean(graph)
+    for node in graph.graph.nodes:
+        node.meta.pop("example", None)
+    prepared = Prepared(graph.eval().requires_grad_(False), input_shape)
+    _check_same(model, prepared)
+    return prepared
+
+
+def _check_finite(model: nn.Module) -> None:
+    for name, value in model.state_dict().items():
+        if isinstance(value, Tensor) and not bool(torch.isfinite(value).all()):
+            raise PtqError(
+                f"the model's weight {name} holds NaN or infinite values; load a sound checkpoint."
+            )
+
+
+def _drop_bookkeeping(graph: fx.GraphModule) -> None:
+    """Remove asserts, optional arguments and everything that does nothing in eval mode."""
+    for node in list(graph.graph.nodes):
+        if node.op == "call_function" and node.target in (
+            torch._assert,
+            fx._symbolic_trace._assert_is_none,
+        ):
+            graph.graph.erase_node(node)
+        elif _does_nothing(graph, node):
+            node.replace_all_uses_with(sole_input(node))
+            graph.graph.erase_node(node)
+    graph.graph.eliminate_dead_code()
+    for node in [n for n in graph.graph.nodes if n.op == "placeholder"][1:]:
+        if node.users:
+            raise PtqError(
+                f"the model needs a second input ({node.name}); ptq feeds one batch of images."
+            )
+        graph.graph.erase_node(node)
+    output = next(n for n in graph.graph.nodes if n.op == "output")
+    if isinstance(output.args[0], list | tuple) and len(output.args[0]) == 1:
+        output.args = (output.args[0][0],)
+    if not isinstance(output.args[0], fx.Node):
+        raise PtqError(
+            "the model must return one tensor; wrap it in a module that picks its main output."
+        )
+
+
+def _does_nothing(graph: fx.GraphModule, node: fx.Node) -> bool:
+    if node.op == "call_module":
+        module = module_of(graph, node)
+        dropout = isinstance(module, nn.Identity | nn.modules.dropout._DropoutNd)
+        return dropout or type(module).__name__ in ("DropPath", "StochasticDepth")
+    if node.op == "call_function":
+        return getattr(node.target, "__name__", "") in ("dropout", "stochastic_depth")
+    return node.op == "call_method" and node.target in ("contiguous", "detach", "clone")
+
+
+def _fold_constants(graph: fx.GraphModule) -> None:
+    """Compute once what does not depend on the input (standardised weights, position tables)."""
+    depends: set[fx.Node] = set()
+    for node in graph.graph.nodes:
+        if node.op in ("placeholder", "output") or any(n in depends for n in node.all_input_nodes):
+            depends.add(node)
+    for node in list(graph.graph.nodes):
+        value = node.meta.get("example")
+        if node in depends or node.op == "get_attr" or not isinstance(value, Tensor):
+            continue
+        if node.target == "expand" and sole_input(node).meta["example"].shape[0] != len(value):
+            # A class token, repeated for every image: the batch stays free.
+            node.op, node.target = "call_function", expand_to_batch
+            node.args = (sole_input(node), next(iter(graph.graph.nodes)))
+            continue
+        name = f"constant_{node.name}"
+        graph.register_buffer(name, value.detach().clone())
+        with graph.graph.inserting_before(node):
+            constant = graph.graph.get_attr(name)
+        constant.meta.update(node.meta)
+        node.replace_all_uses_with(constant)
+    graph.graph.eliminate_dead_code()
+
+
+def expand_to_batch(constant: Tensor, images: Tensor) -> Tensor:
+    """Repeat a constant (1, ...) for every image of a batch."""
+    return constant.expand(images.shape[0], *constant.shape[1:])
+
+
+def _normalise(graph: fx.GraphModule) -> None:
+    """Write every operation that integer kernels know in one way."""
+    for node in list(graph.graph.nodes):
+        if node.op == "call_module":
+            _normalise_module(graph, node)
+        elif node.op in ("call_function", "call_method"):
+            _normalise_function(graph, node)
+
+
+def _normalise_module(graph: fx.GraphModule, node: fx.Node) -> None:
+    module = module_of(graph, node)
+    if hasattr(module, "inplace"):
+        setattr(module, "inplace", False)  # noqa: B010
+    if isinstance(module, nn.AdaptiveAvgPool2d):
+        _normalise_pool(graph, node)
+    elif isinstance(module, nn.Hardtanh) and (module.min_val, module.max_val) == (0.0, 6.0):
+        add_module(graph, node, nn.ReLU6(), sole_input(node))
+
+
+def _normalise_function(graph: fx.GraphModule, node: fx.Node) -> None:
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    name = name.removesuffix("_")
+    if node.kwargs.get("inplace"):
+        node.kwargs = {**node.kwargs, "inplace": False}
+    match name:
+        case "relu" | "relu6":
+            add_module(graph, node, nn.ReLU() if name == "relu" else nn.ReLU6(), sole_input(node))
+        case "hardtanh" | "clamp" | "clip" if _bounds(node) == (0, 6):
+            add_module(graph, node, nn.ReLU6(), sole_input(node))
+        case "clamp" | "clip" | "clamp_min" if _bounds(node) == (0, None):
+            add_module(graph, node, nn.ReLU(), sole_input(node))
+        case "add" | "iadd" if len(node.args) == 2 and not node.kwargs:
+            _retarget(node, operator.add)
+        case "mul" | "imul" if len(node.args) == 2 and not node.kwargs:
+            _retarget(node, operator.mul)
+        case "mean" | "adaptive_avg_pool2d" | "avg_pool2d":
+            _normalise_pool(graph, node)
+        case "reshape" | "view":
+            # The batch stays free: every other size is known from the example.
+            shape = (-1, *node.meta["example"].shape[1:])
+            _retarget(node, torch.reshape)
+            node.args, node.kwargs = (sole_input(node), shape), {}
+        case "conv2d" | "linear":
+            _layer_from_function(graph, node, name)
+
+
+def _retarget(node: fx.Node, function: object) -> None:
+    node.op, node.target = "call_function", function  # type: ignore[assignment]
+
+
+def _bounds(node: fx.Node) -> tuple[object, object]:
+    low = node.args[1] if len(node.args) > 1 else node.kwargs.get("min", node.kwargs.get("min_val"))
+    high = (
+        node.args[2] if len(node.args) > 2 else node.kwargs.get("max", node.kwargs.get("max_val"))
+    )
+    return low, high
+
+
+def _normalise_pool(graph: fx.GraphModule, node: fx.Node) -> None:
+    """Global average pools become AdaptiveAvgPool2d(1), adaptive ones of an even grid AvgPool2d."""
+    source = sole_input(node)
+    before, after = source.meta["example"].shape, node.meta["example"].shape
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    if len(before) != 4 or before[:2] != after[:2]:
+        return
+    if name == "mean":
+        dims = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
+        if not isinstance(dims, tuple | list) or sorted(d % 4 for d in dims) != [2, 3]:
+            return
+        pooled = add_module(graph, node, nn.AdaptiveAvgPool2d(1), source)
+        if len(after) == 2:
+            with graph.graph.inserting_after(pooled):
+                flat = graph.graph.call_function(torch.flatten, (pooled, 1))
+            flat.meta = {"example": node.meta["example"], "owner": node.meta.get("owner")}
+            pooled.replace_all_uses_with(flat, delete_user_cb=lambda user: user is not flat)
+        return
+    height, width = after[-2:]
+    is_adaptive = name == "adaptive_avg_pool2d" or isinstance(
+        module_of(graph, node), nn.AdaptiveAvgPool2d
+    )
+    if (height, width) == (1, 1):
+        if is_adaptive or tuple(before[-2:]) == _kernel(node):
+            add_module(graph, node, nn.AdaptiveAvgPool2d(1), source)
+    elif is_adaptive and before == after:
+        node.replace_all_uses_with(source)
+    elif is_adaptive and before[2] % height == 0 and before[3] % width == 0:
+        add_module(graph, node, nn.AvgPool2d((before[2] // height, before[3] // width)), source)
+
+
+def _kernel(node: fx.Node) -> tuple[int, int] | None:
+    kernel = node.args[1] if len(node.args) > 1 else node.kwargs.get("kernel_size")
+    if isinstance(kernel, int):
+        return kernel, kernel
+    return (kernel[0], kernel[1]) if isinstance(kernel, list | tuple) else None
+
+
+def _layer_from_function(graph: fx.GraphModule, node: fx.Node, name: str) -> None:
+    """F.conv2d and F.linear with constant weights become modules."""
+    names = ("x", "weight", "bias", "stride", "padding", "dilation", "groups")
+    signature: dict[str, Any] = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+    weight, bias = signature.get("weight"), signature.get("bias")
+    if not isinstance(weight, fx.Node) or weight.op != "get_attr":
+        return
+    tensor: Tensor = weight.meta["example"].detach()
+    layer: nn.Conv2d | nn.Linear
+    if name == "linear":
+        layer = nn.Linear(tensor.shape[1], tensor.shape[0], bias is not None)
+    else:
+        groups = signature.get("groups", 1)
+        layer = nn.Conv2d(
+            tensor.shape[1] * groups,
+            tensor.shape[0],
+            tuple(tensor.shape[2:]),  # type: ignore[arg-type]
+            signature.get("stride", 1),
+            signature.get("padding", 0),
+            signature.get("dilation", 1),
+            groups,
+            bias is not None,
+        )
+    layer.weight.data = tensor.clone()
+    if isinstance(bias, fx.Node) and layer.bias is not None:
+        layer.bias.data = bias.meta["example"].detach().clone()
+    add_module(graph, node, layer, sole_input(node))
+
+
+def _unshare(graph: fx.GraphModule) -> None:
+    """Give every call its own module, so that each can be quantized by itself."""
+    seen: set[int] = set()
+    for node in graph.graph.nodes:
+        if node.op != "call_module":
+            continue
+        module = module_of(graph, node)
+        assert module is not None
+        if id(module) in seen:
+            target = f"{node.target}_{node.name}"
+            graph.add_submodule(target, copy.deepcopy(module))
+            node.target = target
+        seen.add(id(module))
+
+
+def _clean(graph: fx.GraphModule) -> None:
+    graph.graph.eliminate_dead_code()
+    graph.delete_all_unused_submodules()
+    graph.graph.lint()
+    graph.recompile()
+
+
+@torch.no_grad()
+def _check_same(model: nn.Module, prepared: Prepared) -> None:
+    """Compare with the original, at a batch size other than the one traced."""
+    example = prepared.example(BATCH + 1)
+    training = {module: module.training for module in model.modules()}
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    try:
+        expected = model.eval()(example.to(device)).cpu().float()
+    finally:
+        for module, mode in training.items():
+            module.training = mode
+    try:
+        actual = prepared.module.forward(example)  # not __call__, which prints before it raises
+    except RuntimeError as error:
+        raise PtqError(
+            f"the model's graph is bound to one batch size ({str(error).splitlines()[0]}); "
+            "take the batch size from the input's shape only in reshape or view."
+        ) from error
+    difference, scale = float((expected - actual).abs().max()), float(expected.abs().max())
+    if not difference <= 1e-3 * scale + 1e-6:  # NaN is different, too
+        raise PtqError(
+            f"preparing the model changed its output by {difference:.3g} (of {scale:.3g}); "
+            "please report this with the model's source."
+        )

@@ -1,0 +1,47 @@
+"""How good an answer is, and how near one is to another: pure functions of tensors."""
+
+import math
+
+from torch import Tensor
+
+__all__ = ["agreement", "sqnr_db", "top1"]
+
+
+def top1(logits: Tensor, labels: Tensor) -> float:
+    """Percentage of rows of `logits` (N, C) whose largest entry is at `labels` (N,).
+
+    Example:
+        >>> import torch
+        >>> top1(torch.tensor([[0.0, 1.0], [1.0, 0.0]]), torch.tensor([1, 1]))
+        50.0
+    """
+    return 100 * (logits.argmax(1) == labels).double().mean().item()
+
+
+def agreement(logits_a: Tensor, logits_b: Tensor) -> float:
+    """Percentage of rows of two (N, C) on whose largest entry both agree.
+
+    Example:
+        >>> import torch
+        >>> agreement(torch.tensor([[0.0, 1.0]]), torch.tensor([[2.0, 3.0]]))
+        100.0
+    """
+    return top1(logits_a, logits_b.argmax(1))
+
+
+def sqnr_db(reference: Tensor, approximation: Tensor) -> float:
+    """Signal to quantization noise in decibels, 10 log10(Σ ref² / Σ (ref - approximation)²).
+
+    Sums are in float64, over all elements. Infinite where both are equal, -inf where only the
+    reference is all zeros.
+
+    Example:
+        >>> import torch
+        >>> sqnr_db(torch.tensor([10.0]), torch.tensor([9.0]))
+        20.0
+    """
+    signal = reference.double().square().sum().item()
+    noise = (reference.double() - approximation.double()).square().sum().item()
+    if noise == 0:
+        return math.inf
+    return 10 * math.log10(signal / noise) if signal else -math.inf

@@ -1,0 +1,162 @@
+"""A name, or a file with a factory, becomes a network with everything known about it."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ptq.checkpoints import check_finite, read_weights, state_digest
+from ptq.errors import PtqError
+from ptq.preprocess import IMAGENET, Preprocess, pair, triple
+from ptq.references import Reference, resolve
+
+__all__ = ["Model", "Preprocess", "as_model", "load_model"]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network and what one must know to feed it.
+
+    Attributes:
+        name: short, fit for a file name.
+        module: in eval mode, float32, on the CPU.
+        preprocess: what its images go through.
+        num_classes: length of its output.
+        weights: where they came from, for people: "torchvision IMAGENET1K_V2", a file name.
+        sha256: over the tensors of the state dict.
+    """
+
+    name: str
+    module: nn.Module
+    preprocess: Preprocess
+    num_classes: int
+    weights: str
+    sha256: str
+
+
+def load_model(
+    ref: str,
+    weights: Path | None = None,
+    *,
+    pretrained: bool = True,
+    size: int | Sequence[int] | None = None,
+    resize: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    interpolation: str | None = None,
+    num_classes: int | None = None,
+) -> Model:
+    """Load a network by reference.
+
+    Args:
+        ref: a torchvision classification model ("resnet50"), "timm:NAME", a bundled one
+            ("efficientnet_lite0", 1 or 2), or "FILE.py:factory", a function without arguments that
+            returns an nn.Module; FILE.py may hold ``PREPROCESS = dict(size=32, mean=(...),
+            std=(...))``, with optional "resize" and "interpolation"; ImageNet's are assumed, with
+            a warning, for what neither it nor the arguments say.
+        weights: a .safetensors, .pth or .pt state dict to use in place of the published weights.
+        pretrained: False builds the network with random weights when `weights` is not given; call
+            `torch.manual_seed` first to know which.
+        size, resize, mean, std, interpolation: override what the reference says; in pixels, and in
+            units of [0, 1].
+        num_classes: length of the output; read from `weights` where it is not given.
+
+    Raises:
+        PtqError: for unknown names, files that cannot be read or do not fit, no network, weights
+            that are not finite, networks that do not map (N, 3, H, W) to (N, classes).
+
+    Example:
+        >>> load_model("resnet18", pretrained=False).preprocess.size
+        (224, 224)
+    """
+    overrides = {
+        "size": size,
+        "resize": resize,
+        "mean": mean,
+        "std": std,
+        "interpolation": interpolation,
+    }
+    entry = resolve(ref, {key: value for key, value in overrides.items() if value is not None})
+    if weights is not None:
+        state = read_weights(Path(weights))
+        module = _build_for(entry, state, num_classes)
+        entry.fit(module, state, str(weights))
+        source = Path(weights).name
+    elif pretrained:
+        module, source = entry.pretrained(num_classes)
+    else:
+        module, source = entry.build(num_classes), "random"
+    model = _finish(entry.name, module, entry.preprocess, source)
+    if num_classes is not None and model.num_classes != num_classes:
+        raise PtqError(f"{ref} has {model.num_classes} classes, not {num_classes}")
+    return model
+
+
+def as_model(
+    module: nn.Module,
+    *,
+    size: int | Sequence[int] = IMAGENET.size,
+    mean: Sequence[float] = IMAGENET.mean,
+    std: Sequence[float] = IMAGENET.std,
+    resize: int | None = None,
+    interpolation: str = IMAGENET.interpolation,
+    name: str = "model",
+) -> Model:
+    """Wrap a network of your own; it is copied, and left as it is.
+
+    Args:
+        module: maps (N, 3, H, W) to (N, classes).
+        size: (height, width) of its input in pixels, or one number for both.
+        mean, std: per channel, in units of [0, 1]; ImageNet's when not given.
+        resize: shorter side before the centre crop; `size` when not given.
+
+    Raises:
+        PtqError: for weights that are not finite or a network that does not run on such input.
+
+    Example:
+        >>> net = nn.Sequential(nn.Conv2d(3, 10, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        >>> as_model(net, size=32, mean=(0.5,) * 3, std=(0.5,) * 3).num_classes
+        10
+    """
+    high_wide = pair(size)
+    preprocess = Preprocess(
+        high_wide,
+        min(high_wide) if resize is None else resize,
+        interpolation,
+        triple(mean),
+        triple(std),
+    )
+    return _finish(name, copy.deepcopy(module), preprocess, "as given")
+
+
+def _finish(name: str, module: nn.Module, preprocess: Preprocess, weights: str) -> Model:
+    module = module.float().cpu().eval()
+    check_finite(module, weights if weights not in ("random", "as given") else name)
+    height, width = preprocess.size
+    try:
+        with torch.no_grad():
+            output = module(torch.zeros(1, 3, height, width))
+    except Exception as error:  # a network is someone's code: it may raise anything
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise PtqError(
+            f"{name} does not run on 3x{height}x{width} images ({reason}): check its input --size; "
+            "it must take RGB images"
+        ) from error
+    if not isinstance(output, Tensor) or output.ndim != 2:
+        shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise PtqError(f"{name} returns {shape} for one image: it must return (1, classes)")
+    return Model(name, module, preprocess, output.shape[1], weights, state_digest(module))
+
+
+def _build_for(entry: Reference, state: dict[str, Tensor], num_classes: int | None) -> nn.Module:
+    """Build the network with as many classes as the weights have, told by its last matrix."""
+    module = entry.build(num_classes)
+    matrices = [(n, value.shape[0]) for n, value in module.state_dict().items() if value.ndim >= 2]
+    if num_classes is None and matrices:
+        last, classes = matrices[-1]
+        if last in state and state[last].ndim >= 2 and state[last].shape[0] != classes:
+            return entry.build(state[last].shape[0])
+    return module

@@ -1,0 +1,49 @@
+"""Small questions and edits on fx nodes that several passes share."""
+
+from torch import Tensor, fx, nn
+
+__all__ = ["LAYERS", "add_module", "input_tensors", "is_tensor", "module_of", "sole_input"]
+
+LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+
+
+def module_of(graph: fx.GraphModule, node: fx.Node) -> nn.Module | None:
+    """Return the module a node calls, or None."""
+    return graph.get_submodule(str(node.target)) if node.op == "call_module" else None
+
+
+def is_tensor(node: fx.Node) -> bool:
+    """Whether the node stands for one tensor that depends on the input."""
+    return node.op != "get_attr" and bool(
+        node.meta.get("tensor", isinstance(node.meta.get("example"), Tensor))
+    )
+
+
+def sole_input(node: fx.Node) -> fx.Node:
+    """Return the node's first input node: the tensor that a one-input operation works on."""
+    return node.all_input_nodes[0]
+
+
+def input_tensors(node: fx.Node) -> list[fx.Node]:
+    """Return the node's inputs that depend on the network's input, in argument order."""
+    return [n for n in node.all_input_nodes if n.op != "get_attr"]
+
+
+def add_module(
+    graph: fx.GraphModule, node: fx.Node, module: nn.Module, *inputs: fx.Node
+) -> fx.Node:
+    """Make `node` a call of a new `module` on `inputs`; name and meta are kept.
+
+    The module takes the place of the one that was called, where no other node calls that.
+    """
+    if node.op == "call_module":
+        target = str(node.target)
+        alone = all(n is node or n.target != target for n in graph.graph.nodes)
+    else:
+        path = (node.meta.get("stack") or [""])[-1]
+        target, alone = f"{path}.{node.name}".removeprefix("."), False
+    while not alone and any(name == target for name, _ in graph.named_modules()):
+        target += "_"
+    graph.add_submodule(target, module.eval())
+    node.op, node.target, node.args, node.kwargs = "call_module", target, inputs, {}
+    return node

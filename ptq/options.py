@@ -1,0 +1,231 @@
+"""The options of the command line, and their checks: none of them imports torch."""
+
+import re
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ptq.errors import PtqError
+
+__all__ = [
+    "DataOption",
+    "DeviceOption",
+    "ImagesOption",
+    "Method",
+    "ModelOption",
+    "OutOption",
+    "Preset",
+    "PresetOption",
+    "ResizeOption",
+    "SeedOption",
+    "SizeOption",
+    "TeachersOption",
+    "ThreadsOption",
+    "TripleOption",
+    "WeightsOption",
+    "device_name",
+    "existing",
+    "image_source",
+    "input_size",
+    "model_ref",
+    "out_folder",
+    "per_channel",
+    "teacher_refs",
+]
+
+
+class Preset(StrEnum):
+    """How much time to spend."""
+
+    fast = "fast"
+    default = "default"
+    best = "best"
+
+
+class Method(StrEnum):
+    """How weights are rounded."""
+
+    qdrop = "qdrop"
+    brecq = "brecq"
+    adaround = "adaround"
+    nearest = "nearest"
+
+
+def existing(option: str, path: Path | None) -> str | None:
+    """The path as text, None where none was given.
+
+    Raises:
+        PtqError: when nothing is there.
+    """
+    if path is not None and not path.exists():
+        raise PtqError(f"{option}: there is nothing at {path}")
+    return None if path is None else str(path)
+
+
+def model_ref(option: str, text: str) -> str:
+    """A model reference whose file, if it names one, exists.
+
+    Raises:
+        PtqError: otherwise.
+    """
+    text = text.strip()
+    file = text.rpartition(":")[0] if ".py:" in text else text if text.endswith(".py") else ""
+    if not text:
+        raise PtqError(f"{option}: name a model, such as resnet50 or timm:resnet18")
+    if file and not Path(file).is_file():
+        raise PtqError(f"{option}: there is no file {file}; a model of your own is FILE.py:factory")
+    return text
+
+
+def teacher_refs(text: str) -> tuple[str, ...]:
+    """Model references from "M1,M2"."""
+    return tuple(model_ref("--teachers", part) for part in text.split(",")) if text else ()
+
+
+def image_source(text: str) -> str:
+    """mixmix, noise, or a path that exists."""
+    if text not in ("mixmix", "noise") and not Path(text).exists():
+        raise PtqError(
+            f"--images: {text!r} is neither mixmix nor noise, and there is no such file or folder"
+        )
+    return text
+
+
+def input_size(text: str | None) -> tuple[int, int] | None:
+    """(height, width) from "224" or "224x320".
+
+    Example:
+        >>> input_size("224x320")
+        (224, 320)
+    """
+    if text is None:
+        return None
+    if not re.fullmatch(r"[1-9]\d{0,4}([x,][1-9]\d{0,4})?", text):
+        raise PtqError(f"--size: {text!r} is no size; give 224, or height and width as 224x320")
+    numbers = [int(part) for part in re.split("[x,]", text)]
+    return numbers[0], numbers[-1]
+
+
+def per_channel(option: str, text: str | None) -> tuple[float, float, float] | None:
+    """Three numbers from "0.485,0.456,0.406", or from one for all channels."""
+    if text is None:
+        return None
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        values = []
+    if len(values) not in (1, 3):
+        raise PtqError(f"{option}: {text!r}; give three numbers in [0, 1], as 0.485,0.456,0.406")
+    return values[0], values[len(values) // 2], values[-1]
+
+
+def device_name(text: str | None) -> str | None:
+    """cpu, cuda, cuda:N, mps, xpu; whether the machine has it is found out later."""
+    if text is not None and not re.fullmatch(r"cpu|mps|(cuda|xpu)(:\d+)?", text):
+        raise PtqError(f"--device: {text!r}; give cpu, cuda or cuda:N")
+    return text
+
+
+def out_folder(path: Path | None, model: str, suffix: str) -> Path:
+    """Where a run goes: `path`, or runs/<model>-<suffix> with the model's name made fit for it.
+
+    Raises:
+        PtqError: when that is a file.
+
+    Example:
+        >>> out_folder(None, "nets/mine.py:small", "w4a8").as_posix()
+        'runs/small-w4a8'
+    """
+    name = model.rpartition(":")[2] if ".py:" in model else model
+    path = path or Path("runs", f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', name)}-{suffix}")
+    if path.exists() and not path.is_dir():
+        raise PtqError(f"--out: {path} is a file; give a folder")
+    return path
+
+
+ModelOption = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        metavar="M",
+        help="A torchvision classifier (resnet50), timm:NAME, efficientnet_lite0|1|2 (weights "
+        "come with the extra 'zoo'), or FILE.py:factory.",
+        rich_help_panel="Model",
+    ),
+]
+WeightsOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="A state dict, .safetensors or .pth, in place of the published weights.",
+        rich_help_panel="Model",
+    ),
+]
+SizeOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N|HxW",
+        help="Input size in pixels, in place of the model's own.",
+        rich_help_panel="Model",
+    ),
+]
+ResizeOption = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        min=1,
+        help="Shorter side before the centre crop, in pixels.",
+        rich_help_panel="Model",
+    ),
+]
+TripleOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="R,G,B",
+        help="Per channel, in units of [0, 1].",
+        rich_help_panel="Model",
+    ),
+]
+ImagesOption = Annotated[
+    str,
+    typer.Option(
+        metavar="FILE|DIR|mixmix|noise",
+        help="What to calibrate with: images synthesized from the model (mixmix), Gaussian "
+        "noise, a folder or .npz of images, or the images.safetensors of an earlier run.",
+        rich_help_panel="Images",
+    ),
+]
+TeachersOption = Annotated[
+    str,
+    typer.Option(
+        metavar="M1,M2",
+        help="Further models to synthesize the images from, besides the model itself.",
+        rich_help_panel="Images",
+    ),
+]
+DataOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR|FILE.npz",
+        help="Labelled images to measure accuracy with, never to calibrate: a folder per class, "
+        "named by class index or WNID, or an .npz of uint8 'images' (N,3,H,W) and 'labels'.",
+        rich_help_panel="Evaluation",
+    ),
+]
+PresetOption = Annotated[Preset, typer.Option(help="How much time to spend.")]
+SeedOption = Annotated[
+    int, typer.Option(min=0, metavar="N", help="The same seed gives the same result.")
+]
+DeviceOption = Annotated[
+    str | None,
+    typer.Option(metavar="D", help="cpu or cuda[:N]; a GPU when there is one."),
+]
+ThreadsOption = Annotated[
+    int | None, typer.Option(min=1, metavar="N", help="CPU threads; all cores when not given.")
+]
+OutOption = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Where to write; runs/<model>-... otherwise."),
+]

@@ -1,0 +1,286 @@
+"""Which tensors are quantized: exactly those that onnxruntime's integer kernels read and write.
+
+A layer, an addition, a multiplication, a concatenation or an average pool computes in integers when
+all its inputs and its output are quantized. So these operations *demand* quantizers: at the
+tensor each of them reads and, behind a ReLU or ReLU6 that folds into the clamp, at the tensor it
+writes. What only moves data (max-pool, flatten, padding) shares the range of its input. Everything
+else stays in float between two quantizers.
+"""
+
+import copy
+import fnmatch
+import operator
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+
+from ptq.blocks import assign_blocks, split
+from ptq.errors import PtqError
+from ptq.graph import Prepared
+from ptq.ops import LAYERS, input_tensors, module_of, sole_input
+from ptq.quantizer import Quantizer, QuantLayer, WeightQuantizer, weight_axis
+from ptq.spec import QuantPlan, QuantSpec
+
+__all__ = ["Student", "foldable", "make_plan", "moves_data", "place"]
+
+MOVING_MODULES = (
+    nn.MaxPool2d,
+    nn.Flatten,
+    nn.Unflatten,
+    nn.ZeroPad2d,
+    nn.ReflectionPad2d,
+    nn.ReplicationPad2d,
+    nn.PixelShuffle,
+    nn.ChannelShuffle,
+)
+MOVING_FUNCTIONS = {
+    "flatten", "reshape", "permute", "transpose", "squeeze", "unsqueeze", "chunk", "split",
+    "getitem", "max_pool2d", "pad", "narrow", "select", "channel_shuffle", "roll",
+}  # fmt: skip
+CONTAINER_BITS = 8
+
+
+def _name(node: fx.Node) -> str:
+    return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+
+
+def moves_data(graph: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether the node only rearranges or selects values: its output needs no range of its own."""
+    if node.op == "call_module":
+        return isinstance(module_of(graph, node), MOVING_MODULES)
+    if node.op not in ("call_function", "call_method") or _name(node) not in MOVING_FUNCTIONS:
+        return False
+    # Padding with anything but 0 brings in values the range may not hold.
+    return _name(node) != "pad" or (len(node.args) < 4 and not node.kwargs.get("value"))
+
+
+def foldable(graph: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether the node is an activation that the clamp of a quantizer behind it can do."""
+    return isinstance(module_of(graph, node), nn.ReLU | nn.ReLU6)
+
+
+def _is_layer(graph: fx.GraphModule, node: fx.Node) -> bool:
+    return isinstance(module_of(graph, node), LAYERS)
+
+
+def _computes_in_integers(graph: fx.GraphModule, node: fx.Node) -> bool:
+    """Additions, products, concatenations and average pools that have integer kernels."""
+    module = module_of(graph, node)
+    if isinstance(module, nn.AdaptiveAvgPool2d):
+        return module.output_size in (1, (1, 1))
+    if isinstance(module, nn.AvgPool2d):
+        return True
+    if node.op != "call_function":
+        return False
+    if node.target in (operator.add, operator.mul):
+        return all(isinstance(a, fx.Node) and a.op != "get_attr" for a in node.args)
+    return node.target in (torch.cat, torch.concat, F.avg_pool2d)
+
+
+def _root(graph: fx.GraphModule, node: fx.Node) -> fx.Node:
+    """The node whose range `node` shares: back through everything that only moves data."""
+    while moves_data(graph, node):
+        node = sole_input(node)
+    return node
+
+
+def _tail(graph: fx.GraphModule, node: fx.Node) -> fx.Node:
+    """The node to quantize behind `node`: its ReLU where that is the only reader."""
+    users = list(node.users)
+    return users[0] if len(users) == 1 and foldable(graph, users[0]) else node
+
+
+def _readers(graph: fx.GraphModule, node: fx.Node) -> list[fx.Node]:
+    """Who computes with what `node` gives, behind everything that only moves data."""
+    readers = []
+    for user in node.users:
+        readers += _readers(graph, user) if moves_data(graph, user) else [user]
+    return readers
+
+
+def _is_network_output(graph: fx.GraphModule, node: fx.Node) -> bool:
+    return all(
+        user.op == "output" or (moves_data(graph, user) and _is_network_output(graph, user))
+        for user in node.users
+    )
+
+
+def make_plan(
+    prepared: Prepared,
+    weight_bits: int,
+    act_bits: int = 8,
+    *,
+    edge_bits: int = 8,
+    overrides: Mapping[str, int | None] | None = None,
+) -> QuantPlan:
+    """Decide what is quantized and with how many bits.
+
+    Weights: per output channel, symmetric, signed. Activations: per tensor, affine, unsigned.
+    `act_bits` holds for what a layer multiplies with its weights; what only an addition, a product,
+    a pool or a float activation reads has the full 8 bits of its container: kernels are as fast, and
+    the literature leaves these tensors in float. What the first layer reads and writes and what the
+    last layer reads has `edge_bits`, like these two layers' weights. The network's output stays in
+    float: the last layer's integer kernel writes it without another rounding.
+
+    Args:
+        prepared: the float network.
+        weight_bits: 2..8.
+        act_bits: 2..8.
+        edge_bits: of the first and last layer.
+        overrides: layer name pattern (fnmatch, e.g. ``"layer4.*"``) -> weight bits, or None to
+            leave the layer in float.
+
+    Raises:
+        PtqError: for a network without layers, or a pattern that matches none.
+
+    Example:
+        >>> plan = make_plan(prepare(torchvision.models.resnet18()), weight_bits=4)
+        >>> plan.weights["conv1"].bits, plan.weights["layer1_0_conv1"].bits
+        (8, 4)
+    """
+    graph = prepared.module
+    layers = [n for n in graph.graph.nodes if _is_layer(graph, n)]
+    real = [n for n in layers if not n.meta.get("affine")]
+    if not real:
+        raise PtqError("the model has no convolution and no linear layer to quantize.")
+    edges = {real[0], real[-1]}
+    bits: dict[fx.Node, int | None] = {
+        n: edge_bits if n in edges or n.meta.get("affine") else weight_bits for n in layers
+    }
+    for pattern, value in (overrides or {}).items():
+        matched = [
+            n
+            for n in layers
+            if fnmatch.fnmatch(str(n.target), pattern) or fnmatch.fnmatch(n.name, pattern)
+        ]
+        if not matched:
+            names = ", ".join(str(n.target) for n in layers[:8])
+            raise PtqError(f"no layer matches {pattern!r}; the layers are {names}, …")
+        bits.update(dict.fromkeys(matched, value))
+
+    weights = {
+        n.name: QuantSpec(b, signed=True, symmetric=True, axis=weight_axis(module_of(graph, n)))  # type: ignore[arg-type]
+        for n, b in bits.items()
+        if b is not None
+    }
+    tensors: dict[fx.Node, int] = {}
+    for node in graph.graph.nodes:
+        if not (node.name in weights or _computes_in_integers(graph, node)):
+            continue
+        for source in input_tensors(node):
+            tensors.setdefault(_root(graph, source), act_bits)
+        tail = _tail(graph, node)
+        if not _is_network_output(graph, tail):
+            tensors.setdefault(tail, act_bits)
+    for node in tensors:
+        if not any(reader.name in weights for reader in _readers(graph, node)):
+            tensors[node] = CONTAINER_BITS
+    for node in (
+        _root(graph, sole_input(real[0])),
+        _tail(graph, real[0]),
+        _root(graph, sole_input(real[-1])),
+    ):
+        if node in tensors:
+            tensors[node] = edge_bits
+    order = {n: i for i, n in enumerate(graph.graph.nodes)}
+    activations = {n.name: QuantSpec(tensors[n]) for n in sorted(tensors, key=order.__getitem__)}
+    notes = (
+        f"weights: {weight_bits} bits, per output channel, symmetric",
+        f"activations: {act_bits} bits where a layer reads them, {CONTAINER_BITS} where only additions, products, "
+        "concatenations, pools or float activations do; per tensor, affine",
+        f"first layer ({real[0].target}) and last layer ({real[-1].target}): {edge_bits} bits for their weights, for what "
+        "the first reads and writes and for what the last reads; the network's output is float",
+    )
+    return QuantPlan(weights, activations, notes)
+
+
+@dataclass(frozen=True)
+class Student:
+    """The network with quantizers: the same graph as the float one, plus a node per quantizer.
+
+    Args:
+        module: the graph; call it like the network.
+        prepared: the float network it imitates.
+        plan: what is quantized.
+        blocks: block index by node name.
+    """
+
+    module: fx.GraphModule
+    prepared: Prepared
+    plan: QuantPlan
+    blocks: Mapping[str, int] = field(repr=False)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Run the simulated integer network on normalised images (N, C, H, W)."""
+        with torch.no_grad():
+            y: Tensor = self.module(x)
+        return y
+
+    def layers(self) -> dict[str, QuantLayer]:
+        """Return the quantized layers by node name, in order of computation."""
+        return {
+            n.name: m
+            for n in self.module.graph.nodes
+            if isinstance(m := module_of(self.module, n), QuantLayer)
+        }
+
+    def quantizers(self) -> dict[str, Quantizer]:
+        """Return the activation quantizers by the name of the node they quantize."""
+        return {
+            sole_input(n).name: m
+            for n in self.module.graph.nodes
+            if isinstance(m := module_of(self.module, n), Quantizer)
+        }
+
+    def split(self) -> list[fx.GraphModule]:
+        """Return the student's blocks; they share its modules."""
+        return split(self.module, self.blocks)
+
+
+def place(prepared: Prepared, plan: QuantPlan) -> Student:
+    """Put quantizers on a copy of the float network; they have no ranges yet.
+
+    Args:
+        prepared: stays untouched.
+        plan: as `make_plan` gives it, or edited.
+
+    Raises:
+        PtqError: when the plan names nodes the network does not have.
+    """
+    graph = copy.deepcopy(prepared.module)
+    blocks = assign_blocks(prepared.module)
+    nodes = {n.name: n for n in graph.graph.nodes}
+    unknown = [name for name in plan.activations if name not in nodes]
+    unknown += [n for n in plan.weights if n not in nodes or not _is_layer(graph, nodes[n])]
+    if unknown:
+        raise PtqError(f"the plan is of another network: {unknown[0]!r} is no such node here.")
+    quantizers = {name: Quantizer(spec) for name, spec in plan.activations.items()}
+    for name, spec in plan.weights.items():
+        node = nodes[name]
+        op = module_of(graph, node)
+        assert isinstance(op, LAYERS)
+        weight = WeightQuantizer(spec, op.weight.shape[weight_axis(op)])
+        layer = QuantLayer(op, weight, quantizers.get(_root(graph, sole_input(node)).name))
+        _set_module(graph, str(node.target), layer)
+    for name, quantizer in quantizers.items():
+        node = nodes[name]
+        graph.add_submodule(f"quantizers.{name}", quantizer)
+        readers = list(node.users)
+        with graph.graph.inserting_after(node):
+            new = graph.graph.call_module(f"quantizers.{name}", (node,))
+        for reader in readers:
+            reader.replace_input_with(node, new)
+        # The network's input has no block of its own; its quantizer opens the first one.
+        blocks[new.name] = blocks.get(name, 0)
+        new.meta["owner"] = node.meta.get("owner")
+    graph.graph.lint()
+    graph.recompile()
+    return Student(graph.eval(), prepared, plan, blocks)
+
+
+def _set_module(graph: fx.GraphModule, path: str, module: nn.Module) -> None:
+    parent, _, child = path.rpartition(".")
+    setattr(graph.get_submodule(parent), child, module)

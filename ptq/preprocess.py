@@ -1,0 +1,118 @@
+"""What stands between an RGB image and a network: size, crop, mean and standard deviation."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ptq.errors import PtqError
+
+__all__ = ["IMAGENET", "INTERPOLATIONS", "Preprocess", "pair", "triple"]
+
+INTERPOLATIONS = ("bilinear", "bicubic")
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How a network wants its images.
+
+    Attributes:
+        size: (height, width) in pixels that the network sees.
+        resize: shorter side of an image before the centre crop to `size`, in pixels.
+        interpolation: "bilinear" or "bicubic", for that resize.
+        mean: of red, green and blue, subtracted from values in [0, 1].
+        std: divided by after that.
+
+    Raises:
+        PtqError: for sizes below 1, a standard deviation that is not positive, values on the
+            0..255 scale.
+
+    Example:
+        >>> Preprocess((224, 224), 256, "bilinear", (0.5,) * 3, (0.5,) * 3).resize
+        256
+    """
+
+    size: tuple[int, int]
+    resize: int
+    interpolation: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def __post_init__(self) -> None:
+        if len(self.size) != 2 or min(self.size) < 1:
+            raise PtqError(f"the input size is {self.size}: give one or two numbers of at least 1")
+        if self.resize < min(self.size):
+            raise PtqError(
+                f"images resized to {self.resize} cannot be cropped to "
+                f"{self.size[0]}x{self.size[1]}: give a --resize of at least {min(self.size)}"
+            )
+        if self.interpolation not in INTERPOLATIONS:
+            raise PtqError(
+                f"no interpolation {self.interpolation!r}: choose {' or '.join(INTERPOLATIONS)}"
+            )
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) != 3 or not all(math.isfinite(value) for value in values):
+                raise PtqError(f"{name} is {values}: give three numbers, for red, green and blue")
+        if min(self.std) <= 0:
+            raise PtqError(f"std is {self.std}: each must be above 0")
+        if max(*self.mean, *self.std) > 2:
+            raise PtqError(
+                f"mean {self.mean} and std {self.std} look like the 0..255 scale: divide by 255"
+            )
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """Turn float RGB images in [0, 1], (N, 3, H, W), into what the network takes."""
+        mean = torch.tensor(self.mean, dtype=images.dtype, device=images.device).view(3, 1, 1)
+        std = torch.tensor(self.std, dtype=images.dtype, device=images.device).view(3, 1, 1)
+        return (images - mean) / std
+
+    def override(
+        self,
+        *,
+        size: int | Sequence[int] | None = None,
+        resize: int | None = None,
+        interpolation: str | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+    ) -> "Preprocess":
+        """The same with some values replaced; a new size keeps the share that the crop takes.
+
+        Example:
+            >>> base = Preprocess((224, 224), 256, "bilinear", (0.5,) * 3, (0.5,) * 3)
+            >>> base.override(size=112).resize
+            128
+        """
+        new_size = self.size if size is None else pair(size)
+        if resize is None:
+            resize = round(self.resize * min(new_size) / min(self.size))
+        return Preprocess(
+            new_size,
+            resize,
+            interpolation or self.interpolation,
+            self.mean if mean is None else triple(mean),
+            self.std if std is None else triple(std),
+        )
+
+
+# What most networks are trained with; assumed where nobody says otherwise.
+IMAGENET = Preprocess((224, 224), 256, "bilinear", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+def pair(size: int | Sequence[int]) -> tuple[int, int]:
+    """(height, width) from one number or two."""
+    values = (size,) if isinstance(size, int) else tuple(size)
+    if len(values) not in (1, 2):
+        raise PtqError(f"the input size is {values}: give one or two numbers")
+    return int(values[0]), int(values[-1])
+
+
+def triple(values: float | Sequence[float]) -> tuple[float, float, float]:
+    """Three channel values from three, or from one for all of them."""
+    numbers = (values,) * 3 if isinstance(values, int | float) else tuple(values)
+    if len(numbers) == 1:
+        numbers *= 3
+    if len(numbers) != 3:
+        raise PtqError(f"{tuple(values)}: give three numbers, for red, green and blue")  # type: ignore[arg-type]
+    return float(numbers[0]), float(numbers[1]), float(numbers[2])

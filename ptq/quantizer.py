@@ -1,0 +1,232 @@
+"""The modules a student is made of: quantizers of activations and weights, and their layers."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ptq.affine import TINY, fake_quant, per_channel, qparams, quantize
+from ptq.errors import PtqError
+from ptq.kernels import fake_quantize, rectified_sigmoid, soft_round
+from ptq.kernels.reference import GAMMA, ZETA
+from ptq.spec import QuantSpec
+
+__all__ = ["AdaRoundQuantizer", "QuantLayer", "Quantizer", "WeightQuantizer", "weight_axis"]
+
+INT32 = 2**31 - 1
+Layer = nn.Conv2d | nn.ConvTranspose2d | nn.Linear
+
+
+class Quantizer(nn.Module):
+    """Fake-quantizes an activation, per tensor and affine.
+
+    The scale is learnable (LSQ): reconstruction turns its gradient on. In training mode `drop`, where
+    set, leaves some of the elements in float (QDrop, Wei et al., ICLR 2022).
+
+    Args:
+        spec: the codes; per tensor.
+
+    Raises:
+        PtqError: on a forward pass before `set_range`, instead of silently calibrating.
+
+    Example:
+        >>> quantizer = Quantizer(QuantSpec(8)).set_range(torch.tensor(0.0), torch.tensor(6.0))
+        >>> quantizer(torch.tensor(7.0))
+        tensor(6.)
+    """
+
+    scale: nn.Parameter
+    zero_point: Tensor
+
+    def __init__(self, spec: QuantSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.scale = nn.Parameter(torch.tensor(math.nan), requires_grad=False)
+        self.register_buffer("zero_point", torch.tensor(0.0))
+        self.drop: DropMask | None = None
+
+    def set_range(self, low: Tensor, high: Tensor) -> "Quantizer":
+        """Spread the codes over [low, high] and return self."""
+        scale, zero_point = qparams(low, high, self.spec)
+        self.scale.data.copy_(scale)
+        self.zero_point.copy_(zero_point)
+        return self
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether a range has been set."""
+        return not bool(self.scale.isnan())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return `x` on the quantizer's grid; same shape."""
+        if not self.calibrated:
+            raise PtqError("this quantizer has no range yet: calibrate the student first.")
+        keep = self.drop(x) if self.training and self.drop is not None else None
+        return fake_quantize(x, self.scale, self.zero_point, self.spec.qmin, self.spec.qmax, keep)
+
+    def extra_repr(self) -> str:
+        """Show the bits and the range."""
+        scale, zero_point = self.scale.item(), self.zero_point.item()
+        return f"bits={self.spec.bits}, scale={scale:.4g}, zero_point={zero_point:.0f}"
+
+
+class DropMask:
+    """Random masks that are 1 for a share `keep` of the elements and 0 elsewhere, at the cost of a view.
+
+    A pool of random numbers is drawn once and read at random offsets: drawing fresh numbers for every
+    element of every activation would take longer than the convolutions.
+
+    Args:
+        keep: 0..1; 0 leaves everything in float.
+        seed: same seed, same masks.
+        device: where the masks are needed.
+    """
+
+    def __init__(self, keep: float, seed: int, device: torch.device, pool: int = 1 << 22) -> None:
+        self.generator = torch.Generator().manual_seed(seed)
+        self.pool = torch.rand(pool, generator=self.generator).lt(keep).float().to(device)
+
+    def __call__(self, like: Tensor) -> Tensor:
+        """Return a mask shaped like `like`."""
+        count = like.numel()
+        while self.pool.numel() < 2 * count:
+            self.pool = torch.cat([self.pool, self.pool.roll(7919)])
+        offset = int(torch.randint(self.pool.numel() - count, (), generator=self.generator))
+        return self.pool[offset : offset + count].view(like.shape)
+
+
+class WeightQuantizer(nn.Module):
+    """Rounds a weight to the nearest code, per output channel and symmetric.
+
+    Args:
+        spec: signed and symmetric, `axis` the output channel.
+        channels: number of output channels.
+    """
+
+    scale: Tensor
+
+    def __init__(self, spec: QuantSpec, channels: int) -> None:
+        super().__init__()
+        self.spec = spec
+        self.register_buffer("scale", torch.full((channels,), math.nan))
+
+    def set_range(self, low: Tensor, high: Tensor) -> None:
+        """Spread the codes over [low, high], each (C,)."""
+        self.scale.copy_(qparams(low, high, self.spec)[0])
+
+    def codes(self, weight: Tensor) -> Tensor:
+        """Return integer-valued codes shaped like `weight`."""
+        scale = per_channel(self.scale, weight, self.spec.axis)
+        zero = torch.zeros((), device=weight.device)
+        return quantize(weight.detach(), scale, zero, self.spec.qmin, self.spec.qmax)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Return `weight` on the quantizer's grid."""
+        return self.codes(weight) * per_channel(self.scale, weight, self.spec.axis)
+
+
+class AdaRoundQuantizer(nn.Module):
+    """Learns for every weight whether to round up or down (AdaRound, Nagel et al., ICML 2020).
+
+    Starts where the soft weight equals the float weight (within the clipping range).
+
+    Args:
+        nearest: the calibrated quantizer whose scale is kept.
+        weight: the float weight.
+    """
+
+    base: Tensor
+    scale: Tensor
+
+    def __init__(self, nearest: WeightQuantizer, weight: Tensor) -> None:
+        super().__init__()
+        self.spec = nearest.spec
+        scale = per_channel(nearest.scale, weight, self.spec.axis)
+        base = (weight / scale).floor()
+        rest = (weight / scale - base).clamp(1e-4, 1 - 1e-4)
+        self.register_buffer("scale", scale.clone())
+        self.register_buffer("base", base)
+        self.alpha = nn.Parameter(-torch.log((ZETA - GAMMA) / (rest - GAMMA) - 1))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Return the softly rounded weight; `weight` itself is already within `base` and `alpha`."""
+        return soft_round(self.base, self.alpha, self.scale, self.spec.qmin, self.spec.qmax)
+
+    def hardened(self) -> Tensor:
+        """Return the weight with every rounding decided: integer codes times scale."""
+        up = (self.alpha.detach() >= 0).to(self.base.dtype)
+        return (self.base + up).clamp(self.spec.qmin, self.spec.qmax) * self.scale
+
+    def regularizer(self, beta: float) -> Tensor:
+        """Mean of 1 - |2 h(alpha) - 1|^beta: 0 once every rounding is decided."""
+        return (1 - (2 * rectified_sigmoid(self.alpha) - 1).abs().pow(beta)).mean()
+
+
+class QuantLayer(nn.Module):
+    """A convolution or linear layer with a quantized weight and its bias on the int32 grid.
+
+    Integer kernels add the bias as int32 codes of scale scale_x * scale_w. Simulating that grid is
+    what makes the student agree with onnxruntime.
+
+    Args:
+        op: the float layer; its weight is (C_out, ...), for a transposed convolution (C_in,
+            C_out / groups, ...).
+        weight_quantizer: nearest or learned rounding.
+        input_quantizer: the quantizer whose values this layer reads; None leaves the bias in float.
+    """
+
+    def __init__(
+        self, op: Layer, weight_quantizer: WeightQuantizer, input_quantizer: Quantizer | None
+    ) -> None:
+        super().__init__()
+        self.op = op
+        self.weight_quantizer: WeightQuantizer | AdaRoundQuantizer = weight_quantizer
+        # In a tuple, because the module belongs to the graph it was placed in and not to this layer.
+        self._input = (input_quantizer,)
+
+    @property
+    def input_quantizer(self) -> Quantizer | None:
+        """The quantizer of this layer's input."""
+        return self._input[0]
+
+    def bias_scale(self) -> Tensor | None:
+        """Return scale_x * scale_w per output channel (C,), or None when the bias stays in float."""
+        if self.input_quantizer is None or self.op.bias is None:
+            return None
+        scale = self.weight_quantizer.scale.detach().flatten()
+        if isinstance(self.op, nn.ConvTranspose2d):
+            scale = scale.repeat(self.op.groups)
+        return self.input_quantizer.scale.detach() * scale
+
+    def bias(self) -> Tensor | None:
+        """Return the bias on its int32 grid, (C,)."""
+        scale = self.bias_scale()
+        if scale is None:
+            return self.op.bias
+        assert self.op.bias is not None
+        return fake_quant(
+            self.op.bias, scale.clamp(min=TINY**2), scale.new_zeros(()), -INT32 - 1, INT32
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the layer; shapes as `op`."""
+        return self.compute(x, self.weight_quantizer(self.op.weight))
+
+    def compute(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Apply the layer with a given weight."""
+        op, bias = self.op, self.bias()
+        if isinstance(op, nn.Linear):
+            return F.linear(x, weight, bias)
+        if isinstance(op, nn.ConvTranspose2d):
+            assert not isinstance(op.padding, str)
+            return F.conv_transpose2d(
+                x, weight, bias, op.stride, op.padding, op.output_padding, op.groups, op.dilation
+            )
+        out: Tensor = op._conv_forward(x, weight, bias)
+        return out
+
+
+def weight_axis(op: Layer) -> int:
+    """The dimension of `op.weight` that holds output channels."""
+    return 1 if isinstance(op, nn.ConvTranspose2d) else 0

@@ -1,0 +1,162 @@
+"""What a run measured, as report.json for programs and report.md for people."""
+
+import importlib.metadata
+import json
+import platform
+import resource
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ptq.files import atomic
+
+__all__ = ["Stopwatch", "environment", "markdown", "peak_rss_bytes", "write_report"]
+
+LIBRARIES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "numpy",
+    "onnx",
+    "onnxscript",
+    "onnxruntime",
+    "safetensors",
+)
+
+
+class Stopwatch:
+    """Seconds per stage of a run.
+
+    Example:
+        >>> watch = Stopwatch()
+        >>> with watch("prepare"):
+        ...     pass
+        >>> list(watch.seconds)
+        ['prepare']
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        """Add the time spent in the with-block to `stage`."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = round(
+                self.seconds.get(stage, 0.0) + time.perf_counter() - started, 3
+            )
+
+
+def peak_rss_bytes() -> int:
+    """Return the largest resident memory this process has had."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def environment() -> dict[str, Any]:
+    """Return the library versions and the machine, as far as they decide results and timings."""
+    versions = {"python": platform.python_version()}
+    for name in ("ptq", *LIBRARIES):
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {"versions": versions, "machine": {"cpu": _cpu(), "system": platform.platform()}}
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    fields = dict(line.split(":", 1) for line in lines if ":" in line)
+    fields = {key.strip(): value.strip() for key, value in fields.items()}
+    wide = [flag for flag in ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8")
+            if flag in fields.get("flags", "").split()]  # fmt: skip
+    return f"{fields.get('model name', platform.machine())} ({', '.join(wide)})"
+
+
+def write_report(report: Mapping[str, Any], folder: Path) -> None:
+    """Write report.json and report.md into `folder`, each atomically."""
+    with atomic(folder / "report.json") as path:
+        path.write_text(json.dumps(report, indent=2) + "\n")
+    with atomic(folder / "report.md") as path:
+        path.write_text(markdown(report))
+
+
+def markdown(report: Mapping[str, Any]) -> str:
+    """Return a report as a Markdown page."""
+    settings = report["settings"]
+    lines = [
+        f"# {report['model']['name']}, weights {settings['bits']} bits, activations {settings['act_bits']} bits",
+        "",
+        *_table(("", "float", "simulated", "onnx"), _figures(report)),
+        "",
+        *[f"- {note}" for note in report["notes"]],
+        "",
+        "## Blocks",
+        "",
+        "SQNR of a block's output against the float network, in dB on the calibration images.",
+        "",
+        *_table(
+            ("block", "bits", "nearest", "kept", "", "seconds"),
+            [
+                (
+                    block["name"],
+                    ", ".join(
+                        sorted(
+                            {str(report["bits"][n]) for n in block["layers"] if n in report["bits"]}
+                        )
+                    ),
+                    f"{block['sqnr_nearest']:.1f}",
+                    f"{block['sqnr']:.1f}",
+                    block["kept"],
+                    f"{block['seconds']:.1f}",
+                )
+                for block in report["blocks"]
+            ],
+        ),
+        "",
+        "## Time and memory",
+        "",
+        *_table(("stage", "seconds"), [(k, f"{v:.1f}") for k, v in report["seconds"].items()]),
+        "",
+        f"Peak memory {report['peak_rss_bytes'] / 2**30:.2f} GiB on {report['machine']['cpu']}.",
+        "",
+        "## To run this again",
+        "",
+        "```",
+        report["command"],
+        "```",
+        "",
+        ", ".join(f"{name} {version}" for name, version in report["versions"].items())
+        + f"; seed {report['seed']}.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _figures(report: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    top1, agreement = report["top1"], report["agreement"]
+    latency, size = report["latency_ms"], report["size_bytes"]
+    return [
+        ("top-1 (%)", *(_number(top1.get(k), "{:.2f}") for k in ("float", "simulated", "onnx"))),
+        ("same prediction as float (%)", "", *(_number(agreement.get(k), "{:.2f}") for k in ("simulated", "onnx"))),
+        (f"latency (ms, {latency.get('threads')} threads)", _number(latency.get("float"), "{:.2f}"), "",
+         _number(latency.get("onnx"), "{:.2f}")),
+        ("size (MB)", _number(size.get("float"), "{:.2f}", 1e-6), "", _number(size.get("onnx"), "{:.2f}", 1e-6)),
+    ]  # fmt: skip
+
+
+def _number(value: float | None, form: str, factor: float = 1.0) -> str:
+    return "" if value is None else form.format(value * factor)
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+    return [f"| {' | '.join(cells)} |" for cells in (head, ("---",) * len(head), *rows)]

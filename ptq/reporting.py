@@ -1,0 +1,119 @@
+"""What a command says when it ends: what it wrote, or what went wrong, in one message."""
+
+import errno
+import json
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from ptq.errors import PtqError
+from ptq.progress import Progress
+
+__all__ = ["headline", "progress", "reported", "show"]
+
+_OUT_OF_MEMORY = "out of memory: use --preset fast, a smaller --size, or a larger machine"
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+
+@contextmanager
+def reported() -> Iterator[None]:
+    """Turn what a user can act on into a message on stderr and exit status 2, without traceback.
+
+    Ctrl-C exits with 130. Anything else is a bug of ours and keeps its traceback.
+    """
+    warnings.simplefilter("ignore")  # other libraries' warnings are about their own future
+    warnings.filterwarnings("default", category=UserWarning, module=r"ptq\b")
+    warnings.showwarning = lambda message, *_, **__: _say(f"warning: {message}")
+    try:
+        yield
+    except PtqError as error:
+        _stop(str(error), error)
+    except KeyboardInterrupt as error:
+        _say("interrupted; the same command goes on after the last finished step")
+        raise typer.Exit(130) from error
+    except MemoryError as error:
+        _stop(_OUT_OF_MEMORY, error)
+    except RuntimeError as error:
+        if not _is_out_of_memory(error):
+            raise
+        _stop(_OUT_OF_MEMORY, error)
+    except OSError as error:
+        if error.errno not in _NO_SPACE:
+            raise
+        reason = f"cannot write ({error.strerror})"
+        _stop(f"{reason}: free some space, choose another --out, or set TMPDIR", error)
+
+
+def progress() -> Progress:
+    """Live bars when stdout is a terminal, plain lines when it is not."""
+    from rich.console import Console
+
+    from ptq.terminal import progress_for
+
+    return progress_for(Console())
+
+
+def show(folder: Path) -> None:
+    """Print the headline figures of a run and the paths of its files."""
+    report = folder / "report.json"
+    if report.is_file():
+        typer.echo("\n" + headline(json.loads(report.read_text())))
+    typer.echo("\nwrote")
+    for path in sorted(p for p in folder.iterdir() if p.is_file() and p.name[0] != "."):
+        typer.echo(f"  {path}  ({_size(path.stat().st_size)})")
+
+
+def headline(report: dict[str, Any]) -> str:
+    """Accuracy, latency and size against float, as far as `report` has them, a line for each.
+
+    Example:
+        >>> print(headline({"size_bytes": {"float": 4_000_000, "onnx": 1_000_000}}))
+        size        float 4.0 MB  onnx 1.0 MB
+    """
+    lines = []
+    for name, key, text in _ROWS:
+        figures = {
+            k: v for k, v in (report.get(key) or {}).items() if k in ("float", "simulated", "onnx")
+        }
+        shown = [f"{k} {text(v)}" for k, v in figures.items() if v is not None]
+        if shown:
+            lines.append(f"{name:11} {'  '.join(shown)}")
+    return "\n".join(lines)
+
+
+def _percent(value: float) -> str:
+    return f"{value:.2f} %"
+
+
+def _milliseconds(value: float) -> str:
+    return f"{value:.2f} ms"
+
+
+def _size(count: float) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"
+
+
+_ROWS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
+    ("top-1", "top1", _percent),
+    ("agreement", "agreement", _percent),
+    ("latency", "latency_ms", _milliseconds),
+    ("size", "size_bytes", _size),
+)
+
+
+def _stop(message: str, cause: BaseException) -> None:
+    _say(f"error: {message}")
+    raise typer.Exit(2) from cause
+
+
+def _say(message: str) -> None:
+    typer.echo(f"ptq: {message}", err=True)
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch ran out: its OutOfMemoryError on a GPU, a plain RuntimeError on a CPU."""
+    return "out of memory" in str(error) or "can't allocate memory" in str(error)

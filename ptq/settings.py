@@ -1,0 +1,85 @@
+"""Everything a run depends on, as data that the command line and Python share."""
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from ptq.errors import PtqError
+from ptq.spec import check_bits
+
+__all__ = ["PRESETS", "Settings"]
+
+PRESETS = ("fast", "default", "best")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One run of the pipeline.
+
+    Args:
+        model: a reference that `load_model` understands, or a name for a module of the caller's.
+        bits: of the weights, 2..8.
+        act_bits: of the activations, 2..8; integer kernels compute in 8.
+        preset: "fast", "default" or "best": how much time to spend.
+        method: a key of `ptq.reconstruction.METHODS`.
+        teachers: further models to synthesize images from.
+        images: "mixmix", "noise", a folder or .npz of images, or an earlier images.safetensors.
+        data: labelled images to measure accuracy with; None leaves accuracy out.
+        weights: a state dict in place of the published weights.
+        out: the run directory.
+        seed: of everything random.
+        device: "cpu", "cuda", ...; None takes a GPU where there is one.
+        threads: of the CPU; None takes all cores.
+        size, resize, mean, std: override what the model reference says about its input.
+        overrides: layer name pattern -> weight bits, None for float.
+
+    Raises:
+        PtqError: for bits outside 2..8 or an unknown preset.
+    """
+
+    model: str
+    bits: int
+    act_bits: int = 8
+    preset: str = "default"
+    method: str = "qdrop"
+    teachers: tuple[str, ...] = ()
+    images: str = "mixmix"
+    data: str | None = None
+    weights: str | None = None
+    out: str = "runs/ptq"
+    seed: int = 0
+    device: str | None = None
+    threads: int | None = None
+    size: tuple[int, int] | None = None
+    resize: int | None = None
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+    overrides: Mapping[str, int | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_bits(self.bits, "weights (--bits)")
+        check_bits(self.act_bits, "activations (--act-bits)")
+        if self.preset not in PRESETS:
+            raise PtqError(f"unknown preset {self.preset!r}; choose one of {', '.join(PRESETS)}.")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the settings as JSON-able data."""
+        return asdict(self)
+
+    def command(self) -> str:
+        """Return the command line that repeats the run; options at their default are left out.
+
+        Example:
+            >>> Settings("resnet18", bits=4, out="runs/a").command()
+            'ptq quantize --model resnet18 --bits 4 --out runs/a'
+        """
+        words = ["ptq", "quantize"]
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if item.name == "overrides" or (value == item.default and item.name != "out"):
+                continue
+            separator = "x" if item.name == "size" else ","
+            text = separator.join(map(str, value)) if isinstance(value, tuple) else str(value)
+            words += [f"--{item.name.replace('_', '-')}", text]
+        return shlex.join(words)

@@ -1,0 +1,88 @@
+"""What is quantized and how, as plain data: nothing here computes."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from ptq.errors import PtqError
+
+__all__ = ["MAX_BITS", "MIN_BITS", "QuantPlan", "QuantSpec", "check_bits"]
+
+MIN_BITS = 2
+MAX_BITS = 8  # every code lives in an 8-bit container, because that is what integer kernels read
+
+
+def check_bits(bits: int, what: str) -> int:
+    """Return `bits` when it is within 2..8.
+
+    Raises:
+        PtqError: when it is not.
+    """
+    if not MIN_BITS <= bits <= MAX_BITS:
+        raise PtqError(f"{what} must be between {MIN_BITS} and {MAX_BITS} bits, not {bits}.")
+    return bits
+
+
+@dataclass(frozen=True)
+class QuantSpec:
+    """How one tensor becomes integers.
+
+    Args:
+        bits: width of a code, 2..8.
+        signed: codes span [-2^(b-1), 2^(b-1) - 1] when true, else [0, 2^b - 1].
+        symmetric: the zero point is 0.
+        axis: dimension with a scale of its own for every index; None for one scale per tensor.
+
+    Raises:
+        PtqError: for a bit width outside 2..8.
+
+    Example:
+        >>> QuantSpec(4).qmax, QuantSpec(4, signed=True).qmin
+        (15, -8)
+    """
+
+    bits: int
+    signed: bool = False
+    symmetric: bool = False
+    axis: int | None = None
+
+    def __post_init__(self) -> None:
+        check_bits(self.bits, "a quantized tensor")
+
+    @property
+    def qmin(self) -> int:
+        """The smallest code."""
+        return -(1 << (self.bits - 1)) if self.signed else 0
+
+    @property
+    def qmax(self) -> int:
+        """The largest code."""
+        return (1 << (self.bits - 1)) - 1 if self.signed else (1 << self.bits) - 1
+
+
+@dataclass(frozen=True)
+class QuantPlan:
+    """Which nodes of a prepared graph are quantized, keyed by node name.
+
+    Args:
+        weights: layer node -> how its weight is quantized. A layer that is missing stays in float.
+        activations: node -> how its output is quantized. A node that is missing stays in float.
+        notes: what a reader of the report must know about the settings.
+    """
+
+    weights: Mapping[str, QuantSpec]
+    activations: Mapping[str, QuantSpec]
+    notes: tuple[str, ...] = field(default=())
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plan as JSON-able data."""
+        return asdict(self)
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> "QuantPlan":
+        """Rebuild a plan from `to_json`'s data."""
+        return QuantPlan(
+            weights={name: QuantSpec(**spec) for name, spec in data["weights"].items()},
+            activations={name: QuantSpec(**spec) for name, spec in data["activations"].items()},
+            notes=tuple(data["notes"]),
+        )

@@ -1,0 +1,105 @@
+"""A student on disk: tensors and everything needed to rebuild it, in one safetensors file."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from ptq.errors import PtqError
+from ptq.files import atomic
+from ptq.graph import prepare
+from ptq.models import load_model
+from ptq.placement import Student, place
+from ptq.preprocess import Preprocess
+from ptq.spec import QuantPlan
+
+__all__ = ["FORMAT", "load_student", "read_metadata", "save_student"]
+
+FORMAT = "ptq-student-1"
+
+
+def save_student(student: Student, path: Path | str, about: Mapping[str, Any]) -> None:
+    """Write a student atomically.
+
+    Args:
+        student: calibrated.
+        path: a .safetensors file.
+        about: JSON-able; "model" (a reference `load_model` understands, or None for a module of the
+            caller's), "preprocess" and "num_classes" are read back by `load_student`.
+    """
+    header = {
+        "format": FORMAT,
+        "plan": json.dumps(student.plan.to_json()),
+        "input_shape": json.dumps(student.prepared.input_shape),
+        "about": json.dumps(dict(about)),
+    }
+    tensors = {
+        name: value.detach().cpu().contiguous()
+        for name, value in student.module.state_dict().items()
+    }
+    with atomic(path) as temporary:
+        save_file(tensors, temporary, header)
+
+
+def read_metadata(path: Path | str) -> dict[str, Any]:
+    """Return "plan", "input_shape" and "about" of a student's file.
+
+    Raises:
+        PtqError: when it is missing, damaged, or not written by `save_student`.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            header = file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise PtqError(
+            f"{path} cannot be read as a student ({error}); give the directory of a finished run."
+        ) from error
+    if header.get("format") != FORMAT:
+        raise PtqError(f"{path} was not written by this version of ptq; run ptq quantize again.")
+    return {key: json.loads(header[key]) for key in ("plan", "input_shape", "about")}
+
+
+def load_student(path: Path | str, model: nn.Module | None = None) -> Student:
+    """Rebuild a student from its file.
+
+    Args:
+        path: student.safetensors, or the run directory that holds it.
+        model: the float network, where the student was made from a module and not from a reference;
+            its weights do not matter, its structure does.
+
+    Raises:
+        PtqError: when the file is damaged or of another network.
+    """
+    path = Path(path)
+    path = path / "student.safetensors" if path.is_dir() else path
+    header = read_metadata(path)
+    about = header["about"]
+    if model is None:
+        if not about.get("model"):
+            raise PtqError(f"{path} was made from a Python module: pass it, as load(path, model).")
+        size = Preprocess(**_tuples(about["preprocess"])).size
+        model = load_model(
+            about["model"], pretrained=False, size=size, num_classes=about["num_classes"]
+        ).module
+    shape = tuple(header["input_shape"])
+    student = place(
+        prepare(model, (shape[0], shape[1], shape[2])), QuantPlan.from_json(header["plan"])
+    )
+    expected = student.module.state_dict()
+    try:
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if tensors.keys() != expected.keys():
+            raise PtqError(f"{path} is the student of another network than the one given.")
+        student.module.load_state_dict(tensors)
+    except (SafetensorError, RuntimeError) as error:
+        raise PtqError(f"{path} does not fit the network: {str(error).splitlines()[0]}") from error
+    return student
+
+
+def _tuples(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}

@@ -1,0 +1,168 @@
+"""torch.fx tracing that knows every tensor's shape.
+
+Plain `symbolic_trace` gives up where a model looks at `x.shape`: padding computed from the input
+size, channel shuffles, asserts. Here every proxy carries the tensor it stands for on an example
+input, so shapes are plain numbers while the graph is recorded. The idea is that of the tracer in
+Hugging Face transformers; the example is a real tensor, so nothing needs a meta implementation.
+"""
+
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from ptq.errors import PtqError
+
+__all__ = ["trace"]
+
+
+class _Proxy(fx.Proxy):
+    """A proxy that answers questions about shape, dtype and length from its example value."""
+
+    @property
+    def example(self) -> Any:
+        return self.node.meta["example"]
+
+    @property
+    def shape(self) -> torch.Size:
+        size: torch.Size = self.example.shape
+        return size
+
+    @property
+    def ndim(self) -> int:
+        return len(self.example.shape)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        dtype: torch.dtype = self.example.dtype
+        return dtype
+
+    @property
+    def device(self) -> torch.device:
+        device: torch.device = self.example.device
+        return device
+
+    @property
+    def requires_grad(self) -> bool:
+        return False
+
+    def dim(self) -> int:
+        return len(self.example.shape)
+
+    def numel(self) -> int:
+        return int(self.example.numel())
+
+    def size(self, dim: int | None = None) -> Any:
+        return self.example.shape if dim is None else self.example.shape[dim]
+
+    def __len__(self) -> int:
+        return len(self.example)
+
+    def __iter__(self) -> Iterator["_Proxy"]:
+        return (self[i] for i in range(len(self.example)))  # type: ignore[index]
+
+
+class _Tracer(fx.Tracer):
+    """Records the graph and computes every node's example value as it goes."""
+
+    def __init__(self, example: Tensor) -> None:
+        super().__init__()
+        self.inputs = iter([example])  # further placeholders are optional arguments: their defaults
+        self.computing = False
+        self.path: list[tuple[str, str]] = []
+
+    def proxy(self, node: fx.Node) -> _Proxy:
+        return _Proxy(node, self)
+
+    def create_proxy(
+        self, kind: str, target: Any, args: Any, kwargs: Any, *rest: Any, **more: Any
+    ) -> Any:
+        proxy = super().create_proxy(kind, target, args, kwargs, *rest, **more)
+        self.computing = True
+        try:
+            proxy.node.meta["example"] = self._compute(proxy.node)
+        finally:
+            self.computing = False
+        proxy.node.meta["stack"] = [name for name, _ in self.path]
+        return proxy
+
+    def _compute(self, node: fx.Node) -> Any:
+        def value(node: fx.Node) -> Any:
+            return node.meta["example"] if "example" in node.meta else self._attribute(node)
+
+        args = fx.map_arg(node.args, value)
+        kwargs = fx.map_arg(node.kwargs, value)
+        if node.op == "placeholder":
+            return next(self.inputs, node.args[0] if node.args else None)
+        if node.op == "call_function":
+            assert callable(node.target)
+            return node.target(*args, **kwargs)
+        if node.op == "call_method":
+            return getattr(args[0], str(node.target))(*args[1:], **kwargs)
+        if node.op == "call_module":
+            return self.root.get_submodule(str(node.target)).forward(*args, **kwargs)
+        return None if node.op == "output" else self._attribute(node)
+
+    def _attribute(self, node: fx.Node) -> Any:
+        value: Any = self.root
+        for part in str(node.target).split("."):
+            value = getattr(value, part)
+        return value
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        return (
+            attr_val if self.computing else super().getattr(attr, attr_val, parameter_proxy_cache)
+        )
+
+    def call_module(
+        self,
+        m: nn.Module,
+        forward: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        # Inside a leaf module, on example values; or a module made in a forward (nn.ReLU()(x)).
+        if self.computing or m not in (self.submodule_paths or {}):
+            return forward(*args, **kwargs)
+        self.path.append((self.path_of_module(m), type(m).__name__))
+        result = super().call_module(m, forward, args, kwargs)
+        self.path.pop()  # not in a finally: after an error the path says where it happened
+        return result
+
+
+def trace(model: nn.Module, example: Tensor) -> fx.GraphModule:
+    """Record `model`'s graph on an example input.
+
+    Optional arguments of the model's forward take their defaults. Every node's meta has "example"
+    (the tensor, or other value, it had) and "stack" (paths of the modules it was called in).
+
+    Args:
+        model: in eval mode; its parameters are shared with the result.
+        example: input of the network, (N, 3, H, W).
+
+    Raises:
+        PtqError: names the module that cannot be traced and says what to do.
+    """
+    tracer = _Tracer(example)
+    try:
+        with torch.no_grad():
+            graph = tracer.trace(model, concrete_args=_defaults(model))
+    except PtqError:
+        raise
+    except Exception as error:
+        where, kind = tracer.path[-1] if tracer.path else ("the model itself", type(model).__name__)
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise PtqError(
+            f"cannot follow the model's graph at {where} ({kind}) on an input of shape "
+            f"{tuple(example.shape)}: {reason}. ptq records a model with torch.fx: check --size, or rewrite that "
+            "module without control flow that depends on tensor values."
+        ) from error
+    return fx.GraphModule(model, graph)
+
+
+def _defaults(model: nn.Module) -> dict[str, Any] | None:
+    parameters = list(inspect.signature(model.forward).parameters.values())
+    optional = {p.name: p.default for p in parameters[1:] if p.default is not p.empty}
+    return optional or None
