@@ -1,0 +1,128 @@
+"""Filling in a student's ranges from calibration images."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from ptq.calibration.observers import OBSERVERS, Observer, weight_range
+from ptq.errors import PtqError
+from ptq.placement import Student
+from ptq.progress import SILENT, Progress
+from ptq.quantizer import QuantLayer, WeightQuantizer
+
+__all__ = ["calibrate"]
+
+SAMPLE = 1 << 15  # numbers kept per activation
+BIAS_LIMIT = 1 << 24  # int32 codes up to here are exact in float32, so simulation and kernel agree
+
+
+class _Recorder(fx.Interpreter):
+    """Runs a graph and hands the outputs of chosen nodes to their collectors."""
+
+    def __init__(self, graph: fx.GraphModule, samples: Mapping[str, "_Sample"]) -> None:
+        super().__init__(graph)
+        self.samples = samples
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        if n.name in self.samples:
+            self.samples[n.name].add(result)
+        return result
+
+
+class _Sample:
+    """A random sample of everything one tensor ever held, with its extremes."""
+
+    def __init__(self, per_batch: int, seed: int) -> None:
+        self.per_batch = per_batch
+        self.generator = torch.Generator().manual_seed(seed)
+        self.parts: list[Tensor] = []
+
+    def add(self, values: Tensor) -> None:
+        flat = values.detach().flatten()
+        index = torch.randint(flat.numel(), (self.per_batch,), generator=self.generator)
+        ends = torch.stack([flat.min(), flat.max()])
+        self.parts.append(torch.cat([flat[index.to(flat.device)], ends]).float().cpu())
+
+    def values(self) -> Tensor:
+        return torch.cat(self.parts)
+
+
+@torch.no_grad()
+def calibrate(
+    student: Student,
+    inputs: Tensor,
+    *,
+    observer: str = "mse",
+    batch: int = 32,
+    seed: int = 0,
+    progress: Progress = SILENT,
+) -> Student:
+    """Set every range of `student` from one pass of the float network; returns the student.
+
+    Args:
+        student: as `place` gives it.
+        inputs: calibration images as the network takes them, (N, C, H, W), normalised.
+        observer: "mse", "minmax" or "percentile", for activations; weights always use the mse search.
+        batch: images per forward pass.
+        seed: of the sampling of activations.
+
+    Raises:
+        PtqError: for no images, images of the wrong shape, or activations that are NaN.
+
+    Example:
+        >>> student = place(prepared, make_plan(prepared, 8))
+        >>> calibrate(student, torch.randn(32, 3, 224, 224))
+    """
+    if (
+        inputs.dim() != 4
+        or len(inputs) == 0
+        or tuple(inputs.shape[1:]) != student.prepared.input_shape
+    ):
+        raise PtqError(
+            f"calibration needs images of shape (N, {', '.join(map(str, student.prepared.input_shape))}), "
+            f"not {tuple(inputs.shape)}."
+        )
+    if observer not in OBSERVERS:
+        raise PtqError(f"unknown observer {observer!r}; choose one of {', '.join(OBSERVERS)}.")
+    quantizers = student.quantizers()
+    batches = inputs.split(batch)
+    samples = {
+        name: _Sample(max(SAMPLE // len(batches), 64), seed + i)
+        for i, name in enumerate(quantizers)
+    }
+    device = next(student.module.parameters()).device
+    recorder = _Recorder(student.prepared.module, samples)
+    with progress.stage("calibrate", len(batches) + len(quantizers)) as task:
+        for part in batches:
+            recorder.run(part.to(device))
+            task.advance()
+        rule: Observer = OBSERVERS[observer]
+        for name, quantizer in quantizers.items():
+            values = samples[name].values()
+            if not bool(torch.isfinite(values).all()):
+                raise PtqError(
+                    f"the activations of {name} are NaN or infinite on the calibration images."
+                )
+            quantizer.set_range(*rule(values, quantizer.spec))
+            task.advance()
+    for layer in student.layers().values():
+        set_weight_range(layer)
+    return student
+
+
+def set_weight_range(layer: QuantLayer) -> None:
+    """Choose the layer's weight range; its input must have been calibrated.
+
+    A channel whose weights are nearly zero gets a scale large enough for its bias to fit the int32
+    grid scale_x * scale_w.
+    """
+    quantizer = layer.weight_quantizer
+    assert isinstance(quantizer, WeightQuantizer)
+    quantizer.set_range(*weight_range(layer.op.weight, quantizer.spec))
+    if layer.op.bias is not None and layer.input_quantizer is not None:
+        least = layer.op.bias.detach().abs() / (layer.input_quantizer.scale.detach() * BIAS_LIMIT)
+        channels = quantizer.scale.numel()  # fewer than biases in a grouped transposed convolution
+        quantizer.scale.copy_(torch.maximum(quantizer.scale, least.reshape(-1, channels).amax(0)))

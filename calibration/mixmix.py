@@ -1,0 +1,128 @@
+"""The MixMix objective (Li et al., ICCV 2021, arXiv 2011.09899) as pure functions of a batch of
+images.
+
+Images live in RGB [0, 1]. *Feature mixing* matches the BatchNorm statistics of several networks,
+each of
+which sees the images through its own resize and normalisation: what one network alone would
+accept, the others reject. *Data mixing* pastes a second image, whole, into a random box of the
+first; the box's share of the area is exactly the second label's share, which pins down where in
+the image each label has to show. An *image prior* keeps neighbouring pixels alike, and flips and
+shifts keep the result from depending on the pixel grid.
+
+The paper's weights were not available to us; those in `ptq.calibration.synthesis` are ours, found
+by ablation.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ptq.models import Preprocess
+
+__all__ = [
+    "Box",
+    "augment",
+    "label_loss",
+    "mix",
+    "pink_noise",
+    "random_box",
+    "resize",
+    "total_variation",
+    "view",
+]
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle of pixels: rows top to top + height, columns left to left + width."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    def share(self, images: Tensor) -> float:
+        """The box's part of the area, in [0, 1]: the exact weight of the pasted image's label."""
+        return self.height * self.width / (images.shape[-2] * images.shape[-1])
+
+
+def random_box(
+    size: tuple[int, int], generator: torch.Generator, area: tuple[float, float] = (0.1, 0.5)
+) -> Box:
+    """A box anywhere in an image of `size` (H, W), its share of the area uniform in `area`."""
+    uniform, y, x = torch.rand(3, generator=generator).tolist()
+    side = (area[0] + (area[1] - area[0]) * uniform) ** 0.5
+    height, width = (max(1, round(side * length)) for length in size)
+    top, left = int(y * (size[0] - height + 1)), int(x * (size[1] - width + 1))
+    return Box(top, left, height, width)
+
+
+def mix(images: Tensor, partners: Tensor, box: Box) -> Tensor:
+    """Each image with its partner, resized whole, in the box: (N, 3, H, W)."""
+    bottom, right = box.top + box.height, box.left + box.width
+    mixed = images.clone()
+    mixed[:, :, box.top : bottom, box.left : right] = resize(partners, (box.height, box.width))
+    return mixed
+
+
+def label_loss(logits: Tensor, labels: Tensor, partners: Tensor, share: float) -> Tensor:
+    """Cross-entropy with (1 - share) of `labels` and `share` of `partners`, class indices (N,)."""
+    loss = (1 - share) * F.cross_entropy(logits, labels)
+    return loss + share * F.cross_entropy(logits, partners) if share else loss
+
+
+def total_variation(images: Tensor) -> Tensor:
+    """Mean squared difference of neighbours in four directions; zero for a flat image."""
+    x = images
+    differences = (
+        x[..., :, 1:] - x[..., :, :-1],
+        x[..., 1:, :] - x[..., :-1, :],
+        x[..., 1:, 1:] - x[..., :-1, :-1],
+        x[..., 1:, :-1] - x[..., :-1, 1:],
+    )
+    return torch.stack([d.square().mean() for d in differences]).mean()
+
+
+def augment(images: Tensor, jitter: float, generator: torch.Generator) -> Tensor:
+    """The batch shifted around by up to `jitter` of its sides, and mirrored every other time."""
+    flip, *moves = torch.rand(3, generator=generator).tolist()
+    limits = [round(jitter * side) for side in images.shape[-2:]]
+    shifts = [
+        int(move * (2 * limit + 1)) - limit for move, limit in zip(moves, limits, strict=True)
+    ]
+    images = torch.roll(images, shifts, (-2, -1)) if any(shifts) else images
+    return images.flip(-1) if flip < 0.5 else images
+
+
+def pink_noise(count: int, size: tuple[int, int], generator: torch.Generator) -> Tensor:
+    """Noise to start from, (count, 3, *size) in RGB [0, 1]: grey more than coloured, large shapes too.
+
+    Equal power in every octave and nine tenths of it in the brightness, as photographs have. White
+    noise has no large shapes, a short optimisation finds few, and its images come out alike.
+    """
+    total, octave = torch.zeros(count, 3, *size), 1
+    while octave < min(size):
+        coarse = (math.ceil(size[0] / octave), math.ceil(size[1] / octave))
+        grey = torch.randn((count, 1, *coarse), generator=generator)
+        colours = torch.randn((count, 3, *coarse), generator=generator)
+        total += resize(0.9**0.5 * grey + 0.1**0.5 * colours, size)
+        octave *= 2
+    return (0.45 + 0.22 * total / total.std()).clamp_(0, 1)
+
+
+def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """(N, 3, H, W) to (N, 3, *size), bilinear, and antialiased when it shrinks."""
+    before = (images.shape[-2], images.shape[-1])
+    if before == size:
+        return images
+    shrinks = size[0] < before[0] or size[1] < before[1]
+    return F.interpolate(images, size, mode="bilinear", align_corners=False, antialias=shrinks)
+
+
+def view(images: Tensor, preprocess: Preprocess, scale: float = 1.0) -> Tensor:
+    """What a network sees: resized to `scale` of its own input size, normalised its own way."""
+    height, width = (max(1, round(side * scale)) for side in preprocess.size)
+    return preprocess.normalize(resize(images, (height, width)))

@@ -1,0 +1,89 @@
+"""From numbers to the range they should be quantized over.
+
+Three pure rules per kind of tensor: the whole range, percentiles, or the clipped range of least
+squared error. The last is the default: at low bits a few large values are cheaper to clip than to keep.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ptq.affine import fake_quant, qparams
+from ptq.spec import QuantSpec
+
+__all__ = ["OBSERVERS", "Observer", "minmax", "mse", "percentile", "weight_range"]
+
+Observer = Callable[[Tensor, QuantSpec], tuple[Tensor, Tensor]]
+
+
+def minmax(values: Tensor, spec: QuantSpec) -> tuple[Tensor, Tensor]:
+    """Return the smallest and the largest of `values`, each ()."""
+    return values.min(), values.max()
+
+
+def percentile(values: Tensor, spec: QuantSpec, share: float = 0.9999) -> tuple[Tensor, Tensor]:
+    """Return the range that holds the middle `share` of `values`."""
+    ordered = values.flatten().sort().values
+    cut = int((1 - share) / 2 * (ordered.numel() - 1))
+    return ordered[cut], ordered[ordered.numel() - 1 - cut]
+
+
+def mse(
+    values: Tensor, spec: QuantSpec, power: float = 2.4, steps: int = 80
+) -> tuple[Tensor, Tensor]:
+    """Return the range (low, high) whose fake-quantization has the least mean square error.
+
+    Both ends are shrunk together first, then each by itself.
+
+    Args:
+        values: a sample of the tensor, any shape; a few ten thousand numbers are enough.
+        spec: per tensor.
+        steps: candidates per search.
+    """
+    values = values.flatten().float()
+    low, high = values.min().clamp(max=0.0), values.max().clamp(min=0.0)
+
+    def error(low: Tensor, high: Tensor) -> float:
+        scale, zero_point = qparams(low, high, spec)
+        return float(F.mse_loss(fake_quant(values, scale, zero_point, spec.qmin, spec.qmax), values))
+
+    shrinks = torch.linspace(1.0, 0.1 if spec.bits < 8 else 0.5, steps).tolist()
+    best = min(shrinks, key=lambda s: error(low * s, high * s))
+    low, high = low * best, high * best
+    if low < 0 < high:
+        around = torch.linspace(0.6, 1.4, steps // 2).tolist()
+        low = low * min(around, key=lambda s: error(low * s, high))
+        high = high * min(around, key=lambda s: error(low, high * s))
+    return low, high
+
+
+def weight_range(
+    weight: Tensor, spec: QuantSpec, power: float = 2.4, steps: int = 60
+) -> tuple[Tensor, Tensor]:
+    """Return per-channel ranges (C,), (C,) of least mean |error|^power for a weight.
+
+    Args:
+        weight: with output channels along ``spec.axis``.
+        spec: signed, symmetric.
+        power: 2.4 weighs large errors a little more than the mean square (BRECQ's choice).
+        steps: candidates of the search.
+    """
+    rows = weight.detach().movedim(spec.axis or 0, 0).flatten(1)
+    # The code -2^(b-1) has no positive counterpart, so the range is set by the positive side.
+    peak = rows.abs().amax(1)
+    best_error = torch.full_like(peak, torch.inf)
+    best = peak.clone()
+    for shrink in torch.linspace(1.0, 0.3 if spec.bits < 8 else 0.8, steps).tolist():
+        high = peak * shrink
+        scale = qparams(-high, high, spec)[0].unsqueeze(1)
+        wrong = fake_quant(rows, scale, scale.new_zeros(()), spec.qmin, spec.qmax) - rows
+        error = wrong.abs_().pow_(power).mean(1)
+        better = error < best_error
+        best = torch.where(better, high, best)
+        best_error = torch.where(better, error, best_error)
+    return -best, best
+
+
+OBSERVERS: dict[str, Observer] = {"minmax": minmax, "percentile": percentile, "mse": mse}

@@ -1,0 +1,254 @@
+"""From a student to a graph of integer operators that says exactly what the ONNX file will say.
+
+The student simulates; this graph is its twin for deployment, and the student stays as it is:
+
+- a quantizer becomes QuantizeLinear and DequantizeLinear, and swallows the ReLU or ReLU6 before it;
+- a layer holds integer weights, and its bias as int32 codes of scale scale_x * scale_w;
+- zero padding before a convolution becomes the convolution's own;
+- behind whatever only moves data stands its input's quantizer once more, so that onnxruntime moves bytes.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+
+from ptq.errors import PtqError
+from ptq.export import operators
+from ptq.ops import LAYERS, module_of, sole_input
+from ptq.placement import foldable, moves_data
+from ptq.quantizer import INT32, Layer, Quantizer, QuantLayer, WeightQuantizer, weight_axis
+
+__all__ = ["deploy"]
+
+CONTAINER = (0, 255)  # the codes of a uint8
+
+
+class QuantizeDequantize(nn.Module):
+    """An activation through uint8 codes within [lo, hi]."""
+
+    scale: Tensor
+    zero_point: Tensor
+
+    def __init__(self, scale: Tensor, zero_point: Tensor, bounds: tuple[int, int]) -> None:
+        super().__init__()
+        self.register_buffer("scale", scale.detach().float().clone())
+        self.register_buffer("zero_point", zero_point.detach().to(torch.uint8))
+        self.bounds = bounds
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape stays."""
+        y: Tensor = operators.quantize_dequantize(x, self.scale, self.zero_point, *self.bounds)
+        return y
+
+    def unclipped(self) -> "QuantizeDequantize":
+        """The same grid for values that are on it already."""
+        return QuantizeDequantize(self.scale, self.zero_point, CONTAINER)
+
+
+class Dequantize(nn.Module):
+    """Integer codes that stand for real numbers."""
+
+    codes: Tensor
+    scale: Tensor
+
+    def __init__(self, codes: Tensor, scale: Tensor, axis: int = 0) -> None:
+        super().__init__()
+        self.register_buffer("codes", codes)
+        self.register_buffer("scale", scale.detach().float().clone())
+        self.axis = axis
+
+    def forward(self) -> Tensor:
+        """Return the real numbers."""
+        real: Tensor = operators.dequantize(self.codes, self.scale, self.axis)
+        return real
+
+
+class IntegerLayer(nn.Module):
+    """A convolution or linear layer with integer weights and bias.
+
+    Args:
+        layer: the student's.
+        pads: zeros that a padding before it adds: top, left, bottom, right.
+    """
+
+    def __init__(self, layer: QuantLayer, pads: Sequence[int] = (0, 0, 0, 0)) -> None:
+        super().__init__()
+        op, quantizer = layer.op, layer.weight_quantizer
+        if not isinstance(quantizer, WeightQuantizer):
+            raise PtqError(
+                "a weight's rounding is still being learned: finish reconstruct before export."
+            )
+        codes, axis = quantizer.codes(op.weight).to(torch.int8), weight_axis(op)
+        if isinstance(op, nn.Linear):
+            codes, axis = codes.t().contiguous(), 1
+        self.weight = Dequantize(codes, quantizer.scale, axis)
+        self.bias = _integer_bias(layer)
+        self.settings = _settings(op, pads)
+        # No operator pads with anything but zeros by itself.
+        self.border = _border(op)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shapes as the student's layer."""
+        if self.border is not None:
+            x = F.pad(x, *self.border)
+        bias = self.bias() if isinstance(self.bias, Dequantize) else self.bias
+        kind, arguments = self.settings
+        return kind(x, self.weight(), bias, *arguments)  # type: ignore[operator, no-any-return]
+
+
+class GlobalAveragePool(nn.Module):
+    """nn.AdaptiveAvgPool2d(1), as the ONNX operator that has an integer kernel."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, 1, 1)."""
+        y: Tensor = operators.global_average_pool(x)
+        return y
+
+
+class KeepFloat(nn.Module):
+    """Behind a layer that the plan leaves in float."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape stays."""
+        y: Tensor = operators.keep_float(x)
+        return y
+
+
+def _settings(op: Layer, pads: Sequence[int]) -> tuple[object, tuple[object, ...]]:
+    """The operator that computes `op`, and its arguments behind x, weight and bias."""
+    if isinstance(op, nn.Linear):
+        return operators.linear, ()
+    assert not isinstance(op.padding, str)  # prepare made it explicit
+    if isinstance(op, nn.ConvTranspose2d):
+        return operators.conv_transpose, (
+            op.stride, op.padding, op.output_padding, op.dilation, op.groups
+        )  # fmt: skip
+    own_pads = (0, 0, 0, 0) if _border(op) else (*op.padding, *op.padding)
+    total = [own + more for own, more in zip(own_pads, pads, strict=True)]
+    return operators.conv, (op.stride, total, op.dilation, op.groups)
+
+
+def _border(op: Layer) -> tuple[list[int], str] | None:
+    """What F.pad takes for a convolution that reflects, replicates or wraps its input."""
+    if not isinstance(op, nn.Conv2d) or op.padding_mode == "zeros":
+        return None
+    return list(op._reversed_padding_repeated_twice), op.padding_mode
+
+
+def _integer_bias(layer: QuantLayer) -> Dequantize | Tensor | None:
+    scale, bias = layer.bias_scale(), layer.op.bias
+    if scale is None or bias is None:
+        return bias
+    # In numpy and by itself: a wrong bias scale is the one mistake that nothing downstream notices.
+    assert layer.input_quantizer is not None
+    step = np.float32(layer.input_quantizer.scale.item())
+    weight_scale = layer.weight_quantizer.scale.detach().flatten().float().numpy()
+    repeats = scale.numel() // weight_scale.size
+    if not np.array_equal(scale.numpy(), step * np.tile(weight_scale, repeats)):
+        raise PtqError("the scale of a bias is not scale_x * scale_w: please report this as a bug.")
+    codes = (bias.detach() / scale).round().clamp(-INT32 - 1, INT32)
+    return Dequantize(codes.double().clamp(-INT32 - 1, INT32).to(torch.int32), scale)
+
+
+def deploy(student: fx.GraphModule) -> fx.GraphModule:
+    """Return the graph to export; it computes what `student` computes, and shares its float modules.
+
+    Args:
+        student: a calibrated student's `module`.
+
+    Raises:
+        PtqError: for an activation without a range or a weight whose rounding is not decided.
+
+    Example:
+        >>> twin = deploy(student.module)
+        >>> torch.equal(twin(x), student(x))
+        True
+    """
+    modules: dict[str, nn.Module] = {}
+    graph = fx.Graph()
+    new: dict[fx.Node, fx.Node] = {}
+    grids: dict[fx.Node, QuantizeDequantize] = {}  # by the student's nodes
+
+    def call(name: str, module: nn.Module, *inputs: fx.Node) -> fx.Node:
+        modules[name] = module
+        return graph.call_module(name, inputs)
+
+    for node in student.graph.nodes:
+        module = module_of(student, node)
+        if isinstance(module, Quantizer):
+            source = sole_input(node)
+            grids[node] = _grid(module, _folded(student, source))
+            new[node] = call(str(node.target), grids[node], new[_before(student, source)])
+        elif isinstance(module, QuantLayer):
+            source, pads = _padding(student, sole_input(node), module)
+            new[node] = call(str(node.target), IntegerLayer(module, pads), new[source])
+        elif isinstance(module, nn.AdaptiveAvgPool2d) and module.output_size in (1, (1, 1)):
+            new[node] = call(str(node.target), GlobalAveragePool(), new[sole_input(node)])
+        else:
+            new[node] = graph.node_copy(node, new.__getitem__)
+            if module is not None:
+                modules[str(node.target)] = module
+            elif node.op == "get_attr":
+                modules[str(node.target)] = fx.graph_module._get_attr(student, str(node.target))
+            if isinstance(module, LAYERS) and sole_input(node) in grids:
+                new[node] = call(f"kept.{node.name}", KeepFloat(), new[node])
+            if moves_data(student, node) and sole_input(node) in grids:
+                grids[node] = grids[sole_input(node)].unclipped()
+                if not _is_tuple(node):
+                    new[node] = call(f"moved.{node.name}", grids[node], new[node])
+    twin = fx.GraphModule(modules, graph)
+    graph.eliminate_dead_code()
+    twin.delete_all_unused_submodules()
+    twin.recompile()
+    return twin.eval()
+
+
+def _folded(student: fx.GraphModule, source: fx.Node) -> nn.Module | None:
+    """The activation that the clamp of a quantizer behind `source` does, or None."""
+    alone = len(source.users) == 1 and foldable(student, source)
+    return module_of(student, source) if alone else None
+
+
+def _before(student: fx.GraphModule, source: fx.Node) -> fx.Node:
+    return sole_input(source) if _folded(student, source) is not None else source
+
+
+def _grid(quantizer: Quantizer, activation: nn.Module | None) -> QuantizeDequantize:
+    """Rounding is monotone, so clamping codes is exactly rounding what was clamped."""
+    if not quantizer.calibrated:
+        raise PtqError("the student has an activation without a range: calibrate it before export.")
+    scale, zero_point = quantizer.scale.detach(), int(quantizer.zero_point)
+    lo, hi = quantizer.spec.qmin, quantizer.spec.qmax
+    if activation is not None:
+        lo = max(lo, zero_point)
+    if isinstance(activation, nn.ReLU6):
+        hi = min(hi, int((torch.tensor(6.0) / scale).round()) + zero_point)
+    return QuantizeDequantize(scale, quantizer.zero_point, (lo, hi))
+
+
+def _padding(
+    student: fx.GraphModule, source: fx.Node, layer: QuantLayer
+) -> tuple[fx.Node, tuple[int, int, int, int]]:
+    """Skip a zero padding before a convolution: return what it pads, and top, left, bottom, right."""
+    module = module_of(student, source)
+    padding: Sequence[int] | None = None
+    if isinstance(module, nn.ZeroPad2d):
+        padding = module.padding
+    elif source.op == "call_function" and source.target is F.pad and moves_data(student, source):
+        given = source.args[1] if len(source.args) > 1 else source.kwargs.get("pad")
+        mode = source.args[2] if len(source.args) > 2 else source.kwargs.get("mode", "constant")
+        if mode == "constant" and isinstance(given, list | tuple) and len(given) == 4:
+            padding = [int(n) for n in given]  # type: ignore[arg-type]
+    plain = isinstance(layer.op, nn.Conv2d) and layer.op.padding_mode == "zeros"
+    if padding is None or not plain or min(padding) < 0:
+        return source, (0, 0, 0, 0)
+    left, right, top, bottom = padding
+    return sole_input(source), (top, left, bottom, right)
+
+
+def _is_tuple(node: fx.Node) -> bool:
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    return name in ("chunk", "split")

@@ -1,0 +1,209 @@
+"""Write a student as an ONNX file with QuantizeLinear and DequantizeLinear around integer operators.
+
+The road: `deploy` makes a twin of the student in the operators of `operators.py`, torch.export takes it
+apart, torch.onnx writes it (opset 21, free batch dimension), and one pass over the ONNX graph gives clean
+names and removes what only concerns the exporter. ONNX: https://onnx.ai/onnx/operators/, QuantizeLinear 21.
+"""
+
+import ast
+import warnings
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import torch
+from onnx_ir.passes import common
+from torch import Tensor, nn
+
+from ptq.errors import PtqError
+from ptq.export.deploy import deploy
+from ptq.export.operators import TRANSLATIONS
+from ptq.files import atomic
+from ptq.placement import Student
+
+__all__ = ["OPSET", "export_float", "export_qdq"]
+
+OPSET = 21
+
+
+def export_qdq(
+    student: Student, path: Path | str, metadata: Mapping[str, str] | None = None
+) -> Path:
+    """Write a calibrated student as ONNX with quantized operators.
+
+    Weights of 2 to 8 bits lie in int8; activations below 8 bits are uint8 with an integer Clip. One
+    input, float32 (N, C, H, W), normalised as the network wants it, named as in the model's forward; one
+    output, float32, named "output". N is free.
+
+    Args:
+        student: stays untouched.
+        path: of the file, written whole or not at all.
+        metadata: more entries for the file's metadata: model, seed, source of the calibration images.
+
+    Returns:
+        `path`.
+
+    Raises:
+        PtqError: for a student without ranges, an operator ONNX cannot say, a full disk.
+
+    Example:
+        >>> export_qdq(student, "model.onnx", {"model": "resnet18", "seed": "0"})
+    """
+    facts = {
+        "weight_bits": _bits(spec.bits for spec in student.plan.weights.values()),
+        "activation_bits": _bits(spec.bits for spec in student.plan.activations.values()),
+        "layers": str(len(student.plan.weights)),
+    }
+    model = _translate(deploy(student.module), student.prepared.example(2))
+    return _write(model, Path(path), {**facts, **(metadata or {})})
+
+
+def export_float(
+    module: nn.Module, path: Path | str, example: Tensor, metadata: Mapping[str, str] | None = None
+) -> Path:
+    """Write a float network as ONNX: what the quantized file is compared with.
+
+    Args:
+        module: maps (N, C, H, W) to one tensor; a `Prepared`'s module, or your own.
+        path: of the file, written whole or not at all.
+        example: (N, C, H, W), N at least 2: torch.export takes a batch of one for a constant.
+
+    Raises:
+        PtqError: for an operator ONNX cannot say, a full disk.
+
+    Example:
+        >>> export_float(prepared.module, "float.onnx", prepared.example(2))
+    """
+    return _write(_translate(module, example), Path(path), metadata or {})
+
+
+def _translate(module: nn.Module, example: Tensor) -> ir.Model:
+    """torch -> ONNX, with a free batch dimension."""
+    batch = {0: torch.export.Dim("batch", min=1)}
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")  # on the exporter's own internals
+            program = torch.export.export(module, (example,), dynamic_shapes=(batch,), strict=False)
+            exported = torch.onnx.export(
+                program,
+                opset_version=OPSET,
+                dynamo=True,
+                verbose=False,
+                output_names=["output"],
+                custom_translation_table=TRANSLATIONS,
+            )
+    except Exception as error:  # the exporter raises whatever it meets
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise PtqError(
+            f"this network cannot be written as ONNX ({reason}); leave the part in question out of the "
+            "network, or write it with ordinary operators."
+        ) from error
+    assert exported is not None
+    model: ir.Model = exported.model
+    return model
+
+
+def _write(model: ir.Model, path: Path, metadata: Mapping[str, str]) -> Path:
+    _clean(model)
+    model.producer_name, model.producer_version = "ptq", _version()
+    model.metadata_props.update({f"ptq.{key}": value for key, value in metadata.items()})
+    with atomic(path) as temporary:
+        ir.save(model, temporary)
+        try:
+            onnx.checker.check_model(str(temporary), full_check=True)
+        except onnx.checker.ValidationError as error:
+            raise PtqError(
+                f"the exported file is not valid ONNX, please report this: {error}"
+            ) from error
+    return path
+
+
+def _clean(model: ir.Model) -> None:
+    """Constants become initializers, names say what a tensor is, notes of the exporter go."""
+    owners = {node: _owner(node) for node in model.graph}
+    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    common.RemoveUnusedNodesPass()(model)
+    taken = {value.name for value in (*model.graph.inputs, *model.graph.outputs)}
+    parameters = {v for v in model.graph.initializers.values() if "." in (v.name or "")}
+    taken |= {value.name for value in parameters}
+    for node in list(model.graph):
+        owner = owners[node]
+        for value in node.inputs:
+            if value is not None and value.is_initializer() and value not in parameters:
+                value.name = _unique(f"{owner}.constant", taken)
+                parameters.add(value)
+        if node.op_type == "DequantizeLinear":
+            _write_zero_point(model.graph, node, taken)
+        node.name = _unique(f"{owner}/{node.op_type}", taken)
+        for value in node.outputs:
+            if not value.is_graph_output():
+                value.name = _unique(f"{owner}.{node.op_type}", taken)
+    common.ClearMetadataAndDocStringPass()(model)
+    for value in (*model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values()):
+        value.metadata_props.clear()
+        value.meta.clear()
+    model.graph.metadata_props.clear()
+    _name_batch(model)
+
+
+def _owner(node: ir.Node) -> str:
+    """The path of the module a node came from, else its name in torch's graph."""
+    scopes = ast.literal_eval(node.metadata_props.get("pkg.torch.onnx.name_scopes", "[]"))
+    named = [scope for scope in scopes[:-1] if scope] or scopes[-1:]
+    return str(named[-1]) if named else str(node.outputs[0].name)
+
+
+def _write_zero_point(graph: ir.Graph, node: ir.Node, taken: set[str | None]) -> None:
+    """Give an int8 weight a zero point of its own, although it is zero.
+
+    Where onnxruntime turns int8 weights into uint8 (CPUs without exact int8 kernels), it moves the zero
+    point to 128; it fails on a weight without one, and on a zero point that two weights share.
+    """
+    codes, scale = node.inputs[:2]
+    assert codes is not None and scale is not None
+    if codes.const_value is None or codes.dtype != ir.DataType.INT8 or len(node.inputs) > 2:
+        return
+    name = _unique(f"{(codes.name or '').removesuffix('.codes')}.zero_point", taken)
+    channels = 1 if scale.shape is None else int(scale.shape[0])  # type: ignore[arg-type]
+    value = ir.Value(name=name, const_value=ir.tensor(np.zeros(channels, np.int8), name=name))
+    value.shape, value.type = ir.Shape([channels]), ir.TensorType(ir.DataType.INT8)
+    graph.register_initializer(value)
+    node.resize_inputs(3)
+    node.replace_input_with(2, value)
+
+
+def _name_batch(model: ir.Model) -> None:
+    """Call the free dimension "batch"; torch calls it s77 or the like."""
+    shape = model.graph.inputs[0].shape
+    symbol = None if shape is None else getattr(shape[0], "value", None)
+    values = [v for node in model.graph for v in node.outputs]
+    for value in (*model.graph.inputs, *values):
+        if symbol and value.shape is not None:
+            sizes = [
+                str(size).replace(symbol, "batch") if not isinstance(size, int) else size
+                for size in value.shape
+            ]
+            value.shape = ir.Shape(sizes)
+
+
+def _unique(name: str, taken: set[str | None]) -> str:
+    candidate, count = name, 1
+    while candidate in taken:
+        count += 1
+        candidate = f"{name}_{count}"
+    taken.add(candidate)
+    return candidate
+
+
+def _bits(widths: object) -> str:
+    return ",".join(str(bits) for bits in sorted(set(widths)))  # type: ignore[call-overload]
+
+
+def _version() -> str:
+    try:
+        return version("ptq")
+    except PackageNotFoundError:  # run from a checkout that is not installed
+        return "unknown"

@@ -1,0 +1,130 @@
+"""onnxruntime as ptq uses it: sessions, their latency, and what they do in integers.
+
+On CPUs without VNNI (x86 with AVX2 or plain AVX512) onnxruntime's default kernel for uint8 activations and
+int8 weights adds pairs of products in 16 bits and saturates: with 8-bit weights the sums are wrong, and
+accuracy drops by points without any message. Its session option ``session.x64quantprecision`` picks
+exact, slower kernels for those layers that hold a weight beyond [-64, 64]; weights of 7 bits and fewer
+never saturate and stay fast. `exact_by_default` finds out by computing, not by reading CPU flags.
+"""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+
+from ptq.errors import PtqError
+
+__all__ = ["PRECISE", "exact_by_default", "float_layers", "latencies", "run", "session"]
+
+PRECISE = ("session.x64quantprecision", "1")
+LAYER_OPS = ("Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul")
+
+
+@cache
+def exact_by_default() -> bool:
+    """Whether onnxruntime's default kernels on this CPU sum uint8 x int8 products exactly."""
+    depth = 64
+    x = helper.make_tensor_value_info("x", TensorProto.UINT8, [1, depth])
+    y = helper.make_tensor_value_info("y", TensorProto.INT32, [1, 16])
+    weight = helper.make_tensor("w", TensorProto.INT8, [depth, 16], [127] * (depth * 16))
+    node = helper.make_node("MatMulInteger", ["x", "w"], ["y"])
+    graph = helper.make_graph([node], "probe", [x], [y], [weight])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    probe = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    (sums,) = probe.run(None, {"x": np.full((1, depth), 255, np.uint8)})
+    return bool((sums == 255 * 127 * depth).all())
+
+
+def session(
+    path: Path | str, *, threads: int = 1, optimize: bool = True, precise: bool | None = None
+) -> Any:
+    """Open an ONNX file with onnxruntime on the CPU.
+
+    Args:
+        path: of the file.
+        threads: of the pool that computes inside operators.
+        optimize: all graph optimizations (integer kernels), or none (every operator by itself).
+        precise: exact integer sums on CPUs whose default kernels saturate; None where they need it.
+
+    Raises:
+        PtqError: for a file onnxruntime cannot load.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    levels = onnxruntime.GraphOptimizationLevel
+    options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimize else levels.ORT_DISABLE_ALL
+    if not exact_by_default() if precise is None else precise:
+        options.add_session_config_entry(*PRECISE)
+    return _open(path, options)
+
+
+def _open(path: Path | str, options: Any) -> Any:
+    if not Path(path).is_file():
+        raise PtqError(f"there is no file {path}.")
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's exceptions share no base class of their own
+        raise PtqError(f"onnxruntime cannot load {path}: {str(error).splitlines()[0]}") from error
+
+
+def run(opened: Any, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the logits (N, classes) of normalised `images` (N, C, H, W).
+
+    Raises:
+        PtqError: when onnxruntime stops, as for images of another size.
+    """
+    try:
+        (logits,) = opened.run(None, {opened.get_inputs()[0].name: np.ascontiguousarray(images)})
+    except Exception as error:
+        raise PtqError(f"onnxruntime stopped: {str(error).splitlines()[0]}") from error
+    return np.asarray(logits)
+
+
+def latencies(
+    opened: Mapping[str, Any], image: NDArray[np.float32], runs: int = 30
+) -> dict[str, float]:
+    """Return the median milliseconds per run of each session, measured in turns.
+
+    Turns, so that whatever else the machine does meets all of them alike.
+
+    Args:
+        opened: sessions by name.
+        image: (1, C, H, W).
+        runs: of each, after three to warm up.
+    """
+    times: dict[str, list[float]] = {name: [] for name in opened}
+    for turn in range(-3, runs):
+        for name, one in opened.items():
+            start = time.perf_counter()
+            run(one, image)
+            if turn >= 0:
+                times[name].append(1000 * (time.perf_counter() - start))
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def float_layers(path: Path | str) -> list[str]:
+    """Return the names of convolutions and matrix products that onnxruntime runs in float.
+
+    It is asked for its optimized graph: what quantization nodes did not fuse with is still there.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        # One level below all: the last one renames float convolutions for a blocked layout.
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        options.optimized_model_filepath = str(Path(folder) / "optimized.onnx")
+        _open(path, options)
+        graph = onnx.load(options.optimized_model_filepath, load_external_data=False).graph
+    return [node.name for node in graph.node if node.op_type in LAYER_OPS]
