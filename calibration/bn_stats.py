@@ -109,8 +109,8 @@ def statistics_distance(module: nn.Module, inputs: Tensor, batch: int = 64) -> f
     images.
 
     The mean over layers and channels of (mean - target)^2 / var_target + (std / std_target - 1)^2,
-    with moments over *all*
-    inputs: real training images are near 0.01 to 0.1, Gaussian noise in the tens.
+    with moments over *all* inputs. On four CIFAR-10 networks 256 training images are at 0.03 to
+    0.07, where few images leave sampling noise, and Gaussian noise is at 0.5 to 0.7.
 
     Args:
         module: in eval mode, with BatchNorm layers.

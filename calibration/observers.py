@@ -26,13 +26,11 @@ def minmax(values: Tensor, spec: QuantSpec) -> tuple[Tensor, Tensor]:
 def percentile(values: Tensor, spec: QuantSpec, share: float = 0.9999) -> tuple[Tensor, Tensor]:
     """Return the range that holds the middle `share` of `values`."""
     ordered = values.flatten().sort().values
-    cut = int((1 - share) / 2 * (ordered.numel() - 1))
+    cut = round((1 - share) / 2 * (ordered.numel() - 1))
     return ordered[cut], ordered[ordered.numel() - 1 - cut]
 
 
-def mse(
-    values: Tensor, spec: QuantSpec, power: float = 2.4, steps: int = 80
-) -> tuple[Tensor, Tensor]:
+def mse(values: Tensor, spec: QuantSpec, steps: int = 60) -> tuple[Tensor, Tensor]:
     """Return the range (low, high) whose fake-quantization has the least mean square error.
 
     Both ends are shrunk together first, then each by itself.
@@ -47,13 +45,15 @@ def mse(
 
     def error(low: Tensor, high: Tensor) -> float:
         scale, zero_point = qparams(low, high, spec)
-        return float(F.mse_loss(fake_quant(values, scale, zero_point, spec.qmin, spec.qmax), values))
+        return float(
+            F.mse_loss(fake_quant(values, scale, zero_point, spec.qmin, spec.qmax), values)
+        )
 
     shrinks = torch.linspace(1.0, 0.1 if spec.bits < 8 else 0.5, steps).tolist()
     best = min(shrinks, key=lambda s: error(low * s, high * s))
     low, high = low * best, high * best
     if low < 0 < high:
-        around = torch.linspace(0.6, 1.4, steps // 2).tolist()
+        around = [1.0, *torch.linspace(0.6, 1.4, steps // 2).tolist()]
         low = low * min(around, key=lambda s: error(low * s, high))
         high = high * min(around, key=lambda s: error(low, high * s))
     return low, high

@@ -9,7 +9,7 @@ import math
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +37,8 @@ __all__ = ["PRESETS", "SynthesisConfig", "gaussian_noise", "synthesis_preset", "
 class SynthesisConfig:
     """How many images, at what expense, and the weights of the objective's terms.
 
+    The defaults suit images of about 32 pixels; `synthesis_preset` has others for larger ones.
+
     Attributes:
         images: how many in all.
         batch: optimised together, and sharing the batch statistics that are matched; at least 2.
@@ -58,16 +60,16 @@ class SynthesisConfig:
         PtqError: for values out of range.
     """
 
-    images: int = 64
-    batch: int = 64
-    iterations: int = 200
+    images: int = 256
+    batch: int = 128
+    iterations: int = 150
     half: float = 0.0
     lr: float = 0.05
     betas: tuple[float, float] = (0.5, 0.9)
     bn: float = 1.0
     first_bn: float = 10.0
     label: float = 0.03
-    tv: float = 1.0
+    tv: float = 3.0
     l2: float = 0.0
     jitter: float = 0.0625
     data_mixing: bool = True
@@ -84,20 +86,23 @@ class SynthesisConfig:
             raise PtqError("synthesis: half must be in [0, 1], jitter in [0, 1) and lr above 0.")
 
 
-# By input side: images up to 64 pixels are cheap and need many steps; larger ones are few, and
-# mostly at half resolution.
+_SMALL = SynthesisConfig()
+_LARGE = SynthesisConfig(batch=32, half=0.75, lr=0.02, tv=40.0)
+
+# Images up to 64 pixels a side are cheap. Larger ones are few and mostly made at half resolution;
+# their neighbouring pixels are closer, so they take more smoothing and smaller steps.
 PRESETS: dict[str, tuple[SynthesisConfig, SynthesisConfig]] = {
     "fast": (
-        SynthesisConfig(images=128, batch=128, iterations=100),
-        SynthesisConfig(images=32, batch=32, iterations=100, half=0.8),
+        replace(_SMALL, images=128, iterations=100),
+        replace(_LARGE, images=32, iterations=100, half=0.8),
     ),
     "default": (
-        SynthesisConfig(images=256, batch=128, iterations=150),
-        SynthesisConfig(images=64, batch=32, iterations=200, half=0.75),
+        replace(_SMALL, images=256, iterations=150),
+        replace(_LARGE, images=64, iterations=200),
     ),
     "best": (
-        SynthesisConfig(images=1024, batch=256, iterations=1000),
-        SynthesisConfig(images=256, batch=64, iterations=1000, half=0.67),
+        replace(_SMALL, images=1024, iterations=400),
+        replace(_LARGE, images=256, iterations=500),
     ),
 }
 """For small (up to 64 pixels) and for large inputs."""
@@ -127,13 +132,12 @@ class _Teacher:
 
 def synthesize(
     teachers: Sequence[Model],
-    config: SynthesisConfig = SynthesisConfig(),
+    config: SynthesisConfig | None = None,
     *,
     device: str | torch.device = "cpu",
     progress: Progress = SILENT,
 ) -> CalibrationSet:
-    """Recover images from networks: those whose BatchNorm statistics and labels the teachers agree
-    on.
+    """Recover the images whose BatchNorm statistics and labels the teachers agree on.
 
     The teachers take turns, one per step, so a zoo costs no more than a single model. Images have
     the first one's size. A teacher with another number of classes joins by its statistics alone.
@@ -141,7 +145,7 @@ def synthesize(
 
     Args:
         teachers: at least one, each with BatchNorm; the first is the one to be quantized.
-        config: see `SynthesisConfig` and `synthesis_preset`.
+        config: the "default" `synthesis_preset` for the first teacher when not given.
         device: where to run; the result is on the CPU.
         progress: told of every optimisation step, with its loss.
 
@@ -160,6 +164,7 @@ def synthesize(
         raise PtqError("synthesis needs at least one teacher.")
     for model in teachers:
         batch_norms(model.module, model.name)  # before anything expensive
+    config = config or synthesis_preset("default", teachers[0].preprocess)
     target = torch.device(device)
     generator = torch.Generator().manual_seed(config.seed)  # on the CPU: the same on every device
     pixels, losses = [], []

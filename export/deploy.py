@@ -109,7 +109,7 @@ class GlobalAveragePool(nn.Module):
 
 
 class KeepFloat(nn.Module):
-    """Behind a layer that the plan leaves in float."""
+    """Before a layer that the plan leaves in float."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape stays."""
@@ -188,13 +188,15 @@ def deploy(student: fx.GraphModule) -> fx.GraphModule:
         elif isinstance(module, nn.AdaptiveAvgPool2d) and module.output_size in (1, (1, 1)):
             new[node] = call(str(node.target), GlobalAveragePool(), new[sole_input(node)])
         else:
-            new[node] = graph.node_copy(node, new.__getitem__)
+            inputs = new
+            if isinstance(module, LAYERS) and sole_input(node) in grids:
+                source = sole_input(node)
+                inputs = {**new, source: call(f"kept.{node.name}", KeepFloat(), new[source])}
+            new[node] = graph.node_copy(node, inputs.__getitem__)
             if module is not None:
                 modules[str(node.target)] = module
             elif node.op == "get_attr":
                 modules[str(node.target)] = fx.graph_module._get_attr(student, str(node.target))
-            if isinstance(module, LAYERS) and sole_input(node) in grids:
-                new[node] = call(f"kept.{node.name}", KeepFloat(), new[node])
             if moves_data(student, node) and sole_input(node) in grids:
                 grids[node] = grids[sole_input(node)].unclipped()
                 if not _is_tuple(node):

@@ -88,7 +88,7 @@ def global_average_pool(x: Tensor) -> Tensor:
 
 @torch.library.custom_op("ptq::keep_float", mutates_args=())
 def keep_float(x: Tensor) -> Tensor:
-    """Return `x`; stands behind a layer that shall compute in float although its neighbours do not."""
+    """Return `x`; stands before a layer that shall compute in float although its neighbours do not."""
     return x.clone()
 
 
@@ -180,7 +180,7 @@ def _write_global_average_pool(x: Any) -> Any:
 
 def _write_keep_float(x: Any) -> Any:
     # onnxruntime quantizes the float weight of a layer between DequantizeLinear and QuantizeLinear by
-    # itself, per tensor. A Clip that clips nothing keeps it away.
+    # itself, per tensor. A Clip that clips nothing, before the layer, keeps it away (behind it does not).
     limits = np.finfo(np.float32)
     low, high = (
         op.Constant(value=ir.tensor(np.float32(bound)))  # type: ignore[arg-type]

@@ -14,11 +14,12 @@ if TYPE_CHECKING:
     from ptq.errors import PtqError
     from ptq.export import Validation, export_qdq, validate
     from ptq.graph import Prepared, prepare
+    from ptq.methods import ReconstructConfig
     from ptq.models import Model, as_model, load_model
     from ptq.pipeline import Calibrated, Run, calibrate_datafree, load, quantize
     from ptq.placement import Student, make_plan, place
     from ptq.preprocess import Preprocess
-    from ptq.reconstruction import BlockResult, ReconstructConfig, reconstruct
+    from ptq.reconstruction import BlockResult, reconstruct
     from ptq.settings import Settings
     from ptq.spec import QuantPlan, QuantSpec
 
@@ -62,7 +63,8 @@ _HOMES = {
     "ptq.pipeline": ("Calibrated", "Run", "calibrate_datafree", "load", "quantize"),
     "ptq.placement": ("Student", "make_plan", "place"),
     "ptq.preprocess": ("Preprocess",),
-    "ptq.reconstruction": ("BlockResult", "ReconstructConfig", "reconstruct"),
+    "ptq.methods": ("ReconstructConfig",),
+    "ptq.reconstruction": ("BlockResult", "reconstruct"),
     "ptq.settings": ("Settings",),
     "ptq.spec": ("QuantPlan", "QuantSpec"),
 }

@@ -28,6 +28,7 @@ from ptq.trace import trace
 __all__ = ["Prepared", "prepare"]
 
 BATCH = 2  # of the example input
+ASSERTS = (torch._assert, fx._symbolic_trace._assert_is_none)
 
 
 @dataclass(frozen=True)
@@ -97,10 +98,7 @@ def _check_finite(model: nn.Module) -> None:
 def _drop_bookkeeping(graph: fx.GraphModule) -> None:
     """Remove asserts, optional arguments and everything that does nothing in eval mode."""
     for node in list(graph.graph.nodes):
-        if node.op == "call_function" and node.target in (
-            torch._assert,
-            fx._symbolic_trace._assert_is_none,
-        ):
+        if node.op == "call_function" and node.target in ASSERTS:
             graph.graph.erase_node(node)
         elif _does_nothing(graph, node):
             node.replace_all_uses_with(sole_input(node))
@@ -108,9 +106,7 @@ def _drop_bookkeeping(graph: fx.GraphModule) -> None:
     graph.graph.eliminate_dead_code()
     for node in [n for n in graph.graph.nodes if n.op == "placeholder"][1:]:
         if node.users:
-            raise PtqError(
-                f"the model needs a second input ({node.name}); ptq feeds one batch of images."
-            )
+            raise PtqError(f"the model needs a second input ({node.name}), not images alone.")
         graph.graph.erase_node(node)
     output = next(n for n in graph.graph.nodes if n.op == "output")
     if isinstance(output.args[0], list | tuple) and len(output.args[0]) == 1:

@@ -14,17 +14,27 @@ from ptq.calibration import CalibrationSet, calibrate, gaussian_noise, synthesis
 from ptq.data import EvalSet, load_eval, load_images
 from ptq.errors import PtqError
 from ptq.export import Validation, export_qdq, validate
-from ptq.graph import Prepared, prepare
+from ptq.graph import prepare
+from ptq.methods import ReconstructConfig, method_preset
 from ptq.models import Model, as_model, load_model
 from ptq.placement import Student, make_plan, place
 from ptq.preprocess import Preprocess
 from ptq.progress import SILENT, Progress
-from ptq.reconstruction import BlockResult, ReconstructConfig, method_preset, reconstruct
+from ptq.reconstruction import BlockResult, reconstruct
 from ptq.report import Stopwatch, environment, peak_rss_bytes, write_report
 from ptq.settings import Settings
 from ptq.store import load_student, read_metadata, save_student
 
-__all__ = ["Calibrated", "Run", "calibrate_datafree", "load", "quantize", "run", "synthesize_images", "validate_run"]
+__all__ = [
+    "Calibrated",
+    "Run",
+    "calibrate_datafree",
+    "load",
+    "quantize",
+    "run",
+    "synthesize_images",
+    "validate_run",
+]
 
 
 @dataclass(frozen=True)
@@ -55,12 +65,19 @@ def run(settings: Settings, progress: Progress = SILENT, model: Model | None = N
     Raises:
         PtqError: whatever a user can act on.
     """
-    watch, folder, device = Stopwatch(), _folder(settings), _device(settings)
+    watch, device = Stopwatch(), _device(settings)
     with watch("load"):
         model = model or _load(settings)
-        evaluation = load_eval(settings.data, model.preprocess, model.num_classes) if settings.data else None
+        evaluation = (
+            load_eval(settings.data, model.preprocess, model.num_classes) if settings.data else None
+        )
         prepared = prepare(model.module, (3, *model.preprocess.size))
-        student = place(prepared, make_plan(prepared, settings.bits, settings.act_bits, overrides=settings.overrides))
+        plan = make_plan(
+            prepared, settings.bits, settings.act_bits,
+            reduce_range=settings.reduce_range, overrides=settings.overrides,
+        )  # fmt: skip
+        student = place(prepared, plan)
+        folder = _folder(settings)
     with watch("synthesize"):
         images = _images(model, settings, device, progress)
         images.save(folder / "images.safetensors")
@@ -72,7 +89,11 @@ def run(settings: Settings, progress: Progress = SILENT, model: Model | None = N
     with watch("reconstruct"):
         blocks = reconstruct(student, inputs, _method(settings), progress=progress)
     _move(student, torch.device("cpu"))
-    about = {"model": settings.model, "preprocess": asdict(model.preprocess), "num_classes": model.num_classes}
+    about = {
+        "model": settings.model,
+        "preprocess": asdict(model.preprocess),
+        "num_classes": model.num_classes,
+    }
     save_student(student, folder / "student.safetensors", about | {"settings": settings.to_json()})
     with watch("export"):
         export_qdq(student, folder / "model.onnx", _metadata(settings, images))
@@ -81,14 +102,19 @@ def run(settings: Settings, progress: Progress = SILENT, model: Model | None = N
             folder / "model.onnx", student, model.preprocess, _batches(evaluation, images),
             threads=settings.threads, progress=progress,
         )  # fmt: skip
-    measured.raise_for_failure()
     report = _report(settings, model, student, images, blocks, measured, watch)
     write_report(report, folder)
+    measured.raise_for_failure()
     return Run(student, images, report, folder)
 
 
 def quantize(
-    model: str | nn.Module | Model, bits: int = 8, *, progress: Progress = SILENT, preprocess: Preprocess | None = None, **options: Any
+    model: str | nn.Module | Model,
+    bits: int = 8,
+    *,
+    progress: Progress = SILENT,
+    preprocess: Preprocess | None = None,
+    **options: Any,
 ) -> Run:
     """Quantize a network: the whole pipeline, from Python.
 
@@ -187,7 +213,11 @@ def synthesize_images(settings: Settings, progress: Progress = SILENT) -> Calibr
 
 
 def validate_run(
-    folder: Path, *, data: str | None = None, threads: int | None = None, progress: Progress = SILENT
+    folder: Path,
+    *,
+    data: str | None = None,
+    threads: int | None = None,
+    progress: Progress = SILENT,
 ) -> Validation:
     """Measure a finished run again, and bring its report up to date.
 
@@ -195,12 +225,17 @@ def validate_run(
         PtqError: when files are missing or the ONNX file fails a gate.
     """
     about = read_metadata(folder / "student.safetensors")["about"]
-    preprocess = Preprocess(**{k: tuple(v) if isinstance(v, list) else v for k, v in about["preprocess"].items()})
+    preprocess = Preprocess.from_json(about["preprocess"])
     images = CalibrationSet.load(folder / "images.safetensors")
     evaluation = load_eval(data, preprocess, about["num_classes"]) if data else None
     student = load(folder)
     measured = validate(
-        folder / "model.onnx", student, preprocess, _batches(evaluation, images), threads=threads, progress=progress
+        folder / "model.onnx",
+        student,
+        preprocess,
+        _batches(evaluation, images),
+        threads=threads,
+        progress=progress,
     )
     try:
         report = json.loads((folder / "report.json").read_text())
@@ -213,9 +248,7 @@ def validate_run(
 def _as_model(model: nn.Module | Model, preprocess: Preprocess | None) -> Model:
     if isinstance(model, Model):
         return model
-    if preprocess is None:
-        return as_model(model)
-    return as_model(model, size=preprocess.size, mean=preprocess.mean, std=preprocess.std)
+    return as_model(model, **({} if preprocess is None else asdict(preprocess)))
 
 
 def _load(settings: Settings, ref: str | None = None) -> Model:
@@ -247,7 +280,9 @@ def _device(settings: Settings) -> torch.device:
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
-        raise PtqError(f"there is no device {name!r} here ({str(error).splitlines()[0]}); use --device cpu.") from error
+        raise PtqError(
+            f"there is no device {name!r} here ({str(error).splitlines()[0]}); use --device cpu."
+        ) from error
     return torch.device(name)
 
 
@@ -256,22 +291,35 @@ def _move(student: Student, device: torch.device) -> None:
     student.prepared.module.to(device)
 
 
-def _images(model: Model, settings: Settings, device: torch.device, progress: Progress) -> CalibrationSet:
+def _images(
+    model: Model, settings: Settings, device: torch.device, progress: Progress
+) -> CalibrationSet:
     """Calibration images from wherever the settings say."""
     source, preset = settings.images, synthesis_preset(settings.preset, model.preprocess)
     if source == "mixmix":
-        return _synthesize([model, *(_load(settings, ref) for ref in settings.teachers)], settings, device, progress)
+        return _synthesize(
+            [model, *(_load(settings, ref) for ref in settings.teachers)],
+            settings,
+            device,
+            progress,
+        )
     if source == "noise":
         return gaussian_noise(model, preset.images, settings.seed)
     if source.endswith(".safetensors"):
         images = CalibrationSet.load(Path(source))
         if tuple(images.images.shape[-2:]) != model.preprocess.size:
-            raise PtqError(f"the images in {source} are {tuple(images.images.shape[-2:])} pixels, the model takes {model.preprocess.size}.")
+            raise PtqError(
+                f"the images in {source} are {tuple(images.images.shape[-2:])} pixels, the model takes {model.preprocess.size}."
+            )
         return images
-    return CalibrationSet.from_pixels(load_images(source, model.preprocess, limit=preset.images), source=source)
+    return CalibrationSet.from_pixels(
+        load_images(source, model.preprocess, limit=preset.images), source=source
+    )
 
 
-def _synthesize(teachers: list[Model], settings: Settings, device: torch.device, progress: Progress) -> CalibrationSet:
+def _synthesize(
+    teachers: list[Model], settings: Settings, device: torch.device, progress: Progress
+) -> CalibrationSet:
     config = replace(synthesis_preset(settings.preset, teachers[0].preprocess), seed=settings.seed)
     return synthesize(teachers, config, device=str(device), progress=progress)
 
@@ -280,7 +328,9 @@ def _method(settings: Settings) -> ReconstructConfig:
     return replace(method_preset(settings.method, settings.preset), seed=settings.seed)
 
 
-def _batches(evaluation: EvalSet | None, images: CalibrationSet) -> Iterator[tuple[Tensor, Tensor | None]]:
+def _batches(
+    evaluation: EvalSet | None, images: CalibrationSet
+) -> Iterator[tuple[Tensor, Tensor | None]]:
     """Images to validate on: the labelled ones, else the calibration images."""
     if evaluation is not None:
         yield from evaluation.batches(50)
@@ -293,6 +343,16 @@ def _metadata(settings: Settings, images: CalibrationSet) -> Mapping[str, str]:
     return {"model": settings.model, "seed": str(settings.seed), "images": source}
 
 
+def _advice(student: Student, measured: Validation) -> list[str]:
+    """What somebody who deploys the file must know and cannot see in it."""
+    if measured.precise and any(spec.bits == 8 for spec in student.plan.weights.values()):
+        return [
+            "this CPU has no VNNI: onnxruntime sums 8-bit weights wrongly here unless a session sets "
+            "session.x64quantprecision to 1, as this validation did; --reduce-range avoids it and is faster"
+        ]
+    return []
+
+
 def _report(
     settings: Settings,
     model: Model,
@@ -303,14 +363,19 @@ def _report(
     watch: Stopwatch,
 ) -> dict[str, Any]:
     return {
-        "model": {"name": model.name, "weights": model.weights, "sha256": model.sha256, "preprocess": asdict(model.preprocess)},
+        "model": {
+            "name": model.name,
+            "weights": model.weights,
+            "sha256": model.sha256,
+            "preprocess": asdict(model.preprocess),
+        },
         **measured.to_json(),
         "seconds": watch.seconds,
         "peak_rss_bytes": peak_rss_bytes(),
         "blocks": [block.to_json() for block in blocks],
         "bits": {name: spec.bits for name, spec in student.plan.weights.items()},
         "activation_bits": {name: spec.bits for name, spec in student.plan.activations.items()},
-        "notes": list(student.plan.notes),
+        "notes": [*student.plan.notes, *_advice(student, measured)],
         "images": {"count": len(images), **images.provenance},
         "settings": settings.to_json(),
         "command": settings.command(),

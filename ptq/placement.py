@@ -41,6 +41,7 @@ MOVING_FUNCTIONS = {
     "getitem", "max_pool2d", "pad", "narrow", "select", "channel_shuffle", "roll",
 }  # fmt: skip
 CONTAINER_BITS = 8
+REDUCED_BITS = 7  # two products of a uint8 and a 7-bit weight fit the 16-bit sums of AVX2 kernels
 
 
 def _name(node: fx.Node) -> str:
@@ -114,6 +115,7 @@ def make_plan(
     act_bits: int = 8,
     *,
     edge_bits: int = 8,
+    reduce_range: bool = False,
     overrides: Mapping[str, int | None] | None = None,
 ) -> QuantPlan:
     """Decide what is quantized and with how many bits.
@@ -130,6 +132,7 @@ def make_plan(
         weight_bits: 2..8.
         act_bits: 2..8.
         edge_bits: of the first and last layer.
+        reduce_range: no weight has more than 7 bits.
         overrides: layer name pattern (fnmatch, e.g. ``"layer4.*"``) -> weight bits, or None to
             leave the layer in float.
 
@@ -161,6 +164,8 @@ def make_plan(
             raise PtqError(f"no layer matches {pattern!r}; the layers are {names}, …")
         bits.update(dict.fromkeys(matched, value))
 
+    if reduce_range:
+        bits = {n: None if b is None else min(b, REDUCED_BITS) for n, b in bits.items()}
     weights = {
         n.name: QuantSpec(b, signed=True, symmetric=True, axis=weight_axis(module_of(graph, n)))  # type: ignore[arg-type]
         for n, b in bits.items()
@@ -188,7 +193,8 @@ def make_plan(
     order = {n: i for i, n in enumerate(graph.graph.nodes)}
     activations = {n.name: QuantSpec(tensors[n]) for n in sorted(tensors, key=order.__getitem__)}
     notes = (
-        f"weights: {weight_bits} bits, per output channel, symmetric",
+        f"weights: {weight_bits} bits, per output channel, symmetric"
+        + (f", none above {REDUCED_BITS} bits" if reduce_range else ""),
         f"activations: {act_bits} bits where a layer reads them, {CONTAINER_BITS} where only additions, products, "
         "concatenations, pools or float activations do; per tensor, affine",
         f"first layer ({real[0].target}) and last layer ({real[-1].target}): {edge_bits} bits for their weights, for what "

@@ -1,8 +1,9 @@
 """What stands between an RGB image and a network: size, crop, mean and standard deviation."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -67,6 +68,17 @@ class Preprocess:
         mean = torch.tensor(self.mean, dtype=images.dtype, device=images.device).view(3, 1, 1)
         std = torch.tensor(self.std, dtype=images.dtype, device=images.device).view(3, 1, 1)
         return (images - mean) / std
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> "Preprocess":
+        """Rebuild it from its fields as JSON holds them, with lists for tuples."""
+        return Preprocess(
+            pair(data["size"]),
+            int(data["resize"]),
+            str(data["interpolation"]),
+            triple(data["mean"]),
+            triple(data["std"]),
+        )
 
     def override(
         self,

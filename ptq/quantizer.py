@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ptq.affine import TINY, fake_quant, per_channel, qparams, quantize
+from ptq.affine import per_channel, qparams, quantize
 from ptq.errors import PtqError
 from ptq.kernels import fake_quantize, rectified_sigmoid, soft_round
 from ptq.kernels.reference import GAMMA, ZETA
@@ -191,40 +191,52 @@ class QuantLayer(nn.Module):
         return self._input[0]
 
     def bias_scale(self) -> Tensor | None:
-        """Return scale_x * scale_w per output channel (C,), or None when the bias stays in float."""
-        if self.input_quantizer is None or self.op.bias is None:
+        """Return scale_x * scale_w per output channel (C,), or None where the input is float."""
+        if self.input_quantizer is None:
             return None
         scale = self.weight_quantizer.scale.detach().flatten()
         if isinstance(self.op, nn.ConvTranspose2d):
             scale = scale.repeat(self.op.groups)
         return self.input_quantizer.scale.detach() * scale
 
+    def bias_codes(self, scale: Tensor) -> Tensor | None:
+        """Return the bias as integer-valued int32 codes on the grid `scale`, (C,)."""
+        if self.op.bias is None:
+            return None
+        return quantize(self.op.bias.detach(), scale, scale.new_zeros(()), -INT32 - 1, INT32)
+
     def bias(self) -> Tensor | None:
-        """Return the bias on its int32 grid, (C,)."""
-        scale = self.bias_scale()
-        if scale is None:
-            return self.op.bias
-        assert self.op.bias is not None
-        return fake_quant(
-            self.op.bias, scale.clamp(min=TINY**2), scale.new_zeros(()), -INT32 - 1, INT32
-        )
+        """Return the bias on its int32 grid, (C,); as it is where the input is float."""
+        grid = self.bias_scale()
+        codes = None if grid is None else self.bias_codes(grid)
+        return self.op.bias if grid is None or codes is None else codes * grid
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer; shapes as `op`."""
-        return self.compute(x, self.weight_quantizer(self.op.weight))
+        grid = self.bias_scale()
+        if self.training or grid is None or not isinstance(self.weight_quantizer, WeightQuantizer):
+            return _apply(self.op, x, self.weight_quantizer(self.op.weight), self.bias())
+        # As an integer kernel does it. Sums of codes are exact in float32 up to 2^24; sums of real
+        # numbers are not, and a rounding at a tie then differs from the kernel's.
+        assert self.input_quantizer is not None
+        x_codes = (x / self.input_quantizer.scale).round()
+        sums = _apply(
+            self.op, x_codes, self.weight_quantizer.codes(self.op.weight), self.bias_codes(grid)
+        )
+        return sums * grid.reshape(-1, *[1] * (0 if isinstance(self.op, nn.Linear) else 2))
 
-    def compute(self, x: Tensor, weight: Tensor) -> Tensor:
-        """Apply the layer with a given weight."""
-        op, bias = self.op, self.bias()
-        if isinstance(op, nn.Linear):
-            return F.linear(x, weight, bias)
-        if isinstance(op, nn.ConvTranspose2d):
-            assert not isinstance(op.padding, str)
-            return F.conv_transpose2d(
-                x, weight, bias, op.stride, op.padding, op.output_padding, op.groups, op.dilation
-            )
-        out: Tensor = op._conv_forward(x, weight, bias)
-        return out
+
+def _apply(op: Layer, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Apply `op` with another weight and bias."""
+    if isinstance(op, nn.Linear):
+        return F.linear(x, weight, bias)
+    if isinstance(op, nn.ConvTranspose2d):
+        assert not isinstance(op.padding, str)
+        return F.conv_transpose2d(
+            x, weight, bias, op.stride, op.padding, op.output_padding, op.groups, op.dilation
+        )
+    out: Tensor = op._conv_forward(x, weight, bias)
+    return out
 
 
 def weight_axis(op: Layer) -> int:

@@ -33,7 +33,7 @@ def reported() -> Iterator[None]:
     except PtqError as error:
         _stop(str(error), error)
     except KeyboardInterrupt as error:
-        _say("interrupted; the same command goes on after the last finished step")
+        _say("interrupted; files that were finished are kept")
         raise typer.Exit(130) from error
     except MemoryError as error:
         _stop(_OUT_OF_MEMORY, error)

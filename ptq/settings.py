@@ -32,6 +32,8 @@ class Settings:
         device: "cpu", "cuda", ...; None takes a GPU where there is one.
         threads: of the CPU; None takes all cores.
         size, resize, mean, std: override what the model reference says about its input.
+        reduce_range: weights of at most 7 bits, first and last layer included. On x86 CPUs without VNNI
+            onnxruntime's fast kernels saturate with 8-bit weights; with 7 they are exact.
         overrides: layer name pattern -> weight bits, None for float.
 
     Raises:
@@ -55,6 +57,7 @@ class Settings:
     resize: int | None = None
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
+    reduce_range: bool = False
     overrides: Mapping[str, int | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -78,6 +81,9 @@ class Settings:
         for item in fields(self):
             value = getattr(self, item.name)
             if item.name == "overrides" or (value == item.default and item.name != "out"):
+                continue
+            if value is True:
+                words.append(f"--{item.name.replace('_', '-')}")
                 continue
             separator = "x" if item.name == "size" else ","
             text = separator.join(map(str, value)) if isinstance(value, tuple) else str(value)

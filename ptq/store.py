@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -81,9 +82,9 @@ def load_student(path: Path | str, model: nn.Module | None = None) -> Student:
     if model is None:
         if not about.get("model"):
             raise PtqError(f"{path} was made from a Python module: pass it, as load(path, model).")
-        size = Preprocess(**_tuples(about["preprocess"])).size
+        given = asdict(Preprocess.from_json(about["preprocess"]))
         model = load_model(
-            about["model"], pretrained=False, size=size, num_classes=about["num_classes"]
+            about["model"], pretrained=False, num_classes=about["num_classes"], **given
         ).module
     shape = tuple(header["input_shape"])
     student = place(
@@ -99,7 +100,3 @@ def load_student(path: Path | str, model: nn.Module | None = None) -> Student:
     except (SafetensorError, RuntimeError) as error:
         raise PtqError(f"{path} does not fit the network: {str(error).splitlines()[0]}") from error
     return student
-
-
-def _tuples(data: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}

@@ -1,0 +1,190 @@
+"""Which networks go the whole road: traced, cut, placed, exported, loaded, computed right.
+
+    python -m benchmarks.coverage                # all networks, writes results/coverage.{json,md}
+    python -m benchmarks.coverage resnet18 timm:resnet10t
+
+Every network has seeded random weights; the question is not accuracy but whether each step works and
+whether onnxruntime computes what the simulation computes. Columns:
+
+    blocks     how many, and whether they, run one after the other, equal the whole bit for bit
+    float      layers that stayed in float
+    sim~float  SQNR in dB of the simulated W8A8 network against the float one
+    onnx~sim   SQNR in dB of onnxruntime against the simulation, on images it was not calibrated with
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ptq.blocks import assign_blocks, compose, split
+from ptq.calibration import calibrate
+from ptq.errors import PtqError
+from ptq.export import export_qdq, runtime
+from ptq.files import atomic
+from ptq.graph import prepare
+from ptq.metrics import sqnr_db
+from ptq.models import load_model
+from ptq.ops import LAYERS
+from ptq.placement import make_plan, place
+from ptq.report import environment
+
+RESULTS = Path(__file__).parent / "results"
+NETWORKS = [
+    "alexnet",
+    "convnext_tiny",
+    "densenet121",
+    "efficientnet_b0",
+    "efficientnet_v2_s",
+    "googlenet",
+    "inception_v3",
+    "mnasnet0_5",
+    "mobilenet_v2",
+    "mobilenet_v3_large",
+    "mobilenet_v3_small",
+    "regnet_x_400mf",
+    "regnet_y_400mf",
+    "resnet18",
+    "resnet50",
+    "resnext50_32x4d",
+    "shufflenet_v2_x1_0",
+    "squeezenet1_0",
+    "squeezenet1_1",
+    "vgg11_bn",
+    "wide_resnet50_2",
+    "vit_b_16",
+    "timm:resnet10t",
+    "timm:resnet26d",
+    "timm:seresnet50",
+    "timm:ecaresnet26t",
+    "timm:res2net50_26w_4s",
+    "timm:skresnet18",
+    "timm:tf_efficientnet_lite0",
+    "timm:tf_efficientnet_b0",
+    "timm:mobilenetv4_conv_small",
+    "timm:mobilenetv1_100",
+    "timm:mnasnet_100",
+    "timm:fbnetc_100",
+    "timm:spnasnet_100",
+    "timm:hardcorenas_a",
+    "timm:lcnet_050",
+    "timm:tinynet_e",
+    "timm:ghostnet_050",
+    "timm:repvgg_a0",
+    "timm:mobileone_s0",
+    "timm:dla34",
+    "timm:hrnet_w18_small",
+    "timm:cspresnet50",
+    "timm:darknet53",
+    "timm:vovnet39a",
+    "timm:regnetz_b16",
+    "timm:dpn48b",
+    "timm:selecsls42b",
+    "timm:xception41",
+    "timm:legacy_xception",
+    "timm:nf_regnet_b0",
+    "timm:edgenext_xx_small",
+    "timm:rexnet_100",
+    "timm:tresnet_m",
+    "timm:bat_resnext26ts",
+]
+SQNR_SAME = (
+    30.0  # dB; a wrong bias, zero point or axis gives less than 10, rounding at ties more than 40
+)
+
+
+def check(name: str) -> dict[str, Any]:
+    """Take one network down the road; returns a row of the table."""
+    row: dict[str, Any] = {"network": name, "ok": False, "step": "load", "error": ""}
+    started = time.perf_counter()
+    try:
+        torch.manual_seed(0)
+        model = load_model(name, pretrained=False)
+        row["step"] = "trace"
+        prepared = prepare(model.module, (3, *model.preprocess.size))
+        row["step"] = "blocks"
+        blocks = split(prepared.module, assign_blocks(prepared.module))
+        example = prepared.example(1)
+        with torch.no_grad():
+            whole = prepared.module(example)
+            row["blocks"], row["composed"] = (
+                len(blocks),
+                torch.equal(compose(blocks)(example), whole),
+            )
+        row["layers"] = sum(isinstance(m, LAYERS) for m in prepared.module.modules())
+        row["step"] = "place"
+        student = place(prepared, make_plan(prepared, 8))
+        row["float"] = row["layers"] - len(student.plan.weights)
+        inputs = torch.randn(12, *prepared.input_shape, generator=torch.Generator().manual_seed(1))
+        calibrate(student, inputs[:8], batch=4)
+        row["step"] = "export"
+        with tempfile.TemporaryDirectory() as folder:
+            path = export_qdq(student, Path(folder) / "model.onnx")
+            row["mb"] = round(path.stat().st_size / 1e6, 2)
+            row["step"] = "load in onnxruntime"
+            session = runtime.session(path)
+            row["step"] = "compute"
+            onnx = torch.from_numpy(runtime.run(session, inputs[8:].numpy()))
+        simulated = student(inputs[8:])
+        with torch.no_grad():
+            row["sim_float_db"] = round(sqnr_db(prepared.module(inputs[8:]), simulated), 1)
+        row["onnx_sim_db"] = round(sqnr_db(simulated, onnx), 1)
+        row["ok"] = row["composed"] and row["onnx_sim_db"] > SQNR_SAME
+        row["step"] = "done" if row["ok"] else "compute"
+    except PtqError as error:
+        row["error"] = str(error)
+    except Exception as error:  # what a user must never see: it counts as a failure and is shown
+        row["error"] = f"{type(error).__name__}: {(str(error) or 'no message').splitlines()[0]}"
+        row["unexpected"] = True
+    row["seconds"] = round(time.perf_counter() - started, 1)
+    return row
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Return the rows as a Markdown table."""
+    head = ("network", "blocks", "layers", "float", "sim~float dB", "onnx~sim dB", "MB", "result")
+    keys = ("network", "blocks", "layers", "float", "sim_float_db", "onnx_sim_db", "mb")
+    lines = [f"| {' | '.join(head)} |", "|" + " --- |" * len(head)]
+    for row in rows:
+        cells = [str(row.get(key, "")) for key in keys]
+        result = "whole" if row["ok"] else f"{row['step']}: {row['error']}".strip(": ")
+        lines.append(f"| {' | '.join(cells)} | {result} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Check the networks named on the command line, or all, and write the table of all."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("networks", nargs="*", default=NETWORKS)
+    names: list[str] = parser.parse_args().networks
+    rows = []
+    for name in names:
+        rows.append(check(name))
+        print(json.dumps(rows[-1]), flush=True)
+    whole = sum(row["ok"] for row in rows)
+    print(f"{whole} of {len(rows)} went through whole")
+    if names == NETWORKS:
+        about = {
+            "command": "python -m benchmarks.coverage",
+            "whole": whole,
+            "of": len(rows),
+            **environment(),
+        }
+        with atomic(RESULTS / "coverage.json") as path:
+            path.write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n")
+        text = f"# Coverage\n\n{whole} of {len(rows)} networks went through whole (W8A8, seeded random weights).\n"
+        text += (
+            f"Made by `{about['command']}` with {json.dumps(about['versions'])}.\n\n{table(rows)}\n"
+        )
+        with atomic(RESULTS / "coverage.md") as path:
+            path.write_text(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""Reconstruction methods, each a configuration of the one loop in `ptq.reconstruction`.
+
+AdaRound (Nagel et al., ICML 2020)   one layer at a time, weights first, then activation steps
+BRECQ    (Li et al., ICLR 2021)      one block at a time, weights first, then activation steps;
+                                     errors weighted by squared output gradients
+QDrop    (Wei et al., ICLR 2022)     one block at a time, weights and steps together, half of the
+                                     activations left in float at random
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from ptq.errors import PtqError
+
+__all__ = ["BUDGETS", "METHODS", "ReconstructConfig", "method_preset"]
+
+
+@dataclass(frozen=True)
+class ReconstructConfig:
+    """How blocks are reconstructed.
+
+    Args:
+        unit: what is optimised at once.
+        joint: learn rounding and activation steps together; otherwise rounding first, then steps.
+        drop: share of the activations left in float at random, of block inputs and inside (QDrop).
+        fisher: weight errors by squared gradients of the network's loss (BRECQ).
+        iterations: per unit and phase; 0 keeps nearest rounding.
+        batch: images per iteration.
+        lr_rounding: Adam learning rate of the rounding variables.
+        lr_step: Adam learning rate of activation steps, relative to each step.
+        rounding_weight: of the regulariser that drives every rounding to 0 or 1.
+        beta: the regulariser's exponent at the end of the warm-up and at the end.
+        warmup: share of the iterations without regulariser.
+        seed: same seed, same machine: same result, bit for bit.
+    """
+
+    unit: Literal["layer", "block"] = "block"
+    joint: bool = True
+    drop: float = 0.5
+    fisher: bool = False
+    iterations: int = 1000
+    batch: int = 32
+    lr_rounding: float = 1e-2
+    lr_step: float = 1e-3
+    rounding_weight: float = 1.0
+    beta: tuple[float, float] = (20.0, 2.0)
+    warmup: float = 0.2
+    seed: int = 0
+
+
+METHODS: dict[str, ReconstructConfig] = {
+    "qdrop": ReconstructConfig(),
+    "brecq": ReconstructConfig(joint=False, drop=0.0, fisher=True),
+    "adaround": ReconstructConfig(unit="layer", joint=False, drop=0.0),
+    "nearest": ReconstructConfig(iterations=0),
+}
+
+
+# Iterations and images per iteration: seconds, minutes or an hour per network on two cores.
+BUDGETS: dict[str, dict[str, int]] = {
+    "fast": {"iterations": 60, "batch": 16},
+    "default": {"iterations": 400, "batch": 32},
+    "best": {"iterations": 4000, "batch": 32},
+}
+
+
+def method_preset(method: str, preset: str) -> ReconstructConfig:
+    """Return a method with a preset's budget.
+
+    Args:
+        method: a key of `METHODS`.
+        preset: "fast", "default" or "best".
+
+    Raises:
+        PtqError: when either is unknown.
+    """
+    if method not in METHODS or preset not in BUDGETS:
+        raise PtqError(
+            f"unknown method or preset; choose of {', '.join(METHODS)} and {', '.join(BUDGETS)}."
+        )
+    config = METHODS[method]
+    return replace(config, **BUDGETS[preset]) if config.iterations else config  # type: ignore[arg-type]

@@ -1,0 +1,69 @@
+"""Blocks found without code per model."""
+
+import pytest
+import torch
+import torchvision
+from networks import NETWORKS, SHAPE, build, images, student_of
+
+from ptq.blocks import assign_blocks, compose, split
+from ptq.graph import prepare
+from ptq.ops import LAYERS, module_of
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("resnet18", 10), ("resnet50", 18), ("mobilenet_v2", 20), ("efficientnet_b0", 19)],
+)
+def test_blocks_of_well_known_networks(name: str, count: int) -> None:
+    model = getattr(torchvision.models, name)(weights=None).eval()
+    prepared = prepare(model, (3, 32, 32))
+    blocks = split(prepared.module, assign_blocks(prepared.module))
+    assert len(blocks) == count
+    x = prepared.example(2)
+    assert torch.equal(compose(blocks)(x), prepared.module(x))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_blocks_composed_are_the_network_bit_for_bit(name: str) -> None:
+    prepared, x = prepare(build(name), SHAPE), images(3)
+    assignment = assign_blocks(prepared.module)
+    blocks = split(prepared.module, assignment)
+    assert sorted(set(assignment.values())) == list(range(len(blocks)))
+    assert torch.equal(compose(blocks)(x), prepared.module(x))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_block_has_a_layer_and_every_layer_one_block(name: str) -> None:
+    graph = prepare(build(name), SHAPE).module
+    held = [
+        [n.name for n in block.graph.nodes if isinstance(module_of(block, n), LAYERS)]
+        for block in split(graph, assign_blocks(graph))
+    ]
+    assert all(held)
+    layers = [n.name for n in graph.graph.nodes if isinstance(module_of(graph, n), LAYERS)]
+    assert [name for names in held for name in names] == layers
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_students_blocks_are_the_students(name: str) -> None:
+    student, x = student_of(name), images(3)
+    blocks = student.split()
+    assert len(blocks) == len(split(student.prepared.module, student.blocks))
+    with torch.no_grad():
+        assert torch.equal(compose(blocks)(x), student(x))
+
+
+def test_a_residual_block_is_one_block() -> None:
+    assignment = assign_blocks(prepare(build("resnet"), SHAPE).module)
+    assert assignment["blocks_1_conv1"] == assignment["blocks_1_conv2"]
+    assert assignment["blocks_1_conv1"] == assignment["blocks_1_downsample_0"]
+    assert assignment["blocks_0_conv1"] != assignment["blocks_1_conv1"]
+    # The max-pool has no weights: it belongs to the stem before it.
+    assert assignment["stem_0"] == assignment["pool"] == 0
+
+
+def test_blocks_share_the_networks_modules() -> None:
+    graph = prepare(build("resnet"), SHAPE).module
+    blocks = split(graph, assign_blocks(graph))
+    shared = {id(p) for block in blocks for p in block.parameters()}
+    assert shared == {id(p) for p in graph.parameters()}

@@ -1,0 +1,114 @@
+"""Calibration fills every range, repeatably, and refuses what it cannot use."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+from networks import NETWORKS, SHAPE, build, images
+from torch import nn
+
+from ptq.calibration.calibrate import calibrate
+from ptq.errors import PtqError
+from ptq.graph import prepare
+from ptq.placement import Student, make_plan, place
+from ptq.progress import Task
+
+
+def placed(name: str = "resnet", model: nn.Module | None = None) -> Student:
+    prepared = prepare(model or build(name), SHAPE)
+    return place(prepared, make_plan(prepared, 4, 4))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_range_is_filled(name: str) -> None:
+    student = placed(name)
+    assert calibrate(student, images(8)) is student
+    assert all(quantizer.calibrated for quantizer in student.quantizers().values())
+    assert all(bool(torch.isfinite(v).all()) for v in student.module.state_dict().values())
+    assert all(bool((q.scale > 0).all()) for q in student.quantizers().values())
+    for layer in student.layers().values():
+        assert bool((layer.weight_quantizer.scale > 0).all())
+
+
+def test_same_seed_same_ranges() -> None:
+    states = [calibrate(placed(), images(40), seed=3).module.state_dict() for _ in range(2)]
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+def test_extremes_are_never_missed() -> None:
+    """A sample is drawn, but the smallest and largest numbers are in it."""
+    x = images(200)
+    x[137, 1, 5, 5], x[2, 0, 0, 0] = 90.0, -60.0
+    quantizer = calibrate(placed(), x, observer="minmax", batch=100).quantizers()["x"]
+    assert quantizer.scale.item() == pytest.approx(150 / 255)
+    assert quantizer.zero_point.item() == round(60 / (150 / 255))
+
+
+def test_ranges_are_those_of_the_float_network() -> None:
+    student, x = placed(), images(16)
+    calibrate(student, x, observer="minmax", batch=5)
+    pooled = student.quantizers()["avgpool"]
+    graph = student.prepared.module
+    wanted = graph.get_submodule("avgpool")
+    seen: list[float] = []
+    hook = wanted.register_forward_hook(lambda m, args, y: seen.append(y.max().item()))
+    graph(x)
+    hook.remove()
+    assert pooled.scale.item() == pytest.approx(seen[0] / 255)
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 16, 16), (4, 3, 16, 15), (4, 1, 16, 16), (3, 16, 16)])
+def test_wrong_shapes_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(PtqError, match=r"\(N, 3, 16, 16\)"):
+        calibrate(placed(), torch.zeros(shape))
+
+
+def test_numbers_that_are_none_are_refused() -> None:
+    x = images(4)
+    x[0, 0, 0, 0] = float("nan")
+    with pytest.raises(PtqError, match="NaN or infinite"):
+        calibrate(placed(), x)
+
+
+def test_unknown_observers_are_refused_with_the_known_ones() -> None:
+    with pytest.raises(PtqError, match=r"'entropy'.*minmax, percentile, mse"):
+        calibrate(placed(), images(4), observer="entropy")
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_biases_of_dead_channels_fit_the_int32_grid(transposed: bool) -> None:
+    torch.manual_seed(0)
+    second = nn.ConvTranspose2d(8, 8, 3, groups=2) if transposed else nn.Conv2d(8, 8, 3)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), second, nn.ReLU(), nn.Conv2d(8, 4, 1))
+    out = (slice(None), 1) if transposed else (1,)
+    second.weight.data[out] = 0  # dead
+    second.weight.data[(slice(None), 2) if transposed else (2,)] *= 1e-9  # nearly dead
+    second.bias.data.fill_(7.0)  # type: ignore[union-attr]
+    layer = calibrate(placed(model=model.eval()), images(8)).layers()["_2"]
+    scale, bias = layer.bias_scale(), layer.bias()
+    assert scale is not None
+    assert bias is not None
+    assert bool((bias.double() / scale.double()).abs().le(2**31 - 1).all())
+    torch.testing.assert_close(bias, layer.op.bias, rtol=1e-3, atol=0)
+
+
+class Counting:
+    """Adds up what is reported."""
+
+    def __init__(self) -> None:
+        self.total, self.done = 0, 0
+
+    @contextmanager
+    def stage(self, name: str, total: int) -> Iterator[Task]:
+        self.total += total
+        yield self
+
+    def advance(self, n: int = 1, **figures: float) -> None:
+        self.done += n
+
+
+def test_progress_reaches_its_total() -> None:
+    progress = Counting()
+    calibrate(placed(), images(40), batch=16, progress=progress)
+    assert progress.done == progress.total > 0

@@ -1,0 +1,246 @@
+"""The command line as a user meets it: messages, exit statuses, nothing left behind."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from ptq import options
+from ptq.errors import PtqError
+from ptq.reporting import headline, reported
+
+CHECKOUT = Path(__file__).parent.parent
+
+
+def call(*arguments: str) -> Result:
+    from ptq.cli import app
+
+    return CliRunner().invoke(app, arguments)
+
+
+def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run the command in a process of its own, as from a shell without a terminal."""
+    environment = os.environ | {"PYTHONPATH": str(CHECKOUT), "COLUMNS": "200"}
+    return subprocess.run(
+        [sys.executable, "-m", "ptq", *arguments],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_help_says_what_bits_are() -> None:
+    text = " ".join(call("quantize", "--help").output.replace("│", " ").split())
+    assert "Bits of the weights." in text
+    assert "8 bits is what integer kernels compute in" in text
+
+
+def test_help_and_refusals_do_not_import_torch(tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("raise SystemExit('torch was imported')")
+    for arguments in (["--help"], ["quantize", "--help"], ["--version"]):
+        result = run(*arguments, cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+    result = run("quantize", "--model", "resnet18", "--bits", "9", cwd=tmp_path)
+    assert (result.returncode, "torch was" in result.stderr) == (2, False)
+
+
+def test_help_is_quick(tmp_path: Path) -> None:
+    run("--help", cwd=tmp_path)  # the first one compiles
+    before = os.times().children_user
+    run("--help", cwd=tmp_path)
+    # In processor time, because other tests run meanwhile.
+    assert os.times().children_user - before < 0.5
+
+
+QUANTIZE = ("quantize", "--model", "resnet18", "--bits", "4")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((*QUANTIZE, "--bits", "0"), "--bits"),
+        ((*QUANTIZE, "--bits", "1"), "--bits"),
+        ((*QUANTIZE, "--bits", "9"), "--bits"),
+        ((*QUANTIZE, "--bits", "-3"), "--bits"),
+        ((*QUANTIZE, "--bits", "four"), "--bits"),
+        ((*QUANTIZE, "--act-bits", "16"), "--act-bits"),
+        ((*QUANTIZE, "--preset", "quick"), "--preset"),
+        ((*QUANTIZE, "--method", "magic"), "--method"),
+        ((*QUANTIZE, "--seed", "-1"), "--seed"),
+        ((*QUANTIZE, "--threads", "0"), "--threads"),
+        ((*QUANTIZE, "--resize", "0"), "--resize"),
+        ((*QUANTIZE, "--size", "0"), "--size: '0' is no size; give 224"),
+        ((*QUANTIZE, "--size", "224x"), "--size"),
+        ((*QUANTIZE, "--size", "-224"), "--size"),
+        ((*QUANTIZE, "--mean", "0.5,0.5"), "--mean: '0.5,0.5'; give three numbers"),
+        ((*QUANTIZE, "--std", "red"), "--std: 'red'; give three numbers"),
+        ((*QUANTIZE, "--data", "nowhere"), "--data: there is nothing at nowhere"),
+        ((*QUANTIZE, "--weights", "no.pth"), "--weights: there is nothing at no.pth"),
+        ((*QUANTIZE, "--images", "mixmax"), "--images: 'mixmax' is neither mixmix nor noise"),
+        ((*QUANTIZE, "--teachers", "resnet18,,"), "--teachers: name a model"),
+        ((*QUANTIZE, "--teachers", "no.py:net"), "--teachers: there is no file no.py"),
+        ((*QUANTIZE, "--device", "gpu"), "--device: 'gpu'; give cpu, cuda or cuda:N"),
+        ((*QUANTIZE, "--out", "taken"), "--out: taken is a file; give a folder"),
+        ((*QUANTIZE, "--colour", "red"), "--colour"),
+        (("quantize", "--bits", "4"), "--model"),
+        (("quantize", "--model", "resnet18"), "--bits"),
+        (("quantize", "--model", "", "--bits", "4"), "--model: name a model"),
+        (("quantize", "--model", "no.py:net", "--bits", "4"), "--model: there is no file no.py"),
+        (("synthesize", "--model", "resnet18", "--size", "a"), "--size"),
+        (("synthesize",), "--model"),
+        (("validate", "nowhere"), "there is nothing at nowhere"),
+        (("validate",), "RUN_DIR"),
+        (("quantise",), "quantise"),
+    ],
+)
+def test_bad_options_are_refused_before_any_work(
+    arguments: tuple[str, ...], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "taken").touch()
+    result = call(*arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.output
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (PtqError("give other weights"), 2, "ptq: error: give other weights\n"),
+        (MemoryError(), 2, "out of memory"),
+        (RuntimeError("CUDA out of memory. Tried to allocate 3 GiB"), 2, "out of memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 2, "out of memory"),
+        (OSError(28, "No space left on device"), 2, "No space left on device"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+)
+def test_what_a_user_can_act_on_is_one_message(
+    error: BaseException, status: int, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(typer.Exit) as stop, reported():
+        raise error
+    assert stop.value.exit_code == status
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shapes differ"), OSError(5, "I/O"), KeyError(1)])
+def test_bugs_keep_their_traceback(error: Exception) -> None:
+    with pytest.raises(type(error)), reported():
+        raise error
+
+
+def test_options_that_are_understood(tmp_path: Path) -> None:
+    assert options.input_size("224") == (224, 224)
+    assert options.input_size("224x320") == (224, 320)
+    assert options.per_channel("--mean", "0.5") == (0.5, 0.5, 0.5)
+    assert options.per_channel("--mean", "0.1,0.2,0.3") == (0.1, 0.2, 0.3)
+    assert options.teacher_refs("resnet18, timm:resnet10t") == ("resnet18", "timm:resnet10t")
+    assert options.image_source(str(tmp_path)) == str(tmp_path)
+    assert options.device_name("cuda:1") == "cuda:1"
+    assert options.out_folder(None, "timm:a.b", "w4a8") == Path("runs/timm-a.b-w4a8")
+
+
+def test_headline_shows_what_a_report_has() -> None:
+    report = {
+        "top1": {"float": 88.8, "simulated": 88.2, "onnx": None},
+        "latency_ms": {"float": 20.0, "onnx": 8.0, "threads": 2},
+        "size_bytes": {"float": 18_600_000, "onnx": 5_000_000},
+    }
+    assert headline(report).splitlines() == [
+        "top-1       float 88.80 %  simulated 88.20 %",
+        "latency     float 20.00 ms  onnx 8.00 ms",
+        "size        float 18.6 MB  onnx 5.0 MB",
+    ]
+
+
+NETWORK = """
+import time
+import torch
+from torch import nn
+
+PREPROCESS = dict(size=8, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+
+def net():
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(4, 3))
+
+def slow():
+    print("waiting", flush=True)
+    time.sleep(60)
+
+def infinite():
+    module = net()
+    module[0].weight.data[0] = float("inf")
+    return module
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with a network, good and bad weights, and bad data."""
+    (tmp_path / "net.py").write_text(NETWORK)
+    (tmp_path / "broken.pth").write_bytes(b"PK\x03\x04")
+    (tmp_path / "broken.safetensors").write_bytes(b"\xff" * 64)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty.npz").touch()
+    monkeypatch.chdir(tmp_path)
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # nobody answers there
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--model", "resnet5O"), "did you mean resnet50"),
+        (("--model", "resnet50"), "--weights"),
+        (("--model", "net.py:none"), "it has net, slow, infinite"),
+        (("--model", "net.py:infinite"), "holds NaN or infinite values"),
+        (("--model", "net.py:net", "--weights", "broken.pth"), "broken.pth"),
+        (("--model", "net.py:net", "--weights", "broken.safetensors"), "broken.safetensors"),
+        (("--model", "net.py:net", "--size", "1"), "does not run on 3x1x1 images"),
+        (("--model", "net.py:net", "--std", "0"), "std"),
+        (("--model", "net.py:net", "--mean", "123.7,116.3,103.5"), "divide by 255"),
+        (("--model", "net.py:net", "--data", "empty"), "no folders of images"),
+        (("--model", "net.py:net", "--data", "empty.npz"), "not a readable .npz"),
+        (("--model", "net.py:net", "--device", "cuda:77"), "cuda:77"),
+    ],
+)
+def test_bad_models_weights_and_data(
+    folder: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    result = call("quantize", "--bits", "4", *arguments)
+    assert result.exit_code == 2, result.output
+    assert message in result.stderr
+    assert result.stderr.startswith("ptq: error: ")
+    assert len(result.stderr.splitlines()) == 1
+    assert not list(folder.rglob("*.onnx"))
+
+
+def test_ctrl_c_is_one_line_and_130(folder: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ptq", "quantize", "--model", "net.py:slow", "--bits", "4"],
+        env=os.environ | {"PYTHONPATH": str(CHECKOUT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "waiting\n"
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert errors.startswith("ptq: interrupted")
+    assert len(errors.splitlines()) == 1

@@ -1,0 +1,193 @@
+"""Labels and pixels of what `ptq.data` reads, from files made here."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms import v2
+
+from ptq.data import imagenet_wnids, load_eval, load_images
+from ptq.errors import PtqError
+from ptq.preprocess import Preprocess
+
+SMALL = Preprocess((16, 16), 20, "bilinear", (0.5,) * 3, (0.5,) * 3)
+
+
+def picture(width: int, height: int, seed: int = 0) -> Image.Image:
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def save(path: Path, image: Image.Image) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path)
+    return path
+
+
+def test_there_are_1000_different_wnids() -> None:
+    wnids = imagenet_wnids()
+    assert len(set(wnids)) == 1000
+    assert wnids[:2] == ("n01440764", "n01443537")
+    assert wnids[999] == "n15075141"
+
+
+def test_wnids_have_their_index_even_where_most_are_absent(tmp_path: Path) -> None:
+    for index in (3, 500, 999):
+        save(tmp_path / imagenet_wnids()[index] / "a.png", picture(30, 30))
+    assert load_eval(tmp_path, SMALL).labels.tolist() == [3, 500, 999]
+
+
+def test_folders_of_numbers_are_class_indices(tmp_path: Path) -> None:
+    for name in ("10", "2", ".cache"):
+        save(tmp_path / name / "a.png", picture(30, 30))
+    (tmp_path / "2" / "notes.txt").write_text("not an image")
+    assert sorted(load_eval(tmp_path, SMALL).labels.tolist()) == [2, 10]
+
+
+def test_batches_are_rgb_in_0_1_and_labelled(tmp_path: Path) -> None:
+    for index in range(5):
+        save(tmp_path / str(index) / "a.png", Image.new("RGB", (30, 40), (255, 0, 51)))
+    batches = list(load_eval(tmp_path, SMALL).batches(2))
+    assert [len(labels) for _, labels in batches] == [2, 2, 1]
+    images, labels = batches[0]
+    assert images.shape == (2, 3, 16, 16)
+    assert images.dtype == torch.float32
+    assert torch.allclose(images[0, :, 8, 8], torch.tensor([1.0, 0.0, 0.2]))
+    assert labels.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("shape", [(100, 60), (33, 90), (20, 20), (16, 16), (7, 11)])
+def test_pixels_are_torchvisions(
+    tmp_path: Path, shape: tuple[int, int], interpolation: str
+) -> None:
+    image = picture(*shape)
+    save(tmp_path / "0" / "a.png", image)
+    preprocess = Preprocess((16, 16), 20, interpolation, (0.5,) * 3, (0.5,) * 3)
+    mode = v2.InterpolationMode(interpolation)
+    expected = v2.Compose([v2.Resize(20, mode), v2.CenterCrop(16), v2.PILToTensor()])(image)
+    assert torch.equal(load_eval(tmp_path, preprocess).read(0), expected)
+
+
+def test_an_oblong_crop_stays_inside_the_image(tmp_path: Path) -> None:
+    save(tmp_path / "0" / "a.png", Image.new("RGB", (30, 30), (255, 255, 255)))
+    oblong = Preprocess((16, 40), 16, "bilinear", (0.5,) * 3, (0.5,) * 3)
+    image = load_eval(tmp_path, oblong).read(0)
+    assert image.shape == (3, 16, 40)
+    assert bool((image == 255).all())
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "CMYK", "P", "1", "LA"])
+def test_every_colour_mode_becomes_rgb(tmp_path: Path, mode: str) -> None:
+    suffix = "jpg" if mode == "CMYK" else "png"
+    save(tmp_path / "0" / f"a.{suffix}", Image.new("RGB", (30, 30), (255, 255, 255)).convert(mode))
+    image = load_eval(tmp_path, SMALL).read(0)
+    assert image.shape == (3, 16, 16)
+    assert int(image.min()) > 250
+
+
+def test_16_bit_grey_is_scaled_and_not_clipped(tmp_path: Path) -> None:
+    grey = Image.fromarray(np.full((30, 30), 0x8000, dtype=np.uint16))
+    save(tmp_path / "0" / "a.png", grey)
+    assert bool((load_eval(tmp_path, SMALL).read(0) == 128).all())
+
+
+def test_exif_rotation_is_applied(tmp_path: Path) -> None:
+    image = Image.new("RGB", (40, 40))
+    image.paste((255, 255, 255), (0, 0, 40, 20))  # the upper half is white
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down
+    (tmp_path / "0").mkdir()
+    image.save(tmp_path / "0" / "a.jpg", exif=exif, quality=95)
+    pixels = load_eval(tmp_path, SMALL).read(0)
+    assert int(pixels[:, 2].max()) < 20
+    assert int(pixels[:, 13].min()) > 235
+
+
+def test_npz(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (6, 3, 16, 16), dtype=np.uint8)
+    np.savez(tmp_path / "a.npz", images=images, labels=np.arange(6, dtype=np.uint8))
+    data = load_eval(tmp_path / "a.npz", SMALL, num_classes=6)
+    batch, labels = next(data.batches(6))
+    assert len(data) == 6
+    assert torch.equal((batch * 255).round().byte(), torch.from_numpy(images))
+    assert labels.tolist() == list(range(6))
+    assert load_eval(tmp_path / "a.npz", SMALL.override(size=8)).read(2).shape == (3, 8, 8)
+
+
+def test_load_images_spreads_over_the_folder(tmp_path: Path) -> None:
+    for index in range(10):
+        save(tmp_path / str(index) / "a.png", Image.new("RGB", (20, 20), (index, 0, 0)))
+    images = load_images(tmp_path, SMALL, limit=5)
+    assert images.dtype == torch.uint8
+    assert images[:, 0, 0, 0].tolist() == [0, 2, 4, 6, 8]
+    assert len(load_images(tmp_path, SMALL)) == 10
+
+
+def broken(path: Path) -> Path:
+    whole = save(path, picture(60, 60)).read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    return path
+
+
+def test_bad_folders_are_refused_with_a_reason(tmp_path: Path) -> None:
+    def refused(match: str, folder: Path) -> None:
+        with pytest.raises(PtqError, match=match):
+            load_eval(folder, SMALL, num_classes=10)
+
+    refused("expected a folder", tmp_path / "none")
+    refused("no folders of images", tmp_path)
+    (tmp_path / "a" / "0").mkdir(parents=True)
+    refused("no images", tmp_path / "a")
+    save(tmp_path / "b" / "cats" / "a.png", picture(9, 9))
+    refused("neither class indices nor ImageNet WNIDs: cats", tmp_path / "b")
+    save(tmp_path / "c" / "10" / "a.png", picture(9, 9))
+    refused("classes 0 to 9", tmp_path / "c")
+    (tmp_path / "d" / "1").mkdir(parents=True)
+    (tmp_path / "d" / "1" / "a.jpg").write_text("not an image")
+    refused("not an image", tmp_path / "d")
+    with pytest.raises(PtqError, match="no images"):
+        load_images(tmp_path / "a", SMALL)
+
+
+def test_a_truncated_image_is_named(tmp_path: Path) -> None:
+    file = broken(tmp_path / "0" / "a.png")
+    with pytest.raises(PtqError, match=r"a\.png cannot be decoded"):
+        list(load_eval(tmp_path, SMALL).batches())
+    with pytest.raises(PtqError, match=r"a\.png cannot be decoded"):
+        load_images(file.parent, SMALL)
+
+
+def test_bad_npz_files_are_refused_with_a_reason(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+
+    def refused(match: str) -> None:
+        with pytest.raises(PtqError, match=match):
+            load_eval(path, SMALL, num_classes=10)
+
+    good = np.zeros((4, 3, 16, 16), dtype=np.uint8)
+    path.write_bytes(b"PK\x03\x04 and so on")
+    refused("not a readable")
+    path.write_bytes(b"")
+    refused("not a readable")
+    with path.open("wb") as file:
+        np.save(file, good)
+    refused("one array")
+    np.savez(path, x=good)
+    refused("no array 'images'")
+    np.savez(path, images=good.transpose(0, 2, 3, 1), labels=np.zeros(4, dtype=int))
+    refused("must be uint8")
+    np.savez(path, images=good.astype(np.float32), labels=np.zeros(4, dtype=int))
+    refused("must be uint8")
+    np.savez(path, images=good[:0], labels=np.zeros(0, dtype=int))
+    refused("must be uint8")
+    np.savez(path, images=good)
+    refused("no array 'labels'")
+    np.savez(path, images=good, labels=np.zeros(3, dtype=int))
+    refused("one per image")
+    np.savez(path, images=good, labels=np.full(4, -1))
+    refused("another model")
+    np.savez(path, images=good, labels=np.array([{}] * 4))
+    refused("not a readable")

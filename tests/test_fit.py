@@ -1,0 +1,113 @@
+"""Fitting one unit: what is learned is what was asked to be learned."""
+
+import pytest
+import torch
+from networks import images, student_of
+from torch import Tensor, fx, nn
+
+from ptq.blocks import split
+from ptq.fit import Pair, learns, optimise
+from ptq.methods import METHODS, ReconstructConfig
+from ptq.quantizer import Quantizer, QuantLayer
+from ptq.spec import QuantSpec
+
+
+class Losses:
+    """Keeps what is reported."""
+
+    def __init__(self) -> None:
+        self.done, self.losses = 0, list[float]()
+
+    def advance(self, n: int = 1, **figures: float) -> None:
+        self.done += n
+        self.losses += figures.values()
+
+
+def residual_block() -> tuple[fx.GraphModule, Pair]:
+    """The second block of the residual network, quantized, and what it should give."""
+    student = student_of("resnet", 3, 8)  # so that errors come from the weights
+    teachers, blocks, x = (
+        split(student.prepared.module, student.blocks),
+        student.split(),
+        images(16),
+    )
+    with torch.no_grad():
+        x_float, x_quantized = teachers[0](x), blocks[0](x)
+        return blocks[1], Pair(x_quantized, x_float, teachers[1](x_float), None)
+
+
+def state(block: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in block.state_dict().items()}
+
+
+def layers(block: fx.GraphModule) -> list[QuantLayer]:
+    return [m for m in block.modules() if isinstance(m, QuantLayer)]
+
+
+def error(block: fx.GraphModule, pair: Pair) -> float:
+    with torch.no_grad():
+        return float((block(pair.x_quantized) - pair.target).square().mean())
+
+
+def test_without_learning_rates_nearest_rounding_comes_out() -> None:
+    block, pair = residual_block()
+    before, nearest = state(block), [m.weight_quantizer(m.op.weight) for m in layers(block)]
+    optimise(block, pair, ReconstructConfig(iterations=3, lr_rounding=0, lr_step=0), Losses())
+    for layer, weight in zip(layers(block), nearest, strict=True):
+        torch.testing.assert_close(layer.op.weight.data, weight)
+    for name, value in block.state_dict().items():
+        assert "op.weight" in name or torch.equal(value, before[name])
+
+
+def test_steps_alone_leave_the_roundings() -> None:
+    block, pair = residual_block()
+    before = state(block)
+    optimise(block, pair, ReconstructConfig(iterations=9, batch=8, lr_rounding=0), Losses())
+    changed = {k for k, v in block.state_dict().items() if not torch.equal(v, before[k])}
+    assert any(name.startswith("quantizers.") for name in changed)
+    assert all(name.endswith(("scale", "op.weight")) for name in changed)
+
+
+@pytest.mark.parametrize("joint", [True, False])
+def test_the_loss_goes_down_and_the_block_gets_better(joint: bool) -> None:
+    block, pair = residual_block()
+    nearest, task = error(block, pair), Losses()
+    config = ReconstructConfig(joint=joint, iterations=60, batch=16, drop=0.0)
+    optimise(block, pair, config, task)
+    assert task.done == len(task.losses) == (60 if joint else 120)
+    assert error(block, pair) < 0.8 * nearest
+    assert 0 < task.losses[-1] < 1  # in units of nearest rounding's error
+
+
+def test_errors_count_by_their_weight() -> None:
+    """What the target says where errors have no weight makes no difference, and elsewhere it does."""
+    states = []
+    for wrong in (None, 0, 1):
+        block, pair = residual_block()
+        weight = torch.ones_like(pair.target)
+        weight[:, 0] = 0
+        target = pair.target.clone()
+        if wrong is not None:
+            target[:, wrong] = 9
+        pair = Pair(pair.x_quantized, pair.x_float, target, weight)
+        optimise(block, pair, ReconstructConfig(iterations=15, batch=8, drop=0.0), Losses())
+        states.append(state(block))
+    same = [all(torch.equal(states[0][k], other[k]) for k in states[0]) for other in states[1:]]
+    assert same == [True, False]
+
+
+@pytest.mark.parametrize("method", [m for m in METHODS if m != "nearest"])
+def test_a_unit_with_nothing_to_learn_still_counts(method: str) -> None:
+    block = fx.symbolic_trace(nn.Sequential(nn.ReLU()))
+    x, task = images(4), Losses()
+    optimise(block, Pair(x, x, x.relu(), None), METHODS[method], task)
+    phases = 1 if METHODS[method].joint else 2
+    assert task.done == phases * METHODS[method].iterations
+
+
+def test_eight_bits_have_nothing_to_learn() -> None:
+    assert learns(Quantizer(QuantSpec(7)))
+    assert not learns(Quantizer(QuantSpec(8)))
+    assert not learns(nn.ReLU())
+    assert not learns(None)
+    assert all(learns(layer) for layer in layers(residual_block()[0]))

@@ -1,0 +1,280 @@
+"""The normal form: same output, and what the other stages rely on."""
+
+import copy
+import operator
+
+import pytest
+import torch
+from networks import NETWORKS, SHAPE, build, images
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ptq.errors import PtqError
+from ptq.graph import prepare
+from ptq.ops import LAYERS, module_of
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_preparing_keeps_the_output_at_every_batch_size(name: str) -> None:
+    model, prepared = build(name), prepare(build(name), SHAPE)
+    assert prepared.input_shape == SHAPE
+    assert prepared.example(5).shape == (5, *SHAPE)
+    for count in (1, 2, 7):
+        x = images(count)
+        torch.testing.assert_close(prepared.module(x), model(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_normal_form(name: str) -> None:
+    graph = prepare(build(name), SHAPE).module
+    nodes = list(graph.graph.nodes)
+    assert sum(node.op == "placeholder" for node in nodes) == 1
+    targets = [node.target for node in nodes if node.op == "call_module"]
+    assert len(targets) == len(set(targets))
+    parameters = [id(p) for p in graph.parameters()]
+    assert len(parameters) == len(set(parameters))
+    for node in nodes:
+        module = module_of(graph, node)
+        assert not isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.Dropout | nn.Identity)
+        assert not getattr(module, "inplace", False)
+        if isinstance(module, nn.AdaptiveAvgPool2d):
+            assert module.output_size in (1, (1, 1))
+        if node.op != "call_module":
+            assert node.target not in (operator.iadd, F.relu, F.conv2d, F.linear, "mean", "add_")
+    assert not any("running" in key for key in graph.state_dict())
+    assert not any(p.requires_grad for p in graph.parameters())
+    assert not any(module.training for module in graph.modules())
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_model_comes_out_untouched(name: str) -> None:
+    model, seen = build(name), []
+    model.train()
+    next(model.children(), model).eval()  # modes may be mixed
+    hook = model.register_forward_hook(lambda *_: seen.append(1))
+    kept = copy.deepcopy(model.state_dict())
+    identities = [(n, id(p), p.requires_grad) for n, p in model.named_parameters()]
+    modes = [
+        (n, m.training, type(m), getattr(m, "inplace", None)) for n, m in model.named_modules()
+    ]
+    prepared = prepare(model, SHAPE)
+    assert all(torch.equal(kept[key], value) for key, value in model.state_dict().items())
+    assert identities == [(n, id(p), p.requires_grad) for n, p in model.named_parameters()]
+    assert modes == [
+        (n, m.training, type(m), getattr(m, "inplace", None)) for n, m in model.named_modules()
+    ]
+    assert list(model._forward_hooks) == [hook.id]
+    assert not any(m._forward_hooks for m in model.modules() if m is not model)
+    # And later changes of one do not reach the other.
+    seen.clear()
+    before = prepared.module(images(2))
+    for value in model.state_dict().values():
+        value.fill_(1)
+    assert torch.equal(prepared.module(images(2)), before)
+    assert not seen
+
+
+def test_shared_modules_become_separate_ones() -> None:
+    graph = prepare(build("shared"), SHAPE).module
+    layers = [m for n in graph.graph.nodes if isinstance(m := module_of(graph, n), LAYERS)]
+    assert len(layers) == 5
+    assert len({id(m) for m in layers}) == len({id(m.weight) for m in layers}) == 5
+
+
+def test_functions_become_modules_under_the_module_that_called_them() -> None:
+    graph = prepare(build("squeeze_excite"), SHAPE).module
+    kinds = [type(m) for n in graph.graph.nodes if (m := module_of(graph, n)) is not None]
+    assert kinds.count(nn.ReLU) == 1
+    assert kinds.count(nn.AdaptiveAvgPool2d) == 2
+    graph = prepare(build("functional"), SHAPE).module
+    kinds = [type(m) for n in graph.graph.nodes if (m := module_of(graph, n)) is not None]
+    assert (kinds.count(nn.Conv2d), kinds.count(nn.Linear)) == (2, 1)
+    assert (kinds.count(nn.ReLU), kinds.count(nn.ReLU6)) == (1, 1)
+
+
+class Pools(nn.Module):
+    """The ways to write a global average pool, and adaptive pools of a larger grid."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        ways = [
+            x.mean((2, 3)),
+            torch.mean(x, dim=[-1, -2], keepdim=True),
+            F.avg_pool2d(x, 16),
+            F.avg_pool2d(x, (16, 16)),
+            nn.AdaptiveAvgPool2d(1)(x),
+            F.adaptive_avg_pool2d(x, 4),
+            F.adaptive_avg_pool2d(x, (16, 16)),
+        ]
+        return torch.cat([way.flatten(1) for way in ways], 1)
+
+
+def test_average_pools_are_written_in_one_way() -> None:
+    prepared, x = prepare(Pools(), SHAPE), images(3)
+    torch.testing.assert_close(prepared.module(x), Pools()(x))
+    kinds = [
+        type(m)
+        for n in prepared.module.graph.nodes
+        if (m := module_of(prepared.module, n)) is not None
+    ]
+    assert (kinds.count(nn.AdaptiveAvgPool2d), kinds.count(nn.AvgPool2d)) == (5, 1)
+
+
+class Clamps(nn.Module):
+    """The ways to clamp, of which some are ReLU and ReLU6."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = 4 * x
+        ways = [
+            x.clamp(0),
+            x.clamp(min=0),
+            torch.clip(x, 0),
+            x.clamp_min(0),
+            x.clamp(0, 6),
+            F.hardtanh(x, 0.0, 6.0),
+            nn.Hardtanh(0, 6)(x),
+            torch.relu(x),
+            F.relu6(x),
+            # And these are not:
+            x.clamp(-1, 1),
+            x.clamp(max=6),
+            x.clamp(0, 5),
+            x.clamp_min(-1),
+            F.hardtanh(x),
+        ]
+        return torch.cat(ways, 1)
+
+
+def test_clamps_that_are_relus_are_written_as_such_and_others_stay() -> None:
+    prepared, x = prepare(Clamps(), SHAPE), images(3)
+    torch.testing.assert_close(prepared.module(x), Clamps()(x))
+    graph = prepared.module
+    kinds = [type(m) for n in graph.graph.nodes if (m := module_of(graph, n)) is not None]
+    assert (kinds.count(nn.ReLU), kinds.count(nn.ReLU6)) == (5, 4)
+
+
+class Constant(nn.Module):
+    """Weights computed from weights, and a table that does not depend on the input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(4, 3, 3, 3))
+        self.gain = nn.Parameter(torch.rand(4, 1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.gain * (self.weight - self.weight.mean((1, 2, 3), keepdim=True))
+        return F.conv2d(x, weight, padding="same").flatten(1)
+
+
+def test_what_does_not_depend_on_the_input_is_computed_once() -> None:
+    model, x = Constant(), images(2)
+    graph = prepare(model, SHAPE).module
+    torch.testing.assert_close(graph(x), model(x))
+    assert [n.op for n in graph.graph.nodes].count("call_module") == 1
+    assert len(list(graph.graph.nodes)) == 4
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused_by_name(value: float) -> None:
+    model = build("resnet")
+    model.get_parameter("blocks.1.conv2.weight").data[0, 0, 0, 0] = value
+    with pytest.raises(PtqError, match=r"blocks\.1\.conv2\.weight.*NaN or infinite"):
+        prepare(model, SHAPE)
+
+
+class Wrapped(nn.Module):
+    """A network whose output is something other than one tensor."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.conv, self.kind = nn.Conv2d(3, 4, 3), kind
+
+    def forward(self, x: Tensor) -> object:
+        y = self.conv(x)
+        return {"pair": (y, y), "dict": {"out": y}, "single": [y]}[self.kind]
+
+
+@pytest.mark.parametrize("kind", ["pair", "dict"])
+def test_several_outputs_are_refused(kind: str) -> None:
+    with pytest.raises(PtqError, match="must return one tensor"):
+        prepare(Wrapped(kind), SHAPE)
+
+
+class Untraceable(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.conv(x)
+        return y if float(y.mean()) > 0 else -y
+
+
+def test_an_untraceable_model_is_refused_with_advice() -> None:
+    with pytest.raises(PtqError, match=r"Untraceable.*rewrite that module without control flow"):
+        prepare(Untraceable(), SHAPE)
+
+
+class TwoInputs(nn.Module):
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return x + y
+
+
+class ClassToken(nn.Module):
+    """A learned token beside the image's own, as in vision transformers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.token = nn.Conv2d(3, 4, 4, 4), nn.Parameter(torch.randn(1, 1, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x).flatten(2).permute(0, 2, 1)
+        return torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1).mean(1)
+
+
+def test_tokens_follow_the_batch() -> None:
+    model = ClassToken()
+    prepared = prepare(model, SHAPE)
+    for count in (1, 5):
+        torch.testing.assert_close(prepared.module(images(count)), model(images(count)))
+
+
+class BatchBound(nn.Module):
+    """Makes a tensor as long as the traced batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x).mean((2, 3))
+        return torch.cat([torch.ones(len(y), 1), y], 1)
+
+
+def test_models_that_need_more_than_one_batch_of_images_are_refused() -> None:
+    with pytest.raises(PtqError, match="does not run"):
+        prepare(TwoInputs(), SHAPE)
+    with pytest.raises(PtqError, match="bound to one batch size"):
+        prepare(BatchBound(), SHAPE)
+
+
+def test_the_wrong_size_is_refused_with_the_shape() -> None:
+    with pytest.raises(PtqError, match=r"\(2, 3, 24, 24\).*--size"):
+        prepare(build("shared"), (3, 24, 24))
+
+
+class Aliasing(nn.Module):
+    """Reads a tensor that was changed in place through another name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.conv(x)
+        y.mul_(3)
+        return y.flatten(1)
+
+
+def test_a_graph_that_computes_something_else_is_refused() -> None:
+    with pytest.raises(PtqError, match="changed its output"):
+        prepare(Aliasing(), SHAPE)

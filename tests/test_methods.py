@@ -1,0 +1,29 @@
+"""Methods and budgets: plain data."""
+
+from dataclasses import replace
+
+import pytest
+
+from ptq.errors import PtqError
+from ptq.methods import BUDGETS, METHODS, method_preset
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_presets_scale_the_budget_and_nothing_else(method: str) -> None:
+    made = [method_preset(method, preset) for preset in BUDGETS]
+    iterations = [config.iterations for config in made]
+    assert iterations == sorted(iterations)
+    for config in made:
+        assert replace(config, iterations=0, batch=0) == replace(
+            METHODS[method], iterations=0, batch=0
+        )
+
+
+def test_nearest_stays_nearest() -> None:
+    assert all(method_preset("nearest", preset).iterations == 0 for preset in BUDGETS)
+
+
+@pytest.mark.parametrize(("method", "preset"), [("magic", "fast"), ("qdrop", "slowly")])
+def test_unknown_names_are_refused_with_the_known_ones(method: str, preset: str) -> None:
+    with pytest.raises(PtqError, match="qdrop, brecq, adaround, nearest and fast, default, best"):
+        method_preset(method, preset)

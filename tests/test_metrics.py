@@ -1,0 +1,36 @@
+import math
+
+import pytest
+import torch
+
+from ptq.metrics import agreement, sqnr_db, top1
+
+
+def test_top1_counts_rows_whose_largest_entry_is_the_label() -> None:
+    logits = torch.eye(4)
+    assert top1(logits, torch.tensor([0, 1, 2, 0])) == 75.0
+
+
+def test_agreement_ignores_scale_and_offset() -> None:
+    logits = torch.randn(50, 10, generator=torch.Generator().manual_seed(0))
+    assert agreement(logits, 3 * logits + 1) == 100.0
+    assert agreement(logits, -logits) == 0.0
+
+
+def test_sqnr_of_a_tenth_of_the_amplitude_is_20_db() -> None:
+    reference = torch.randn(1000, generator=torch.Generator().manual_seed(0))
+    assert sqnr_db(reference, 0.9 * reference) == pytest.approx(20, abs=1e-4)
+
+
+def test_sqnr_at_the_ends() -> None:
+    ones, zeros = torch.ones(3), torch.zeros(3)
+    assert sqnr_db(ones, ones) == math.inf
+    assert sqnr_db(zeros, zeros) == math.inf
+    assert sqnr_db(zeros, ones) == -math.inf
+    assert sqnr_db(ones, zeros) == 0.0
+
+
+def test_sqnr_sums_in_float64() -> None:
+    assert sqnr_db(torch.full((10,), 1e30), torch.full((10,), 0.9e30)) == pytest.approx(
+        20, abs=1e-4
+    )

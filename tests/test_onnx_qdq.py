@@ -1,0 +1,209 @@
+"""The exported file computes what the student computed."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import networks
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+from torch import Tensor, nn
+
+from ptq.calibration.calibrate import calibrate
+from ptq.errors import PtqError
+from ptq.export import export_float, export_qdq, runtime
+from ptq.export.checks import QuantizedFile
+from ptq.export.deploy import deploy
+from ptq.graph import prepare
+from ptq.placement import Student, make_plan, place
+
+
+def run(path: Path, x: Tensor, *, optimize: bool = True) -> Tensor:
+    return torch.from_numpy(runtime.run(runtime.session(path, optimize=optimize), x.numpy()))
+
+
+def assert_close(actual: Tensor, student: Student, x: Tensor) -> None:
+    """Equal up to a few codes that rounding decided the other way, and hence in almost every class."""
+    expected = student(x)
+    noise = (actual - expected).square().mean() / expected.square().mean()
+    assert noise < 2e-3
+    assert (actual.argmax(1) == expected.argmax(1)).float().mean() >= 0.95
+
+
+@dataclass(frozen=True)
+class Exported:
+    student: Student
+    path: Path
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Exported]:
+    """Export a network once for all tests that look at it."""
+
+    @cache
+    def make(name: str, weight_bits: int = 4, act_bits: int = 8) -> Exported:
+        student = networks.student_of(name, weight_bits, act_bits)
+        path = tmp_path_factory.mktemp("onnx") / "model.onnx"
+        return Exported(student, export_qdq(student, path, {"model": name, "seed": "0"}))
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("name", "bits"),
+    [
+        ("resnet", (8, 8)),
+        ("resnet", (2, 4)),
+        ("mobilenet", (4, 4)),
+        ("squeeze_excite", (4, 8)),
+        ("shared", (3, 8)),
+        ("functional", (8, 8)),
+        ("densenet", (4, 8)),
+        ("shufflenet", (4, 8)),
+        ("upsampling", (4, 8)),
+    ],
+)
+def test_file_computes_what_the_student_computes(
+    name: str, bits: tuple[int, int], exported: Callable[..., Exported]
+) -> None:
+    made = exported(name, *bits)
+    x = networks.images(64, seed=3)
+    with torch.no_grad():
+        assert torch.allclose(deploy(made.student.module)(x), made.student(x), atol=1e-5)
+    for optimize in (True, False):
+        assert_close(run(made.path, x, optimize=optimize), made.student, x)
+    file = QuantizedFile(made.path)
+    assert file.unquantized() == [] and file.wrong_bias_scales() == []
+    assert len(file.layers()) == len(made.student.plan.weights)
+    assert file.metadata["ptq.model"] == name
+    assert file.metadata["ptq.weight_bits"] in (f"{bits[0]},8", "8")
+
+
+@pytest.mark.parametrize(("name", "bits"), [("resnet", (2, 4)), ("mobilenet", (4, 4))])
+def test_integer_kernels_run_every_layer(
+    name: str, bits: tuple[int, int], exported: Callable[..., Exported]
+) -> None:
+    path = exported(name, *bits).path
+    assert runtime.float_layers(path) == []
+    nodes = Counter(node.op_type for node in onnx.load(str(path)).graph.node)
+    assert not {"Relu", "Pad", "ReduceMean", "Shape", "Constant"} & set(nodes)
+
+
+def test_names_shapes_and_types(exported: Callable[..., Exported]) -> None:
+    made = exported("resnet", 2, 4)
+    graph = onnx.load(str(made.path)).graph
+    assert [i.name for i in graph.input] == ["x"] and [o.name for o in graph.output] == ["output"]
+    sizes = graph.input[0].type.tensor_type.shape.dim
+    assert sizes[0].dim_param == "batch" and [d.dim_value for d in sizes[1:]] == [3, 16, 16]
+    constants = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
+    weights = {n: v for n, v in constants.items() if n.endswith(".weight.codes")}
+    assert len(weights) == len(made.student.plan.weights)
+    assert all(v.dtype == np.int8 for v in weights.values())
+    assert set(np.unique(weights["blocks.0.conv1.weight.codes"])) <= {-2, -1, 0, 1}
+    names = [node.name for node in graph.node]
+    assert "blocks.0.conv1/Conv" in names and len(set(names)) == len(names)
+    assert not any(node.metadata_props or node.doc_string for node in graph.node)
+
+
+def test_batch_is_free(exported: Callable[..., Exported]) -> None:
+    path = exported("shufflenet").path
+    x = networks.images(7, seed=5)
+    one_by_one = torch.cat([run(path, x[i : i + 1]) for i in range(7)])
+    assert torch.equal(run(path, x), one_by_one)
+
+
+def test_student_stays_untouched(tmp_path: Path) -> None:
+    student = networks.student_of("mobilenet")
+    before = {k: v.clone() for k, v in student.module.state_dict().items()}
+    code = student.module.code
+    deploy(student.module)
+    assert student.module.code == code
+    assert all(torch.equal(v, before[k]) for k, v in student.module.state_dict().items())
+
+
+class Padded(nn.Module):
+    """Uneven zero padding, and padding by reflection, before convolutions; a ReLU6 that folds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(3, 8, 3, 2), nn.ReLU6())
+        self.conv = nn.Conv2d(8, 8, 3, padding=1, padding_mode="reflect")
+        self.head = nn.Linear(8, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.conv(6 * self.stem(x)).mean((2, 3)))
+        return logits
+
+
+def student_of(model: nn.Module, bits: tuple[int, int]) -> Student:
+    prepared = prepare(model.eval(), networks.SHAPE)
+    plan = make_plan(prepared, *bits, edge_bits=bits[1])
+    return calibrate(place(prepared, plan), 4 * networks.images(16), observer="minmax")
+
+
+def test_padding_becomes_the_convolutions_own(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    student = student_of(Padded(), (8, 4))
+    path = export_qdq(student, tmp_path / "model.onnx")
+    (stem,) = (n for n in onnx.load(str(path)).graph.node if n.name == "stem.1/Conv")
+    assert next(list(a.ints) for a in stem.attribute if a.name == "pads") == [0, 0, 1, 1]
+    x = 4 * networks.images(64, seed=3)
+    for optimize in (True, False):
+        assert_close(run(path, x, optimize=optimize), student, x)
+
+
+@pytest.mark.parametrize("activation", [nn.ReLU(), nn.ReLU6()])
+@pytest.mark.parametrize("bits", [2, 5, 8])
+def test_activation_folds_exactly(activation: nn.Module, bits: int) -> None:
+    """Also where the range reaches below 0 and above 6, so that the clamp has work to do."""
+    layers = nn.Conv2d(3, 4, 1), activation, nn.Conv2d(4, 4, 1), nn.Flatten(), nn.Linear(1024, 3)
+    student = student_of(nn.Sequential(*layers), (8, bits))
+    student.quantizers()["_1"].set_range(torch.tensor(-1.7), torch.tensor(9.3))
+    x = 40 * networks.images(8)
+    twin = deploy(student.module)
+    assert not any(isinstance(m, nn.ReLU | nn.ReLU6) for m in twin.modules())
+    with torch.no_grad():
+        assert torch.allclose(twin(x), student(x), atol=1e-5)
+
+
+def test_unfinished_students_are_refused(tmp_path: Path) -> None:
+    prepared = prepare(networks.build("mobilenet"), networks.SHAPE)
+    path = tmp_path / "model.onnx"
+    with pytest.raises(PtqError, match="calibrate"):
+        export_qdq(place(prepared, make_plan(prepared, 8)), path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_float_layer_of_the_plan_stays_float(tmp_path: Path) -> None:
+    prepared = prepare(networks.build("resnet"), networks.SHAPE)
+    plan = make_plan(prepared, 4, 8, overrides={"blocks.1.conv1": None})
+    student = calibrate(place(prepared, plan), networks.images(16))
+    path = export_qdq(student, tmp_path / "model.onnx")
+    assert QuantizedFile(path).unquantized() == ["blocks.1.conv1/Conv"]
+    assert runtime.float_layers(path) == ["blocks.1.conv1/Conv"]
+    x = networks.images(32, seed=3)
+    assert_close(run(path, x), student, x)
+
+
+def test_float_export_computes_the_same(tmp_path: Path) -> None:
+    model = networks.build("functional")
+    path = export_float(model, tmp_path / "float.onnx", networks.images(2))
+    x = networks.images(5, seed=2)
+    with torch.no_grad():
+        assert torch.allclose(run(path, x), model(x), atol=1e-4)
+
+
+def test_inexpressible_network_is_one_message(tmp_path: Path) -> None:
+    class Odd(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            values: Tensor = torch.linalg.svd(x.flatten(1)).S
+            return values
+
+    with pytest.raises(PtqError, match="cannot be written as ONNX"):
+        export_float(Odd(), tmp_path / "odd.onnx", networks.images(2))
+    assert not list(tmp_path.iterdir())

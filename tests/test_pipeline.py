@@ -1,0 +1,152 @@
+"""The whole road, without data, on a network that was really trained: accurate in onnxruntime."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import ptq
+from ptq import pipeline
+from ptq.calibration import CalibrationSet
+from ptq.errors import PtqError
+from ptq.export import runtime
+from ptq.pipeline import Run, validate_run
+from ptq.preprocess import Preprocess
+from ptq.settings import Settings
+
+PREPROCESS = Preprocess((16, 16), 16, "bilinear", (0.3,) * 3, (0.35,) * 3)
+
+
+def run(digits: Any, folder: Path, bits: int, act_bits: int, **options: Any) -> Run:
+    np.savez(folder / "data.npz", images=digits.images.numpy(), labels=digits.labels.numpy())
+    return ptq.quantize(
+        digits.model,
+        bits,
+        preprocess=PREPROCESS,
+        act_bits=act_bits,
+        data=str(folder / "data.npz"),
+        out=str(folder / "run"),
+        threads=1,
+        **options,
+    )
+
+
+@pytest.fixture(scope="module")
+def made(digits: Any, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return run(digits, tmp_path_factory.mktemp("pipeline"), 8, 8, preset="fast")
+
+
+@pytest.mark.slow
+def test_eight_bits_lose_nothing_without_data(made: Run) -> None:
+    top1 = made.report["top1"]
+    assert top1["float"] > 96
+    assert top1["onnx"] >= top1["float"] - 0.5
+    assert made.report["disagreement"] <= 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_four_bits_lose_little_without_data(digits: Any, tmp_path: Path, seed: int) -> None:
+    made = run(digits, tmp_path, 4, 4, seed=seed)
+    assert made.report["top1"]["onnx"] >= made.report["top1"]["float"] - 3.0
+
+
+@pytest.mark.slow
+def test_the_run_directory_is_complete(made: Run) -> None:
+    names = {path.name for path in made.folder.iterdir()}
+    assert names == {
+        "images.safetensors", "images.png", "student.safetensors", "model.onnx", "report.json",
+        "report.md",
+    }  # fmt: skip
+    report = json.loads((made.folder / "report.json").read_text())
+    assert set(report["top1"]) >= {"float", "simulated", "onnx"}
+    assert set(report["agreement"]) >= {"simulated", "onnx"}
+    assert set(report["latency_ms"]) == {"float", "onnx", "threads"}
+    assert set(report["size_bytes"]) == {"float", "onnx"}
+    for key in ("seconds", "peak_rss_bytes", "blocks", "bits", "settings", "seed", "versions"):
+        assert report[key] is not None
+    assert "torch" in report["versions"] and "onnxruntime" in report["versions"]
+    assert (made.folder / "report.md").read_text().startswith("# ")
+
+
+@pytest.mark.slow
+def test_a_run_loads_back_into_the_same_student(digits: Any, made: Run) -> None:
+    student = ptq.load(made.folder, digits.model)
+    x = digits.inputs(digits.images[:32])
+    assert torch.equal(student(x), made.student(x))
+
+
+@pytest.mark.slow
+def test_the_file_computes_what_the_student_computes(digits: Any, made: Run) -> None:
+    x = digits.inputs(digits.images)
+    onnx = runtime.run(runtime.session(made.folder / "model.onnx"), x.numpy())
+    assert np.abs(onnx - made.student(x).numpy()).max() < 0.05 * np.abs(onnx).max()
+
+
+@pytest.mark.slow
+def test_the_same_seed_gives_the_same_run(digits: Any, made: Run, tmp_path: Path) -> None:
+    again = run(digits, tmp_path, 8, 8, preset="fast")
+    expected = made.student.module.state_dict()
+    assert all(torch.equal(v, expected[k]) for k, v in again.student.module.state_dict().items())
+    assert torch.equal(again.images.images, made.images.images)
+
+
+@pytest.mark.slow
+def test_a_finished_run_can_be_measured_again(digits: Any, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    weights = tmp_path / "net.pth"
+    torch.save(digits.model.state_dict(), weights)
+    factory = tmp_path / "net.py"
+    tests = Path(__file__).parent
+    factory.write_text(
+        f"import sys\nsys.path.insert(0, {str(tests)!r})\nfrom networks import ResNet\n"
+        "PREPROCESS = dict(size=16, resize=16, mean=(0.3,) * 3, std=(0.35,) * 3)\n"
+        "def net():\n    return ResNet()\n"
+    )
+    np.savez(tmp_path / "data.npz", images=digits.images.numpy(), labels=digits.labels.numpy())
+    settings = Settings(
+        f"{factory}:net",
+        8,
+        weights=str(weights),
+        preset="fast",
+        out=str(tmp_path / "run"),
+        threads=1,
+    )
+    made = pipeline.run(settings)
+    assert made.report["top1"] == {}  # nothing labelled, nothing claimed
+    measured = validate_run(made.folder, data=str(tmp_path / "data.npz"), threads=1)
+    assert measured.top1["onnx"] > 95
+    assert json.loads((made.folder / "report.json").read_text())["top1"] == measured.top1
+
+
+@pytest.mark.slow
+def test_calibrate_datafree_leaves_the_model_as_it_was(digits: Any) -> None:
+    before = {name: value.clone() for name, value in digits.model.state_dict().items()}
+    calibrated = ptq.calibrate_datafree(digits.model, preprocess=PREPROCESS, preset="fast")
+    assert isinstance(calibrated.images, CalibrationSet)
+    assert all(torch.equal(v, before[k]) for k, v in digits.model.state_dict().items())
+    x = digits.inputs(digits.images)
+    right = (calibrated.student(x).argmax(1) == digits.labels).float().mean()
+    assert right > 0.95
+
+
+@pytest.mark.parametrize("bits", [-3, 0, 1, 9])
+def test_absurd_bits_are_refused_before_any_work(bits: int) -> None:
+    with pytest.raises(PtqError, match="bits"):
+        Settings("resnet18", bits)
+
+
+def test_the_command_repeats_the_run() -> None:
+    settings = Settings("resnet18", 4, act_bits=4, teachers=("a", "b"), size=(64, 96), out="runs/x")
+    assert settings.command() == (
+        "ptq quantize --model resnet18 --bits 4 --act-bits 4 --teachers a,b --out runs/x --size 64x96"
+    )
+
+
+def test_everything_promised_is_exported() -> None:
+    for name in ptq.__all__:
+        assert getattr(ptq, name) is not None
+    assert callable(ptq.reconstruct) and callable(ptq.validate) and callable(ptq.calibrate)

@@ -1,0 +1,172 @@
+"""Which tensors are quantized, and that the student is the network when the codes are fine."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from networks import NETWORKS, SHAPE, build, images, student_of
+from torch import nn
+
+from ptq.calibration.calibrate import calibrate
+from ptq.errors import PtqError
+from ptq.graph import Prepared, prepare
+from ptq.metrics import sqnr_db
+from ptq.placement import foldable, make_plan, moves_data, place
+from ptq.quantizer import Quantizer, QuantLayer
+from ptq.spec import QuantPlan, QuantSpec
+
+
+def prepared_of(name: str) -> Prepared:
+    return prepare(build(name), SHAPE)
+
+
+def test_a_residual_network_is_quantized_where_integer_kernels_read_and_write() -> None:
+    plan = make_plan(prepared_of("resnet"), 4, 4)
+    # Outputs behind their ReLU, both inputs of every addition, the pool's output; neither the
+    # max-pool, which shares the stem's range, nor the logits.
+    assert list(plan.activations) == [
+        "x", "stem_2",
+        "blocks_0_relu", "blocks_0_conv2", "blocks_0_relu_1",
+        "blocks_1_downsample_0", "blocks_1_relu", "blocks_1_conv2", "blocks_1_relu_1",
+        "blocks_2_relu", "blocks_2_conv2", "blocks_2_relu_1",
+        "avgpool",
+    ]  # fmt: skip
+    # Few bits only where a layer multiplies, and not in the first and last one.
+    narrow = {name for name, spec in plan.activations.items() if spec.bits == 4}
+    assert narrow == {
+        "blocks_0_relu", "blocks_0_relu_1", "blocks_1_relu", "blocks_1_relu_1", "blocks_2_relu"
+    }  # fmt: skip
+    assert {spec.bits for spec in plan.activations.values()} == {4, 8}
+    assert {name for name, spec in plan.weights.items() if spec.bits == 8} == {"stem_0", "fc"}
+    assert all(not spec.signed and spec.axis is None for spec in plan.activations.values())
+    assert all(spec.signed and spec.symmetric for spec in plan.weights.values())
+
+
+def test_float_activations_read_and_are_read_at_full_width() -> None:
+    plan = make_plan(prepared_of("squeeze_excite"), 4, 4)
+    bits = {name: spec.bits for name, spec in plan.activations.items()}
+    assert {name for name, b in bits.items() if b == 4} == {"mean", "relu"}
+    assert list(bits) == ["x", "conv", "silu", "mean", "relu", "excite", "sigmoid", "mul", "mean_1"]
+
+
+def test_transposed_convolutions_have_their_channels_elsewhere() -> None:
+    plan = make_plan(prepared_of("upsampling"), 4)
+    assert {name: spec.axis for name, spec in plan.weights.items()} == {
+        "conv": 0, "up": 1, "hidden": 0, "head": 0
+    }  # fmt: skip
+
+
+def test_batchnorm_left_over_keeps_full_width() -> None:
+    plan = make_plan(prepared_of("densenet"), 2, 4)
+    assert {name: spec.bits for name, spec in plan.weights.items()} == {
+        "stem": 8, "norms_0": 8, "convs_0": 2, "norms_1": 8, "convs_1": 2, "norms_2": 8, "head": 8
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_quantized_tensor_has_one_quantizer(name: str) -> None:
+    student = student_of(name)
+    nodes = {node.name: node for node in student.module.graph.nodes}
+    assert set(student.quantizers()) == set(student.plan.activations)
+    assert set(student.layers()) == set(student.plan.weights)
+    for source in student.quantizers():
+        # Nobody reads the float tensor past its quantizer.
+        assert len(nodes[source].users) == 1
+        assert not moves_data(student.prepared.module, nodes[source]) or source == "x"
+    assert all(layer.input_quantizer is not None for layer in student.layers().values())
+    assert set(student.blocks) >= {n for n, node in nodes.items() if node.op == "call_module"}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_fine_student_is_nearly_the_network(name: str) -> None:
+    model, x = build(name), images(16)
+    fine, coarse = student_of(name, 8, 8), student_of(name, 3, 3)
+    assert sqnr_db(model(x), fine(x)) > 25
+    assert sqnr_db(model(x), fine(x)) > sqnr_db(model(x), coarse(x))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_an_empty_plan_is_the_network(name: str) -> None:
+    prepared, x = prepared_of(name), images(4)
+    assert torch.equal(place(prepared, QuantPlan({}, {}))(x), prepared.module(x))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_prepared_network_is_untouched(name: str) -> None:
+    prepared, x = prepared_of(name), images(4)
+    state, code = copy.deepcopy(prepared.module.state_dict()), prepared.module.code
+    output = prepared.module(x)
+    student = calibrate(place(prepared, make_plan(prepared, 3, 3)), x)
+    for parameter in student.module.parameters():
+        parameter.data.fill_(1)
+    assert prepared.module.code == code
+    assert all(torch.equal(state[key], v) for key, v in prepared.module.state_dict().items())
+    assert torch.equal(prepared.module(x), output)
+    assert not any(isinstance(m, Quantizer | QuantLayer) for m in prepared.module.modules())
+
+
+def test_overrides_reach_layers_by_pattern() -> None:
+    prepared = prepared_of("resnet")
+    overrides: dict[str, int | None] = {"blocks.1.*": 6, "blocks_2_conv2": None, "fc": 5}
+    plan = make_plan(prepared, 4, overrides=overrides)
+    assert plan.weights["blocks_1_conv1"].bits == plan.weights["blocks_1_downsample_0"].bits == 6
+    assert plan.weights["blocks_0_conv1"].bits == 4
+    assert plan.weights["fc"].bits == 5
+    assert "blocks_2_conv2" not in plan.weights
+    student = calibrate(place(prepared, plan), images(8))
+    assert type(student.module.get_submodule("blocks.2.conv2")) is nn.Conv2d
+    assert student(images(2)).shape == (2, 10)
+
+
+def test_an_edited_plan_is_followed() -> None:
+    prepared = prepared_of("resnet")
+    plan = make_plan(prepared, 4)
+    edited = replace(plan, activations={**plan.activations, "blocks_0_relu": QuantSpec(3)})
+    assert place(prepared, edited).quantizers()["blocks_0_relu"].spec.bits == 3
+
+
+def test_patterns_that_match_nothing_are_refused() -> None:
+    with pytest.raises(PtqError, match=r"'layer9\.\*'.*stem\.0"):
+        make_plan(prepared_of("resnet"), 4, overrides={"layer9.*": 8})
+
+
+def test_bits_out_of_range_are_refused() -> None:
+    with pytest.raises(PtqError, match="between 2 and 8"):
+        make_plan(prepared_of("resnet"), 1)
+    with pytest.raises(PtqError, match="between 2 and 8"):
+        make_plan(prepared_of("resnet"), 4, 16)
+
+
+def test_a_network_without_layers_is_refused() -> None:
+    with pytest.raises(PtqError, match="no convolution and no linear"):
+        make_plan(prepare(nn.Sequential(nn.ReLU(), nn.Flatten()), SHAPE), 4)
+
+
+def test_the_plan_of_another_network_is_refused() -> None:
+    plan = make_plan(prepared_of("mobilenet"), 4)
+    with pytest.raises(PtqError, match="another network"):
+        place(prepared_of("resnet"), plan)
+    wrong = QuantPlan({"pool": QuantSpec(4, signed=True, symmetric=True, axis=0)}, {})
+    with pytest.raises(PtqError, match=r"another network.*'pool'"):
+        place(prepared_of("resnet"), wrong)
+
+
+def test_an_uncalibrated_student_refuses_to_run() -> None:
+    prepared = prepared_of("resnet")
+    with pytest.raises(PtqError, match="calibrate"):
+        place(prepared, make_plan(prepared, 4))(images(1))
+
+
+def test_clamps_of_relu_fold_and_others_do_not() -> None:
+    prepared = prepare(
+        nn.Sequential(
+            nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.SiLU(), nn.MaxPool2d(2)
+        ),
+        SHAPE,
+    )
+    graph = prepared.module
+    kinds = {str(n.target): (foldable(graph, n), moves_data(graph, n)) for n in graph.graph.nodes}
+    assert kinds["1"] == (True, False)
+    assert kinds["3"] == (False, False)
+    assert kinds["4"] == (False, True)

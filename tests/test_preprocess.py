@@ -1,0 +1,45 @@
+import pytest
+import torch
+
+from ptq.errors import PtqError
+from ptq.preprocess import Preprocess, pair, triple
+
+BASE = Preprocess((224, 224), 256, "bilinear", (0.5, 0.4, 0.3), (0.2, 0.1, 0.5))
+
+
+def test_normalize_is_per_channel() -> None:
+    images = torch.rand(2, 3, 4, 5)
+    out = BASE.normalize(images)
+    assert out.shape == images.shape
+    assert torch.allclose(out[:, 1], (images[:, 1] - 0.4) / 0.1)
+
+
+def test_a_new_size_keeps_the_share_of_the_crop() -> None:
+    smaller = BASE.override(size=112)
+    assert (smaller.size, smaller.resize) == ((112, 112), 128)
+    assert BASE.override(size=112, resize=112).resize == 112
+    assert BASE.override() == BASE
+
+
+def test_numbers_stand_for_all_sides_and_channels() -> None:
+    assert pair(7) == pair([7]) == (7, 7)
+    assert pair((3, 4)) == (3, 4)
+    assert triple(0.5) == triple([0.5]) == (0.5, 0.5, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"size": 0}, "at least 1"),
+        ({"size": (1, 2, 3)}, "one or two"),
+        ({"resize": 100}, "--resize of at least 224"),
+        ({"interpolation": "nearest"}, "bilinear or bicubic"),
+        ({"mean": (0.1, 0.2)}, "three numbers"),
+        ({"mean": (float("nan"),) * 3}, "three numbers"),
+        ({"std": (0.1, 0.0, 0.1)}, "above 0"),
+        ({"mean": (123.7, 116.3, 103.5)}, "divide by 255"),
+    ],
+)
+def test_nonsense_is_refused(change: dict[str, object], message: str) -> None:
+    with pytest.raises(PtqError, match=message):
+        BASE.override(**change)  # type: ignore[arg-type]

@@ -1,0 +1,220 @@
+"""Every method on small networks: never worse than nearest rounding, on the grid, repeatable."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cache
+
+import pytest
+import torch
+from networks import SHAPE, build, images, student_of
+from torch import Tensor
+
+from ptq.blocks import split
+from ptq.calibration.calibrate import calibrate
+from ptq.errors import PtqError
+from ptq.graph import prepare
+from ptq.methods import METHODS, ReconstructConfig
+from ptq.metrics import sqnr_db
+from ptq.placement import Student, make_plan, place
+from ptq.progress import Task
+from ptq.quantizer import WeightQuantizer
+from ptq.reconstruction import BlockResult, reconstruct
+
+COUNT = 24
+
+
+def quick(method: str, iterations: int = 12) -> ReconstructConfig:
+    config = METHODS[method]
+    return replace(config, batch=8, iterations=iterations if config.iterations else 0)
+
+
+class Recorder:
+    """What a progress bar would have shown."""
+
+    def __init__(self) -> None:
+        self.total, self.done, self.open = 0, 0, False
+
+    @contextmanager
+    def stage(self, name: str, total: int) -> Iterator[Task]:
+        self.total, self.open = total, True
+        yield self
+        self.open = False
+
+    def advance(self, n: int = 1, **figures: float) -> None:
+        assert self.open
+        assert all(value == value for value in figures.values())
+        self.done += n
+
+
+class Outcome:
+    """One reconstruction, and what was before it."""
+
+    def __init__(self, network: str, method: str) -> None:
+        self.student: Student = student_of(network, 3, 4)
+        torch.seed()  # the global generator plays no part
+        self.before = {k: v.clone() for k, v in self.student.module.state_dict().items()}
+        self.prepared = {k: v.clone() for k, v in self.student.prepared.module.state_dict().items()}
+        self.code = self.student.prepared.module.code
+        self.progress = Recorder()
+        self.seen: list[tuple[int, BlockResult]] = []
+        self.results = reconstruct(
+            self.student,
+            images(COUNT),
+            quick(method),
+            progress=self.progress,
+            on_block=lambda index, result: self.seen.append((index, result)),
+        )
+
+
+outcome = cache(Outcome)
+RUNS = [
+    *[("resnet", method) for method in METHODS],
+    ("mobilenet", "qdrop"),
+    ("squeeze_excite", "brecq"),
+    ("upsampling", "adaround"),
+    ("densenet", "qdrop"),
+    ("shared", "adaround"),
+]
+runs = pytest.mark.parametrize(("network", "method"), RUNS)
+
+
+@runs
+def test_no_block_is_worse_than_with_nearest_rounding(network: str, method: str) -> None:
+    done = outcome(network, method)
+    assert all(result.sqnr >= result.sqnr_nearest for result in done.results)
+    if network == "resnet" and method != "nearest":
+        learned = [result for result in done.results if result.kept == "learned"]
+        assert learned
+        assert any(result.sqnr > result.sqnr_nearest for result in learned)
+
+
+@runs
+def test_reported_figures_are_those_of_the_blocks(network: str, method: str) -> None:
+    done = outcome(network, method)
+    x = y = images(COUNT)
+    teachers = split(done.student.prepared.module, done.student.blocks)
+    with torch.no_grad():
+        for teacher, block, result in zip(
+            teachers, done.student.split(), done.results, strict=True
+        ):
+            x, y = teacher(x), block(y)
+            assert sqnr_db(x, y) == pytest.approx(result.sqnr, abs=1e-3)
+
+
+@runs
+def test_weights_end_on_the_grid_of_their_kept_scale(network: str, method: str) -> None:
+    done = outcome(network, method)
+    for result in done.results:
+        for name in result.layers:
+            layer = done.student.layers()[name]
+            quantizer = layer.weight_quantizer
+            assert isinstance(quantizer, WeightQuantizer)
+            weight, codes = layer.op.weight, quantizer.codes(layer.op.weight)
+            before = done.before[f"{_target(done.student, name)}.op.weight"]
+            if result.kept == "learned" and quantizer.spec.bits < 8:
+                assert torch.equal(quantizer(weight), weight)
+                floor = (before / _broadcast(quantizer, before)).floor()
+                lowest, highest = quantizer.spec.qmin, quantizer.spec.qmax
+                assert bool((codes >= floor.clamp(lowest, highest)).all())
+                assert bool((codes <= (floor + 1).clamp(lowest, highest)).all())
+            else:
+                assert torch.equal(weight, before)
+
+
+@runs
+def test_the_student_is_left_ready_to_use(network: str, method: str) -> None:
+    done = outcome(network, method)
+    student = done.student
+    assert student.module.state_dict().keys() == done.before.keys()  # still loads what it saved
+    assert not any(module.training for module in student.module.modules())
+    assert not any(p.requires_grad for p in student.module.parameters())
+    for quantizer in student.quantizers().values():
+        assert quantizer.calibrated
+        assert quantizer.drop is None
+        assert quantizer.scale > 0
+    x = images(3)
+    assert torch.equal(student(x), student(x))
+    assert bool(torch.isfinite(student(x)).all())
+
+
+@runs
+def test_the_float_network_is_untouched(network: str, method: str) -> None:
+    done = outcome(network, method)
+    module = done.student.prepared.module
+    assert module.code == done.code
+    assert all(torch.equal(v, module.state_dict()[k]) for k, v in done.prepared.items())
+
+
+@runs
+def test_every_block_is_reported_once_in_order(network: str, method: str) -> None:
+    done = outcome(network, method)
+    assert done.seen == list(enumerate(done.results))
+    assert [n for r in done.results for n in r.layers] == list(done.student.layers())
+    for result in done.results:
+        assert result.to_json()["kept"] in ("learned", "nearest", "skipped")
+        assert result.seconds >= 0
+
+
+@runs
+def test_progress_reaches_its_total(network: str, method: str) -> None:
+    progress = outcome(network, method).progress
+    assert progress.done == (0 if method == "nearest" else progress.total)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_progress_reaches_its_total_with_layers_that_have_no_steps(method: str) -> None:
+    prepared, progress = prepare(build("mobilenet"), SHAPE), Recorder()
+    student = place(prepared, make_plan(prepared, 3, 4, edge_bits=4))  # the last one, too
+    calibrate(student, images(8), observer="minmax")
+    reconstruct(student, images(8), quick(method, 3), progress=progress)
+    assert progress.done == (0 if method == "nearest" else progress.total)
+
+
+def test_nearest_changes_nothing() -> None:
+    done = outcome("resnet", "nearest")
+    assert all(torch.equal(v, done.before[k]) for k, v in done.student.module.state_dict().items())
+    assert {result.kept for result in done.results} == {"skipped"}
+
+
+@pytest.mark.parametrize("method", [m for m in METHODS if m != "nearest"])
+def test_same_seed_same_bits(method: str) -> None:
+    first = outcome("resnet", method).student.module.state_dict()
+    again = Outcome("resnet", method).student.module.state_dict()
+    assert all(torch.equal(first[key], again[key]) for key in first)
+
+
+def test_another_seed_other_bits() -> None:
+    student, first = student_of("resnet", 3, 4), outcome("resnet", "qdrop").student
+    reconstruct(student, images(COUNT), replace(quick("qdrop"), seed=1))
+    mine, other = student.module.state_dict(), first.module.state_dict()
+    assert any(not torch.equal(mine[key], other[key]) for key in mine)
+
+
+def test_learning_helps_the_whole_network() -> None:
+    model, x = build("resnet"), images(COUNT)
+    nearest, learned = student_of("resnet", 3, 8), student_of("resnet", 3, 8)
+    reconstruct(learned, x, replace(quick("qdrop", 60), batch=16))
+    assert sqnr_db(model(x), learned(x)) > sqnr_db(model(x), nearest(x)) + 1
+
+
+def test_eight_bits_leave_nothing_to_learn() -> None:
+    student = student_of("resnet", 8, 8)
+    results = reconstruct(student, images(8), quick("qdrop"))
+    assert {result.kept for result in results} == {"skipped"}
+
+
+def test_an_uncalibrated_student_is_refused() -> None:
+    prepared = prepare(build("resnet"), SHAPE)
+    with pytest.raises(PtqError, match="calibrate the student"):
+        reconstruct(place(prepared, make_plan(prepared, 4)), images(4))
+
+
+def _target(student: Student, name: str) -> str:
+    return next(str(n.target) for n in student.module.graph.nodes if n.name == name)
+
+
+def _broadcast(quantizer: WeightQuantizer, weight: Tensor) -> Tensor:
+    shape = [1] * weight.dim()
+    shape[quantizer.spec.axis or 0] = -1
+    return quantizer.scale.reshape(shape)

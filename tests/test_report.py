@@ -1,0 +1,114 @@
+"""Reports: what a run measured, readable by programs and people."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ptq.errors import PtqError
+from ptq.report import Stopwatch, environment, markdown, peak_rss_bytes, write_report
+
+
+def made_up() -> dict[str, Any]:
+    return {
+        "model": {"name": "tinynet"},
+        "settings": {"bits": 4, "act_bits": 8},
+        "top1": {"float": 88.25, "simulated": 87.5, "onnx": 87.75},
+        "agreement": {"simulated": 98.0, "onnx": 97.5},
+        "latency_ms": {"threads": 2, "float": 12.345, "onnx": 4.5},
+        "size_bytes": {"float": 4_000_000, "onnx": 600_000},
+        "notes": ["first layer stem: 8 bits", "second note"],
+        "bits": {"stem": 8, "conv1": 4, "conv2": 4},
+        "blocks": [
+            {"name": "stem", "layers": ["stem"], "sqnr_nearest": 41.26, "sqnr": 41.26,
+             "kept": "skipped", "seconds": 0.1},
+            {"name": "conv2", "layers": ["conv1", "conv2"], "sqnr_nearest": 12.34, "sqnr": 18.9,
+             "kept": "learned", "seconds": 3.21},
+        ],
+        "seconds": {"prepare": 0.5, "reconstruct": 12.0},
+        "peak_rss_bytes": 3 * 2**30,
+        "command": "ptq quantize --model tinynet --bits 4",
+        "seed": 7,
+        **environment(),
+    }  # fmt: skip
+
+
+def rows(page: str) -> list[list[str]]:
+    return [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in page.splitlines()
+        if line.startswith("|")
+    ]
+
+
+def test_the_page_holds_every_figure() -> None:
+    page = markdown(made_up())
+    table = rows(page)
+    assert page.startswith("# tinynet, weights 4 bits, activations 8 bits\n")
+    assert ["top-1 (%)", "88.25", "87.50", "87.75"] in table
+    assert ["same prediction as float (%)", "", "98.00", "97.50"] in table
+    assert ["latency (ms, 2 threads)", "12.35", "", "4.50"] in table
+    assert ["size (MB)", "4.00", "", "0.60"] in table
+    assert ["stem", "8", "41.3", "41.3", "skipped", "0.1"] in table
+    assert ["conv2", "4", "12.3", "18.9", "learned", "3.2"] in table
+    assert ["reconstruct", "12.0"] in table
+    for text in ("- second note", "3.00 GiB", "ptq quantize --model tinynet", "seed 7", "torch 2"):
+        assert text in page
+
+
+def test_tables_are_rectangular() -> None:
+    for paragraph in markdown(made_up()).split("\n\n"):
+        if paragraph.startswith("|"):
+            assert len({len(row) for row in rows(paragraph)}) == 1
+
+
+def test_what_was_not_measured_is_left_blank() -> None:
+    report = made_up() | {
+        "top1": {},
+        "agreement": {"onnx": None},
+        "latency_ms": {},
+        "size_bytes": {},
+    }
+    table = rows(markdown(report))
+    assert ["top-1 (%)", "", "", ""] in table
+    assert ["same prediction as float (%)", "", "", ""] in table
+
+
+def test_both_files_are_written_whole(tmp_path: Path) -> None:
+    report = made_up()
+    write_report(report, tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "report.json").read_text()) == report
+    assert (tmp_path / "run" / "report.md").read_text() == markdown(report)
+    assert len(list((tmp_path / "run").iterdir())) == 2
+
+
+def test_a_report_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
+    write_report(made_up(), tmp_path)
+    old = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(TypeError):
+        write_report(made_up() | {"seed": object()}, tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == old
+    (tmp_path / "file").write_text("")
+    with pytest.raises(PtqError, match="cannot write"):
+        write_report(made_up(), tmp_path / "file")
+
+
+def test_stopwatch_adds_up_per_stage_even_after_errors() -> None:
+    watch = Stopwatch()
+    for _ in range(2):
+        with watch("work"):
+            time.sleep(0.01)
+    with pytest.raises(ValueError, match="broken"), watch("failed"):
+        raise ValueError("broken")
+    assert list(watch.seconds) == ["work", "failed"]
+    assert 0.02 <= watch.seconds["work"] < 1
+
+
+def test_environment_is_told() -> None:
+    about = environment()
+    assert {"python", "torch", "numpy", "safetensors"} <= about["versions"].keys()
+    assert about["machine"]["cpu"]
+    assert json.dumps(about)
+    assert 2**26 < peak_rss_bytes() < 2**42

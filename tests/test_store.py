@@ -1,0 +1,105 @@
+"""Students on disk: what comes back is the same bit for bit, or is refused."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+from networks import NETWORKS, build, images, settled, student_of
+from safetensors.torch import save_file
+from torch import nn
+
+from ptq.calibration.calibrate import calibrate
+from ptq.errors import PtqError
+from ptq.graph import prepare
+from ptq.models import load_model
+from ptq.placement import make_plan, place
+from ptq.store import load_student, read_metadata, save_student
+
+TINY = """
+from torch import nn
+
+PREPROCESS = dict(size=16, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+
+def tiny():
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding="same"), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(),
+        nn.Linear(1024, 5))
+"""
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_student_comes_back_bit_for_bit(name: str, tmp_path: Path) -> None:
+    student, x = student_of(name), images(4)
+    save_student(student, tmp_path / "student.safetensors", {"model": None, "note": "mine"})
+    # The weights of the network given do not matter, and the directory will do.
+    torch.manual_seed(99)
+    again = load_student(tmp_path, settled(NETWORKS[name](), seed=5))
+    assert torch.equal(again(x), student(x))
+    assert again.plan == student.plan
+    assert again.blocks == student.blocks
+    assert list(tmp_path.iterdir()) == [tmp_path / "student.safetensors"]
+
+
+def test_a_student_of_a_reference_needs_no_network(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(TINY)
+    model = load_model(f"{tmp_path / 'net.py'}:tiny", pretrained=False)
+    prepared = prepare(model.module, (3, *model.preprocess.size))
+    student = calibrate(place(prepared, make_plan(prepared, 4)), images(4))
+    about = {
+        "model": f"{tmp_path / 'net.py'}:tiny",
+        "preprocess": asdict(model.preprocess),
+        "num_classes": model.num_classes,
+    }
+    path = tmp_path / "student.safetensors"
+    save_student(student, path, about)
+    assert torch.equal(load_student(path)(images(3)), student(images(3)))
+    assert read_metadata(path)["about"]["num_classes"] == 5
+    assert read_metadata(path)["input_shape"] == [3, 16, 16]
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    path = tmp_path / "student.safetensors"
+    save_student(student_of("resnet"), path, {"model": None})
+    return path
+
+
+def test_a_student_of_a_module_wants_the_module(saved: Path) -> None:
+    with pytest.raises(PtqError, match=r"load\(path, model\)"):
+        load_student(saved)
+
+
+def test_the_student_of_another_network_is_refused(saved: Path) -> None:
+    with pytest.raises(PtqError, match="another network"):
+        load_student(saved, build("mobilenet"))
+
+
+def test_a_network_of_another_width_is_refused(saved: Path) -> None:
+    from networks import ResNet
+
+    with pytest.raises(PtqError, match="does not fit"):
+        load_student(saved, settled(ResNet(width=12)))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.1, 0.5, 0.99])
+def test_truncated_files_are_refused(saved: Path, share: float) -> None:
+    whole = saved.read_bytes()
+    saved.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(PtqError, match="cannot be read as a student"):
+        load_student(saved, build("resnet"))
+
+
+def test_foreign_files_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "student.safetensors"
+    with pytest.raises(PtqError, match="cannot be read"):
+        read_metadata(path)  # missing
+    path.write_text("a letter")
+    with pytest.raises(PtqError, match="cannot be read"):
+        read_metadata(path)
+    save_file(nn.Linear(2, 2).state_dict(), path)
+    with pytest.raises(PtqError, match="not written by this version"):
+        read_metadata(path)
+    save_file(nn.Linear(2, 2).state_dict(), path, {"format": "ptq-student-0"})
+    with pytest.raises(PtqError, match="run ptq quantize again"):
+        load_student(path, build("resnet"))

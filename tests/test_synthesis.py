@@ -1,0 +1,174 @@
+"""Synthesis on small real networks: reproducible, in range, closer than noise, and leaving no trace."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ptq.calibration.bn_stats import statistics_distance
+from ptq.calibration.synthesis import (
+    PRESETS,
+    SynthesisConfig,
+    gaussian_noise,
+    synthesis_preset,
+    synthesize,
+)
+from ptq.errors import PtqError
+from ptq.models import Model, as_model
+
+QUICK = SynthesisConfig(images=6, batch=4, iterations=4, half=0.5)
+
+
+def teacher(seed: int = 0, classes: int = 4, size: int = 16, width: int = 8) -> Model:
+    """A small network whose BNs remember blurred noise: colours and textures that white noise lacks."""
+    torch.manual_seed(seed)
+    net = nn.Sequential(
+        nn.Conv2d(3, width, 3, padding=1),
+        nn.BatchNorm2d(width),
+        nn.ReLU(),
+        nn.Conv2d(width, 2 * width, 3, stride=2),
+        nn.BatchNorm2d(2 * width),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(2 * width, classes),
+    )
+    blurred = nn.functional.interpolate(torch.randn(64, 3, 4, 4), (size, size), mode="bicubic")
+    for _ in range(40):
+        net(blurred)
+    return as_model(net, size=size, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), name="small")
+
+
+class Counter:
+    """Remembers what a stage reported."""
+
+    def __init__(self) -> None:
+        self.stages: list[tuple[str, int]] = []
+        self.losses: list[float] = []
+
+    @contextmanager
+    def stage(self, name: str, total: int) -> Iterator["Counter"]:
+        self.stages.append((name, total))
+        yield self
+
+    def advance(self, n: int = 1, **figures: float) -> None:
+        self.losses += [figures["loss"]] * n
+
+
+def distance(model: Model, images: Tensor) -> float:
+    return statistics_distance(model.module, model.preprocess.normalize(images))
+
+
+def test_images_labels_and_provenance() -> None:
+    progress = Counter()
+    model = teacher()
+    made = synthesize([model], QUICK, progress=progress)
+    assert made.images.shape == (6, 3, 16, 16) and made.images.dtype == torch.uint8
+    assert sorted(made.labels.bincount(minlength=4).tolist()) == [1, 1, 2, 2]
+    assert made.provenance["source"] == "mixmix"
+    assert made.provenance["teachers"] == [
+        {"name": "small", "weights": model.weights, "sha256": model.sha256}
+    ]
+    assert made.provenance["settings"]["seed"] == 0
+    assert progress.stages == [("synthesize", 8)] and len(progress.losses) == 8
+
+
+def test_same_seed_same_images_whatever_the_global_generator_says() -> None:
+    model = teacher()
+    torch.manual_seed(1)
+    first = synthesize([model], QUICK)
+    state = torch.get_rng_state()
+    torch.manual_seed(2)
+    second = synthesize([model], QUICK)
+    torch.manual_seed(1)
+    assert torch.equal(torch.get_rng_state(), state)  # nothing was drawn from it
+    assert torch.equal(first.images, second.images) and torch.equal(first.labels, second.labels)
+    assert first.provenance == second.provenance
+    other = synthesize([model], replace(QUICK, seed=1))
+    assert not torch.equal(first.images, other.images)
+
+
+def test_the_callers_models_come_out_untouched() -> None:
+    model = teacher()
+    module = model.module.train()
+    for index, parameter in enumerate(module.parameters()):
+        parameter.requires_grad_(index % 2 == 0)
+        parameter.grad = torch.ones_like(parameter) if index % 2 == 0 else None
+    before = {key: value.clone() for key, value in module.state_dict().items()}
+    with torch.inference_mode():  # nor does the caller's mode matter
+        synthesize([model], QUICK)
+    assert all(torch.equal(value, before[key]) for key, value in module.state_dict().items())
+    assert all(m.training and not m._forward_pre_hooks for m in module.modules())
+    for index, parameter in enumerate(module.parameters()):
+        assert parameter.requires_grad == (index % 2 == 0)
+        assert (parameter.grad is None) == (index % 2 == 1)
+        assert parameter.grad is None or bool((parameter.grad == 1).all())
+
+
+def test_images_match_the_statistics_better_than_noise() -> None:
+    model = teacher()
+    config = SynthesisConfig(images=32, batch=32, iterations=80, data_mixing=False, label=0)
+    made = distance(model, synthesize([model], config).floats())
+    assert made < 0.3 * distance(model, gaussian_noise(model, 32).floats())
+
+
+def test_labels_are_what_the_teacher_sees() -> None:
+    model = teacher()
+    made = synthesize([model], SynthesisConfig(images=16, batch=16, iterations=80, label=1.0))
+    with torch.no_grad():
+        seen = model.module(model.preprocess.normalize(made.floats())).argmax(1)
+    assert float((seen == made.labels).float().mean()) > 0.6  # by chance, 0.25
+
+
+def test_teachers_of_other_sizes_and_classes_mix() -> None:
+    zoo = [teacher(0), teacher(1, classes=7, size=24), teacher(2, width=4)]
+    progress = Counter()
+    mixed = synthesize(zoo, replace(QUICK, iterations=90, images=32, batch=32), progress=progress)
+    assert mixed.images.shape == (32, 3, 16, 16)
+    assert len(mixed.provenance["teachers"]) == 3
+    assert len(progress.losses) == 90  # a zoo takes no more steps than one teacher
+    resized = nn.functional.interpolate(mixed.floats(), (24, 24), mode="bilinear")
+    noise = gaussian_noise(zoo[1], 32).floats()
+    assert distance(zoo[1], resized) < distance(zoo[1], noise)
+
+
+def test_a_classifier_tied_to_its_resolution_is_shown_it() -> None:
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 256, 3)
+    )
+    model = as_model(net, size=16, mean=(0.5,) * 3, std=(0.5,) * 3)
+    assert synthesize([model], QUICK).images.shape == (6, 3, 16, 16)
+
+
+def test_noise_has_the_training_pixels_mean_and_is_reproducible() -> None:
+    model = teacher()
+    noise = gaussian_noise(model, 16, seed=3)
+    assert noise.images.shape == (16, 3, 16, 16) and bool((noise.labels == -1).all())
+    assert float(noise.floats().mean()) == pytest.approx(0.5, abs=0.02)
+    assert torch.equal(noise.images, gaussian_noise(model, 16, seed=3).images)
+
+
+def test_presets_cost_more_as_they_promise_more() -> None:
+    for size in (0, 1):
+        steps = [PRESETS[name][size] for name in ("fast", "default", "best")]
+        costs = [c.images * c.iterations for c in steps]
+        assert costs == sorted(costs) and len(set(costs)) == 3
+    assert synthesis_preset("fast", teacher().preprocess) == PRESETS["fast"][0]
+    with pytest.raises(PtqError, match="no preset 'slow'; choose one of fast, default, best"):
+        synthesis_preset("slow", teacher().preprocess)
+
+
+def test_errors_name_what_to_do() -> None:
+    bare = nn.Sequential(nn.Conv2d(3, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    vit = as_model(bare, size=16, mean=(0.5,) * 3, std=(0.5,) * 3, name="vit")
+    with pytest.raises(PtqError, match="vit has no BatchNorm"):
+        synthesize([teacher(), vit], QUICK)
+    with pytest.raises(PtqError, match="at least one teacher"):
+        synthesize([], QUICK)
+    with pytest.raises(PtqError, match="batch is 1"):
+        SynthesisConfig(batch=1)
+    with pytest.raises(PtqError, match="half must be"):
+        SynthesisConfig(half=2)

@@ -1,0 +1,107 @@
+"""Tracing what plain torch.fx gives up on."""
+
+import pytest
+import torch
+from networks import NETWORKS, build, images
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ptq.errors import PtqError
+from ptq.trace import trace
+
+
+class PadToMultiple(nn.Module):
+    """Pads by an amount computed from the input's size, and asserts about it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[-2:]
+        assert x.dim() == 4 and x.ndim == len(x.size()) and height == width
+        if height % 3:
+            x = F.pad(x, (0, -width % 3, 0, -height % 3))
+        result: Tensor = self.conv(x.to(x.dtype))
+        return result
+
+
+class Optional(nn.Module):
+    """Arguments beside the images, all with defaults."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, gain: float = 2.0, flat: bool = True
+    ) -> Tensor:
+        x = self.conv(x) * gain
+        if mask is not None:
+            x = x * mask
+        return x.flatten(1) if flat else x
+
+
+class Unpacking(nn.Module):
+    """Iterates over tensors of tensors."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        red, green, blue = x.unbind(1)
+        first, *others = torch.stack([red + blue, green])
+        return torch.cat([first, *others], 1)
+
+
+class Gate(nn.Module):
+    """Control flow that depends on values: nobody can trace this."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x if x.sum() > 0 else -x
+
+
+class Gated(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 3, 1), Gate())
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.body(x)
+        return result
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_graph_computes_what_the_model_does(name: str) -> None:
+    model, x = build(name), images(2)
+    assert torch.equal(trace(model, x.clone())(x.clone()), model(x.clone()))
+
+
+@pytest.mark.parametrize("model", [PadToMultiple(), Optional(), Unpacking()])
+def test_shapes_are_numbers_and_optional_arguments_have_their_defaults(model: nn.Module) -> None:
+    x = images(2)
+    assert torch.equal(trace(model.eval(), x).forward(x), model(x))
+
+
+def test_every_node_knows_its_example_and_where_it_was_called() -> None:
+    x = images(2)
+    graph = trace(build("resnet"), x)
+    for node in graph.graph.nodes:
+        if node.op != "output":
+            assert isinstance(node.meta["example"], Tensor)
+    nodes = {node.name: node for node in graph.graph.nodes}
+    assert nodes["stem_0"].meta["example"].shape == (2, 8, 16, 16)
+    assert nodes["blocks_1_conv1"].meta["example"].shape == (2, 16, 4, 4)
+    assert nodes["add"].meta["stack"] == ["blocks", "blocks.0"]
+
+
+def test_parameters_are_shared_with_the_model() -> None:
+    model = build("resnet")
+    graph = trace(model, images(2))
+    assert {id(p) for p in graph.parameters()} == {id(p) for p in model.parameters()}
+
+
+def test_what_cannot_be_traced_is_named() -> None:
+    with pytest.raises(
+        PtqError, match=r"at body\.1 \(Gate\).*\(2, 3, 16, 16\).*rewrite that module"
+    ):
+        trace(Gated(), images(2))
+    with pytest.raises(PtqError, match=r"at the model itself \(Gate\)"):
+        trace(Gate(), images(2))

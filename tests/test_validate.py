@@ -1,0 +1,142 @@
+"""Validation measures, and its gates catch what they are there for."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import networks
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+from torch import Tensor
+
+from ptq.calibration.calibrate import calibrate
+from ptq.errors import PtqError
+from ptq.export import Validation, export_qdq, runtime, validate
+from ptq.graph import prepare
+from ptq.placement import Student, make_plan, place
+from ptq.preprocess import Preprocess
+
+PREPROCESS = Preprocess((16, 16), 16, "bilinear", (0.3,) * 3, (0.35,) * 3)
+
+
+@pytest.fixture(scope="module")
+def trained(digits: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Student, Path]:
+    """A W8A8 student of the network trained on digits, and its file."""
+    prepared = prepare(digits.model, networks.SHAPE)
+    student = place(prepared, make_plan(prepared, 8, 8))
+    calibrate(student, digits.inputs(digits.train_images[:128]))
+    path = tmp_path_factory.mktemp("validate") / "model.onnx"
+    return student, export_qdq(student, path)
+
+
+def batches(digits: Any, labels: bool = True) -> Iterator[tuple[Tensor, Tensor | None]]:
+    for start in (0, 150, 300):
+        part = slice(start, start + 150)
+        yield digits.images[part].float() / 255, digits.labels[part] if labels else None
+
+
+def corrupted(path: Path, target: Path, name: str, change: float) -> Path:
+    """Copy a file with all initializers whose name ends in `name` multiplied by `change`."""
+    model = onnx.load(str(path))
+    for tensor in model.graph.initializer:
+        if tensor.name.endswith(name):
+            value = numpy_helper.to_array(tensor)
+            tensor.CopyFrom(
+                numpy_helper.from_array((value * change).astype(value.dtype), tensor.name)
+            )
+    onnx.save(model, str(target))
+    return target
+
+
+def test_figures_of_a_sound_file(digits: Any, trained: tuple[Student, Path]) -> None:
+    student, path = trained
+    found = validate(path, student, PREPROCESS, batches(digits), threads=1, runs=5)
+    assert found.failed == () and found.float_layers == ()
+    found.raise_for_failure()
+    assert found.images == 450
+    assert set(found.top1) == {"float", "simulated", "onnx", "onnx_unoptimized"}
+    assert abs(found.top1["onnx"] - found.top1["float"]) <= 0.5 and found.top1["float"] > 95
+    assert found.disagreement is not None and found.disagreement <= 0.5
+    assert found.agreement["onnx"] > 99
+    assert found.size_bytes["onnx"] < found.size_bytes["float"]
+    assert min(found.latency_ms["float"], found.latency_ms["onnx"]) > 0
+    assert found.latency_ms["threads"] == 1
+    assert found.to_json()["top1"] == found.top1
+
+
+def test_without_labels_and_student(digits: Any, trained: tuple[Student, Path]) -> None:
+    student, path = trained
+    found = validate(path, student, PREPROCESS, batches(digits, labels=False), threads=1, runs=2)
+    assert found.top1 == {} and found.agreement["onnx"] > 99 and found.failed == ()
+    alone = validate(path, None, PREPROCESS, batches(digits), threads=1, runs=2)
+    assert set(alone.top1) == {"onnx", "onnx_unoptimized"} and alone.failed == ()
+    assert alone.disagreement is None and set(alone.size_bytes) == {"onnx"}
+
+
+def test_wrong_scales_are_caught(
+    digits: Any, trained: tuple[Student, Path], tmp_path: Path
+) -> None:
+    """A bias scale that does not fit, and weights that change the results."""
+    student, path = trained
+    bad = corrupted(path, tmp_path / "bias.onnx", "conv1.bias.scale", 1.01)
+    bad = corrupted(bad, tmp_path / "bad.onnx", "conv2.weight.codes", 0.1)
+    found = validate(bad, student, PREPROCESS, batches(digits), threads=1, runs=2)
+    assert any("bias scale" in line and "conv1" in line for line in found.failed)
+    assert any("simulated" in line for line in found.failed)
+    with pytest.raises(PtqError, match="bias scale"):
+        found.raise_for_failure()
+
+
+def test_float_layers_are_caught(
+    digits: Any, trained: tuple[Student, Path], tmp_path: Path
+) -> None:
+    """A layer left in float passes when the plan left it, and fails when the plan did not."""
+    student, _ = trained
+    prepared = student.prepared
+    plan = make_plan(prepared, 8, 8, overrides={"blocks.1.conv1": None})
+    partly = calibrate(place(prepared, plan), digits.inputs(digits.train_images[:64]))
+    partly_path = export_qdq(partly, tmp_path / "partly.onnx")
+    allowed = validate(partly_path, partly, PREPROCESS, batches(digits), threads=1, runs=2)
+    assert allowed.failed == () and allowed.float_layers == ("blocks.1.conv1/Conv",)
+    found = validate(partly_path, student, PREPROCESS, batches(digits), threads=1, runs=2)
+    assert any("1 layers that the plan quantizes are float" in line for line in found.failed)
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "text"])
+def test_unreadable_files_are_one_message(
+    damage: str, trained: tuple[Student, Path], tmp_path: Path
+) -> None:
+    bad = tmp_path / "bad.onnx"
+    if damage == "truncated":
+        bad.write_bytes(trained[1].read_bytes()[:-500])
+    elif damage == "text":
+        bad.write_text("no model")
+    with pytest.raises(PtqError, match=r"bad\.onnx"):
+        validate(bad, None, PREPROCESS, [(torch.zeros(1, 3, 16, 16), None)])
+
+
+def test_no_images_and_wrong_size(trained: tuple[Student, Path]) -> None:
+    with pytest.raises(PtqError, match="no images"):
+        validate(trained[1], None, PREPROCESS, [])
+    with pytest.raises(PtqError, match="onnxruntime stopped"):
+        validate(trained[1], None, PREPROCESS, [(torch.zeros(1, 3, 8, 8), None)])
+
+
+def test_sums_are_exact_in_the_sessions_validation_opens(
+    trained: tuple[Student, Path], digits: Any
+) -> None:
+    """8-bit weights: on a CPU whose default kernels saturate, ptq's sessions must not."""
+    x = digits.inputs(digits.images).numpy()
+    fast, slow = (runtime.run(runtime.session(trained[1], optimize=o), x) for o in (True, False))
+    assert float(np.mean(fast.argmax(1) == slow.argmax(1))) > 0.99
+    assert float(np.abs(fast - slow).mean()) < 0.02 * float(np.abs(slow).mean())
+
+
+def test_validation_is_plain_data() -> None:
+    fields = dict(images=1, top1={}, agreement={}, disagreement=None, latency_ms={}, size_bytes={})
+    made = Validation(**fields, precise=False, float_layers=(), failed=("a", "b"))  # type: ignore[arg-type]
+    with pytest.raises(PtqError, match="- a\n- b"):
+        made.raise_for_failure()
