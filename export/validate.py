@@ -7,7 +7,7 @@ be there fails a gate.
 
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Sized
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -178,7 +178,7 @@ def _run_all(
     logits: dict[str, list[Tensor]] = {name: [] for name in networks}
     labels: list[Tensor] = []
     image: NDArray[np.float32] | None = None
-    total = len(batches) if isinstance(batches, Sequence) else 0
+    total = len(batches) if isinstance(batches, Sized) else 0
     with progress.stage("validate", total) as task:
         for images, truth in batches:
             x = preprocess.normalize(images)

@@ -1,29 +1,31 @@
 """The whole road from a trained network to a validated ONNX file. Read `run` first."""
 
 import json
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from ptq.calibration import CalibrationSet, calibrate, gaussian_noise, synthesis_preset, synthesize
-from ptq.data import EvalSet, load_eval, load_images
+from ptq.calibration import CalibrationSet, calibrate
+from ptq.data import load_eval
 from ptq.errors import PtqError
 from ptq.export import Validation, export_qdq, validate
 from ptq.graph import prepare
+from ptq.machine import run_folder, use_device
 from ptq.methods import ReconstructConfig, method_preset
 from ptq.models import Model, as_model, load_model
 from ptq.placement import Student, make_plan, place
 from ptq.preprocess import Preprocess
 from ptq.progress import SILENT, Progress
-from ptq.reconstruction import BlockResult, reconstruct
-from ptq.report import Stopwatch, environment, peak_rss_bytes, write_report
+from ptq.reconstruction import reconstruct
+from ptq.report import Stopwatch, write_report
 from ptq.settings import Settings
+from ptq.sources import ValidationBatches, calibration_images, synthesized
 from ptq.store import load_student, read_metadata, save_student
+from ptq.summary import summarize
 
 __all__ = [
     "Calibrated",
@@ -65,7 +67,7 @@ def run(settings: Settings, progress: Progress = SILENT, model: Model | None = N
     Raises:
         PtqError: whatever a user can act on.
     """
-    watch, device = Stopwatch(), _device(settings)
+    watch, device = Stopwatch(), use_device(settings.device, settings.threads)
     with watch("load"):
         model = model or _load(settings)
         evaluation = (
@@ -77,9 +79,9 @@ def run(settings: Settings, progress: Progress = SILENT, model: Model | None = N
             reduce_range=settings.reduce_range, overrides=settings.overrides,
         )  # fmt: skip
         student = place(prepared, plan)
-        folder = _folder(settings)
+        folder = run_folder(settings.out)
     with watch("synthesize"):
-        images = _images(model, settings, device, progress)
+        images = calibration_images(_teachers(settings, model), settings, device, progress)
         images.save(folder / "images.safetensors")
         images.contact_sheet(folder / "images.png")
     inputs = model.preprocess.normalize(images.floats())
@@ -99,10 +101,10 @@ def run(settings: Settings, progress: Progress = SILENT, model: Model | None = N
         export_qdq(student, folder / "model.onnx", _metadata(settings, images))
     with watch("validate"):
         measured = validate(
-            folder / "model.onnx", student, model.preprocess, _batches(evaluation, images),
+            folder / "model.onnx", student, model.preprocess, ValidationBatches(evaluation, images),
             threads=settings.threads, progress=progress,
         )  # fmt: skip
-    report = _report(settings, model, student, images, blocks, measured, watch)
+    report = summarize(settings, model, student, images, blocks, measured, watch)
     write_report(report, folder)
     measured.raise_for_failure()
     return Run(student, images, report, folder)
@@ -184,8 +186,7 @@ def calibrate_datafree(
     network = load_model(model) if isinstance(model, str) else _as_model(model, preprocess)
     prepared = prepare(network.module, (3, *network.preprocess.size))
     student = place(prepared, make_plan(prepared, bits, act_bits))
-    settings = Settings(network.name, bits, act_bits, preset=preset, seed=seed, device=device)
-    images = _synthesize([network, *teachers], settings, _device(settings), progress)
+    images = synthesized([network, *teachers], preset, seed, use_device(device), progress)
     calibrate(student, network.preprocess.normalize(images.floats()), seed=seed, progress=progress)
     return Calibrated(student, images)
 
@@ -205,8 +206,10 @@ def load(folder: Path | str, model: nn.Module | None = None) -> Student:
 
 def synthesize_images(settings: Settings, progress: Progress = SILENT) -> CalibrationSet:
     """Write images.safetensors and images.png into the run directory, and nothing else."""
-    folder, device = _folder(settings), _device(settings)
-    images = _images(_load(settings), replace(settings, images="mixmix"), device, progress)
+    folder, device = run_folder(settings.out), use_device(settings.device, settings.threads)
+    images = calibration_images(
+        _teachers(settings), replace(settings, images="mixmix"), device, progress
+    )
     images.save(folder / "images.safetensors")
     images.contact_sheet(folder / "images.png")
     return images
@@ -233,7 +236,7 @@ def validate_run(
         folder / "model.onnx",
         student,
         preprocess,
-        _batches(evaluation, images),
+        ValidationBatches(evaluation, images),
         threads=threads,
         progress=progress,
     )
@@ -251,9 +254,11 @@ def _as_model(model: nn.Module | Model, preprocess: Preprocess | None) -> Model:
     return as_model(model, **({} if preprocess is None else asdict(preprocess)))
 
 
-def _load(settings: Settings, ref: str | None = None) -> Model:
-    if ref is not None:
-        return load_model(ref)
+def _teachers(settings: Settings, model: Model | None = None) -> list[Model]:
+    return [model or _load(settings), *map(load_model, settings.teachers)]
+
+
+def _load(settings: Settings) -> Model:
     return load_model(
         settings.model,
         Path(settings.weights) if settings.weights else None,
@@ -261,124 +266,15 @@ def _load(settings: Settings, ref: str | None = None) -> Model:
     )  # fmt: skip
 
 
-def _folder(settings: Settings) -> Path:
-    """The run directory, made now: an hour of work should not end at a folder that cannot be written."""
-    folder = Path(settings.out)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise PtqError(f"cannot make {folder} ({error.strerror}); choose another --out.") from error
-    if not os.access(folder, os.W_OK):
-        raise PtqError(f"cannot write into {folder}; choose another --out.")
-    return folder
-
-
-def _device(settings: Settings) -> torch.device:
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
-    name = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise PtqError(
-            f"there is no device {name!r} here ({str(error).splitlines()[0]}); use --device cpu."
-        ) from error
-    return torch.device(name)
-
-
 def _move(student: Student, device: torch.device) -> None:
     student.module.to(device)
     student.prepared.module.to(device)
-
-
-def _images(
-    model: Model, settings: Settings, device: torch.device, progress: Progress
-) -> CalibrationSet:
-    """Calibration images from wherever the settings say."""
-    source, preset = settings.images, synthesis_preset(settings.preset, model.preprocess)
-    if source == "mixmix":
-        return _synthesize(
-            [model, *(_load(settings, ref) for ref in settings.teachers)],
-            settings,
-            device,
-            progress,
-        )
-    if source == "noise":
-        return gaussian_noise(model, preset.images, settings.seed)
-    if source.endswith(".safetensors"):
-        images = CalibrationSet.load(Path(source))
-        if tuple(images.images.shape[-2:]) != model.preprocess.size:
-            raise PtqError(
-                f"the images in {source} are {tuple(images.images.shape[-2:])} pixels, the model takes {model.preprocess.size}."
-            )
-        return images
-    return CalibrationSet.from_pixels(
-        load_images(source, model.preprocess, limit=preset.images), source=source
-    )
-
-
-def _synthesize(
-    teachers: list[Model], settings: Settings, device: torch.device, progress: Progress
-) -> CalibrationSet:
-    config = replace(synthesis_preset(settings.preset, teachers[0].preprocess), seed=settings.seed)
-    return synthesize(teachers, config, device=str(device), progress=progress)
 
 
 def _method(settings: Settings) -> ReconstructConfig:
     return replace(method_preset(settings.method, settings.preset), seed=settings.seed)
 
 
-def _batches(
-    evaluation: EvalSet | None, images: CalibrationSet
-) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Images to validate on: the labelled ones, else the calibration images."""
-    if evaluation is not None:
-        yield from evaluation.batches(50)
-    else:
-        yield from ((images.floats(slice(i, i + 50)), None) for i in range(0, len(images), 50))
-
-
 def _metadata(settings: Settings, images: CalibrationSet) -> Mapping[str, str]:
     source = str(images.provenance.get("source", settings.images))
     return {"model": settings.model, "seed": str(settings.seed), "images": source}
-
-
-def _advice(student: Student, measured: Validation) -> list[str]:
-    """What somebody who deploys the file must know and cannot see in it."""
-    if measured.precise and any(spec.bits == 8 for spec in student.plan.weights.values()):
-        return [
-            "this CPU has no VNNI: onnxruntime sums 8-bit weights wrongly here unless a session sets "
-            "session.x64quantprecision to 1, as this validation did; --reduce-range avoids it and is faster"
-        ]
-    return []
-
-
-def _report(
-    settings: Settings,
-    model: Model,
-    student: Student,
-    images: CalibrationSet,
-    blocks: list[BlockResult],
-    measured: Validation,
-    watch: Stopwatch,
-) -> dict[str, Any]:
-    return {
-        "model": {
-            "name": model.name,
-            "weights": model.weights,
-            "sha256": model.sha256,
-            "preprocess": asdict(model.preprocess),
-        },
-        **measured.to_json(),
-        "seconds": watch.seconds,
-        "peak_rss_bytes": peak_rss_bytes(),
-        "blocks": [block.to_json() for block in blocks],
-        "bits": {name: spec.bits for name, spec in student.plan.weights.items()},
-        "activation_bits": {name: spec.bits for name, spec in student.plan.activations.items()},
-        "notes": [*student.plan.notes, *_advice(student, measured)],
-        "images": {"count": len(images), **images.provenance},
-        "settings": settings.to_json(),
-        "command": settings.command(),
-        "seed": settings.seed,
-        **environment(),
-    }

@@ -1,0 +1,44 @@
+"""The device, threads and folder that a run uses: found wanting before work begins, not after."""
+
+import os
+from pathlib import Path
+
+import torch
+
+from ptq.errors import PtqError
+
+__all__ = ["run_folder", "use_device"]
+
+
+def run_folder(out: str) -> Path:
+    """Make the run directory and return it.
+
+    Raises:
+        PtqError: when it cannot be made or written: an hour of work should not end there.
+    """
+    folder = Path(out)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PtqError(f"cannot make {folder} ({error.strerror}); choose another --out.") from error
+    if not os.access(folder, os.W_OK):
+        raise PtqError(f"cannot write into {folder}; choose another --out.")
+    return folder
+
+
+def use_device(name: str | None, threads: int | None = None) -> torch.device:
+    """Return the device called `name`, by default a GPU where there is one; limit torch's threads.
+
+    Raises:
+        PtqError: when this machine has no such device.
+    """
+    if threads:
+        torch.set_num_threads(threads)
+    name = name or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise PtqError(
+            f"there is no device {name!r} here ({str(error).splitlines()[0]}); use --device cpu."
+        ) from error
+    return torch.device(name)

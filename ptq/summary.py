@@ -1,0 +1,56 @@
+"""Everything a run found out, as the content of report.json."""
+
+from dataclasses import asdict
+from typing import Any
+
+from ptq.calibration import CalibrationSet
+from ptq.export import Validation
+from ptq.models import Model
+from ptq.placement import Student
+from ptq.reconstruction import BlockResult
+from ptq.report import Stopwatch, environment, peak_rss_bytes
+from ptq.settings import Settings
+
+__all__ = ["summarize"]
+
+
+def summarize(
+    settings: Settings,
+    model: Model,
+    student: Student,
+    images: CalibrationSet,
+    blocks: list[BlockResult],
+    measured: Validation,
+    watch: Stopwatch,
+) -> dict[str, Any]:
+    """Return the report of a run as JSON-able data."""
+    return {
+        "model": {
+            "name": model.name,
+            "weights": model.weights,
+            "sha256": model.sha256,
+            "preprocess": asdict(model.preprocess),
+        },
+        **measured.to_json(),
+        "seconds": watch.seconds,
+        "peak_rss_bytes": peak_rss_bytes(),
+        "blocks": [block.to_json() for block in blocks],
+        "bits": {name: spec.bits for name, spec in student.plan.weights.items()},
+        "activation_bits": {name: spec.bits for name, spec in student.plan.activations.items()},
+        "notes": [*student.plan.notes, *_advice(student, measured)],
+        "images": {"count": len(images), **images.provenance},
+        "settings": settings.to_json(),
+        "command": settings.command(),
+        "seed": settings.seed,
+        **environment(),
+    }
+
+
+def _advice(student: Student, measured: Validation) -> list[str]:
+    """What somebody who deploys the file must know and cannot see in it."""
+    if measured.precise and any(spec.bits == 8 for spec in student.plan.weights.values()):
+        return [
+            "this CPU has no VNNI: onnxruntime sums 8-bit weights wrongly here unless a session sets "
+            "session.x64quantprecision to 1, as this validation did; --reduce-range avoids it and is faster"
+        ]
+    return []
