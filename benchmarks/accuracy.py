@@ -114,7 +114,10 @@ def main() -> None:
                     + ", ".join(f"{k} {v}" for k, v in versions.items())
                     + "\n"
                 )
-            print(json.dumps({k: row[k] for k in (*KEEP[:5], "case", "seed", "total_seconds")}), flush=True)
+            print(
+                json.dumps({k: row[k] for k in (*KEEP[:5], "case", "seed", "total_seconds")}),
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Which networks go the whole road: traced, cut, placed, exported, loaded, computed right.
 
     python -m benchmarks.coverage                # all networks, writes results/coverage.{json,md}
-    python -m benchmarks.coverage resnet18 timm:resnet10t
+    python -m benchmarks.coverage resnet18 timm:resnet10t      # these again; the table keeps the others
 
 Every network has seeded random weights; the question is not accuracy but whether each step works and
 whether onnxruntime computes what the simulation computes. Columns:
@@ -163,27 +163,35 @@ def main() -> None:
     )
     parser.add_argument("networks", nargs="*", default=NETWORKS)
     names: list[str] = parser.parse_args().networks
-    rows = []
     for name in names:
-        rows.append(check(name))
-        print(json.dumps(rows[-1]), flush=True)
+        row = check(name)
+        print(json.dumps(row), flush=True)
+        write([old for old in load() if old["network"] != name] + [row])
+
+
+def load() -> list[dict[str, Any]]:
+    """Return the rows found so far."""
+    path = RESULTS / "coverage.json"
+    return list(json.loads(path.read_text())["rows"]) if path.exists() else []
+
+
+def write(rows: list[dict[str, Any]]) -> None:
+    """Write both result files, networks in the order of `NETWORKS`."""
+    order = {name: index for index, name in enumerate(NETWORKS)}
+    rows = sorted(rows, key=lambda row: order.get(row["network"], len(order)))
     whole = sum(row["ok"] for row in rows)
-    print(f"{whole} of {len(rows)} went through whole")
-    if names == NETWORKS:
-        about = {
-            "command": "python -m benchmarks.coverage",
-            "whole": whole,
-            "of": len(rows),
-            **environment(),
-        }
-        with atomic(RESULTS / "coverage.json") as path:
-            path.write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n")
-        text = f"# Coverage\n\n{whole} of {len(rows)} networks went through whole (W8A8, seeded random weights).\n"
-        text += (
-            f"Made by `{about['command']}` with {json.dumps(about['versions'])}.\n\n{table(rows)}\n"
-        )
-        with atomic(RESULTS / "coverage.md") as path:
-            path.write_text(text)
+    about = {"command": "python -m benchmarks.coverage", "whole": whole, "of": len(rows)}
+    facts = environment()
+    with atomic(RESULTS / "coverage.json") as path:
+        path.write_text(json.dumps({**about, **facts, "rows": rows}, indent=1) + "\n")
+    text = (
+        f"# Coverage\n\n{whole} of {len(rows)} networks went through whole (W8A8, seeded random weights).\n"
+        f"Made by `{about['command']}`, which explains the columns, on {facts['machine']['cpu']} with "
+        + ", ".join(f"{k} {v}" for k, v in facts["versions"].items())
+        + f".\n\n{table(rows)}\n"
+    )
+    with atomic(RESULTS / "coverage.md") as path:
+        path.write_text(text)
 
 
 if __name__ == "__main__":

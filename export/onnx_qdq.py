@@ -123,9 +123,10 @@ def _write(model: ir.Model, path: Path, metadata: Mapping[str, str]) -> Path:
 
 def _clean(model: ir.Model) -> None:
     """Constants become initializers, names say what a tensor is, notes of the exporter go."""
-    owners = {node: _owner(node) for node in model.graph}
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     common.RemoveUnusedNodesPass()(model)
+    _unshare_weights(model.graph)
+    owners = {node: _owner(node) for node in model.graph}
     taken = {value.name for value in (*model.graph.inputs, *model.graph.outputs)}
     parameters = {v for v in model.graph.initializers.values() if "." in (v.name or "")}
     taken |= {value.name for value in parameters}
@@ -149,6 +150,41 @@ def _clean(model: ir.Model) -> None:
     _name_batch(model)
 
 
+def _unshare_weights(graph: ir.Graph) -> None:
+    """Undo the exporter's merging of layers that happen to have equal weights (BatchNorms with equal gains).
+
+    Where onnxruntime rewrites the weight of one layer, it fails on the second that shares it.
+    """
+    for node in filter(_integer_weight, list(graph)):
+        for use in list(node.outputs[0].uses())[1:]:
+            clone = ir.node("DequantizeLinear", list(node.inputs), dict(node.attributes))
+            clone.outputs[0].shape = node.outputs[0].shape
+            clone.outputs[0].type = node.outputs[0].type
+            clone.outputs[0].name = f"{node.outputs[0].name}_{use.node.name}"
+            clone.metadata_props.update(node.metadata_props)
+            graph.insert_before(use.node, clone)
+            use.node.replace_input_with(use.idx, clone.outputs[0])
+    seen: set[ir.Value] = set()
+    for node in list(graph):
+        codes = _integer_weight(node)
+        if codes is None:
+            continue
+        if codes in seen:
+            twin = ir.Value(name=f"{codes.name}.copy{len(seen)}", const_value=codes.const_value)
+            twin.shape, twin.type = codes.shape, codes.type
+            graph.register_initializer(twin)
+            node.replace_input_with(0, twin)
+        seen.add(codes)
+
+
+def _integer_weight(node: ir.Node) -> ir.Value | None:
+    """The int8 initializer that a node dequantizes, or None."""
+    codes = node.inputs[0] if node.op_type == "DequantizeLinear" else None
+    if codes is None or not codes.is_initializer() or codes.dtype != ir.DataType.INT8:
+        return None
+    return codes
+
+
 def _owner(node: ir.Node) -> str:
     """The path of the module a node came from, else its name in torch's graph."""
     scopes = ast.literal_eval(node.metadata_props.get("pkg.torch.onnx.name_scopes", "[]"))
@@ -162,10 +198,10 @@ def _write_zero_point(graph: ir.Graph, node: ir.Node, taken: set[str | None]) ->
     Where onnxruntime turns int8 weights into uint8 (CPUs without exact int8 kernels), it moves the zero
     point to 128; it fails on a weight without one, and on a zero point that two weights share.
     """
-    codes, scale = node.inputs[:2]
-    assert codes is not None and scale is not None
-    if codes.const_value is None or codes.dtype != ir.DataType.INT8 or len(node.inputs) > 2:
+    codes, scale = _integer_weight(node), node.inputs[1]
+    if codes is None or scale is None or len(node.inputs) > 2:
         return
+
     name = _unique(f"{(codes.name or '').removesuffix('.codes')}.zero_point", taken)
     channels = 1 if scale.shape is None else int(scale.shape[0])  # type: ignore[arg-type]
     value = ir.Value(name=name, const_value=ir.tensor(np.zeros(channels, np.int8), name=name))

@@ -81,7 +81,7 @@ def prepare(model: nn.Module, input_shape: tuple[int, int, int] = (3, 224, 224))
     fold_batchnorms(graph)
     _clean(graph)
     for node in graph.graph.nodes:
-        node.meta.pop("example", None)
+        node.meta["tensor"] = isinstance(node.meta.pop("example", None), Tensor)
     prepared = Prepared(graph.eval().requires_grad_(False), input_shape)
     _check_same(model, prepared)
     return prepared

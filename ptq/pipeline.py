@@ -89,7 +89,9 @@ def run(settings: Settings, progress: Progress = SILENT, model: Model | None = N
     with watch("calibrate"):
         calibrate(student, inputs, seed=settings.seed, progress=progress)
     with watch("reconstruct"):
-        blocks = reconstruct(student, inputs, _method(settings), progress=progress)
+        blocks = reconstruct(
+            student, inputs, _method(settings, model.preprocess.size), progress=progress
+        )
     _move(student, torch.device("cpu"))
     about = {
         "model": settings.model,
@@ -271,8 +273,8 @@ def _move(student: Student, device: torch.device) -> None:
     student.prepared.module.to(device)
 
 
-def _method(settings: Settings) -> ReconstructConfig:
-    return replace(method_preset(settings.method, settings.preset), seed=settings.seed)
+def _method(settings: Settings, size: tuple[int, int]) -> ReconstructConfig:
+    return replace(method_preset(settings.method, settings.preset, size), seed=settings.seed)
 
 
 def _metadata(settings: Settings, images: CalibrationSet) -> Mapping[str, str]:

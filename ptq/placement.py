@@ -54,6 +54,9 @@ def moves_data(graph: fx.GraphModule, node: fx.Node) -> bool:
         return isinstance(module_of(graph, node), MOVING_MODULES)
     if node.op not in ("call_function", "call_method") or _name(node) not in MOVING_FUNCTIONS:
         return False
+    if _name(node) == "getitem":  # of a tensor, or of its pieces, but not of several results
+        source = sole_input(node)
+        return bool(source.meta.get("tensor")) or moves_data(graph, source)
     # Padding with anything but 0 brings in values the range may not hold.
     return _name(node) != "pad" or (len(node.args) < 4 and not node.kwargs.get("value"))
 
@@ -281,7 +284,7 @@ def place(prepared: Prepared, plan: QuantPlan) -> Student:
             reader.replace_input_with(node, new)
         # The network's input has no block of its own; its quantizer opens the first one.
         blocks[new.name] = blocks.get(name, 0)
-        new.meta["owner"] = node.meta.get("owner")
+        new.meta.update(owner=node.meta.get("owner"), tensor=True)
     graph.graph.lint()
     graph.recompile()
     return Student(graph.eval(), prepared, plan, blocks)

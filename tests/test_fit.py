@@ -72,7 +72,7 @@ def test_steps_alone_leave_the_roundings() -> None:
 def test_the_loss_goes_down_and_the_block_gets_better(joint: bool) -> None:
     block, pair = residual_block()
     nearest, task = error(block, pair), Losses()
-    config = ReconstructConfig(joint=joint, iterations=60, batch=16, drop=0.0)
+    config = ReconstructConfig(joint=joint, iterations=60, batch=16, drop=0.0, lr_rounding=1e-2)
     optimise(block, pair, config, task)
     assert task.done == len(task.losses) == (60 if joint else 120)
     assert error(block, pair) < 0.8 * nearest

@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 
 from ptq.errors import PtqError
-from ptq.methods import BUDGETS, METHODS, method_preset
+from ptq.methods import ITERATIONS, METHODS, method_preset
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_presets_scale_the_budget_and_nothing_else(method: str) -> None:
-    made = [method_preset(method, preset) for preset in BUDGETS]
+    made = [method_preset(method, preset) for preset in ITERATIONS]
     iterations = [config.iterations for config in made]
     assert iterations == sorted(iterations)
     for config in made:
@@ -20,7 +20,7 @@ def test_presets_scale_the_budget_and_nothing_else(method: str) -> None:
 
 
 def test_nearest_stays_nearest() -> None:
-    assert all(method_preset("nearest", preset).iterations == 0 for preset in BUDGETS)
+    assert all(method_preset("nearest", preset).iterations == 0 for preset in ITERATIONS)
 
 
 @pytest.mark.parametrize(("method", "preset"), [("magic", "fast"), ("qdrop", "slowly")])
