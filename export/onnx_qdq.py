@@ -165,12 +165,12 @@ def _unshare_weights(graph: ir.Graph) -> None:
             graph.insert_before(use.node, clone)
             use.node.replace_input_with(use.idx, clone.outputs[0])
     seen: set[ir.Value] = set()
-    for node in list(graph):
+    for index, node in enumerate(list(graph)):
         codes = _integer_weight(node)
         if codes is None:
             continue
         if codes in seen:
-            twin = ir.Value(name=f"{codes.name}.copy{len(seen)}", const_value=codes.const_value)
+            twin = ir.Value(name=f"{codes.name}.copy{index}", const_value=codes.const_value)
             twin.shape, twin.type = codes.shape, codes.type
             graph.register_initializer(twin)
             node.replace_input_with(0, twin)
