@@ -68,6 +68,7 @@ def run(settings: Settings, progress: Progress = SILENT, model: Model | None = N
         PtqError: whatever a user can act on.
     """
     watch, device = Stopwatch(), use_device(settings.device, settings.threads)
+    by_reference = model is None
     with watch("load"):
         model = model or _load(settings)
         evaluation = (
@@ -94,7 +95,7 @@ def run(settings: Settings, progress: Progress = SILENT, model: Model | None = N
         )
     _move(student, torch.device("cpu"))
     about = {
-        "model": settings.model,
+        "model": settings.model if by_reference else None,
         "preprocess": asdict(model.preprocess),
         "num_classes": model.num_classes,
     }
@@ -198,7 +199,9 @@ def load(folder: Path | str, model: nn.Module | None = None) -> Student:
 
     Args:
         folder: as `quantize` wrote it.
-        model: the network, where the run was made from a module and not from a reference.
+        model: the float network. Needed where the run was made from a module and not from a
+            reference, and wherever the float network is to be compared with: without it,
+            ``student.prepared`` has the structure only, and NaN for weights.
 
     Raises:
         PtqError: when it is damaged or of another network.
@@ -230,22 +233,28 @@ def validate_run(
         PtqError: when files are missing or the ONNX file fails a gate.
     """
     about = read_metadata(folder / "student.safetensors")["about"]
-    preprocess = Preprocess.from_json(about["preprocess"])
-    images = CalibrationSet.load(folder / "images.safetensors")
-    evaluation = load_eval(data, preprocess, about["num_classes"]) if data else None
-    student = load(folder)
-    measured = validate(
-        folder / "model.onnx",
-        student,
-        preprocess,
-        ValidationBatches(evaluation, images),
-        threads=threads,
-        progress=progress,
-    )
     try:
         report = json.loads((folder / "report.json").read_text())
     except (OSError, ValueError) as error:
         raise PtqError(f"{folder} has no readable report.json: run ptq quantize again.") from error
+    if about["model"] is None:
+        raise PtqError(
+            f"{folder} was made from a Python module: use ptq.validate with that module."
+        )
+    model = _load(Settings(**{**about["settings"], "out": str(folder)}))
+    if model.sha256 != report["model"]["sha256"]:
+        raise PtqError(f"{model.name} has other weights now than when {folder} was made.")
+    images = CalibrationSet.load(folder / "images.safetensors")
+    evaluation = load_eval(data, model.preprocess, model.num_classes) if data else None
+    student = load(folder, model.module)
+    measured = validate(
+        folder / "model.onnx",
+        student,
+        model.preprocess,
+        ValidationBatches(evaluation, images),
+        threads=threads,
+        progress=progress,
+    )
     write_report(report | measured.to_json(), folder)
     return measured
 

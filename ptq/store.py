@@ -1,6 +1,7 @@
 """A student on disk: tensors and everything needed to rebuild it, in one safetensors file."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -69,8 +70,8 @@ def load_student(path: Path | str, model: nn.Module | None = None) -> Student:
 
     Args:
         path: student.safetensors, or the run directory that holds it.
-        model: the float network, where the student was made from a module and not from a reference;
-            its weights do not matter, its structure does.
+        model: the float network, needed where the student was made from a module. Without it the
+            structure is built anew and ``student.prepared`` holds NaN for weights.
 
     Raises:
         PtqError: when the file is damaged or of another network.
@@ -79,6 +80,7 @@ def load_student(path: Path | str, model: nn.Module | None = None) -> Student:
     path = path / "student.safetensors" if path.is_dir() else path
     header = read_metadata(path)
     about = header["about"]
+    structure_only = model is None
     if model is None:
         if not about.get("model"):
             raise PtqError(f"{path} was made from a Python module: pass it, as load(path, model).")
@@ -99,4 +101,7 @@ def load_student(path: Path | str, model: nn.Module | None = None) -> Student:
         student.module.load_state_dict(tensors)
     except (SafetensorError, RuntimeError) as error:
         raise PtqError(f"{path} does not fit the network: {str(error).splitlines()[0]}") from error
+    if structure_only:  # random numbers would pass for a float network
+        for parameter in student.prepared.module.parameters():
+            parameter.data.fill_(math.nan)
     return student

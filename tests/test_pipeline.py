@@ -118,7 +118,8 @@ def test_a_finished_run_can_be_measured_again(digits: Any, tmp_path: Path) -> No
     made = pipeline.run(settings)
     assert made.report["top1"] == {}  # nothing labelled, nothing claimed
     measured = validate_run(made.folder, data=str(tmp_path / "data.npz"), threads=1)
-    assert measured.top1["onnx"] > 95
+    assert measured.top1["onnx"] > 95 and measured.top1["float"] > 95
+    assert measured.agreement["onnx"] > 95
     assert json.loads((made.folder / "report.json").read_text())["top1"] == measured.top1
 
 
