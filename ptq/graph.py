@@ -137,7 +137,7 @@ def _fold_constants(graph: fx.GraphModule) -> None:
         value = node.meta.get("example")
         if node in depends or node.op == "get_attr" or not isinstance(value, Tensor):
             continue
-        if node.target == "expand" and sole_input(node).meta["example"].shape[0] != len(value):
+        if node.target == "expand" and _constant(graph, sole_input(node)).shape[0] != len(value):
             # A class token, repeated for every image: the batch stays free.
             node.op, node.target = "call_function", expand_to_batch
             node.args = (sole_input(node), next(iter(graph.graph.nodes)))
@@ -252,6 +252,14 @@ def _kernel(node: fx.Node) -> tuple[int, int] | None:
     return (kernel[0], kernel[1]) if isinstance(kernel, list | tuple) else None
 
 
+def _constant(graph: fx.GraphModule, node: fx.Node) -> Tensor:
+    """The tensor that a get_attr node stands for."""
+    value: Any = graph
+    for part in str(node.target).split("."):
+        value = getattr(value, part)
+    return Tensor.detach(value)
+
+
 def _layer_from_function(graph: fx.GraphModule, node: fx.Node, name: str) -> None:
     """F.conv2d and F.linear with constant weights become modules."""
     names = ("x", "weight", "bias", "stride", "padding", "dilation", "groups")
@@ -259,7 +267,7 @@ def _layer_from_function(graph: fx.GraphModule, node: fx.Node, name: str) -> Non
     weight, bias = signature.get("weight"), signature.get("bias")
     if not isinstance(weight, fx.Node) or weight.op != "get_attr":
         return
-    tensor: Tensor = weight.meta["example"].detach()
+    tensor = _constant(graph, weight)
     layer: nn.Conv2d | nn.Linear
     if name == "linear":
         layer = nn.Linear(tensor.shape[1], tensor.shape[0], bias is not None)
@@ -277,7 +285,7 @@ def _layer_from_function(graph: fx.GraphModule, node: fx.Node, name: str) -> Non
         )
     layer.weight.data = tensor.clone()
     if isinstance(bias, fx.Node) and layer.bias is not None:
-        layer.bias.data = bias.meta["example"].detach().clone()
+        layer.bias.data = _constant(graph, bias).clone()
     add_module(graph, node, layer, sole_input(node))
 
 

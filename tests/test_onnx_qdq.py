@@ -207,3 +207,23 @@ def test_inexpressible_network_is_one_message(tmp_path: Path) -> None:
     with pytest.raises(PtqError, match="cannot be written as ONNX"):
         export_float(Odd(), tmp_path / "odd.onnx", networks.images(2))
     assert not list(tmp_path.iterdir())
+
+
+def test_layers_with_equal_weights_do_not_share_them_in_the_file(tmp_path: Path) -> None:
+    """The exporter merges them, and onnxruntime's rewriting of int8 weights fails on what is shared."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.ReLU(), nn.BatchNorm2d(8), nn.ReLU(), nn.BatchNorm2d(8), nn.ReLU(),
+        nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10),
+    ).eval()  # fmt: skip
+    prepared = prepare(model, networks.SHAPE)
+    student = place(prepared, make_plan(prepared, 8))
+    x = prepared.example(16)
+    calibrate(student, x)
+    path = export_qdq(student, tmp_path / "model.onnx")
+    graph = onnx.load(str(path)).graph
+    weights = [n.input[0] for n in graph.node if n.op_type == "DequantizeLinear"]
+    weights = [name for name in weights if ".weight." in name]
+    assert len(weights) == len(set(weights)) == 5
+    for precise in (True, False):
+        runtime.run(runtime.session(path, precise=precise), x.numpy())

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from networks import NETWORKS, SHAPE, build, images, student_of
-from torch import nn
+from torch import Tensor, nn
 
 from ptq.calibration.calibrate import calibrate
 from ptq.errors import PtqError
@@ -170,3 +170,26 @@ def test_clamps_of_relu_fold_and_others_do_not() -> None:
     assert kinds["1"] == (True, False)
     assert kinds["3"] == (False, False)
     assert kinds["4"] == (False, True)
+
+
+def test_a_module_of_several_results_gets_no_quantizer_itself() -> None:
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem = nn.Conv2d(3, 8, 4, 4)
+            self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+            self.head = nn.Linear(8, 10)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.stem(x).flatten(2).permute(0, 2, 1)
+            x = x + self.attention(x, x, x, need_weights=False)[0]
+            logits: Tensor = self.head(x[:, 0])
+            return logits
+
+    prepared = prepare(Attention().eval(), (3, 16, 16))
+    plan = make_plan(prepared, 8)
+    assert "attention" not in plan.activations and "getitem" in plan.activations
+    student = place(prepared, plan)
+    for quantizer in student.quantizers().values():
+        quantizer.set_range(torch.tensor(-8.0), torch.tensor(8.0))
+    assert "head" in plan.weights
