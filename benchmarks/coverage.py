@@ -105,7 +105,8 @@ def check(name: str) -> dict[str, Any]:
         torch.manual_seed(0)
         model = load_model(name, pretrained=False)
         for weight in model.module.parameters():
-            if weight.dim() > 1 and not weight.any():  # a head that starts at 0 would hide everything
+            # A head that starts at 0 would hide everything.
+            if weight.dim() > 1 and not weight.any():
                 torch.nn.init.normal_(weight, std=0.02)
         row["step"] = "trace"
         prepared = prepare(model.module, (3, *model.preprocess.size))
@@ -135,7 +136,7 @@ def check(name: str) -> dict[str, Any]:
         simulated = student(inputs[8:])
         with torch.no_grad():
             row["sim_float_db"] = round(sqnr_db(prepared.module(inputs[8:]), simulated), 1)
-        row["onnx_sim_db"] = round(sqnr_db(simulated, onnx), 1)
+        row["onnx_sim_db"] = round(min(sqnr_db(simulated, onnx), EQUAL), 1)
         row["ok"] = row["composed"] and row["onnx_sim_db"] > SQNR_SAME
         row["step"] = "done" if row["ok"] else "compute"
     except PtqError as error:

@@ -278,30 +278,3 @@ class Aliasing(nn.Module):
 def test_a_graph_that_computes_something_else_is_refused() -> None:
     with pytest.raises(PtqError, match="changed its output"):
         prepare(Aliasing(), SHAPE)
-
-
-class ClassToken(nn.Module):
-    """Repeats a learned token for every image, as vision transformers do."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Conv2d(3, 8, 4, 4)
-        self.token = nn.Parameter(torch.randn(1, 1, 8))
-        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
-        self.head = nn.Linear(8, 10)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.stem(x).flatten(2).permute(0, 2, 1)
-        x = torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1)
-        x = x + self.attention(x, x, x, need_weights=False)[0]
-        logits: Tensor = self.head(x[:, 0])
-        return logits
-
-
-def test_a_repeated_token_leaves_the_batch_free() -> None:
-    torch.manual_seed(0)
-    model = ClassToken().eval()
-    prepared = prepare(model, (3, 16, 16))
-    for batch in (1, 5):
-        x = prepared.example(batch)
-        torch.testing.assert_close(prepared.module(x), model(x), atol=1e-5, rtol=1e-4)
