@@ -92,6 +92,7 @@ NETWORKS = [
     "timm:tresnet_m",
     "timm:bat_resnext26ts",
 ]
+EQUAL = 200.0  # dB; stands for bit for bit, which JSON has no number for
 SQNR_SAME = (
     30.0  # dB; a wrong bias, zero point or axis gives less than 10, rounding at ties more than 40
 )
