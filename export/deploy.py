@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from ptq.errors import PtqError
 from ptq.export import operators
-from ptq.ops import LAYERS, module_of, sole_input
+from ptq.ops import LAYERS, attribute, module_of, sole_input
 from ptq.placement import foldable, moves_data
 from ptq.quantizer import INT32, Layer, Quantizer, QuantLayer, WeightQuantizer, weight_axis
 
@@ -196,7 +196,7 @@ def deploy(student: fx.GraphModule) -> fx.GraphModule:
             if module is not None:
                 modules[str(node.target)] = module
             elif node.op == "get_attr":
-                modules[str(node.target)] = fx.graph_module._get_attr(student, str(node.target))
+                modules[str(node.target)] = attribute(student, node)
             if moves_data(student, node) and sole_input(node) in grids:
                 grids[node] = grids[sole_input(node)].unclipped()
                 if not _is_tuple(node):

@@ -11,16 +11,15 @@ The normal form is what placement, reconstruction and export rely on:
 """
 
 import copy
-import operator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
 from ptq.errors import PtqError
 from ptq.fold import fold_batchnorms
-from ptq.ops import add_module, module_of, sole_input
+from ptq.normalise import normalise
+from ptq.ops import attribute, module_of, sole_input
 from ptq.owners import mark_owners
 from ptq.rewrite import rewritten_copy
 from ptq.trace import trace
@@ -76,7 +75,7 @@ def prepare(model: nn.Module, input_shape: tuple[int, int, int] = (3, 224, 224))
     mark_owners(graph, twin)
     _drop_bookkeeping(graph)
     _fold_constants(graph)
-    _normalise(graph)
+    normalise(graph)
     _unshare(graph)
     fold_batchnorms(graph)
     _clean(graph)
@@ -137,7 +136,7 @@ def _fold_constants(graph: fx.GraphModule) -> None:
         value = node.meta.get("example")
         if node in depends or node.op == "get_attr" or not isinstance(value, Tensor):
             continue
-        if node.target == "expand" and _constant(graph, sole_input(node)).shape[0] != len(value):
+        if node.target == "expand" and attribute(graph, sole_input(node)).shape[0] != len(value):
             # A class token, repeated for every image: the batch stays free.
             node.op, node.target = "call_function", expand_to_batch
             node.args = (sole_input(node), next(iter(graph.graph.nodes)))
@@ -154,139 +153,6 @@ def _fold_constants(graph: fx.GraphModule) -> None:
 def expand_to_batch(constant: Tensor, images: Tensor) -> Tensor:
     """Repeat a constant (1, ...) for every image of a batch."""
     return constant.expand(images.shape[0], *constant.shape[1:])
-
-
-def _normalise(graph: fx.GraphModule) -> None:
-    """Write every operation that integer kernels know in one way."""
-    for node in list(graph.graph.nodes):
-        if node.op == "call_module":
-            _normalise_module(graph, node)
-        elif node.op in ("call_function", "call_method"):
-            _normalise_function(graph, node)
-
-
-def _normalise_module(graph: fx.GraphModule, node: fx.Node) -> None:
-    module = module_of(graph, node)
-    if hasattr(module, "inplace"):
-        setattr(module, "inplace", False)  # noqa: B010
-    if isinstance(module, nn.AdaptiveAvgPool2d):
-        _normalise_pool(graph, node)
-    elif isinstance(module, nn.Hardtanh) and (module.min_val, module.max_val) == (0.0, 6.0):
-        add_module(graph, node, nn.ReLU6(), sole_input(node))
-
-
-def _normalise_function(graph: fx.GraphModule, node: fx.Node) -> None:
-    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-    name = name.removesuffix("_")
-    if node.kwargs.get("inplace"):
-        node.kwargs = {**node.kwargs, "inplace": False}
-    match name:
-        case "relu" | "relu6":
-            add_module(graph, node, nn.ReLU() if name == "relu" else nn.ReLU6(), sole_input(node))
-        case "hardtanh" | "clamp" | "clip" if _bounds(node) == (0, 6):
-            add_module(graph, node, nn.ReLU6(), sole_input(node))
-        case "clamp" | "clip" | "clamp_min" if _bounds(node) == (0, None):
-            add_module(graph, node, nn.ReLU(), sole_input(node))
-        case "add" | "iadd" if len(node.args) == 2 and not node.kwargs:
-            _retarget(node, operator.add)
-        case "mul" | "imul" if len(node.args) == 2 and not node.kwargs:
-            _retarget(node, operator.mul)
-        case "mean" | "adaptive_avg_pool2d" | "avg_pool2d":
-            _normalise_pool(graph, node)
-        case "reshape" | "view":
-            # The batch stays free: every other size is known from the example.
-            shape = (-1, *node.meta["example"].shape[1:])
-            _retarget(node, torch.reshape)
-            node.args, node.kwargs = (sole_input(node), shape), {}
-        case "conv2d" | "linear":
-            _layer_from_function(graph, node, name)
-
-
-def _retarget(node: fx.Node, function: object) -> None:
-    node.op, node.target = "call_function", function  # type: ignore[assignment]
-
-
-def _bounds(node: fx.Node) -> tuple[object, object]:
-    low = node.args[1] if len(node.args) > 1 else node.kwargs.get("min", node.kwargs.get("min_val"))
-    high = (
-        node.args[2] if len(node.args) > 2 else node.kwargs.get("max", node.kwargs.get("max_val"))
-    )
-    return low, high
-
-
-def _normalise_pool(graph: fx.GraphModule, node: fx.Node) -> None:
-    """Global average pools become AdaptiveAvgPool2d(1), adaptive ones of an even grid AvgPool2d."""
-    source = sole_input(node)
-    before, after = source.meta["example"].shape, node.meta["example"].shape
-    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-    if len(before) != 4 or before[:2] != after[:2]:
-        return
-    if name == "mean":
-        dims = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
-        if not isinstance(dims, tuple | list) or sorted(d % 4 for d in dims) != [2, 3]:
-            return
-        pooled = add_module(graph, node, nn.AdaptiveAvgPool2d(1), source)
-        if len(after) == 2:
-            with graph.graph.inserting_after(pooled):
-                flat = graph.graph.call_function(torch.flatten, (pooled, 1))
-            flat.meta = {"example": node.meta["example"], "owner": node.meta.get("owner")}
-            pooled.replace_all_uses_with(flat, delete_user_cb=lambda user: user is not flat)
-        return
-    height, width = after[-2:]
-    is_adaptive = name == "adaptive_avg_pool2d" or isinstance(
-        module_of(graph, node), nn.AdaptiveAvgPool2d
-    )
-    if (height, width) == (1, 1):
-        if is_adaptive or tuple(before[-2:]) == _kernel(node):
-            add_module(graph, node, nn.AdaptiveAvgPool2d(1), source)
-    elif is_adaptive and before == after:
-        node.replace_all_uses_with(source)
-    elif is_adaptive and before[2] % height == 0 and before[3] % width == 0:
-        add_module(graph, node, nn.AvgPool2d((before[2] // height, before[3] // width)), source)
-
-
-def _kernel(node: fx.Node) -> tuple[int, int] | None:
-    kernel = node.args[1] if len(node.args) > 1 else node.kwargs.get("kernel_size")
-    if isinstance(kernel, int):
-        return kernel, kernel
-    return (kernel[0], kernel[1]) if isinstance(kernel, list | tuple) else None
-
-
-def _constant(graph: fx.GraphModule, node: fx.Node) -> Tensor:
-    """The tensor that a get_attr node stands for."""
-    value: Any = graph
-    for part in str(node.target).split("."):
-        value = getattr(value, part)
-    return Tensor.detach(value)
-
-
-def _layer_from_function(graph: fx.GraphModule, node: fx.Node, name: str) -> None:
-    """F.conv2d and F.linear with constant weights become modules."""
-    names = ("x", "weight", "bias", "stride", "padding", "dilation", "groups")
-    signature: dict[str, Any] = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
-    weight, bias = signature.get("weight"), signature.get("bias")
-    if not isinstance(weight, fx.Node) or weight.op != "get_attr":
-        return
-    tensor = _constant(graph, weight)
-    layer: nn.Conv2d | nn.Linear
-    if name == "linear":
-        layer = nn.Linear(tensor.shape[1], tensor.shape[0], bias is not None)
-    else:
-        groups = signature.get("groups", 1)
-        layer = nn.Conv2d(
-            tensor.shape[1] * groups,
-            tensor.shape[0],
-            tuple(tensor.shape[2:]),  # type: ignore[arg-type]
-            signature.get("stride", 1),
-            signature.get("padding", 0),
-            signature.get("dilation", 1),
-            groups,
-            bias is not None,
-        )
-    layer.weight.data = tensor.clone()
-    if isinstance(bias, fx.Node) and layer.bias is not None:
-        layer.bias.data = _constant(graph, bias).clone()
-    add_module(graph, node, layer, sole_input(node))
 
 
 def _unshare(graph: fx.GraphModule) -> None:

@@ -1,10 +1,28 @@
 """Small questions and edits on fx nodes that several passes share."""
 
+from typing import Any
+
 from torch import Tensor, fx, nn
 
-__all__ = ["LAYERS", "add_module", "input_tensors", "is_tensor", "module_of", "sole_input"]
+__all__ = [
+    "LAYERS",
+    "add_module",
+    "attribute",
+    "input_tensors",
+    "is_tensor",
+    "module_of",
+    "sole_input",
+]
 
 LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+
+
+def attribute(root: nn.Module, node: fx.Node) -> Any:
+    """Return the parameter, buffer or other attribute of `root` that a get_attr node stands for."""
+    value: Any = root
+    for part in str(node.target).split("."):
+        value = getattr(value, part)
+    return value
 
 
 def module_of(graph: fx.GraphModule, node: fx.Node) -> nn.Module | None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from ptq.errors import PtqError
+from ptq.ops import attribute
 
 __all__ = ["trace"]
 
@@ -90,7 +91,7 @@ class _Tracer(fx.Tracer):
 
     def _compute(self, node: fx.Node) -> Any:
         def value(node: fx.Node) -> Any:
-            return node.meta["example"] if "example" in node.meta else self._attribute(node)
+            return node.meta["example"] if "example" in node.meta else attribute(self.root, node)
 
         args = fx.map_arg(node.args, value)
         kwargs = fx.map_arg(node.kwargs, value)
@@ -103,13 +104,7 @@ class _Tracer(fx.Tracer):
             return getattr(args[0], str(node.target))(*args[1:], **kwargs)
         if node.op == "call_module":
             return self.root.get_submodule(str(node.target)).forward(*args, **kwargs)
-        return None if node.op == "output" else self._attribute(node)
-
-    def _attribute(self, node: fx.Node) -> Any:
-        value: Any = self.root
-        for part in str(node.target).split("."):
-            value = getattr(value, part)
-        return value
+        return None if node.op == "output" else attribute(self.root, node)
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
         return (
