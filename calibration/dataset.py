@@ -1,6 +1,5 @@
 """CalibrationSet: the images a network is calibrated with, and where they came from."""
 
-import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,20 +7,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from PIL import Image
+from safetensors import SafetensorError
 from torch import Tensor
 
 from ptq.errors import PtqError
 from ptq.files import atomic
-from ptq.models import Preprocess
+from ptq.tensors import read_header, read_tensors, save_tensors
 
 __all__ = ["CalibrationSet"]
 
-_FORMAT = "ptq.calibration.1"
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff"}
-_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+_FORMAT = "ptq-calibration-2"
 
 
 @dataclass(frozen=True)
@@ -79,41 +75,10 @@ class CalibrationSet:
             labels = torch.full((len(images),), -1)
         return cls(images.cpu().contiguous(), labels.cpu().long(), {"source": source})
 
-    @classmethod
-    def from_directory(
-        cls, directory: Path | str, preprocess: Preprocess, limit: int = 1024, seed: int = 0
-    ) -> "CalibrationSet":
-        """Real images below a directory, resized and cropped as the network takes them.
-
-        Args:
-            directory: searched recursively for images.
-            preprocess: resize of the shorter side, centre crop and interpolation.
-            limit: how many at most; a random choice by `seed` when there are more.
-
-        Raises:
-            PtqError: when there are no images, or one cannot be read.
-        """
-        root = Path(directory)
-        paths = sorted(p for p in root.rglob("*") if p.suffix.lower() in _SUFFIXES)
-        if not paths:
-            raise PtqError(
-                f"no images ({', '.join(sorted(_SUFFIXES))}) under {root}. Give --images a "
-                f"directory of them, "
-                "a file that ptq synthesize wrote, or 'mixmix' to need none."
-            )
-        order = torch.randperm(len(paths), generator=torch.Generator().manual_seed(seed))
-        chosen = [paths[i] for i in sorted(order[:limit].tolist())]
-        pixels = torch.stack([_read(path, preprocess) for path in chosen])
-        return cls(
-            pixels, torch.full((len(pixels),), -1), {"source": "images", "count": len(paths)}
-        )
-
     def save(self, path: Path | str) -> None:
-        """Write a safetensors file with the provenance as JSON in its metadata."""
-        metadata = {"format": _FORMAT, "provenance": json.dumps(self.provenance)}
-        tensors = {"images": self.images.contiguous(), "labels": self.labels.contiguous()}
-        with atomic(path) as temporary:
-            save_file(tensors, temporary, metadata)
+        """Write a safetensors file with the provenance in its header."""
+        tensors = {"images": self.images, "labels": self.labels}
+        save_tensors(path, tensors, {"format": _FORMAT, "provenance": self.provenance})
 
     @classmethod
     def load(cls, path: Path | str) -> "CalibrationSet":
@@ -123,16 +88,14 @@ class CalibrationSet:
             PtqError: when the file is missing, cut short, or something else.
         """
         try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                if metadata.get("format") != _FORMAT:
-                    raise PtqError(
-                        f"{path} is a safetensors file but no calibration set (format "
-                        f"{metadata.get('format')!r}). "
-                        "Give a file that ptq synthesize wrote, or a directory of images."
-                    )
-                tensors = {key: file.get_tensor(key) for key in ("images", "labels")}
-            return cls(**tensors, provenance=json.loads(metadata["provenance"]))
+            header, tensors = read_header(path), read_tensors(path)
+            if header.get("format") != _FORMAT:
+                raise PtqError(
+                    f"{path} is a safetensors file but no calibration set (format "
+                    f"{header.get('format')!r}). "
+                    "Give a file that ptq synthesize wrote, or a directory of images."
+                )
+            return cls(tensors["images"], tensors["labels"], header["provenance"])
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             raise PtqError(
                 f"cannot read calibration images from {path}: {error}. The file is missing, cut "
@@ -155,21 +118,3 @@ class CalibrationSet:
             sheet[top : top + height * zoom, left : left + width * zoom] = tile
         with atomic(path) as temporary:
             Image.fromarray(sheet).save(temporary, format="PNG")
-
-
-def _read(path: Path, preprocess: Preprocess) -> Tensor:
-    """One image file as uint8 (3, H, W): shorter side to `resize`, centre crop to `size`."""
-    try:
-        with Image.open(path) as file:
-            image = file.convert("RGB")
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise PtqError(
-            f"cannot read the image {path}: {error}. Remove it, or repair it."
-        ) from error
-    height, width = preprocess.size
-    scale = max(preprocess.resize / min(image.size), height / image.height, width / image.width)
-    resized = (max(width, round(image.width * scale)), max(height, round(image.height * scale)))
-    image = image.resize(resized, _FILTERS.get(preprocess.interpolation, Image.Resampling.BILINEAR))
-    left, top = (image.width - width) // 2, (image.height - height) // 2
-    image = image.crop((left, top, left + width, top + height))
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()

@@ -1,27 +1,25 @@
 """A student on disk: tensors and everything needed to rebuild it, in one safetensors file."""
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 from torch import nn
 
 from ptq.errors import PtqError
-from ptq.files import atomic
 from ptq.graph import prepare
 from ptq.models import load_model
 from ptq.placement import Student, place
 from ptq.preprocess import Preprocess
 from ptq.spec import QuantPlan
+from ptq.tensors import read_header, read_tensors, save_tensors
 
 __all__ = ["FORMAT", "load_student", "read_metadata", "save_student"]
 
-FORMAT = "ptq-student-1"
+FORMAT = "ptq-student-2"
 
 
 def save_student(student: Student, path: Path | str, about: Mapping[str, Any]) -> None:
@@ -35,16 +33,11 @@ def save_student(student: Student, path: Path | str, about: Mapping[str, Any]) -
     """
     header = {
         "format": FORMAT,
-        "plan": json.dumps(student.plan.to_json()),
-        "input_shape": json.dumps(student.prepared.input_shape),
-        "about": json.dumps(dict(about)),
+        "plan": student.plan.to_json(),
+        "input_shape": student.prepared.input_shape,
+        "about": dict(about),
     }
-    tensors = {
-        name: value.detach().cpu().contiguous()
-        for name, value in student.module.state_dict().items()
-    }
-    with atomic(path) as temporary:
-        save_file(tensors, temporary, header)
+    save_tensors(path, student.module.state_dict(), header)
 
 
 def read_metadata(path: Path | str) -> dict[str, Any]:
@@ -54,15 +47,14 @@ def read_metadata(path: Path | str) -> dict[str, Any]:
         PtqError: when it is missing, damaged, or not written by `save_student`.
     """
     try:
-        with safe_open(path, "pt") as file:
-            header = file.metadata() or {}
-    except (OSError, SafetensorError) as error:
+        header = read_header(path)
+    except (OSError, SafetensorError, ValueError) as error:
         raise PtqError(
             f"{path} cannot be read as a student ({error}); give the directory of a finished run."
         ) from error
     if header.get("format") != FORMAT:
         raise PtqError(f"{path} was not written by this version of ptq; run ptq quantize again.")
-    return {key: json.loads(header[key]) for key in ("plan", "input_shape", "about")}
+    return header
 
 
 def load_student(path: Path | str, model: nn.Module | None = None) -> Student:
@@ -94,8 +86,7 @@ def load_student(path: Path | str, model: nn.Module | None = None) -> Student:
     )
     expected = student.module.state_dict()
     try:
-        with safe_open(path, "pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        tensors = read_tensors(path)
         if tensors.keys() != expected.keys():
             raise PtqError(f"{path} is the student of another network than the one given.")
         student.module.load_state_dict(tensors)

@@ -10,9 +10,6 @@ from safetensors.torch import save_file
 
 from ptq.calibration.dataset import CalibrationSet
 from ptq.errors import PtqError
-from ptq.models import Preprocess
-
-CROP = Preprocess((24, 16), 32, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
 def some(n: int = 5, side: int = 8) -> CalibrationSet:
@@ -30,12 +27,6 @@ def test_round_trip(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["images.safetensors"]
 
 
-def test_saving_twice_gives_the_same_bytes(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        some().save(tmp_path / name)
-    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
-
-
 def test_floats_are_the_pixels_over_255() -> None:
     data = some()
     assert data.floats().dtype == torch.float32
@@ -48,29 +39,6 @@ def test_pixels_out_of_range_are_clipped_and_labels_unknown() -> None:
     made = CalibrationSet.from_pixels(torch.tensor([-1.0, 0.5, 2.0]).view(1, 3, 1, 1))
     assert made.images.flatten().tolist() == [0, 128, 255]
     assert made.labels.tolist() == [-1] and len(made) == 1
-
-
-def test_real_images_are_resized_cropped_and_sampled(tmp_path: Path) -> None:
-    for index in range(6):
-        folder = tmp_path / "photos" / str(index % 2)
-        folder.mkdir(parents=True, exist_ok=True)
-        pixels = np.full((40 + index, 50, 3), 20 * index, np.uint8)
-        Image.fromarray(pixels).save(folder / f"{index}.PNG")
-    (tmp_path / "photos" / "notes.txt").write_text("not an image")
-    every = CalibrationSet.from_directory(tmp_path / "photos", CROP)
-    assert every.images.shape == (6, 3, 24, 16)
-    assert sorted(every.images[:, 0, 0, 0].tolist()) == [0, 20, 40, 60, 80, 100]
-    few = CalibrationSet.from_directory(tmp_path / "photos", CROP, limit=3, seed=1)
-    again = CalibrationSet.from_directory(tmp_path / "photos", CROP, limit=3, seed=1)
-    assert len(few) == 3 and torch.equal(few.images, again.images)
-
-
-def test_directories_without_images_and_broken_images_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(PtqError, match=r"no images .* --images"):
-        CalibrationSet.from_directory(tmp_path, CROP)
-    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8 nothing")
-    with pytest.raises(PtqError, match=r"cannot read the image .*broken\.jpg"):
-        CalibrationSet.from_directory(tmp_path, CROP)
 
 
 def test_foreign_truncated_and_missing_files_are_refused(tmp_path: Path) -> None:

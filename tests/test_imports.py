@@ -23,7 +23,7 @@ LAYERS = (
     {"spec"},
 )
 APART = {"calibration", "export", "reconstruction"}
-LEAVES = {"errors", "progress", "files", "metrics", "data"}
+LEAVES = {"errors", "progress", "files", "tensors", "metrics", "data"}
 
 
 def imported(file: Path) -> Iterator[str]:

@@ -15,6 +15,7 @@ from ptq.graph import prepare
 from ptq.models import load_model
 from ptq.placement import make_plan, place
 from ptq.store import load_student, read_metadata, save_student
+from ptq.tensors import save_tensors
 
 TINY = """
 from torch import nn
@@ -100,6 +101,6 @@ def test_foreign_files_are_refused(tmp_path: Path) -> None:
     save_file(nn.Linear(2, 2).state_dict(), path)
     with pytest.raises(PtqError, match="not written by this version"):
         read_metadata(path)
-    save_file(nn.Linear(2, 2).state_dict(), path, {"format": "ptq-student-0"})
+    save_tensors(path, nn.Linear(2, 2).state_dict(), {"format": "ptq-student-0"})
     with pytest.raises(PtqError, match="run ptq quantize again"):
         load_student(path, build("resnet"))
