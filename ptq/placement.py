@@ -12,6 +12,7 @@ import fnmatch
 import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor, fx, nn
@@ -19,6 +20,7 @@ from torch.nn import functional as F
 
 from ptq.blocks import assign_blocks, split
 from ptq.errors import PtqError
+from ptq.exact import run_exact
 from ptq.graph import Prepared
 from ptq.ops import LAYERS, input_tensors, module_of, sole_input
 from ptq.quantizer import Quantizer, QuantLayer, WeightQuantizer, weight_axis
@@ -223,10 +225,11 @@ class Student:
     blocks: Mapping[str, int] = field(repr=False)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Run the simulated integer network on normalised images (N, C, H, W)."""
-        with torch.no_grad():
-            y: Tensor = self.module(x)
-        return y
+        """Run the integer network on normalised images (N, C, H, W), as onnxruntime will.
+
+        `module` itself simulates the same on real numbers, with gradients.
+        """
+        return run_exact(self.module, x, partial(moves_data, self.module))
 
     def layers(self) -> dict[str, QuantLayer]:
         """Return the quantized layers by node name, in order of computation."""

@@ -12,7 +12,14 @@ from ptq.kernels import fake_quantize, rectified_sigmoid, soft_round
 from ptq.kernels.reference import GAMMA, ZETA
 from ptq.spec import QuantSpec
 
-__all__ = ["AdaRoundQuantizer", "QuantLayer", "Quantizer", "WeightQuantizer", "weight_axis"]
+__all__ = [
+    "AdaRoundQuantizer",
+    "QuantLayer",
+    "Quantizer",
+    "WeightQuantizer",
+    "apply_layer",
+    "weight_axis",
+]
 
 INT32 = 2**31 - 1
 Layer = nn.Conv2d | nn.ConvTranspose2d | nn.Linear
@@ -58,10 +65,18 @@ class Quantizer(nn.Module):
         """Whether a range has been set."""
         return not bool(self.scale.isnan())
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return `x` on the quantizer's grid; same shape."""
+    def require_range(self) -> None:
+        """Raise when no range has been set.
+
+        Raises:
+            PtqError: saying what to do.
+        """
         if not self.calibrated:
             raise PtqError("this quantizer has no range yet: calibrate the student first.")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return `x` on the quantizer's grid; same shape."""
+        self.require_range()
         keep = self.drop(x) if self.training and self.drop is not None else None
         return fake_quantize(x, self.scale, self.zero_point, self.spec.qmin, self.spec.qmax, keep)
 
@@ -213,21 +228,11 @@ class QuantLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer; shapes as `op`."""
-        grid = self.bias_scale()
-        if self.training or grid is None or not isinstance(self.weight_quantizer, WeightQuantizer):
-            return _apply(self.op, x, self.weight_quantizer(self.op.weight), self.bias())
-        # As an integer kernel does it. Sums of codes are exact in float32 up to 2^24; sums of real
-        # numbers are not, and a rounding at a tie then differs from the kernel's.
-        assert self.input_quantizer is not None
-        x_codes = (x / self.input_quantizer.scale).round()
-        sums = _apply(
-            self.op, x_codes, self.weight_quantizer.codes(self.op.weight), self.bias_codes(grid)
-        )
-        return sums * grid.reshape(-1, *[1] * (0 if isinstance(self.op, nn.Linear) else 2))
+        return apply_layer(self.op, x, self.weight_quantizer(self.op.weight), self.bias())
 
 
-def _apply(op: Layer, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Apply `op` with another weight and bias."""
+def apply_layer(op: Layer, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Apply `op` with another weight and bias; shapes as `op`."""
     if isinstance(op, nn.Linear):
         return F.linear(x, weight, bias)
     if isinstance(op, nn.ConvTranspose2d):

@@ -50,7 +50,7 @@ def test_a_students_blocks_are_the_students(name: str) -> None:
     blocks = student.split()
     assert len(blocks) == len(split(student.prepared.module, student.blocks))
     with torch.no_grad():
-        assert torch.equal(compose(blocks)(x), student(x))
+        assert torch.equal(compose(blocks)(x), student.module(x))
 
 
 def test_a_residual_block_is_one_block() -> None:

@@ -74,7 +74,7 @@ def test_file_computes_what_the_student_computes(
     made = exported(name, *bits)
     x = networks.images(64, seed=3)
     with torch.no_grad():
-        assert torch.allclose(deploy(made.student.module)(x), made.student(x), atol=1e-5)
+        assert torch.allclose(deploy(made.student.module)(x), made.student.module(x), atol=1e-5)
     for optimize in (True, False):
         assert_close(run(made.path, x, optimize=optimize), made.student, x)
     file = QuantizedFile(made.path)
@@ -168,7 +168,7 @@ def test_activation_folds_exactly(activation: nn.Module, bits: int) -> None:
     twin = deploy(student.module)
     assert not any(isinstance(m, nn.ReLU | nn.ReLU6) for m in twin.modules())
     with torch.no_grad():
-        assert torch.allclose(twin(x), student(x), atol=1e-5)
+        assert torch.allclose(twin(x), student.module(x), atol=1e-5)
 
 
 def test_unfinished_students_are_refused(tmp_path: Path) -> None:

@@ -1,0 +1,241 @@
+"""The student in the arithmetic of onnxruntime's integer kernels, bit for bit.
+
+Simulating on real numbers rounds in other places than a kernel that sums integers, and a code that falls
+to the other side of a tie makes others fall: after twenty layers every second code of two such networks
+differs, and with them a few predictions in a thousand. So a student that predicts computes what the kernels do:
+
+- a layer sums products of codes exactly, adds its bias as an integer, and multiplies the sum once, by
+  the float32 number scale_x * scale_w / scale_y, before the only rounding (QLinearConv, QGemm);
+- an addition is fma(a, scale_a / scale_y, fma(b, scale_b / scale_y, c)) (QLinearAdd);
+- a product is the integer product times scale_a * scale_b / scale_y (QLinearMul);
+- a global average is the integer sum times scale_x / (scale_y * height * width) (QLinearGlobalAveragePool);
+- everything else dequantizes, computes in float32 and quantizes again, as the ONNX operators say.
+
+Every rounding is half to even.
+"""
+
+import math
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from ptq.ops import module_of, sole_input
+from ptq.quantizer import Quantizer, QuantLayer, WeightQuantizer, apply_layer
+
+__all__ = ["code_bounds", "folded_activation", "run_exact"]
+
+EXACT = 2**24  # integers up to here, and so their sums, are exact in float32
+
+
+@dataclass(frozen=True)
+class Codes:
+    """A tensor on a quantizer's grid.
+
+    Attributes:
+        values: integer-valued float32 codes less the zero point.
+        quantizer: whose grid it is.
+    """
+
+    values: Tensor
+    quantizer: Quantizer
+
+    def real(self) -> Tensor:
+        """The real numbers that the codes stand for."""
+        return self.values * self.quantizer.scale
+
+
+@dataclass(frozen=True)
+class Pending:
+    """What an integer kernel holds before it rounds to codes of the output.
+
+    Attributes:
+        real: the real numbers, for readers that are not a quantizer.
+        in_steps: output quantizer -> the result in steps of its scale, not yet rounded.
+        activation: a ReLU or ReLU6 that the output's clamp does.
+    """
+
+    real: Callable[[], Tensor]
+    in_steps: Callable[[Quantizer], Tensor]
+    activation: nn.Module | None = None
+
+
+def run_exact(student: fx.GraphModule, x: Tensor, moves: Callable[[fx.Node], bool]) -> Tensor:
+    """Run a student's graph in integer arithmetic.
+
+    Args:
+        student: calibrated, in eval mode, with every rounding decided.
+        x: images as the network takes them, float32 (N, C, H, W).
+        moves: whether a node only moves data (`ptq.placement.moves_data`): it then works on codes.
+
+    Returns:
+        The network's output, float32.
+
+    Raises:
+        PtqError: when a quantizer has no range yet.
+
+    Example:
+        >>> y = run_exact(student.module, x, partial(moves_data, student.module))
+    """
+    with torch.no_grad():
+        y: Tensor = _Integers(student, moves).run(x)
+    return y
+
+
+def folded_activation(graph: fx.GraphModule, quantizer: fx.Node) -> fx.Node | None:
+    """Return the ReLU or ReLU6 before a quantizer that its clamp does as well, or None."""
+    source = sole_input(quantizer)
+    clamps = isinstance(module_of(graph, source), nn.ReLU | nn.ReLU6)
+    return source if clamps and len(source.users) == 1 else None
+
+
+def code_bounds(quantizer: Quantizer, activation: nn.Module | None) -> tuple[int, int]:
+    """Return the lowest and highest code of a quantizer that also does the activation before it.
+
+    Rounding is monotone, so clamping codes is exactly rounding what was clamped.
+
+    Example:
+        >>> code_bounds(Quantizer(QuantSpec(4)).set_range(torch.tensor(-1.0), torch.tensor(2.0)), nn.ReLU())
+        (5, 15)
+    """
+    zero_point = int(quantizer.zero_point)
+    low, high = quantizer.spec.qmin, quantizer.spec.qmax
+    if activation is not None:
+        low = max(low, zero_point)
+    if isinstance(activation, nn.ReLU6):
+        high = min(
+            high, int((torch.tensor(6.0) / quantizer.scale.detach().cpu()).round()) + zero_point
+        )
+    return low, high
+
+
+class _Integers(fx.Interpreter):
+    """Runs a graph with codes between the nodes where the student quantizes."""
+
+    def __init__(self, student: fx.GraphModule, moves: Callable[[fx.Node], bool]) -> None:
+        super().__init__(student)
+        self.student, self.moves = student, moves
+
+    def run_node(self, n: fx.Node) -> Any:
+        module = module_of(self.student, n)
+        values = [self.env[source] for source in n.all_input_nodes]
+        if isinstance(module, Quantizer):
+            return _quantized(module, values[0])
+        if n.op == "output":
+            return super().run_node(n)
+        if isinstance(module, nn.ReLU | nn.ReLU6) and isinstance(values[0], Pending):
+            (reader,) = n.users if len(n.users) == 1 else (None,)
+            if isinstance(reader, fx.Node) and isinstance(
+                module_of(self.student, reader), Quantizer
+            ):
+                return Pending(values[0].real, values[0].in_steps, module)
+        if values and all(isinstance(value, Codes) for value in values):
+            if self.moves(n):
+                return self._moved(n, values[0])
+            if (pending := _pending(n, module, values)) is not None:
+                return pending
+        return super().run_node(n)
+
+    def fetch_args_kwargs_from_env(self, n: fx.Node) -> Any:
+        """Give nodes that compute in float the real numbers."""
+        return fx.node.map_aggregate(super().fetch_args_kwargs_from_env(n), _real)
+
+    def _moved(self, n: fx.Node, source: Codes) -> Any:
+        codes = fx.Interpreter.fetch_args_kwargs_from_env(self, n)
+        args, kwargs = fx.node.map_aggregate(
+            codes, lambda value: value.values if isinstance(value, Codes) else value
+        )
+        moved = getattr(self, n.op)(n.target, args, kwargs)
+        if isinstance(moved, Tensor):
+            return Codes(moved, source.quantizer)
+        return tuple(Codes(part, source.quantizer) for part in moved)
+
+
+def _real(value: Any) -> Any:
+    return value.real() if isinstance(value, Codes | Pending) else value
+
+
+def _quantized(quantizer: Quantizer, value: Any) -> Codes:
+    quantizer.require_range()
+    activation = value.activation if isinstance(value, Pending) else None
+    steps = (
+        value.in_steps(quantizer) if isinstance(value, Pending) else _real(value) / quantizer.scale
+    )
+    low, high = code_bounds(quantizer, activation)
+    zero_point = int(quantizer.zero_point)
+    return Codes(steps.round().clamp(low - zero_point, high - zero_point), quantizer)
+
+
+def _pending(n: fx.Node, module: nn.Module | None, values: list[Codes]) -> Pending | None:
+    """The integer kernel for a node that reads codes, or None where it computes in float."""
+    if isinstance(module, QuantLayer) and isinstance(module.weight_quantizer, WeightQuantizer):
+        return _layer(module, values[0])
+    if isinstance(module, nn.AdaptiveAvgPool2d) and module.output_size in (1, (1, 1)):
+        return _global_average(values[0])
+    if n.op == "call_function" and len(values) == len(n.args) == 2:
+        if n.target is operator.add:
+            return _sum(*values)
+        if n.target is operator.mul:
+            return _product(*values)
+    return None
+
+
+def _layer(layer: QuantLayer, x: Codes) -> Pending:
+    grid = layer.bias_scale()
+    assert grid is not None and isinstance(layer.weight_quantizer, WeightQuantizer)
+    weight, bias = layer.weight_quantizer.codes(layer.op.weight), layer.bias_codes(grid)
+    if _largest_sum(layer, x.values, weight) < EXACT:
+        products = apply_layer(layer.op, x.values, weight, None)
+    else:
+        products = apply_layer(layer.op, x.values.double(), weight.double(), None)
+    shape = (-1, *[1] * (0 if isinstance(layer.op, nn.Linear) else 2))
+    # One addition of two integers, rounded once: like an int32 sum on its way to float32.
+    sums = (products if bias is None else products + bias.to(products).reshape(shape)).float()
+    return Pending(
+        lambda: sums * grid.reshape(shape), lambda y: sums * (grid / y.scale).reshape(shape)
+    )
+
+
+def _largest_sum(layer: QuantLayer, x: Tensor, weight: Tensor) -> float:
+    """A bound for every partial sum of a layer, whatever the order it is added up in."""
+    rows = weight.transpose(0, 1) if isinstance(layer.op, nn.ConvTranspose2d) else weight
+    up, down = rows.clamp(min=0).flatten(1).sum(1), rows.clamp(max=0).flatten(1).sum(1).neg()
+    low, high = (end.abs() for end in x.aminmax())
+    return float(torch.maximum(up * high + down * low, up * low + down * high).max())
+
+
+def _sum(a: Codes, b: Codes) -> Pending:
+    def in_steps(y: Quantizer) -> Tensor:
+        ratio_a, ratio_b = a.quantizer.scale / y.scale, b.quantizer.scale / y.scale
+        zero_a, zero_b = a.quantizer.zero_point, b.quantizer.zero_point
+        # The kernel's constant is in float32, and its codes still hold their zero points.
+        constant = y.zero_point - _fma(ratio_a, zero_a, ratio_b * zero_b)
+        inner = _fma(b.values + zero_b, ratio_b, constant)
+        return _fma(a.values + zero_a, ratio_a, inner).round() - y.zero_point
+
+    return Pending(lambda: a.real() + b.real(), in_steps)
+
+
+def _fma(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
+    """a * b + c rounded once to float32."""
+    return (a.double() * b.double() + c.double()).float()
+
+
+def _product(a: Codes, b: Codes) -> Pending:
+    def in_steps(y: Quantizer) -> Tensor:
+        ratio = a.quantizer.scale * b.quantizer.scale / y.scale
+        return a.values * b.values * ratio
+
+    return Pending(lambda: a.real() * b.real(), in_steps)
+
+
+def _global_average(x: Codes) -> Pending:
+    def in_steps(y: Quantizer) -> Tensor:
+        pixels = math.prod(x.values.shape[2:])
+        sums = x.values.double().sum((2, 3), keepdim=True).float()
+        return sums * (x.quantizer.scale / (y.scale * pixels))
+
+    return Pending(lambda: x.real().mean((2, 3), keepdim=True), in_steps)

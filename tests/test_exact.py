@@ -1,0 +1,90 @@
+"""Integer arithmetic in torch: onnxruntime's results, bit for bit, and the rules that give them."""
+
+from pathlib import Path
+
+import networks
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, fx, nn
+
+from ptq.calibration.calibrate import calibrate
+from ptq.exact import code_bounds, folded_activation
+from ptq.export import export_qdq, runtime
+from ptq.graph import prepare
+from ptq.placement import Student, make_plan, place
+from ptq.quantizer import Quantizer
+from ptq.spec import QuantSpec
+
+
+def in_onnxruntime(student: Student, x: Tensor, folder: Path) -> Tensor:
+    path = export_qdq(student, folder / "model.onnx")
+    return torch.from_numpy(runtime.run(runtime.session(path), x.numpy()))
+
+
+@pytest.mark.parametrize("name", networks.NETWORKS)
+@pytest.mark.parametrize("bits", [(8, 8), (2, 4)])
+def test_student_and_onnxruntime_give_the_same_numbers(
+    name: str, bits: tuple[int, int], tmp_path: Path
+) -> None:
+    student, x = networks.student_of(name, *bits), networks.images(64, seed=3)
+    expected = in_onnxruntime(student, x, tmp_path)
+    # A code that fell to the other side would show as thousandths; what a last layer in float leaves
+    # is the rounding of float32.
+    torch.testing.assert_close(
+        student(x), expected, rtol=0, atol=1e-6 * float(expected.abs().max())
+    )
+
+
+@pytest.mark.parametrize("name", networks.NETWORKS)
+def test_integers_and_reals_simulate_the_same_network(name: str) -> None:
+    student, x = networks.student_of(name, 4, 8), networks.images(16, seed=4)
+    with torch.no_grad():
+        reals = student.module(x)
+    error = (student(x) - reals).square().mean() / reals.square().mean()
+    assert error < 2e-3  # some codes may have fallen to the other side of a tie
+
+
+def test_sums_beyond_float32_are_exact(tmp_path: Path) -> None:
+    """3,000 products of up to 255 * 127 pass 2^24, where float32 holds even numbers only."""
+    torch.manual_seed(0)
+    last = nn.Linear(3000, 4)
+    nn.init.uniform_(last.weight, 0.5, 1.0)
+    wide = nn.Sequential(
+        nn.Conv2d(3, 3000, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), last
+    )
+    prepared = prepare(wide.eval(), (3, 4, 4))
+    student = place(prepared, make_plan(prepared, 8))
+    x = torch.randn(32, 3, 4, 4, generator=torch.Generator().manual_seed(1))
+    calibrate(student, x)
+    assert torch.equal(student(x), in_onnxruntime(student, x, tmp_path))
+
+
+@given(
+    st.integers(2, 8),
+    st.floats(0, 10),
+    st.floats(0.1, 10),
+    st.sampled_from([None, nn.ReLU(), nn.ReLU6()]),
+)
+def test_clamping_codes_is_rounding_what_was_clamped(
+    bits: int, below: float, above: float, activation: nn.Module | None
+) -> None:
+    quantizer = Quantizer(QuantSpec(bits)).set_range(torch.tensor(-below), torch.tensor(above))
+    x = torch.linspace(-12, 12, 4001)
+    codes = (x / quantizer.scale).round() + quantizer.zero_point
+    low, high = code_bounds(quantizer, activation)
+    clamped = x if activation is None else activation(x)
+    expected = quantizer(clamped)
+    assert torch.equal((codes.clamp(low, high) - quantizer.zero_point) * quantizer.scale, expected)
+
+
+def test_only_an_activation_with_no_other_reader_is_folded() -> None:
+    net = nn.Sequential(nn.ReLU(), Quantizer(QuantSpec(8)))
+    tracer = fx.Tracer()
+    tracer.is_leaf_module = lambda *_: True  # type: ignore[method-assign]
+    graph = fx.GraphModule(net, tracer.trace(net))
+    _, relu, quantizer, output = graph.graph.nodes
+    assert folded_activation(graph, quantizer) is relu
+    output.args = ((relu, quantizer),)
+    assert folded_activation(graph, quantizer) is None
