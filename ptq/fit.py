@@ -1,9 +1,12 @@
 """Fitting one unit, a block or a layer: learned rounding and learned activation steps.
 
-The loss is the unit's squared error over that of nearest rounding, and the rounding regulariser is a
-mean over weights: both are near 1 for any network, so one learning rate and one weight serve all.
+AdaRound's regulariser decides roundings only where it outweighs the loss for long: after a few hundred
+iterations half of them still stand between two codes, and choosing the nearer one loses most of what was
+learned. Here the rounding function itself becomes a step, by the end for every weight, and the loss has
+the last word on each. There is no weight of a regulariser to choose for a network.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -116,24 +119,24 @@ def _descend(
     ]
     groups += [{"params": [q.scale], "lr": config.lr_step * float(q.scale.detach())} for q in steps]
     optimizer = torch.optim.Adam(groups)
-    decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.iterations)
+    # Roundings keep their pace to the end, where they are decided; steps settle.
+    constant, cosine = lambda _: 1.0, lambda i: (1 + math.cos(math.pi * i / config.iterations)) / 2
+    decay = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, [constant] * len(rounding) + [cosine] * len(steps)
+    )
     generator = torch.Generator().manual_seed(config.seed)
     for iteration in range(config.iterations):
         index = torch.randint(len(pair.target), (config.batch,), generator=generator)
         index = index.to(pair.target.device)
+        share = (iteration / config.iterations - config.warmup) / (1 - config.warmup)
+        for learned in rounding:
+            learned.sharpness = config.sharpness ** max(0.0, share)
         x = pair.x_quantized.index_select(0, index)
         if mask is not None:
             x = torch.lerp(pair.x_float.index_select(0, index), x, mask(x))
         loss = _error(unit(x), pair, index) / reference
-        total = loss
-        share = (iteration / config.iterations - config.warmup) / (1 - config.warmup)
-        if share > 0:
-            beta = config.beta[1] + (config.beta[0] - config.beta[1]) * (1 - share)
-            for learned in rounding:
-                weight = config.rounding_weight / len(rounding)
-                total = total + weight * learned.regularizer(beta)
         optimizer.zero_grad(set_to_none=True)
-        total.backward()
+        loss.backward()
         optimizer.step()
         decay.step()
         task.advance(loss=float(loss.detach()))

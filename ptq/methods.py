@@ -27,10 +27,9 @@ class ReconstructConfig:
         iterations: per unit and phase; 0 keeps nearest rounding.
         batch: images per iteration.
         lr_rounding: Adam learning rate of the rounding variables.
-        lr_step: Adam learning rate of activation steps, relative to each step.
-        rounding_weight: of the regulariser that drives every rounding to 0 or 1.
-        beta: the regulariser's exponent at the end of the warm-up and at the end.
-        warmup: share of the iterations without regulariser.
+        lr_step: Adam learning rate of activation steps, relative to each step; falls as a cosine.
+        warmup: share of the iterations before roundings begin to be decided.
+        sharpness: of the roundings at the end; it grows geometrically from 1.
         seed: same seed, same machine: same result, bit for bit.
     """
 
@@ -40,11 +39,10 @@ class ReconstructConfig:
     fisher: bool = False
     iterations: int = 1000
     batch: int = 32
-    lr_rounding: float = 3e-2
+    lr_rounding: float = 0.1
     lr_step: float = 1e-3
-    rounding_weight: float = 1.0
-    beta: tuple[float, float] = (20.0, 2.0)
     warmup: float = 0.2
+    sharpness: float = 100.0
     seed: int = 0
 
 

@@ -144,7 +144,9 @@ class WeightQuantizer(nn.Module):
 class AdaRoundQuantizer(nn.Module):
     """Learns for every weight whether to round up or down (AdaRound, Nagel et al., ICML 2020).
 
-    Starts where the soft weight equals the float weight (within the clipping range).
+    Starts where the soft weight equals the float weight (within the clipping range). AdaRound drives
+    the roundings to a decision by a regulariser; here they are decided by `sharpness`, which reconstruction
+    raises from 1: the rectified sigmoid of ``sharpness * alpha`` becomes a step.
 
     Args:
         nearest: the calibrated quantizer whose scale is kept.
@@ -163,19 +165,22 @@ class AdaRoundQuantizer(nn.Module):
         self.register_buffer("scale", scale.clone())
         self.register_buffer("base", base)
         self.alpha = nn.Parameter(-torch.log((ZETA - GAMMA) / (rest - GAMMA) - 1))
+        self.sharpness = 1.0
 
     def forward(self, weight: Tensor) -> Tensor:
         """Return the softly rounded weight; `weight` itself is already within `base` and `alpha`."""
-        return soft_round(self.base, self.alpha, self.scale, self.spec.qmin, self.spec.qmax)
+        alpha = self.sharpness * self.alpha
+        return soft_round(self.base, alpha, self.scale, self.spec.qmin, self.spec.qmax)
+
+    def undecided(self) -> float:
+        """Return the share of the weights, 0..1, whose rounding is not within 1 % of a decision."""
+        h = rectified_sigmoid(self.sharpness * self.alpha.detach())
+        return float(((h > 0.01) & (h < 0.99)).float().mean())
 
     def hardened(self) -> Tensor:
         """Return the weight with every rounding decided: integer codes times scale."""
         up = (self.alpha.detach() >= 0).to(self.base.dtype)
         return (self.base + up).clamp(self.spec.qmin, self.spec.qmax) * self.scale
-
-    def regularizer(self, beta: float) -> Tensor:
-        """Mean of 1 - |2 h(alpha) - 1|^beta: 0 once every rounding is decided."""
-        return (1 - (2 * rectified_sigmoid(self.alpha) - 1).abs().pow(beta)).mean()
 
 
 class QuantLayer(nn.Module):

@@ -140,15 +140,17 @@ def test_adaround_starts_at_the_float_weight_and_ends_on_a_neighbouring_code(
     assert torch.equal(nearest(hard), hard)
 
 
-def test_the_regularizer_is_zero_once_all_is_decided() -> None:
+def test_sharpness_decides_every_rounding() -> None:
     op = layers()["conv"]
     adaround = AdaRoundQuantizer(calibrated(op, 4), op.weight.detach())
-    undecided = adaround.regularizer(2.0).item()
-    assert 0 < undecided <= 1
-    assert adaround.regularizer(20.0).item() > undecided
-    adaround.alpha.data.mul_(1e4)
-    assert adaround.regularizer(2.0).item() == 0
-    assert torch.equal(adaround(op.weight), adaround.hardened())
+    shares, distances = [], []
+    for sharpness in (1.0, 10.0, 100.0, 1e6):
+        adaround.sharpness = sharpness
+        shares.append(adaround.undecided())
+        soft = adaround(op.weight).detach()
+        distances.append(float((soft - adaround.hardened()).abs().max()))
+    assert shares == sorted(shares, reverse=True) and shares[0] > 0.9 and shares[-1] == 0
+    assert distances == sorted(distances, reverse=True) and distances[-1] == 0
 
 
 @pytest.mark.parametrize("name", layers())
