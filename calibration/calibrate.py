@@ -1,13 +1,11 @@
 """Filling in a student's ranges from calibration images."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
 from ptq.calibration.observers import OBSERVERS, Observer, weight_range
 from ptq.errors import PtqError
+from ptq.ops import watch
 from ptq.placement import Student
 from ptq.progress import SILENT, Progress
 from ptq.quantizer import QuantLayer, WeightQuantizer
@@ -16,20 +14,6 @@ __all__ = ["calibrate"]
 
 SAMPLE = 1 << 15  # numbers kept per activation
 BIAS_LIMIT = 1 << 24  # int32 codes up to here are exact in float32, so simulation and kernel agree
-
-
-class _Recorder(fx.Interpreter):
-    """Runs a graph and hands the outputs of chosen nodes to their collectors."""
-
-    def __init__(self, graph: fx.GraphModule, samples: Mapping[str, "_Sample"]) -> None:
-        super().__init__(graph)
-        self.samples = samples
-
-    def run_node(self, n: fx.Node) -> Any:
-        result = super().run_node(n)
-        if n.name in self.samples:
-            self.samples[n.name].add(result)
-        return result
 
 
 class _Sample:
@@ -94,10 +78,10 @@ def calibrate(
         for i, name in enumerate(quantizers)
     }
     device = next(student.module.parameters()).device
-    recorder = _Recorder(student.prepared.module, samples)
+    watchers = {name: sample.add for name, sample in samples.items()}
     with progress.stage("calibrate", len(batches) + len(quantizers)) as task:
         for part in batches:
-            recorder.run(part.to(device))
+            watch(student.prepared.module, part.to(device), watchers)
             task.advance()
         rule: Observer = OBSERVERS[observer]
         for name, quantizer in quantizers.items():

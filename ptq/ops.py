@@ -1,7 +1,9 @@
 """Small questions and edits on fx nodes that several passes share."""
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 
 __all__ = [
@@ -12,6 +14,7 @@ __all__ = [
     "is_tensor",
     "module_of",
     "sole_input",
+    "watch",
 ]
 
 LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
@@ -65,3 +68,34 @@ def add_module(
     graph.add_submodule(target, module.eval())
     node.op, node.target, node.args, node.kwargs = "call_module", target, inputs, {}
     return node
+
+
+class _Watched(fx.Interpreter):
+    """Runs a graph and hands what chosen nodes give to their watchers."""
+
+    def __init__(
+        self, graph: fx.GraphModule, watchers: Mapping[str, Callable[[Tensor], None]]
+    ) -> None:
+        super().__init__(graph)
+        self.watchers = watchers
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        if n.name in self.watchers:
+            self.watchers[n.name](result)
+        return result
+
+
+def watch(
+    graph: fx.GraphModule, x: Tensor, watchers: Mapping[str, Callable[[Tensor], None]]
+) -> None:
+    """Run `graph` on `x` and show every watcher the tensor that the node of its name gives.
+
+    Tensors are let go as soon as nobody reads them, as in a plain run.
+
+    Example:
+        >>> watch(prepared.module, x, {"relu": lambda y: print(y.shape)})
+        torch.Size([1, 64, 112, 112])
+    """
+    with torch.no_grad():
+        _Watched(graph, watchers).run(x)

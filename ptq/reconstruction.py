@@ -20,7 +20,7 @@ from ptq.errors import PtqError
 from ptq.fit import Pair, learns, optimise
 from ptq.methods import METHODS, ReconstructConfig
 from ptq.metrics import sqnr_db
-from ptq.ops import module_of, sole_input
+from ptq.ops import module_of, sole_input, watch
 from ptq.placement import Student, foldable
 from ptq.progress import SILENT, Progress, Task
 from ptq.quantizer import Quantizer, QuantLayer
@@ -173,32 +173,13 @@ def _run(block: fx.GraphModule, x: Tensor, batch: int = 64) -> Tensor:
     return torch.cat([block(part) for part in x.split(batch)])
 
 
-class _Tap(fx.Interpreter):
-    """Runs a graph and keeps what one of its nodes gave."""
-
-    def __init__(self, graph: fx.GraphModule, wanted: str) -> None:
-        super().__init__(graph)
-        self.wanted = wanted
-        self.value: Tensor | None = None
-
-    def run_node(self, n: fx.Node) -> Any:
-        result = super().run_node(n)
-        if n.name == self.wanted:
-            self.value = result
-        return result
-
-
-@torch.no_grad()
 def _capture(graph: fx.GraphModule, unit: fx.GraphModule, x: Tensor, batch: int = 64) -> Tensor:
     """Run `graph` on `x` and return what flows into `unit`, a part of it."""
     first = next(n for n in unit.graph.nodes if n.op == "call_module")
     wanted = sole_input(next(n for n in graph.graph.nodes if n.name == first.name))
-    parts = []
+    parts: list[Tensor] = []
     for part in x.split(batch):
-        tap = _Tap(graph, wanted.name)
-        tap.run(part)
-        assert tap.value is not None
-        parts.append(tap.value)
+        watch(graph, part, {wanted.name: parts.append})
     return torch.cat(parts)
 
 
