@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from ptq.errors import PtqError
 from ptq.exact import code_bounds, folded_activation
 from ptq.export import operators
-from ptq.ops import LAYERS, attribute, module_of, sole_input
+from ptq.ops import LAYERS, attribute, averages_globally, module_of, sole_input
 from ptq.placement import moves_data
 from ptq.quantizer import INT32, Layer, Quantizer, QuantLayer, WeightQuantizer, weight_axis
 
@@ -187,7 +187,7 @@ def deploy(student: fx.GraphModule) -> fx.GraphModule:
         elif isinstance(module, QuantLayer):
             source, pads = _padding(student, sole_input(node), module)
             new[node] = call(str(node.target), IntegerLayer(module, pads), new[source])
-        elif isinstance(module, nn.AdaptiveAvgPool2d) and module.output_size in (1, (1, 1)):
+        elif averages_globally(module):
             new[node] = call(str(node.target), GlobalAveragePool(), new[sole_input(node)])
         else:
             inputs = new

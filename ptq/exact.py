@@ -17,13 +17,13 @@ Every rounding is half to even.
 import math
 import operator
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
-from ptq.ops import module_of, sole_input
+from ptq.ops import averages_globally, foldable, module_of, sole_input
 from ptq.quantizer import Quantizer, QuantLayer, WeightQuantizer, apply_layer
 
 __all__ = ["code_bounds", "folded_activation", "run_exact"]
@@ -88,8 +88,7 @@ def run_exact(student: fx.GraphModule, x: Tensor, moves: Callable[[fx.Node], boo
 def folded_activation(graph: fx.GraphModule, quantizer: fx.Node) -> fx.Node | None:
     """Return the ReLU or ReLU6 before a quantizer that its clamp does as well, or None."""
     source = sole_input(quantizer)
-    clamps = isinstance(module_of(graph, source), nn.ReLU | nn.ReLU6)
-    return source if clamps and len(source.users) == 1 else None
+    return source if foldable(graph, source) and len(source.users) == 1 else None
 
 
 def code_bounds(quantizer: Quantizer, activation: nn.Module | None) -> tuple[int, int]:
@@ -126,12 +125,10 @@ class _Integers(fx.Interpreter):
             return _quantized(module, values[0])
         if n.op == "output":
             return super().run_node(n)
-        if isinstance(module, nn.ReLU | nn.ReLU6) and isinstance(values[0], Pending):
-            (reader,) = n.users if len(n.users) == 1 else (None,)
-            if isinstance(reader, fx.Node) and isinstance(
-                module_of(self.student, reader), Quantizer
-            ):
-                return Pending(values[0].real, values[0].in_steps, module)
+        if foldable(self.student, n) and isinstance(values[0], Pending):
+            readers = [module_of(self.student, reader) for reader in n.users]
+            if len(readers) == 1 and isinstance(readers[0], Quantizer):
+                return replace(values[0], activation=module)
         if values and all(isinstance(value, Codes) for value in values):
             if self.moves(n):
                 return self._moved(n, values[0])
@@ -173,7 +170,7 @@ def _pending(n: fx.Node, module: nn.Module | None, values: list[Codes]) -> Pendi
     """The integer kernel for a node that reads codes, or None where it computes in float."""
     if isinstance(module, QuantLayer) and isinstance(module.weight_quantizer, WeightQuantizer):
         return _layer(module, values[0])
-    if isinstance(module, nn.AdaptiveAvgPool2d) and module.output_size in (1, (1, 1)):
+    if averages_globally(module):
         return _global_average(values[0])
     if n.op == "call_function" and len(values) == len(n.args) == 2:
         if n.target is operator.add:

@@ -10,6 +10,8 @@ __all__ = [
     "LAYERS",
     "add_module",
     "attribute",
+    "averages_globally",
+    "foldable",
     "input_tensors",
     "is_tensor",
     "module_of",
@@ -31,6 +33,16 @@ def attribute(root: nn.Module, node: fx.Node) -> Any:
 def module_of(graph: fx.GraphModule, node: fx.Node) -> nn.Module | None:
     """Return the module a node calls, or None."""
     return graph.get_submodule(str(node.target)) if node.op == "call_module" else None
+
+
+def foldable(graph: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether the node is an activation that the clamp of a quantizer behind it can do."""
+    return isinstance(module_of(graph, node), nn.ReLU | nn.ReLU6)
+
+
+def averages_globally(module: nn.Module | None) -> bool:
+    """Whether the module is the average over all pixels, which has an integer kernel."""
+    return isinstance(module, nn.AdaptiveAvgPool2d) and module.output_size in (1, (1, 1))
 
 
 def is_tensor(node: fx.Node) -> bool:

@@ -22,11 +22,11 @@ from ptq.blocks import assign_blocks, split
 from ptq.errors import PtqError
 from ptq.exact import run_exact
 from ptq.graph import Prepared
-from ptq.ops import LAYERS, input_tensors, module_of, sole_input
+from ptq.ops import LAYERS, averages_globally, foldable, input_tensors, module_of, sole_input
 from ptq.quantizer import Quantizer, QuantLayer, WeightQuantizer, weight_axis
 from ptq.spec import QuantPlan, QuantSpec
 
-__all__ = ["Student", "foldable", "make_plan", "moves_data", "place"]
+__all__ = ["Student", "make_plan", "moves_data", "place"]
 
 MOVING_MODULES = (
     nn.MaxPool2d,
@@ -63,11 +63,6 @@ def moves_data(graph: fx.GraphModule, node: fx.Node) -> bool:
     return _name(node) != "pad" or (len(node.args) < 4 and not node.kwargs.get("value"))
 
 
-def foldable(graph: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether the node is an activation that the clamp of a quantizer behind it can do."""
-    return isinstance(module_of(graph, node), nn.ReLU | nn.ReLU6)
-
-
 def _is_layer(graph: fx.GraphModule, node: fx.Node) -> bool:
     return isinstance(module_of(graph, node), LAYERS)
 
@@ -75,9 +70,7 @@ def _is_layer(graph: fx.GraphModule, node: fx.Node) -> bool:
 def _computes_in_integers(graph: fx.GraphModule, node: fx.Node) -> bool:
     """Additions, products, concatenations and average pools that have integer kernels."""
     module = module_of(graph, node)
-    if isinstance(module, nn.AdaptiveAvgPool2d):
-        return module.output_size in (1, (1, 1))
-    if isinstance(module, nn.AvgPool2d):
+    if averages_globally(module) or isinstance(module, nn.AvgPool2d):
         return True
     if node.op != "call_function":
         return False

@@ -20,8 +20,8 @@ from ptq.errors import PtqError
 from ptq.fit import Pair, learns, optimise
 from ptq.methods import METHODS, ReconstructConfig
 from ptq.metrics import sqnr_db
-from ptq.ops import module_of, sole_input, watch
-from ptq.placement import Student, foldable
+from ptq.ops import foldable, module_of, sole_input, watch
+from ptq.placement import Student
 from ptq.progress import SILENT, Progress, Task
 from ptq.quantizer import Quantizer, QuantLayer
 

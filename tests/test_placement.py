@@ -12,7 +12,8 @@ from ptq.calibration.calibrate import calibrate
 from ptq.errors import PtqError
 from ptq.graph import Prepared, prepare
 from ptq.metrics import sqnr_db
-from ptq.placement import foldable, make_plan, moves_data, place
+from ptq.ops import foldable
+from ptq.placement import make_plan, moves_data, place
 from ptq.quantizer import Quantizer, QuantLayer
 from ptq.spec import QuantPlan, QuantSpec
 
