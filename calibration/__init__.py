@@ -1,20 +1,24 @@
 """Calibration images, from nothing but networks, and what is measured on them."""
 
-from ptq.calibration.bn_stats import statistics_distance
+from ptq.calibration.batches import discard_batches
+from ptq.calibration.bn_stats import has_batch_norm, statistics_distance
 from ptq.calibration.calibrate import calibrate
 from ptq.calibration.dataset import CalibrationSet
-from ptq.calibration.synthesis import (
-    SynthesisConfig,
-    gaussian_noise,
-    synthesis_preset,
-    synthesize,
-)
+from ptq.calibration.quality import Quality, assess, assessed
+from ptq.calibration.recipes import RECIPES, SynthesisConfig, synthesis_preset
+from ptq.calibration.synthesis import gaussian_noise, synthesize
 
 __all__ = [
+    "RECIPES",
     "CalibrationSet",
+    "Quality",
     "SynthesisConfig",
+    "assess",
+    "assessed",
     "calibrate",
+    "discard_batches",
     "gaussian_noise",
+    "has_batch_norm",
     "statistics_distance",
     "synthesis_preset",
     "synthesize",

@@ -8,7 +8,7 @@ forward pass of a network in eval mode; BNs are found by the order in which the 
 them, never by pairing them with convolutions.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,15 +19,23 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ptq.errors import PtqError
 
-__all__ = ["Moments", "batch_norms", "matching_loss", "observe", "statistics_distance"]
+__all__ = [
+    "MATCHING",
+    "Moments",
+    "batch_norms",
+    "has_batch_norm",
+    "matching_loss",
+    "observe",
+    "statistics_distance",
+]
 
 
 @dataclass(frozen=True)
 class Moments:
     """Per-channel moments at the input of a BatchNorm: as measured, and as the layer expects."""
 
-    mean: Tensor  # (C,) float32, differentiable
-    var: Tensor  # (C,) float32, biased, differentiable
+    mean: Tensor  # (C,), or (N, C) of each image by itself; differentiable
+    var: Tensor  # the same, biased
     target_mean: Tensor  # (C,)
     target_var: Tensor  # (C,)
     eps: float
@@ -40,21 +48,35 @@ def batch_norms(module: nn.Module, name: str = "the model") -> list[nn.Module]:
     Raises:
         PtqError: when there are none, as in most vision transformers.
     """
-    found = [
-        m for m in module.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None
-    ]
+    found = _with_statistics(module)
     if not found:
         raise PtqError(
             f"{name} has no BatchNorm layers, so no images can be recovered from it. Name other "
             f"models that "
             "have them with --teachers, or give real images with --images DIR."
         )
-    return list(found)
+    return found
+
+
+def has_batch_norm(module: nn.Module) -> bool:
+    """Whether images can be recovered from a network."""
+    return bool(_with_statistics(module))
+
+
+def _with_statistics(module: nn.Module) -> list[nn.Module]:
+    return [m for m in module.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
 
 
 @contextmanager
-def observe(module: nn.Module, name: str = "the model") -> Iterator[list[Moments]]:
+def observe(
+    module: nn.Module, name: str = "the model", per_image: bool = False
+) -> Iterator[list[Moments]]:
     """Record the moments at every BN input while the network runs in this context.
+
+    Args:
+        module: in eval mode.
+        name: for the error message.
+        per_image: of every image by itself, not of the batch.
 
     Yields:
         A list that fills in the order of execution, one entry per BN *call*. Clear it between
@@ -71,7 +93,7 @@ def observe(module: nn.Module, name: str = "the model") -> Iterator[list[Moments
     moments: list[Moments] = []
 
     def record(layer: Any, inputs: tuple[Tensor, ...]) -> None:
-        mean, var = channel_moments(inputs[0])
+        mean, var = image_moments(inputs[0]) if per_image else channel_moments(inputs[0])
         moments.append(Moments(mean, var, layer.running_mean, layer.running_var, layer.eps))
 
     hooks = [m.register_forward_pre_hook(record) for m in batch_norms(module, name)]
@@ -82,25 +104,49 @@ def observe(module: nn.Module, name: str = "the model") -> Iterator[list[Moments
             hook.remove()
 
 
-def matching_loss(moments: list[Moments], first: float = 10.0) -> Tensor:
+def matching_loss(moments: list[Moments], first: float = 10.0, rule: str = "relative") -> Tensor:
     """How far the moments are from what the network remembers; zero exactly when they agree.
 
-    Un-squared norms per layer as in DeepInversion (Yin et al., CVPR 2020), but of differences in
-    units of the channel's own
-    deviation, and averaged over channels and layers: so one weight serves networks of every width,
-    depth and scale, and teachers mix as equals. The first layer, which sees the colours
-    themselves, weighs `first` times as much.
+    Args:
+        moments: as `observe` records them.
+        first: weight of the first layer, which sees the colours themselves, relative to the others.
+        rule: a key of `MATCHING`.
 
     Returns:
         A scalar.
     """
-    total = moments[0].mean.new_zeros(())
-    for index, m in enumerate(moments):
-        scale = m.target_var + m.eps
-        mean = (m.mean - m.target_mean) / scale.sqrt()
-        layer = _rms(mean) + _rms((m.var - m.target_var) / scale)
-        total = total + (first * layer if index == 0 else layer)
-    return total / (first + len(moments) - 1)
+    compare = MATCHING[rule]
+    layers = [compare(m) for m in moments]
+    total = first * layers[0] + sum(layers[1:])
+    return total / (first + len(moments) - 1) if rule == "relative" else total
+
+
+def _relative(m: Moments) -> Tensor:
+    scale = m.target_var + m.eps
+    return _rms((m.mean - m.target_mean) / scale.sqrt()) + _rms((m.var - m.target_var) / scale)
+
+
+def _norms(m: Moments) -> Tensor:
+    return _norm(m.mean - m.target_mean) + _norm(m.var - m.target_var)
+
+
+def _squares(m: Moments) -> Tensor:
+    std = (m.var.clamp_min(0) + m.eps).sqrt() - (m.target_var + m.eps).sqrt()
+    return ((m.mean - m.target_mean).square() + std.square()).sum(-1).mean()
+
+
+MATCHING: dict[str, Callable[[Moments], Tensor]] = {
+    "relative": _relative,
+    "norms": _norms,
+    "squares": _squares,
+}
+"""How one layer's statistics are compared.
+
+relative: un-squared, in units of the channel's own deviation, and averaged over channels and layers: one
+    weight serves networks of every width, depth and scale, and teachers mix as equals.
+norms: un-squared norms of means and variances, summed over layers (DeepInversion, CVPR 2020, eq. 4).
+squares: squared norms of means and deviations, summed over layers (ZeroQ, CVPR 2020, eq. 2; GENIE).
+"""
 
 
 @torch.no_grad()
@@ -139,13 +185,22 @@ def statistics_distance(module: nn.Module, inputs: Tensor, batch: int = 64) -> f
 
 
 def channel_moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance of each channel (dimension 1), differentiable, in float32."""
-    if x.device.type == "cpu" and x.dtype == torch.float32 and x.numel():
+    """Mean and biased variance of each channel (dimension 1), differentiable.
+
+    On CPUs in the precision of `x`, where another would cost several times the network's own pass.
+    """
+    if x.device.type == "cpu" and x.numel():
         mean, var = _FusedMoments.apply(x)
         return mean, var
     dims = [d for d in range(x.dim()) if d != 1]
     var, mean = torch.var_mean(x.float(), dims, correction=0)
     return mean, var
+
+
+def image_moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance of each channel of each image, (N, C), differentiable."""
+    mean, var = channel_moments(x.reshape(1, -1, *x.shape[2:]))
+    return mean.view(x.shape[:2]), var.view(x.shape[:2])
 
 
 class _FusedMoments(torch.autograd.Function):
@@ -165,11 +220,18 @@ class _FusedMoments(torch.autograd.Function):
         slope = grad_var * (2 / count)  # d var / dx = 2 (x - mean) / count
         offset = grad_mean / count - slope * mean
         shape = [1, -1] + [1] * (x.dim() - 2)
-        return torch.addcmul(offset.view(shape), x, slope.view(shape))
+        return torch.addcmul(offset.view(shape).to(x.dtype), x, slope.view(shape).to(x.dtype))
 
 
 def _rms(x: Tensor) -> Tensor:
+    return _root(x.square().mean())
+
+
+def _norm(x: Tensor) -> Tensor:
+    return _root(x.square().sum())
+
+
+def _root(square: Tensor) -> Tensor:
     # Where nothing differs an un-squared norm has no direction: its gradient is made zero there,
     # not NaN.
-    square = x.square().mean()
     return torch.where(square > 0, square.clamp_min(1e-30).sqrt(), square)

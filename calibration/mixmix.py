@@ -26,10 +26,12 @@ __all__ = [
     "Box",
     "augment",
     "label_loss",
+    "low_pass",
     "mix",
     "pink_noise",
     "random_box",
     "resize",
+    "standard_loss",
     "total_variation",
     "view",
 ]
@@ -68,6 +70,12 @@ def mix(images: Tensor, partners: Tensor, box: Box) -> Tensor:
     return mixed
 
 
+def standard_loss(inputs: Tensor) -> Tensor:
+    """How far each normalised image's own channels are from mean 0 and deviation 1 (ZeroQ, GENIE)."""
+    mean, std = inputs.mean((2, 3)), inputs.std((2, 3), correction=0)
+    return mean.square().sum(1).mean() + (std - 1).square().sum(1).mean()
+
+
 def label_loss(logits: Tensor, labels: Tensor, partners: Tensor, share: float) -> Tensor:
     """Cross-entropy with (1 - share) of `labels` and `share` of `partners`, class indices (N,)."""
     loss = (1 - share) * F.cross_entropy(logits, labels)
@@ -86,15 +94,34 @@ def total_variation(images: Tensor) -> Tensor:
     return torch.stack([d.square().mean() for d in differences]).mean()
 
 
-def augment(images: Tensor, jitter: float, generator: torch.Generator) -> Tensor:
+def low_pass(images: Tensor, cutoff: float) -> Tensor:
+    """Images (N, 3, H, W) without their fine detail: a frequency f weighs exp(-f^2 / 2 cutoff^2).
+
+    Args:
+        cutoff: in cycles per pixel; 0.5 is the finest that pixels can show. SynQ (Kim et al., ICLR 2025)
+            takes 80 cycles per 224 pixels.
+
+    Example:
+        >>> low_pass(torch.rand(1, 3, 8, 8), 0.3).shape
+        torch.Size([1, 3, 8, 8])
+    """
+    height, width = images.shape[-2:]
+    down = torch.fft.fftfreq(height, device=images.device).view(-1, 1)
+    across = torch.fft.rfftfreq(width, device=images.device)
+    weights = torch.exp(-(down.square() + across.square()) / (2 * cutoff**2))
+    filtered: Tensor = torch.fft.irfft2(torch.fft.rfft2(images) * weights, s=(height, width))
+    return filtered
+
+
+def augment(images: Tensor, jitter: float, generator: torch.Generator, flip: bool = True) -> Tensor:
     """The batch shifted around by up to `jitter` of its sides, and mirrored every other time."""
-    flip, *moves = torch.rand(3, generator=generator).tolist()
+    mirror, *moves = torch.rand(3, generator=generator).tolist()
     limits = [round(jitter * side) for side in images.shape[-2:]]
     shifts = [
         int(move * (2 * limit + 1)) - limit for move, limit in zip(moves, limits, strict=True)
     ]
     images = torch.roll(images, shifts, (-2, -1)) if any(shifts) else images
-    return images.flip(-1) if flip < 0.5 else images
+    return images.flip(-1) if flip and mirror < 0.5 else images
 
 
 def pink_noise(count: int, size: tuple[int, int], generator: torch.Generator) -> Tensor:

@@ -16,12 +16,15 @@ from ptq.options import (
     OutOption,
     Preset,
     PresetOption,
+    Recipe,
+    RecipeOption,
     ResizeOption,
     SeedOption,
     SizeOption,
     TeachersOption,
     ThreadsOption,
     TripleOption,
+    VerifierOption,
     WeightsOption,
 )
 from ptq.reporting import progress, reported, show
@@ -101,6 +104,7 @@ def quantize(
     std: TripleOption = None,
     images: ImagesOption = "mixmix",
     teachers: TeachersOption = "",
+    verifier: VerifierOption = None,
     data: DataOption = None,
 ) -> None:
     """Quantize a model and write an ONNX file that onnxruntime runs in integers.
@@ -126,6 +130,7 @@ def quantize(
             std=options.per_channel("--std", std),
             images=options.image_source(images),
             teachers=options.teacher_refs(teachers),
+            verifier=verifier and options.weighted_ref("--verifier", verifier),
             data=options.existing("--data", data),
         )
         from ptq import pipeline  # torch takes seconds to import: options are checked before
@@ -147,7 +152,9 @@ def synthesize(
     resize: ResizeOption = None,
     mean: TripleOption = None,
     std: TripleOption = None,
+    recipe: RecipeOption = Recipe.mixmix,
     teachers: TeachersOption = "",
+    verifier: VerifierOption = None,
 ) -> None:
     """Synthesize calibration images alone; `ptq quantize --images` takes them."""
     with reported():
@@ -165,7 +172,9 @@ def synthesize(
             resize=resize,
             mean=options.per_channel("--mean", mean),
             std=options.per_channel("--std", std),
+            images=recipe.value,
             teachers=options.teacher_refs(teachers),
+            verifier=verifier and options.weighted_ref("--verifier", verifier),
         )
         from ptq import pipeline
 

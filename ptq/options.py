@@ -18,12 +18,15 @@ __all__ = [
     "OutOption",
     "Preset",
     "PresetOption",
+    "Recipe",
+    "RecipeOption",
     "ResizeOption",
     "SeedOption",
     "SizeOption",
     "TeachersOption",
     "ThreadsOption",
     "TripleOption",
+    "VerifierOption",
     "WeightsOption",
     "device_name",
     "existing",
@@ -33,6 +36,7 @@ __all__ = [
     "out_folder",
     "per_channel",
     "teacher_refs",
+    "weighted_ref",
 ]
 
 
@@ -42,6 +46,16 @@ class Preset(StrEnum):
     fast = "fast"
     default = "default"
     best = "best"
+
+
+class Recipe(StrEnum):
+    """How images are synthesized; see `ptq.calibration.recipes`."""
+
+    mixmix = "mixmix"
+    zeroq = "zeroq"
+    deepinversion = "deepinversion"
+    genie = "genie"
+    synq = "synq"
 
 
 class Method(StrEnum):
@@ -80,15 +94,27 @@ def model_ref(option: str, text: str) -> str:
 
 
 def teacher_refs(text: str) -> tuple[str, ...]:
-    """Model references from "M1,M2"."""
-    return tuple(model_ref("--teachers", part) for part in text.split(",")) if text else ()
+    """Model references from "M1,M2=FILE"."""
+    return tuple(weighted_ref("--teachers", part) for part in text.split(",")) if text else ()
+
+
+def weighted_ref(option: str, text: str) -> str:
+    """A model reference, or one and a file with its weights, "M=FILE".
+
+    Raises:
+        PtqError: when there is no such file.
+    """
+    model, separator, weights = text.partition("=")
+    model = model_ref(option, model)
+    return f"{model}={existing(option, Path(weights))}" if separator else model
 
 
 def image_source(text: str) -> str:
-    """mixmix, noise, or a path that exists."""
-    if text not in ("mixmix", "noise") and not Path(text).exists():
+    """A way to synthesize, noise, or a path that exists."""
+    if text not in (*Recipe, "noise") and not Path(text).exists():
         raise PtqError(
-            f"--images: {text!r} is neither mixmix nor noise, and there is no such file or folder"
+            f"--images: {text!r} is none of {', '.join(Recipe)} and noise, and there is no such file or "
+            "folder"
         )
     return text
 
@@ -191,19 +217,34 @@ TripleOption = Annotated[
 ImagesOption = Annotated[
     str,
     typer.Option(
-        metavar="FILE|DIR|mixmix|noise",
-        help="What to calibrate with: images synthesized from the model (mixmix), Gaussian "
-        "noise, a folder or .npz of images, or the images.safetensors of an earlier run.",
+        metavar="mixmix|...|noise|FILE|DIR",
+        help="What to calibrate with: images synthesized from the model (mixmix, or for comparison "
+        "zeroq, deepinversion, genie, synq), Gaussian noise, a folder or .npz of images, or the "
+        "images.safetensors of an earlier run.",
         rich_help_panel="Images",
     ),
 ]
 TeachersOption = Annotated[
     str,
     typer.Option(
-        metavar="M1,M2",
-        help="Further models to synthesize the images from, besides the model itself.",
+        metavar="M1,M2=FILE",
+        help="Further models to synthesize the images from, besides the model itself; =FILE gives one "
+        "its weights.",
         rich_help_panel="Images",
     ),
+]
+VerifierOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="M[=FILE]",
+        help="A model that takes no part in making the images and judges whether they show what their "
+        "labels say.",
+        rich_help_panel="Images",
+    ),
+]
+RecipeOption = Annotated[
+    Recipe,
+    typer.Option("--recipe", help="How to synthesize.", rich_help_panel="Images"),
 ]
 DataOption = Annotated[
     Path | None,

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ptq.calibration import CalibrationSet, calibrate
+from ptq.calibration import CalibrationSet, calibrate, discard_batches, synthesis_preset
 from ptq.data import load_eval
 from ptq.errors import PtqError
 from ptq.export import Validation, export_qdq, validate
@@ -82,9 +82,7 @@ def run(settings: Settings, progress: Progress = SILENT, model: Model | None = N
         student = place(prepared, plan)
         folder = run_folder(settings.out)
     with watch("synthesize"):
-        images = calibration_images(_teachers(settings, model), settings, device, progress)
-        images.save(folder / "images.safetensors")
-        images.contact_sheet(folder / "images.png")
+        images = _keep(calibration_images(model, settings, device, progress), folder)
     inputs = model.preprocess.normalize(images.floats())
     _move(student, device)
     with watch("calibrate"):
@@ -189,7 +187,8 @@ def calibrate_datafree(
     network = load_model(model) if isinstance(model, str) else _as_model(model, preprocess)
     prepared = prepare(network.module, (3, *network.preprocess.size))
     student = place(prepared, make_plan(prepared, bits, act_bits))
-    images = synthesized([network, *teachers], preset, seed, use_device(device), progress)
+    config = synthesis_preset(preset, network.preprocess, seed=seed)
+    images = synthesized(network, teachers, config, use_device(device), progress)
     calibrate(student, network.preprocess.normalize(images.floats()), seed=seed, progress=progress)
     return Calibrated(student, images)
 
@@ -212,12 +211,7 @@ def load(folder: Path | str, model: nn.Module | None = None) -> Student:
 def synthesize_images(settings: Settings, progress: Progress = SILENT) -> CalibrationSet:
     """Write images.safetensors and images.png into the run directory, and nothing else."""
     folder, device = run_folder(settings.out), use_device(settings.device, settings.threads)
-    images = calibration_images(
-        _teachers(settings), replace(settings, images="mixmix"), device, progress
-    )
-    images.save(folder / "images.safetensors")
-    images.contact_sheet(folder / "images.png")
-    return images
+    return _keep(calibration_images(_load(settings), settings, device, progress), folder)
 
 
 def validate_run(
@@ -265,8 +259,12 @@ def _as_model(model: nn.Module | Model, preprocess: Preprocess | None) -> Model:
     return as_model(model, **({} if preprocess is None else asdict(preprocess)))
 
 
-def _teachers(settings: Settings, model: Model | None = None) -> list[Model]:
-    return [model or _load(settings), *map(load_model, settings.teachers)]
+def _keep(images: CalibrationSet, folder: Path) -> CalibrationSet:
+    """Write the images and their contact sheet, after which their batches are not needed any more."""
+    images.save(folder / "images.safetensors")
+    images.contact_sheet(folder / "images.png")
+    discard_batches(folder / "images.part")
+    return images
 
 
 def _load(settings: Settings) -> Model:

@@ -69,6 +69,12 @@ class Preprocess:
         std = torch.tensor(self.std, dtype=images.dtype, device=images.device).view(3, 1, 1)
         return (images - mean) / std
 
+    def denormalize(self, inputs: Tensor) -> Tensor:
+        """Undo `normalize`: from what the network takes to RGB, in [0, 1] where it came from images."""
+        mean = torch.tensor(self.mean, dtype=inputs.dtype, device=inputs.device).view(3, 1, 1)
+        std = torch.tensor(self.std, dtype=inputs.dtype, device=inputs.device).view(3, 1, 1)
+        return mean + std * inputs
+
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> "Preprocess":
         """Rebuild it from its fields as JSON holds them, with lists for tuples."""

@@ -23,8 +23,10 @@ class Settings:
         act_bits: of the activations, 2..8; integer kernels compute in 8.
         preset: "fast", "default" or "best": how much time to spend.
         method: a key of `ptq.reconstruction.METHODS`.
-        teachers: further models to synthesize images from.
-        images: "mixmix", "noise", a folder or .npz of images, or an earlier images.safetensors.
+        teachers: further models to synthesize images from, each MODEL or MODEL=FILE with its weights.
+        verifier: another model, which judges whether the images show what their labels say.
+        images: a key of `ptq.calibration.RECIPES` ("mixmix"), "noise", a folder or .npz of images, or an
+            earlier images.safetensors.
         data: labelled images to measure accuracy with; None leaves accuracy out.
         weights: a state dict in place of the published weights.
         out: the run directory.
@@ -46,6 +48,7 @@ class Settings:
     preset: str = "default"
     method: str = "qdrop"
     teachers: tuple[str, ...] = ()
+    verifier: str | None = None
     images: str = "mixmix"
     data: str | None = None
     weights: str | None = None

@@ -1,42 +1,74 @@
 """Where images come from: synthesized, noise, a folder, an earlier run; and what to validate on."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ptq.calibration import CalibrationSet, gaussian_noise, synthesis_preset, synthesize
+from ptq.calibration import (
+    RECIPES,
+    CalibrationSet,
+    SynthesisConfig,
+    assessed,
+    gaussian_noise,
+    has_batch_norm,
+    synthesis_preset,
+    synthesize,
+)
 from ptq.data import EvalSet, load_images
 from ptq.errors import PtqError
-from ptq.models import Model
+from ptq.models import Model, load_model
 from ptq.progress import SILENT, Progress
 from ptq.settings import Settings
 
-__all__ = ["ValidationBatches", "calibration_images", "synthesized"]
+__all__ = ["ValidationBatches", "calibration_images", "load_teacher", "synthesized"]
 
 
 def calibration_images(
-    teachers: Sequence[Model],
+    model: Model,
     settings: Settings,
     device: torch.device,
     progress: Progress = SILENT,
 ) -> CalibrationSet:
-    """Return calibration images from wherever ``settings.images`` says.
+    """Return calibration images from wherever ``settings.images`` says, with their quality figures.
+
+    Where they are synthesized, finished batches wait in the run directory: the same call continues after
+    an interruption.
 
     Args:
-        teachers: the network to be quantized, then further ones to synthesize from.
+        model: the network to be quantized.
+        settings: the source, the further teachers, the verifier, the budget, the run directory.
+        device: where to synthesize.
+        progress: told of every step.
 
     Raises:
         PtqError: when a file is of another size or cannot be read.
     """
-    model = teachers[0]
-    source, preset = settings.images, synthesis_preset(settings.preset, model.preprocess)
-    if source == "mixmix":
-        return synthesized(teachers, settings.preset, settings.seed, device, progress)
+    teachers = [load_teacher(ref) for ref in settings.teachers]
+    verifier = load_teacher(settings.verifier) if settings.verifier else None
+    parts = Path(settings.out) / "images.part"
+    images = _images(model, teachers, settings, device, progress, parts)
+    knowing = [m for m in (model, *teachers) if has_batch_norm(m.module)]
+    return assessed(images, knowing, verifier) if knowing else images
+
+
+def _images(
+    model: Model,
+    teachers: Sequence[Model],
+    settings: Settings,
+    device: torch.device,
+    progress: Progress,
+    parts: Path,
+) -> CalibrationSet:
+    source = settings.images
+    if source in RECIPES:
+        config = synthesis_preset(settings.preset, model.preprocess, source, seed=settings.seed)
+        return synthesized(model, teachers, config, device, progress, parts)
+    count = synthesis_preset(settings.preset, model.preprocess).images
     if source == "noise":
-        return gaussian_noise(model, preset.images, settings.seed)
+        return gaussian_noise(model, count, settings.seed)
     if source.endswith(".safetensors"):
         images = CalibrationSet.load(Path(source))
         if tuple(images.images.shape[-2:]) != model.preprocess.size:
@@ -46,20 +78,32 @@ def calibration_images(
             )
         return images
     return CalibrationSet.from_pixels(
-        load_images(source, model.preprocess, limit=preset.images), source=source
+        load_images(source, model.preprocess, limit=count), source=source
     )
 
 
 def synthesized(
+    model: Model,
     teachers: Sequence[Model],
-    preset: str,
-    seed: int,
+    config: SynthesisConfig,
     device: torch.device,
     progress: Progress = SILENT,
+    folder: Path | None = None,
 ) -> CalibrationSet:
-    """Return images synthesized with a preset's settings, for the input size of the first teacher."""
-    config = replace(synthesis_preset(preset, teachers[0].preprocess), seed=seed)
-    return synthesize(teachers, config, device=str(device), progress=progress)
+    """Return images of the size of `model`, from it and the teachers.
+
+    A model without BatchNorm leaves it to the teachers.
+    """
+    zoo = [model, *teachers] if has_batch_norm(model.module) or not teachers else list(teachers)
+    return synthesize(
+        zoo, config, preprocess=model.preprocess, device=device, progress=progress, folder=folder
+    )
+
+
+def load_teacher(ref: str) -> Model:
+    """Load "MODEL" with its published weights, or "MODEL=FILE" with those of a file."""
+    name, separator, weights = ref.partition("=")
+    return load_model(name, Path(weights) if separator else None)
 
 
 @dataclass(frozen=True)

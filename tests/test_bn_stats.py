@@ -5,7 +5,10 @@ import torch
 from torch import nn
 
 from ptq.calibration.bn_stats import (
+    MATCHING,
     channel_moments,
+    has_batch_norm,
+    image_moments,
     matching_loss,
     observe,
     statistics_distance,
@@ -126,3 +129,50 @@ def test_without_batchnorm_the_message_says_what_to_do() -> None:
         observe(nn.Sequential(nn.Conv2d(3, 3, 1)), "vit"),
     ):
         pass
+
+
+def test_moments_in_bfloat16_are_those_of_float32_to_its_precision() -> None:
+    x = (torch.randn(16, 5, 8, 8) + 1).bfloat16().requires_grad_()
+    mean, var = channel_moments(x)
+    expected_var, expected_mean = torch.var_mean(x.float(), (0, 2, 3), correction=0)
+    torch.testing.assert_close(mean.float(), expected_mean, rtol=1e-2, atol=1e-2)
+    torch.testing.assert_close(var.float(), expected_var, rtol=1e-2, atol=1e-2)
+    (fused,) = torch.autograd.grad(mean.float().sum() + var.float().sum(), x)
+    assert fused.dtype == torch.bfloat16
+    full = x.detach().float().requires_grad_()
+    var, mean = torch.var_mean(full, (0, 2, 3), correction=0)
+    (expected,) = torch.autograd.grad(mean.sum() + var.sum(), full)
+    torch.testing.assert_close(fused.float(), expected, rtol=3e-2, atol=1e-4)
+
+
+def test_moments_of_each_image_are_those_of_a_batch_of_one() -> None:
+    x = torch.randn(3, 4, 5, 6)
+    means, variances = image_moments(x)
+    for index in range(3):
+        mean, var = channel_moments(x[index : index + 1])
+        torch.testing.assert_close(means[index], mean)
+        torch.testing.assert_close(variances[index], var)
+
+
+@pytest.mark.parametrize("rule", MATCHING)
+@pytest.mark.parametrize("per_image", [False, True])
+def test_every_rule_is_zero_where_statistics_match_and_grows_with_the_difference(
+    rule: str, per_image: bool
+) -> None:
+    images = torch.randn(1, 3, 12, 12).expand(4, -1, -1, -1)  # of equal images each is as the batch
+    net = remember(small_net(), images)
+    losses = []
+    for shift in (0.0, 0.5, 1.0):
+        x = (images + shift * torch.arange(3.0).view(3, 1, 1)).requires_grad_()
+        with observe(net, per_image=per_image) as moments:
+            net(x)
+        loss = matching_loss(moments, rule=rule)
+        assert bool(torch.autograd.grad(loss, x)[0].isfinite().all())
+        losses.append(loss.item())
+    assert losses[0] < 1e-3 < losses[1] < losses[2]
+
+
+def test_networks_with_and_without_statistics_are_told_apart() -> None:
+    assert has_batch_norm(small_net())
+    assert not has_batch_norm(nn.BatchNorm2d(3, track_running_stats=False))
+    assert not has_batch_norm(nn.Sequential(nn.Conv2d(3, 3, 1), nn.LayerNorm(3)))

@@ -84,7 +84,7 @@ QUANTIZE = ("quantize", "--model", "resnet18", "--bits", "4")
         ((*QUANTIZE, "--std", "red"), "--std: 'red'; give three numbers"),
         ((*QUANTIZE, "--data", "nowhere"), "--data: there is nothing at nowhere"),
         ((*QUANTIZE, "--weights", "no.pth"), "--weights: there is nothing at no.pth"),
-        ((*QUANTIZE, "--images", "mixmax"), "--images: 'mixmax' is neither mixmix nor noise"),
+        ((*QUANTIZE, "--images", "mixmax"), "--images: 'mixmax' is none of mixmix, zeroq"),
         ((*QUANTIZE, "--teachers", "resnet18,,"), "--teachers: name a model"),
         ((*QUANTIZE, "--teachers", "no.py:net"), "--teachers: there is no file no.py"),
         ((*QUANTIZE, "--device", "gpu"), "--device: 'gpu'; give cpu, cuda or cuda:N"),
@@ -145,7 +145,11 @@ def test_options_that_are_understood(tmp_path: Path) -> None:
     assert options.per_channel("--mean", "0.5") == (0.5, 0.5, 0.5)
     assert options.per_channel("--mean", "0.1,0.2,0.3") == (0.1, 0.2, 0.3)
     assert options.teacher_refs("resnet18, timm:resnet10t") == ("resnet18", "timm:resnet10t")
+    weights = tmp_path / "w.pth"
+    weights.touch()
+    assert options.teacher_refs(f"resnet18={weights}") == (f"resnet18={weights}",)
     assert options.image_source(str(tmp_path)) == str(tmp_path)
+    assert options.image_source("genie") == "genie"
     assert options.device_name("cuda:1") == "cuda:1"
     assert options.out_folder(None, "timm:a.b", "w4a8") == Path("runs/timm-a.b-w4a8")
 

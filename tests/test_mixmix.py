@@ -1,5 +1,7 @@
 """The MixMix objective: exact boxes, exact labels, honest views."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,10 +12,12 @@ from ptq.calibration.mixmix import (
     Box,
     augment,
     label_loss,
+    low_pass,
     mix,
     pink_noise,
     random_box,
     resize,
+    standard_loss,
     total_variation,
     view,
 )
@@ -108,3 +112,28 @@ def test_the_noise_to_start_from_has_large_shapes_and_is_mostly_grey() -> None:
     assert float(F.avg_pool2d(pink, 8).std()) > 3 * float(F.avg_pool2d(white, 8).std())
     red, green = pink[:, 0].flatten(), pink[:, 1].flatten()
     assert float(torch.corrcoef(torch.stack([red, green]))[0, 1]) > 0.8
+
+
+def test_low_pass_weighs_a_frequency_as_its_formula_says() -> None:
+    x = torch.arange(32.0)
+    for cycles in (0, 4, 12):
+        wave = torch.cos(2 * torch.pi * cycles * x / 32).expand(1, 3, 8, 32)
+        expected = math.exp(-((cycles / 32) ** 2) / (2 * 0.2**2)) * wave
+        torch.testing.assert_close(low_pass(wave, 0.2), expected, atol=1e-5, rtol=0)
+
+
+def test_low_pass_keeps_odd_sizes() -> None:
+    assert low_pass(torch.rand(2, 3, 7, 9), 0.3).shape == (2, 3, 7, 9)
+
+
+def test_standard_loss_is_zero_for_standardised_images_only() -> None:
+    x = torch.randn(4, 3, 16, 16)
+    standard = (x - x.mean((2, 3), keepdim=True)) / x.std((2, 3), correction=0, keepdim=True)
+    assert float(standard_loss(standard)) < 1e-9
+    assert float(standard_loss(standard + 1)) == pytest.approx(3, rel=1e-4)
+    assert float(standard_loss(2 * standard)) == pytest.approx(3, rel=1e-4)
+
+
+def test_images_that_are_not_flipped_keep_their_sides() -> None:
+    images = torch.rand(2, 3, 8, 8)
+    assert all(torch.equal(augment(images, 0.0, seeded(s), flip=False), images) for s in range(8))

@@ -3,19 +3,15 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from ptq.calibration.bn_stats import statistics_distance
-from ptq.calibration.synthesis import (
-    PRESETS,
-    SynthesisConfig,
-    gaussian_noise,
-    synthesis_preset,
-    synthesize,
-)
+from ptq.calibration.recipes import RECIPES, SynthesisConfig, synthesis_preset
+from ptq.calibration.synthesis import gaussian_noise, synthesize
 from ptq.errors import PtqError
 from ptq.models import Model, as_model
 
@@ -55,7 +51,7 @@ class Counter:
         yield self
 
     def advance(self, n: int = 1, **figures: float) -> None:
-        self.losses += [figures["loss"]] * n
+        self.losses += [figures["loss"]] * n if figures else []  # none for work found done
 
 
 def distance(model: Model, images: Tensor) -> float:
@@ -151,14 +147,61 @@ def test_noise_has_the_training_pixels_mean_and_is_reproducible() -> None:
     assert torch.equal(noise.images, gaussian_noise(model, 16, seed=3).images)
 
 
-def test_presets_cost_more_as_they_promise_more() -> None:
-    for size in (0, 1):
-        steps = [PRESETS[name][size] for name in ("fast", "default", "best")]
-        costs = [c.images * c.iterations for c in steps]
-        assert costs == sorted(costs) and len(set(costs)) == 3
-    assert synthesis_preset("fast", teacher().preprocess) == PRESETS["fast"][0]
-    with pytest.raises(PtqError, match="no preset 'slow'; choose one of fast, default, best"):
-        synthesis_preset("slow", teacher().preprocess)
+class Stop(Exception):
+    """What a user's Ctrl-C does in the middle."""
+
+
+class Interrupt(Counter):
+    """Stops after some steps."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__()
+        self.after = after
+
+    def advance(self, n: int = 1, **figures: float) -> None:
+        super().advance(n, **figures)
+        if len(self.losses) == self.after:
+            raise Stop
+
+
+def test_an_interrupted_synthesis_continues_and_ends_the_same(tmp_path: Path) -> None:
+    model, config = teacher(), replace(QUICK, images=12)  # three batches of four steps
+    undisturbed = synthesize([model], config)
+    with pytest.raises(Stop):
+        synthesize([model], config, folder=tmp_path, progress=Interrupt(after=6))
+    assert [p.name for p in tmp_path.iterdir()] == ["batch-0000.safetensors"]
+    progress = Counter()
+    continued = synthesize([model], config, folder=tmp_path, progress=progress)
+    assert len(progress.losses) == 8  # the first batch was not made again
+    assert torch.equal(continued.images, undisturbed.images)
+    assert continued.provenance == undisturbed.provenance
+    other = synthesize([model], replace(config, seed=1), folder=tmp_path)
+    assert not torch.equal(other.images, undisturbed.images)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_comes_closer_to_the_statistics_than_noise(recipe: str) -> None:
+    model = teacher()
+    config = synthesis_preset("fast", model.preprocess, recipe, images=32, batch=32, iterations=100)
+    made = synthesize([model], config)
+    assert made.provenance["source"] == recipe
+    assert distance(model, made.floats()) < 0.6 * distance(
+        model, gaussian_noise(model, 32).floats()
+    )
+
+
+def test_all_teachers_can_look_at_every_step() -> None:
+    zoo = [teacher(0), teacher(1)]
+    together = synthesize(zoo, replace(QUICK, teachers_per_step=0))
+    assert not torch.equal(together.images, synthesize(zoo, QUICK).images)
+    alone = replace(QUICK, teachers_per_step=5)  # more than there are: all of them, once
+    assert torch.equal(synthesize(zoo, alone).images, together.images)
+
+
+def test_images_for_a_network_that_takes_no_part() -> None:
+    preprocess = replace(teacher().preprocess, size=(20, 12))
+    made = synthesize([teacher()], QUICK, preprocess=preprocess)
+    assert made.images.shape == (6, 3, 20, 12)
 
 
 def test_errors_name_what_to_do() -> None:
@@ -168,7 +211,3 @@ def test_errors_name_what_to_do() -> None:
         synthesize([teacher(), vit], QUICK)
     with pytest.raises(PtqError, match="at least one teacher"):
         synthesize([], QUICK)
-    with pytest.raises(PtqError, match="batch is 1"):
-        SynthesisConfig(batch=1)
-    with pytest.raises(PtqError, match="half must be"):
-        SynthesisConfig(half=2)

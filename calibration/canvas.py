@@ -1,0 +1,127 @@
+"""What is optimised: the pixels of a batch of images, or latents and a small generator that paints them."""
+
+import math
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ptq.calibration.mixmix import pink_noise, resize
+from ptq.calibration.precision import fast_autocast
+from ptq.calibration.recipes import SynthesisConfig
+from ptq.preprocess import Preprocess
+
+__all__ = ["Canvas", "make_canvas"]
+
+
+class Canvas(Protocol):
+    """A differentiable batch of images."""
+
+    def groups(self, lr: float) -> list[dict[str, Any]]:
+        """What the optimiser changes, in groups with their own rates: `lr` for what belongs to one image."""
+
+    def images(self) -> Tensor:
+        """(N, 3, H, W) in RGB [0, 1]."""
+
+    def settle(self) -> None:
+        """Bring the parameters back into their range after a step."""
+
+    def at(self, size: tuple[int, int]) -> "Canvas":
+        """The same images in another size."""
+
+
+def make_canvas(
+    count: int,
+    size: tuple[int, int],
+    config: SynthesisConfig,
+    preprocess: Preprocess,
+    generator: torch.Generator,
+    device: torch.device,
+) -> Canvas:
+    """A canvas of noise for `count` images of `size` (height, width), as the configuration says."""
+    if config.canvas == "generator":
+        return _Generated(count, size, preprocess, generator, device)
+    if config.start == "pink":
+        noise = pink_noise(count, size, generator)
+    else:
+        noise = preprocess.denormalize(torch.randn(count, 3, *size, generator=generator)).clamp(
+            0, 1
+        )
+    return _Pixels(noise.to(device))
+
+
+class _Pixels:
+    """The images themselves, kept within [0, 1]."""
+
+    def __init__(self, images: Tensor) -> None:
+        self.pixels = images.detach().contiguous(memory_format=torch.channels_last).requires_grad_()
+
+    def groups(self, lr: float) -> list[dict[str, Any]]:
+        return [{"params": [self.pixels], "lr": lr}]
+
+    def images(self) -> Tensor:
+        return self.pixels
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        self.pixels.clamp_(0, 1)
+
+    def at(self, size: tuple[int, int]) -> "_Pixels":
+        return _Pixels(resize(self.pixels.detach(), size).clamp_(0, 1))
+
+
+class _Generated:
+    """GENIE's generator: a latent of 256 numbers per image, and three convolutions for the batch.
+
+    Its output has mean 0 and deviation 1 per channel over the batch, as normalised images have.
+    """
+
+    LATENT = 256
+
+    def __init__(
+        self,
+        count: int,
+        size: tuple[int, int],
+        preprocess: Preprocess,
+        generator: torch.Generator,
+        device: torch.device,
+    ) -> None:
+        self.size, self.preprocess = size, preprocess
+        self.coarse = (math.ceil(size[0] / 4), math.ceil(size[1] / 4))
+        cells = self.coarse[0] * self.coarse[1]
+        self.latents = torch.randn(count, self.LATENT, generator=generator).to(device)
+        self.latents.requires_grad_()
+        self.root = nn.Linear(self.LATENT, 128 * cells)
+        self.trunk = nn.Sequential(
+            nn.BatchNorm2d(128), nn.Upsample(scale_factor=2),
+            nn.Conv2d(128, 128, 3, padding=1), nn.BatchNorm2d(128), nn.LeakyReLU(0.2),
+            nn.Upsample(scale_factor=2),
+            nn.Conv2d(128, 64, 3, padding=1), nn.BatchNorm2d(64), nn.LeakyReLU(0.2),
+            nn.Conv2d(64, 3, 3, padding=1), nn.Tanh(), nn.BatchNorm2d(3, affine=False),
+        )  # fmt: skip
+        for layer in (self.root, *self.trunk):
+            if isinstance(layer, (nn.Linear, nn.Conv2d)):  # torch's own rule, from our generator
+                bound = 1 / math.sqrt(layer.weight[0].numel())
+                for values in (layer.weight, layer.bias):
+                    nn.init.uniform_(values, -bound, bound, generator=generator)  # type: ignore[arg-type]
+        self.root.to(device)
+        self.trunk.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def groups(self, lr: float) -> list[dict[str, Any]]:
+        weights = [*self.root.parameters(), *self.trunk.parameters()]
+        return [{"params": [self.latents], "lr": lr}, {"params": weights, "lr": lr / 10}]
+
+    def images(self) -> Tensor:
+        with fast_autocast(self.latents.device):
+            grid = self.root(self.latents).view(len(self.latents), 128, *self.coarse)
+            painted = self.trunk(grid.contiguous(memory_format=torch.channels_last))
+        painted = painted[..., : self.size[0], : self.size[1]]
+        return self.preprocess.denormalize(painted.float()).clamp(0, 1)
+
+    def settle(self) -> None:
+        """Latents and weights have no bounds."""
+
+    def at(self, size: tuple[int, int]) -> "Canvas":
+        if size == self.size:
+            return self
+        return _Pixels(resize(self.images().detach(), size))

@@ -1,0 +1,119 @@
+"""How good a set of calibration images is, as far as numbers tell before anything is quantized with it."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ptq.calibration.bn_stats import statistics_distance
+from ptq.calibration.dataset import CalibrationSet
+from ptq.calibration.mixmix import resize
+from ptq.errors import PtqError
+from ptq.models import Model
+
+__all__ = ["Quality", "assess", "assessed"]
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Figures of one set of images.
+
+    Attributes:
+        statistics: by teacher, how far the images' BatchNorm statistics are from its training data's;
+            see `statistics_distance`: 0.03 to 0.07 for 256 real CIFAR images, 0.5 to 0.7 for noise.
+        label_accuracy: the share of images that a network which took no part in making them classifies as
+            they are labelled, in [0, 1]; None where there is no such network or no label.
+        diversity: Vendi score (Friedman and Dieng, TMLR 2023), the effective number of different images:
+            1 when all look the same to the network, their number when no two are alike.
+    """
+
+    statistics: dict[str, float]
+    label_accuracy: float | None
+    diversity: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the figures as JSON-able data."""
+        return asdict(self)
+
+
+@torch.no_grad()
+def assess(
+    images: CalibrationSet, teachers: Sequence[Model], verifier: Model | None = None
+) -> Quality:
+    """Measure a set of images.
+
+    Args:
+        images: of any source; diversity compares them as the verifier sees them, or the first teacher.
+        teachers: with BatchNorm; usually those that made the images.
+        verifier: took no part in making them, and knows the same classes.
+
+    Raises:
+        PtqError: when the verifier has other classes than the first teacher.
+
+    Example:
+        >>> assess(images, [load_model("resnet18")], load_model("resnet50")).label_accuracy
+        0.86
+    """
+    if verifier is not None and verifier.num_classes != teachers[0].num_classes:
+        raise PtqError(
+            f"{verifier.name} knows {verifier.num_classes} classes and {teachers[0].name} "
+            f"{teachers[0].num_classes}: a verifier must know the same."
+        )
+    distances = {m.name: statistics_distance(m.module, _inputs(images, m)) for m in teachers}
+    judge = verifier or teachers[0]
+    logits, features = _predict(judge.module, _inputs(images, judge))
+    known = images.labels >= 0
+    accuracy = None
+    if verifier is not None and bool(known.any()):
+        right = logits.argmax(1) == images.labels
+        accuracy = float(right[known].float().mean())
+    return Quality(distances, accuracy, vendi_score(features))
+
+
+def assessed(
+    images: CalibrationSet, teachers: Sequence[Model], verifier: Model | None = None
+) -> CalibrationSet:
+    """The same images with their `Quality` in the provenance, under "quality"."""
+    figures = assess(images, teachers, verifier).to_json()
+    if verifier is not None:
+        figures["verifier"] = verifier.name
+    return replace(images, provenance=images.provenance | {"quality": figures})
+
+
+def vendi_score(features: Tensor) -> float:
+    """exp of the entropy of the eigenvalues of the images' cosine similarities, from (N, F) features.
+
+    Example:
+        >>> vendi_score(torch.eye(4)), vendi_score(torch.ones(4, 2))
+        (4.0, 1.0)
+    """
+    unit = nn.functional.normalize(features.double(), dim=1)
+    values = torch.linalg.eigvalsh(unit @ unit.T / len(unit)).clamp_min(0)
+    values = values / values.sum()
+    return round(float(torch.special.entr(values).sum().exp()), 3)
+
+
+def _inputs(images: CalibrationSet, model: Model) -> Tensor:
+    return model.preprocess.normalize(resize(images.floats(), model.preprocess.size))
+
+
+def _predict(module: nn.Module, inputs: Tensor, batch: int = 64) -> tuple[Tensor, Tensor]:
+    """Logits (N, classes), and what the last layer with weights reads, (N, F)."""
+    latest: list[Tensor] = []
+
+    def remember(_: nn.Module, given: tuple[Tensor, ...]) -> None:
+        latest[:] = [given[0].flatten(1)]
+
+    layers = [m for m in module.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    hooks = [m.register_forward_pre_hook(remember) for m in layers]
+    logits, features = [], []
+    try:
+        for part in inputs.split(batch):
+            logits.append(module(part))
+            features += latest
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return torch.cat(logits), torch.cat(features)
