@@ -1,0 +1,331 @@
+"""What calibration images are worth: downstream accuracy of every source, through the same reconstruction.
+
+    python -m benchmarks.datafree DATA [--networks resnet20,efficientnet_lite0] [--sources real,...]
+                                       [--bits w4a4,w3a3,w2a4] [--seeds 0,1,2] [--iterations 200] [--workers 2]
+                                       [--mct PYTHON]
+
+DATA is described in benchmarks/networks.py. A source is a row of SOURCES, or "RECIPE:NETWORK+NETWORK", images
+from these teachers; "others" are all networks of the family but the one that is quantized. Rows are added to
+results/datafree.json as they are finished, and results/datafree.md is made from it; images stay in
+runs/datafree and are taken from there if they are there.
+
+Synthesized sets and real ones have the same number of images. The first and the last layer have 8 bits, and
+so have the input and the network's output; every other weight and activation has the bits named. Accuracy is
+that of the exact integer simulation, which onnxruntime reproduces bit for bit on these networks
+(benchmarks/accuracy.py), on images that no source has seen.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import statistics
+import subprocess
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks import networks
+from ptq.calibration import (
+    CalibrationSet,
+    assess,
+    calibrate,
+    gaussian_noise,
+    synthesis_preset,
+    synthesize,
+)
+from ptq.files import atomic
+from ptq.graph import prepare
+from ptq.methods import METHODS, method_preset
+from ptq.metrics import top1
+from ptq.models import Model
+from ptq.placement import make_plan, place
+from ptq.reconstruction import reconstruct
+from ptq.report import environment
+
+RESULTS = Path(__file__).parent / "results"
+IMAGES = Path("runs/datafree")
+PRESET = "default"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where images come from: a recipe, whose statistics, and what of the preset is changed."""
+
+    title: str
+    recipe: str
+    teachers: str = "own"
+    changes: dict[str, Any] = field(default_factory=dict)
+
+
+PLAIN = {"data_mixing": False}
+SOURCES = {
+    "noise": Source("Gaussian noise", "noise"),
+    "zeroq": Source("ZeroQ", "zeroq", changes={"iterations": 500}),
+    "deepinversion": Source("DeepInversion", "deepinversion", changes={"iterations": 500}),
+    "genie": Source("GENIE-D", "genie", changes={"iterations": 500}),
+    "synq": Source("GENIE-D + SynQ's low-pass", "synq", changes={"iterations": 500}),
+    "mct": Source("Sony MCT 2.6.1 (needs --mct)", "mct", changes={"iterations": 500}),
+    "mixmix-plain": Source("MixMix, one teacher, no data mixing", "mixmix", changes=PLAIN),
+    "mixmix": Source("MixMix, one teacher", "mixmix"),
+    "mixmix-zoo-plain": Source("MixMix, several teachers, no data mixing", "mixmix", "zoo", PLAIN),
+    "mixmix-zoo": Source("MixMix, several teachers", "mixmix", "zoo"),
+    "mixmix-others": Source("MixMix, the other networks only", "mixmix", "others"),
+    "real": Source("real images", "real"),
+}
+
+
+def source_of(name: str) -> Source:
+    """A row of SOURCES, or the one that "RECIPE:NETWORK+NETWORK" says."""
+    if name in SOURCES:
+        return SOURCES[name]
+    recipe, _, teachers = name.partition(":")
+    return Source(f"{SOURCES[recipe].title.split(',')[0]} from {teachers}", recipe, teachers)
+
+
+def teachers_of(source: Source, network: str) -> tuple[str, ...]:
+    """The names of the networks that a source's images are made from, for one target."""
+    family = networks.family(network)
+    return {"own": family[:1], "zoo": family, "others": family[1:]}.get(
+        source.teachers, tuple(source.teachers.split("+"))
+    )
+
+
+def make_images(
+    name: str, network: str, model: Model, data: Path, seed: int, mct: str = ""
+) -> CalibrationSet:
+    """Take a source's images from IMAGES, or make them and put them there.
+
+    `mct` is the Python that has Sony's toolkit.
+    """
+    source = source_of(name)
+    budget = synthesis_preset(PRESET, model.preprocess, seed=seed)
+    if source.recipe == "real":
+        return networks.images(network, data, model).real(budget.images, seed)
+    if source.recipe == "noise":
+        return gaussian_noise(model, budget.images, seed)
+    config = synthesis_preset(PRESET, model.preprocess, source.recipe, seed=seed, **source.changes)
+    teachers = [networks.load(teacher, data) for teacher in teachers_of(source, network)]
+    # Named by what it was made from, so that two targets of one set share it.
+    made_from = "+".join(m.name for m in teachers)
+    path = (
+        IMAGES
+        / f"{name.partition(':')[0]}-{made_from}-{model.preprocess.size[0]}-{seed}.safetensors"
+    )
+    if path.exists():
+        images = CalibrationSet.load(path)
+        if images.provenance["settings"] == json.loads(json.dumps(config.__dict__)):
+            return images
+    started = time.perf_counter()
+    images = synthesize(teachers, config, preprocess=model.preprocess)
+    seconds = round(time.perf_counter() - started, 1)
+    images = replace(images, provenance=images.provenance | {"seconds": seconds})
+    images.save(path)
+    images.contact_sheet(path.with_suffix(".png"))
+    return images
+
+
+def mct_images(
+    python: str, network: str, data: Path, path: Path, count: int, seed: int, iterations: int
+) -> CalibrationSet:
+    """Have Sony's toolkit make images of a CIFAR network, with its own defaults, in its own environment."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        script = Path(__file__).parent / "mct_images.py"
+        factory = f"{networks.MODELS / networks.CIFAR[network]}:{network}"
+        command = [python, script, factory, data / f"{network}.pth", path, "--size", 32, "--images", count,
+                   "--iterations", iterations, "--seed", seed, "--threads", torch.get_num_threads()]  # fmt: skip
+        done = subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True)
+        path.with_suffix(".txt").write_text(done.stdout.splitlines()[-1])
+    facts = path.with_suffix(".txt").read_text().split()  # "seconds 500.1 mct 2.6.1 torch 2.14.1"
+    made = CalibrationSet.from_pixels(torch.from_numpy(np.load(path)["images"]), source="mct")
+    return replace(
+        made, provenance={"source": "mct", "seconds": float(facts[1]), "settings": facts[2:]}
+    )
+
+
+def measure(
+    name: str,
+    network: str,
+    seed: int,
+    cases: tuple[str, ...],
+    data: Path,
+    iterations: int,
+    threads: int,
+    mct: str = "",
+) -> list[dict[str, Any]]:
+    """Quantize one network with one source's images, for several bit widths."""
+    torch.set_num_threads(threads)
+    model = networks.load(network, data)
+    images = make_images(name, network, model, data, seed, mct)
+    real = networks.images(network, data, model)
+    verifier = networks.load(networks.family(network)[-1], data)
+    quality = assess(images, [model], verifier).to_json()
+    reference = _logits(model.module, model, real.test)
+    size = model.preprocess.size
+    config = replace(method_preset("qdrop", PRESET, size), iterations=iterations, seed=seed)
+    rows = []
+    for case in cases:
+        bits, act_bits = (int(part) for part in case[1:].split("a"))
+        started = time.perf_counter()
+        prepared = prepare(model.module, (3, *size))
+        student = place(prepared, make_plan(prepared, bits, act_bits))
+        inputs = model.preprocess.normalize(images.floats())
+        calibrate(student, inputs, seed=seed)
+        reconstruct(student, inputs, config)
+        seconds = time.perf_counter() - started
+        logits = _logits(student, model, real.test)
+        rows.append(
+            {
+                "network": network,
+                "source": name,
+                "case": case,
+                "seed": seed,
+                "images": len(images),
+                "iterations": iterations,
+                "top1": round(top1(logits, real.labels), 3),
+                "top1_float": round(top1(reference, real.labels), 3),
+                "kl": round(_divergence(reference, logits), 5),
+                "teachers": teachers_of(source_of(name), network),
+                "quality": quality,
+                "seconds_images": images.provenance.get("seconds"),
+                "seconds_quantize": round(seconds, 1),
+                "settings": images.provenance.get("settings"),
+                "threads": threads,
+                **environment(),
+            }
+        )
+    return rows
+
+
+@torch.no_grad()
+def _logits(network: Any, model: Model, images: Tensor) -> Tensor:
+    parts = [network(model.preprocess.normalize(part.float() / 255)) for part in images.split(100)]
+    return torch.cat(parts)
+
+
+def _divergence(reference: Tensor, logits: Tensor) -> float:
+    """Mean Kullback-Leibler divergence from the float network's predictions, in nats."""
+    p, q = reference.double().log_softmax(1), logits.double().log_softmax(1)
+    return float((p.exp() * (p - q)).sum(1).mean())
+
+
+def read_rows() -> list[dict[str, Any]]:
+    """The rows measured so far."""
+    path = RESULTS / "datafree.json"
+    rows: list[dict[str, Any]] = json.loads(path.read_text()) if path.exists() else []
+    return rows
+
+
+def write(new: list[dict[str, Any]]) -> None:
+    """Put new rows in the place of those of the same measurement, and make the page anew."""
+    keys = ("network", "source", "case", "seed", "iterations")
+    replaced = {tuple(row[k] for k in keys) for row in new}
+    rows = [r for r in read_rows() if tuple(r[k] for k in keys) not in replaced] + new
+    rows.sort(key=lambda r: tuple(str(r[k]) for k in keys))
+    with atomic(RESULTS / "datafree.json") as path:
+        path.write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
+    with atomic(RESULTS / "datafree.md") as path:
+        path.write_text("\n".join(page(rows)) + "\n")
+
+
+def page(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """Lines of a Markdown page: a table per network."""
+    yield "# What calibration images are worth"
+    yield "\nMade by `python -m benchmarks.datafree DATA`; its docstring says how. Top-1 in percent: mean over"
+    yield "seeds, and lowest to highest; below it the Kullback-Leibler divergence from the float network's"
+    yield "predictions, in thousandths of a nat. Label accuracy is that under a network that took no part, or,"
+    yield "with several teachers, least. Statistics: distance from the network's own training data."
+    for network in dict.fromkeys(r["network"] for r in rows):
+        for iterations in sorted({r["iterations"] for r in rows if r["network"] == network}):
+            mine = [r for r in rows if (r["network"], r["iterations"]) == (network, iterations)]
+            yield from _table(network, iterations, mine)
+    machines = sorted({r["machine"]["cpu"] for r in rows})
+    versions = rows[-1]["versions"] if rows else {}
+    yield f"\n{'; '.join(machines)}; " + ", ".join(f"{k} {v}" for k, v in versions.items())
+
+
+def _table(network: str, iterations: int, rows: list[dict[str, Any]]) -> Iterator[str]:
+    cases = sorted({r["case"] for r in rows}, reverse=True)
+    seeds = sorted({r["seed"] for r in rows})
+    yield f"\n## {network}, {rows[0]['images']} images, {iterations} iterations per block, seeds {seeds}"
+    yield f"\nFloat: {rows[0]['top1_float']:.2f} %.\n"
+    head = ("source", *cases, "statistics", "label accuracy", "diversity", "seconds for images")
+    yield f"| {' | '.join(head)} |\n|{' --- |' * len(head)}"
+    known = [name for name in SOURCES if any(r["source"] == name for r in rows)]
+    for name in [*known, *sorted({r["source"] for r in rows} - set(known))]:
+        mine = [r for r in rows if r["source"] == name]
+        cells = [_cell([r for r in mine if r["case"] == case]) for case in cases]
+        quality = [r["quality"] for r in mine]
+        distance = statistics.mean(next(iter(q["statistics"].values())) for q in quality)
+        labels = [q["label_accuracy"] for q in quality if q["label_accuracy"] is not None]
+        seconds = [r["seconds_images"] for r in mine if r["seconds_images"]]
+        cells += [
+            f"{distance:.3f}",
+            f"{100 * statistics.mean(labels):.0f} %" if labels else "",
+            f"{statistics.mean(q['diversity'] for q in quality):.1f}",
+            f"{statistics.mean(seconds):.0f}" if seconds else "",
+        ]
+        yield f"| {source_of(name).title} | {' | '.join(cells)} |"
+
+
+def _cell(rows: list[dict[str, Any]]) -> str:
+    if not rows:
+        return ""
+    values, kl = [r["top1"] for r in rows], statistics.mean(r["kl"] for r in rows)
+    return (
+        f"{statistics.mean(values):.2f} ({min(values):.2f} to {max(values):.2f})<br>{1e3 * kl:.0f}"
+    )
+
+
+def main() -> None:
+    """Measure what the command line asks for and write both result files."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--networks", default="resnet20,resnet56,efficientnet_lite0")
+    parser.add_argument("--sources", default=",".join(SOURCES))
+    parser.add_argument("--bits", default="w4a4,w3a3,w2a4")
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--iterations", type=int, default=METHODS["qdrop"].iterations)
+    parser.add_argument("--workers", type=int, default=1, help="processes that share the cores")
+    parser.add_argument("--mct", default="", help="a Python with model-compression-toolkit 2.6.1")
+    options = parser.parse_args()
+    threads = max(1, (os.cpu_count() or 1) // options.workers)
+    jobs = [
+        (source, network, int(seed), tuple(options.bits.split(",")), options.data, options.iterations, threads,
+         options.mct)
+        for network in options.networks.split(",")
+        for seed in options.seeds.split(",")
+        for source in options.sources.split(",")
+        if source != "mct" or (options.mct and network in networks.CIFAR)
+    ]  # fmt: skip
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(options.workers, mp_context=context) as pool:
+        for done in as_completed([pool.submit(measure, *job) for job in jobs]):
+            rows = done.result()
+            write(rows)
+            for row in rows:
+                shown = (
+                    "network",
+                    "source",
+                    "case",
+                    "seed",
+                    "top1",
+                    "kl",
+                    "seconds_images",
+                    "seconds_quantize",
+                )
+                print(json.dumps({key: row[key] for key in shown}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

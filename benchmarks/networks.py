@@ -1,0 +1,86 @@
+"""The trained networks of the benchmarks, with images to judge them by and real images to calibrate with.
+
+DATA is a folder that does not come with the project:
+
+    resnet20.pth resnet56.pth vgg8_bn.pth mobilenetv2_x0_5.pth     state dicts, trained on CIFAR-10
+    cifar10-test-dev.npz cifar10-train-1280.npz                    uint8 images (N, 3, 32, 32), labels
+    imagenet-dev/WNID/*.jpg                                        labelled ImageNet images
+
+The EfficientNet-Lites bring their weights with the extra `zoo`.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ptq.calibration import CalibrationSet
+from ptq.data import load_eval
+from ptq.models import Model, load_model
+
+__all__ = ["CIFAR", "LITES", "Images", "family", "images", "load"]
+
+MODELS = Path(__file__).parent / "models"
+CIFAR = {
+    "resnet20": "cifar_resnet.py",
+    "resnet56": "cifar_resnet.py",
+    "vgg8_bn": "cifar_torchvision.py",
+    "mobilenetv2_x0_5": "cifar_torchvision.py",
+}
+LITES = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
+HELD_APART = 128  # ImageNet images that are never used to evaluate
+
+
+@dataclass(frozen=True)
+class Images:
+    """Real images for one network.
+
+    Args:
+        test: uint8 (N, 3, H, W), to evaluate with.
+        labels: of those, (N,).
+        others: uint8 (M, 3, H, W), none of which is in `test`; their labels.
+        other_labels: of those, (M,).
+    """
+
+    test: Tensor
+    labels: Tensor
+    others: Tensor
+    other_labels: Tensor
+
+    def real(self, count: int, seed: int) -> CalibrationSet:
+        """`count` of the images held apart, others with every seed as far as there are more."""
+        order = torch.randperm(len(self.others), generator=torch.Generator().manual_seed(seed))
+        index = order[:count]
+        return CalibrationSet.from_pixels(self.others[index], self.other_labels[index], "real")
+
+
+def load(name: str, data: Path) -> Model:
+    """One of the networks with its trained weights."""
+    if name in CIFAR:
+        return load_model(f"{MODELS / CIFAR[name]}:{name}", data / f"{name}.pth")
+    return load_model(name)
+
+
+def family(name: str) -> tuple[str, ...]:
+    """The networks that can be teachers of this one, itself first."""
+    zoo = tuple(CIFAR) if name in CIFAR else LITES
+    return (name, *(other for other in zoo if other != name))
+
+
+def images(name: str, data: Path, model: Model) -> Images:
+    """The real images for a network, resized and cropped as it wants them."""
+    if name in CIFAR:
+        test, labels = _read(data / "cifar10-test-dev.npz", model)
+        others, other_labels = _read(data / "cifar10-train-1280.npz", model)
+        return Images(test, labels, others, other_labels)
+    every, labels = _read(data / "imagenet-dev", model)
+    order = torch.randperm(len(every), generator=torch.Generator().manual_seed(0))
+    apart, rest = order[:HELD_APART], order[HELD_APART:]
+    return Images(every[rest], labels[rest], every[apart], labels[apart])
+
+
+def _read(path: Path, model: Model) -> tuple[Tensor, Tensor]:
+    found = load_eval(path, model.preprocess, model.num_classes)
+    parts = [(images * 255).round().to(torch.uint8) for images, _ in found.batches()]
+    return torch.cat(parts), found.labels
