@@ -41,6 +41,7 @@ from ptq.calibration import (
     synthesis_preset,
     synthesize,
 )
+from ptq.calibration.mixmix import low_pass
 from ptq.files import atomic
 from ptq.graph import prepare
 from ptq.methods import METHODS, method_preset
@@ -113,6 +114,10 @@ def make_images(
         return gaussian_noise(model, budget.images, seed)
     config = synthesis_preset(PRESET, model.preprocess, source.recipe, seed=seed, **source.changes)
     teachers = [networks.load(teacher, data) for teacher in teachers_of(source, network)]
+    if source.recipe == "synq":  # GENIE's images, filtered: they need not be made twice
+        images = make_images("genie", network, model, data, seed)
+        filtered = CalibrationSet.from_pixels(low_pass(images.floats(), config.low_pass))
+        return replace(filtered, provenance=images.provenance | {"low_pass": config.low_pass})
     # Named by what it was made from, so that two targets of one set share it.
     made_from = "+".join(m.name for m in teachers)
     path = (

@@ -4,6 +4,7 @@ from ptq.calibration.batches import discard_batches
 from ptq.calibration.bn_stats import has_batch_norm, statistics_distance
 from ptq.calibration.calibrate import calibrate
 from ptq.calibration.dataset import CalibrationSet
+from ptq.calibration.mixing import mixed_copies
 from ptq.calibration.quality import Quality, assess, assessed
 from ptq.calibration.recipes import RECIPES, SynthesisConfig, synthesis_preset
 from ptq.calibration.synthesis import gaussian_noise, synthesize
@@ -19,6 +20,7 @@ __all__ = [
     "discard_batches",
     "gaussian_noise",
     "has_batch_norm",
+    "mixed_copies",
     "statistics_distance",
     "synthesis_preset",
     "synthesize",

@@ -61,7 +61,7 @@ class SynthesisConfig:
     images: int = 256
     batch: int = 128
     iterations: int = 150
-    half: float = 0.0
+    half: float = 0.5
     canvas: Literal["pixels", "generator"] = "pixels"
     start: Literal["pink", "white"] = "pink"
     lr: float = 0.05
@@ -97,11 +97,11 @@ class SynthesisConfig:
             raise PtqError("synthesis: mixed must be in [0, 1] and low_pass at least 0.")
 
 
-def _mixmix(config: SynthesisConfig) -> SynthesisConfig:
+def _mixmix(config: SynthesisConfig, small: bool) -> SynthesisConfig:
     return config
 
 
-def _zeroq(config: SynthesisConfig) -> SynthesisConfig:
+def _zeroq(config: SynthesisConfig, small: bool) -> SynthesisConfig:
     # lr 0.5 in units of the normalisation's deviation, about 0.225 of RGB's range.
     return replace(
         _bare(config), recipe="zeroq", lr=0.11, betas=(0.9, 0.999), schedule="plateau",
@@ -109,24 +109,26 @@ def _zeroq(config: SynthesisConfig) -> SynthesisConfig:
     )  # fmt: skip
 
 
-def _deepinversion(config: SynthesisConfig) -> SynthesisConfig:
-    small = config.half == 0  # published with other weights for CIFAR than for ImageNet
+def _deepinversion(config: SynthesisConfig, small: bool) -> SynthesisConfig:
+    # Published with other weights for CIFAR than for ImageNet. Its total variation is un-squared, of normalised
+    # images; these weights have the same pull on the differences that images end with.
     return replace(
         _bare(config), recipe="deepinversion", lr=0.05, betas=(0.5, 0.9), matching="norms",
-        bn=10.0 if small else 0.01, first_bn=1.0 if small else 10.0, label=1.0, tv=1.0,
-        jitter=2 / 32 if small else 30 / 224, flip=True, half=0 if small else 2 / 3,
+        bn=10.0 if small else 0.01, first_bn=1.0 if small else 10.0, label=1.0,
+        tv=8.0 if small else 88.0,
+        jitter=2 / 32 if small else 30 / 224, flip=True, half=0.0 if small else 2 / 3,
     )  # fmt: skip
 
 
-def _genie(config: SynthesisConfig) -> SynthesisConfig:
+def _genie(config: SynthesisConfig, small: bool) -> SynthesisConfig:
     return replace(
         _bare(config), recipe="genie", canvas="generator", lr=0.1, betas=(0.9, 0.999),
         matching="squares", standard=1.0, swing=True,
     )  # fmt: skip
 
 
-def _synq(config: SynthesisConfig) -> SynthesisConfig:
-    return replace(_genie(config), recipe="synq", low_pass=80 / 224)
+def _synq(config: SynthesisConfig, small: bool) -> SynthesisConfig:
+    return replace(_genie(config, small), recipe="synq", low_pass=80 / 224)
 
 
 def _bare(config: SynthesisConfig) -> SynthesisConfig:
@@ -137,15 +139,17 @@ def _bare(config: SynthesisConfig) -> SynthesisConfig:
     )  # fmt: skip
 
 
-RECIPES: dict[str, Callable[[SynthesisConfig], SynthesisConfig]] = {
+RECIPES: dict[str, Callable[[SynthesisConfig, bool], SynthesisConfig]] = {
     "mixmix": _mixmix,
     "zeroq": _zeroq,
     "deepinversion": _deepinversion,
     "genie": _genie,
     "synq": _synq,
 }
-"""Each takes a budget (images, batch, iterations, resolution, seed) and sets the objective."""
+"""Each takes a budget (images, batch, iterations, resolution, seed), and whether it is for images of at most 64
+pixels a side, and sets the objective."""
 
+SMALL = 64  # pixels a side
 _SMALL = SynthesisConfig()
 _LARGE = SynthesisConfig(batch=32, half=0.75, lr=0.02, tv=40.0)
 
@@ -195,6 +199,6 @@ def synthesis_preset(
     unknown = changes.keys() - {field.name for field in fields(SynthesisConfig)}
     if unknown:
         raise PtqError(f"synthesis has no setting {', '.join(sorted(unknown))}.")
-    small, large = PRESETS[name]
-    budget = small if max(preprocess.size) <= 64 else large
-    return replace(RECIPES[recipe](budget), **changes)  # type: ignore[arg-type]
+    small = max(preprocess.size) <= SMALL
+    config = RECIPES[recipe](PRESETS[name][0 if small else 1], small)
+    return replace(config, **changes)  # type: ignore[arg-type]

@@ -12,6 +12,7 @@ from ptq.options import (
     DeviceOption,
     ImagesOption,
     Method,
+    MixedCopiesOption,
     ModelOption,
     OutOption,
     Preset,
@@ -105,6 +106,7 @@ def quantize(
     images: ImagesOption = "mixmix",
     teachers: TeachersOption = "",
     verifier: VerifierOption = None,
+    mixed_copies: MixedCopiesOption = 0,
     data: DataOption = None,
 ) -> None:
     """Quantize a model and write an ONNX file that onnxruntime runs in integers.
@@ -131,6 +133,7 @@ def quantize(
             images=options.image_source(images),
             teachers=options.teacher_refs(teachers),
             verifier=verifier and options.weighted_ref("--verifier", verifier),
+            mixed_copies=mixed_copies,
             data=options.existing("--data", data),
         )
         from ptq import pipeline  # torch takes seconds to import: options are checked before

@@ -14,6 +14,7 @@ __all__ = [
     "DeviceOption",
     "ImagesOption",
     "Method",
+    "MixedCopiesOption",
     "ModelOption",
     "OutOption",
     "Preset",
@@ -239,6 +240,16 @@ VerifierOption = Annotated[
         metavar="M[=FILE]",
         help="A model that takes no part in making the images and judges whether they show what their "
         "labels say.",
+        rich_help_panel="Images",
+    ),
+]
+MixedCopiesOption = Annotated[
+    int,
+    typer.Option(
+        metavar="N",
+        min=0,
+        help="Copies of every calibration image with another one in a random box, to reconstruct with "
+        "besides.",
         rich_help_panel="Images",
     ),
 ]

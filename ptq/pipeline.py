@@ -9,7 +9,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from ptq.calibration import CalibrationSet, calibrate, discard_batches, synthesis_preset
+from ptq.calibration import (
+    CalibrationSet,
+    calibrate,
+    discard_batches,
+    mixed_copies,
+    synthesis_preset,
+)
 from ptq.data import load_eval
 from ptq.errors import PtqError
 from ptq.export import Validation, export_qdq, validate
@@ -83,7 +89,8 @@ def run(settings: Settings, progress: Progress = SILENT, model: Model | None = N
         folder = run_folder(settings.out)
     with watch("synthesize"):
         images = _keep(calibration_images(model, settings, device, progress), folder)
-    inputs = model.preprocess.normalize(images.floats())
+    many = mixed_copies(images, settings.mixed_copies, settings.seed)
+    inputs = model.preprocess.normalize(many.floats())
     _move(student, device)
     with watch("calibrate"):
         calibrate(student, inputs, seed=settings.seed, progress=progress)

@@ -27,6 +27,7 @@ class Settings:
         verifier: another model, which judges whether the images show what their labels say.
         images: a key of `ptq.calibration.RECIPES` ("mixmix"), "noise", a folder or .npz of images, or an
             earlier images.safetensors.
+        mixed_copies: of every calibration image, with another in a random box, to reconstruct with.
         data: labelled images to measure accuracy with; None leaves accuracy out.
         weights: a state dict in place of the published weights.
         out: the run directory.
@@ -50,6 +51,7 @@ class Settings:
     teachers: tuple[str, ...] = ()
     verifier: str | None = None
     images: str = "mixmix"
+    mixed_copies: int = 0
     data: str | None = None
     weights: str | None = None
     out: str = "runs/ptq"

@@ -1,0 +1,131 @@
+"""Calibration images from every source that a user can name, and what happens after an interruption."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from networks import build
+from torch import nn
+
+from ptq import sources
+from ptq.calibration import CalibrationSet, synthesis_preset
+from ptq.errors import PtqError
+from ptq.models import Model, as_model
+from ptq.pipeline import calibrate_datafree
+from ptq.settings import Settings
+from ptq.sources import calibration_images, load_teacher
+
+CPU = torch.device("cpu")
+NETWORK = """
+from torch import nn
+
+PREPROCESS = dict(size=16, mean=(0.4, 0.4, 0.4), std=(0.3, 0.3, 0.3))
+
+
+def small():
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
+                         nn.Flatten(), nn.Linear(4, 10))
+"""
+
+
+@pytest.fixture
+def model() -> Model:
+    return as_model(build("resnet"), size=16, mean=(0.5,) * 3, std=(0.25,) * 3, name="net")
+
+
+@pytest.fixture
+def teacher(tmp_path: Path) -> str:
+    """A reference with weights of its own: FILE.py:factory=WEIGHTS."""
+    file, weights = tmp_path / "small.py", tmp_path / "small.pth"
+    file.write_text(NETWORK)
+    torch.manual_seed(0)
+    torch.save(load_teacher(f"{file}:small").module.state_dict(), weights)
+    return f"{file}:small={weights}"
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A preset of a second."""
+
+    def preset(name: str, preprocess: object, recipe: str = "mixmix", **changes: object) -> object:
+        budget = {"images": 6, "batch": 4, "iterations": 3}
+        return synthesis_preset("fast", preprocess, recipe, **{**budget, **changes})  # type: ignore[arg-type]
+
+    monkeypatch.setattr(sources, "synthesis_preset", preset)
+
+
+def settings(folder: Path, **options: object) -> Settings:
+    return Settings("net", 8, out=str(folder / "run"), **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("source", ["mixmix", "zeroq", "deepinversion", "genie", "synq"])
+def test_recipes_give_images_with_figures_of_their_quality(
+    source: str, model: Model, tmp_path: Path
+) -> None:
+    made = calibration_images(model, settings(tmp_path, images=source), CPU)
+    assert len(made) == 6 and made.provenance["source"] == source
+    assert set(made.provenance["quality"]["statistics"]) == {"net"}
+
+
+def test_files_folders_and_noise(model: Model, tmp_path: Path) -> None:
+    noise = calibration_images(model, settings(tmp_path, images="noise"), CPU)
+    assert noise.provenance["source"] == "gaussian noise" and len(noise) == 6
+    noise.save(tmp_path / "images.safetensors")
+    again = calibration_images(
+        model, settings(tmp_path, images=str(tmp_path / "images.safetensors")), CPU
+    )
+    assert torch.equal(again.images, noise.images)
+    np.savez(tmp_path / "real.npz", images=noise.images.numpy())
+    real = calibration_images(model, settings(tmp_path, images=str(tmp_path / "real.npz")), CPU)
+    assert torch.equal(real.images, noise.images)
+    CalibrationSet.from_pixels(torch.rand(2, 3, 8, 8)).save(tmp_path / "small.safetensors")
+    with pytest.raises(PtqError, match=r"are \(8, 8\) pixels, the model takes \(16, 16\)"):
+        calibration_images(
+            model, settings(tmp_path, images=str(tmp_path / "small.safetensors")), CPU
+        )
+
+
+def test_teachers_bring_their_weights_and_a_verifier_judges(
+    model: Model, teacher: str, tmp_path: Path
+) -> None:
+    alone = calibration_images(model, settings(tmp_path), CPU)
+    chosen = settings(tmp_path, teachers=(teacher,), verifier=teacher)
+    made = calibration_images(model, chosen, CPU)
+    assert [t["name"] for t in made.provenance["teachers"]] == ["net", "small"]
+    assert made.provenance["teachers"][1]["weights"] == "small.pth"
+    assert set(made.provenance["quality"]["statistics"]) == {"net", "small"}
+    assert made.provenance["quality"]["verifier"] == "small"
+    assert not torch.equal(made.images, alone.images)
+
+
+def test_a_model_without_batch_norm_leaves_it_to_the_teachers(teacher: str, tmp_path: Path) -> None:
+    bare = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10)
+    )
+    model = as_model(bare, size=(12, 20), mean=(0.5,) * 3, std=(0.25,) * 3, name="bare")
+    made = calibration_images(model, settings(tmp_path, teachers=(teacher,)), CPU)
+    assert made.images.shape == (6, 3, 12, 20)
+    assert [t["name"] for t in made.provenance["teachers"]] == ["small"]
+    with pytest.raises(PtqError, match=r"bare has no BatchNorm.*--teachers"):
+        calibration_images(model, settings(tmp_path), CPU)
+
+
+def test_an_interrupted_run_finds_its_batches(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = settings(tmp_path)
+    made = calibration_images(model, chosen, CPU)
+    parts = sorted(p.name for p in (tmp_path / "run" / "images.part").iterdir())
+    assert parts == ["batch-0000.safetensors", "batch-0001.safetensors"]
+    monkeypatch.setattr("ptq.calibration.synthesis._optimise", None)  # nothing is left to optimise
+    assert torch.equal(calibration_images(model, chosen, CPU).images, made.images)
+    with pytest.raises(TypeError):
+        calibration_images(model, replace(chosen, seed=1), CPU)
+
+
+def test_calibrate_datafree_takes_models_of_one_s_own(teacher: str) -> None:
+    made = calibrate_datafree(build("resnet"), teachers=(load_teacher(teacher),), preset="fast",
+                              preprocess=load_teacher(teacher).preprocess)  # fmt: skip
+    assert [t["name"] for t in made.images.provenance["teachers"]] == ["model", "small"]
