@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from ptq import options
+from ptq.figures import image_lines
 from ptq.options import (
     DataOption,
     DeviceOption,
@@ -181,7 +182,9 @@ def synthesize(
         )
         from ptq import pipeline
 
-        pipeline.synthesize_images(settings, progress())
+        images = pipeline.synthesize_images(settings, progress())
+        facts = {"count": len(images), **images.provenance}
+        typer.echo("\n" + "\n".join(image_lines(facts)))
         show(Path(settings.out))
 
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ptq.figures import image_lines
 from ptq.files import atomic
 
 __all__ = ["Stopwatch", "environment", "markdown", "peak_rss_bytes", "write_report"]
@@ -99,6 +100,10 @@ def markdown(report: Mapping[str, Any]) -> str:
         *_table(("", "float", "simulated", "onnx"), _figures(report)),
         "",
         *[f"- {note}" for note in report["notes"]],
+        "",
+        "## Images",
+        "",
+        *[f"- {line}" for line in image_lines(report["images"])],
         "",
         "## Blocks",
         "",

@@ -11,6 +11,7 @@ from typing import Any
 import typer
 
 from ptq.errors import PtqError
+from ptq.figures import image_lines
 from ptq.progress import Progress
 
 __all__ = ["headline", "progress", "reported", "show"]
@@ -61,7 +62,8 @@ def show(folder: Path) -> None:
     """Print the headline figures of a run and the paths of its files."""
     report = folder / "report.json"
     if report.is_file():
-        typer.echo("\n" + headline(json.loads(report.read_text())))
+        facts = json.loads(report.read_text())
+        typer.echo("\n" + headline(facts) + "\n" + "\n".join(image_lines(facts["images"])))
     typer.echo("\nwrote")
     for path in sorted(p for p in folder.iterdir() if p.is_file() and p.name[0] != "."):
         typer.echo(f"  {path}  ({_size(path.stat().st_size)})")

@@ -19,6 +19,7 @@ def made_up() -> dict[str, Any]:
         "agreement": {"simulated": 98.0, "onnx": 97.5},
         "latency_ms": {"threads": 2, "float": 12.345, "onnx": 4.5},
         "size_bytes": {"float": 4_000_000, "onnx": 600_000},
+        "images": {"count": 64, "source": "mixmix", "teachers": [{"name": "tinynet"}]},
         "notes": ["first layer stem: 8 bits", "second note"],
         "bits": {"stem": 8, "conv1": 4, "conv2": 4},
         "blocks": [
@@ -54,7 +55,14 @@ def test_the_page_holds_every_figure() -> None:
     assert ["stem", "8", "41.3", "41.3", "skipped", "0.1"] in table
     assert ["conv2", "4", "12.3", "18.9", "learned", "3.2"] in table
     assert ["reconstruct", "12.0"] in table
-    for text in ("- second note", "3.00 GiB", "ptq quantize --model tinynet", "seed 7", "torch 2"):
+    for text in (
+        "- second note",
+        "- 64 images: mixmix from tinynet",
+        "3.00 GiB",
+        "ptq quantize --model tinynet",
+        "seed 7",
+        "torch 2",
+    ):
         assert text in page
 
 

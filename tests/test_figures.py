@@ -1,0 +1,17 @@
+"""Facts about images in words."""
+
+from ptq.figures import image_lines
+
+QUALITY = {"statistics": {"a": 0.0512, "b": 0.2}, "label_accuracy": None, "diversity": 12.34}
+
+
+def test_lines_say_what_is_known_and_nothing_else() -> None:
+    assert image_lines({"count": 2, "source": "real"}) == ["2 images: real"]
+    facts = {"count": 9, "source": "mixmix", "teachers": [{"name": "a"}, {"name": "b"}]}
+    assert image_lines(facts) == ["9 images: mixmix from a, b"]
+    assert image_lines({**facts, "quality": QUALITY})[1:] == [
+        "distance from the BatchNorm statistics: a 0.051, b 0.200 (0 is the training data)",
+        "as different from each other as 12.3 images",
+    ]
+    judged = {**QUALITY, "label_accuracy": 0.874, "verifier": "c"}
+    assert image_lines({**facts, "quality": judged})[2] == "c sees the label in 87 % of them"
