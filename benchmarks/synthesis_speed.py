@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from benchmarks import networks
 from benchmarks.datafree import RESULTS, mct_images
 from ptq.calibration import SynthesisConfig, synthesis_preset, synthesize
-from ptq.calibration.mixmix import augment, label_loss, mix, random_box, total_variation
+from ptq.calibration.mixmix import augment, mix, random_box, total_variation
 from ptq.files import atomic
 from ptq.models import Model
 from ptq.report import environment
@@ -50,7 +50,9 @@ def plain_loop(model: Model, config: SynthesisConfig) -> None:
             x, share = mix(x, x.roll(1, 0), box), box.share(x)
             seen.clear()
             logits = model.module(model.preprocess.normalize(x))
-            loss = config.label * label_loss(logits, labels, labels.roll(1), share)
+            partners = nn.functional.cross_entropy(logits, labels.roll(1))
+            own = nn.functional.cross_entropy(logits, labels)
+            loss = config.label * ((1 - share) * own + share * partners)
             loss = loss + config.tv * total_variation(images)
             for mean, var, layer in seen:
                 scale = layer.running_var + layer.eps

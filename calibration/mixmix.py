@@ -25,12 +25,12 @@ from ptq.models import Preprocess
 __all__ = [
     "Box",
     "augment",
-    "label_loss",
     "low_pass",
     "mix",
     "pink_noise",
     "random_box",
     "resize",
+    "soft_targets",
     "standard_loss",
     "total_variation",
     "view",
@@ -76,10 +76,29 @@ def standard_loss(inputs: Tensor) -> Tensor:
     return mean.square().sum(1).mean() + (std - 1).square().sum(1).mean()
 
 
-def label_loss(logits: Tensor, labels: Tensor, partners: Tensor, share: float) -> Tensor:
-    """Cross-entropy with (1 - share) of `labels` and `share` of `partners`, class indices (N,)."""
-    loss = (1 - share) * F.cross_entropy(logits, labels)
-    return loss + share * F.cross_entropy(logits, partners) if share else loss
+def soft_targets(
+    labels: Tensor, classes: int, ambiguous: float, generator: torch.Generator
+) -> Tensor:
+    """What each image is to be taken for, as probabilities (N, classes).
+
+    Of real images a part is ambiguous, and it is there that a quantized network first disagrees with the
+    float one; images that are all beyond doubt calibrate for none of it.
+
+    Args:
+        labels: class indices (N,).
+        classes: how many there are.
+        ambiguous: share of the images that a second, random class has up to half of (after IntraQ).
+        generator: on the CPU.
+    """
+    targets = F.one_hot(labels, classes).float()
+    if not ambiguous or classes < 2:
+        return targets
+    count = len(labels)
+    away = torch.randint(1, classes, (count,), generator=generator)
+    rivals = F.one_hot((labels.cpu() + away) % classes, classes).float()
+    doubt = torch.rand(count, 1, generator=generator) / 2
+    doubt = doubt * (torch.rand(count, 1, generator=generator) < ambiguous)
+    return torch.lerp(targets, rivals.to(labels.device), doubt.to(labels.device))
 
 
 def total_variation(images: Tensor) -> Tensor:

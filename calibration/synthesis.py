@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ptq.calibration.batches import Batches
 from ptq.calibration.bn_stats import batch_norms, matching_loss
@@ -17,10 +18,10 @@ from ptq.calibration.canvas import Canvas, make_canvas
 from ptq.calibration.dataset import CalibrationSet
 from ptq.calibration.mixmix import (
     augment,
-    label_loss,
     low_pass,
     mix,
     random_box,
+    soft_targets,
     standard_loss,
     total_variation,
 )
@@ -96,7 +97,9 @@ def synthesize(
             ]
             # Every batch by itself: whichever are there already, the others come out the same.
             generator.manual_seed(config.seed * 1_000_003 + index)
-            made = _optimise(zoo, chunk.to(target), preprocess, config, generator, task)
+            classes = teachers[0].num_classes
+            targets = soft_targets(chunk, classes, config.ambiguous, generator).to(target)
+            made = _optimise(zoo, targets, preprocess, config, generator, task)
             batches.add(index, *made)
     images, losses = batches.join(len(chunks))
     return CalibrationSet(images, labels, provenance | {"losses": losses})
@@ -116,7 +119,7 @@ def gaussian_noise(model: Model, images: int = 256, seed: int = 0) -> Calibratio
 
 def _optimise(
     zoo: list[Teacher],
-    labels: Tensor,
+    targets: Tensor,
     preprocess: Preprocess,
     config: SynthesisConfig,
     generator: torch.Generator,
@@ -126,7 +129,7 @@ def _optimise(
     at_half = round(config.half * config.iterations)
     stages = [(s, n) for s, n in ((0.5, at_half), (1.0, config.iterations - at_half)) if n]
     size = scaled(preprocess.size, stages[0][0])
-    canvas = make_canvas(len(labels), size, config, preprocess, generator, labels.device)
+    canvas = make_canvas(len(targets), size, config, preprocess, generator, targets.device)
     turn, loss = 0, math.nan
     for scale, steps in stages:
         canvas = canvas.at(scaled(preprocess.size, scale))
@@ -137,7 +140,7 @@ def _optimise(
             looking = config.teachers_per_step or len(zoo)
             turns = [zoo[(turn + k) % len(zoo)] for k in range(min(looking, len(zoo)))]
             turn += len(turns)
-            objective = _objective(canvas, labels, turns, scale, config, generator)
+            objective = _objective(canvas, targets, turns, scale, config, generator)
             gradients = torch.autograd.grad(objective, parameters)
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 parameter.grad = gradient
@@ -166,7 +169,7 @@ def _pace(optimizer: torch.optim.Optimizer, config: SynthesisConfig, steps: int)
 
 def _objective(
     canvas: Canvas,
-    labels: Tensor,
+    targets: Tensor,
     teachers: list[Teacher],
     scale: float,
     config: SynthesisConfig,
@@ -175,12 +178,11 @@ def _objective(
     """The mean loss of some teachers on a fresh augmentation and box, and the prior."""
     images = canvas.images()
     x = augment(images, config.jitter, generator, config.flip)
-    partners, share = labels, 0.0
-    mixes = config.data_mixing and len(labels) > 1
+    mixes = config.data_mixing and len(x) > 1
     if mixes and float(torch.rand((), generator=generator)) < config.mixed:
         box = random_box((x.shape[-2], x.shape[-1]), generator)
-        shift = int(torch.randint(1, len(labels), (), generator=generator))
-        share, partners = box.share(x), labels.roll(shift)
+        shift = int(torch.randint(1, len(x), (), generator=generator))
+        targets = torch.lerp(targets, targets.roll(shift, 0), box.share(x))
         x = mix(x, x.roll(shift, 0), box)
     loss = config.tv * total_variation(images) if config.tv else images.new_zeros(())
     for teacher in teachers:
@@ -189,7 +191,7 @@ def _objective(
         if config.standard:
             term = term + config.standard * standard_loss(inputs)
         if config.label and teacher.labelled:
-            term = term + config.label * label_loss(logits, labels, partners, share)
+            term = term + config.label * F.cross_entropy(logits, targets)
         loss = loss + term / len(teachers)
     return loss
 

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from ptq.calibration.mixmix import (
     Box,
     augment,
-    label_loss,
     low_pass,
     mix,
     pink_noise,
     random_box,
     resize,
+    soft_targets,
     standard_loss,
     total_variation,
     view,
@@ -67,13 +67,24 @@ def test_mixing_passes_gradients_to_both_images() -> None:
     assert float(partners.grad[0, 0].sum()) == pytest.approx(64, rel=1e-5)
 
 
-@given(st.floats(0, 1))
-def test_the_label_loss_is_cross_entropy_with_the_mixed_distribution(share: float) -> None:
-    logits = torch.randn(6, 5, generator=seeded(1))
-    first, second = torch.arange(6) % 5, torch.arange(6) % 3
-    mixture = (1 - share) * F.one_hot(first, 5) + share * F.one_hot(second, 5)
-    expected = F.cross_entropy(logits, mixture)
-    torch.testing.assert_close(label_loss(logits, first, second, share), expected)
+def test_targets_are_the_labels_but_for_the_ambiguous() -> None:
+    labels = torch.randint(5, (400,), generator=seeded(0))
+    plain = soft_targets(labels, 5, 0.0, seeded(1))
+    assert torch.equal(plain.argmax(1), labels) and bool((plain.amax(1) == 1).all())
+    doubtful = soft_targets(labels, 5, 0.5, seeded(1))
+    torch.testing.assert_close(doubtful.sum(1), torch.ones(400))
+    torn = doubtful.amax(1) < 1
+    assert 0.4 < float(torn.float().mean()) < 0.6
+    own = doubtful.gather(1, labels[:, None])
+    assert float(own.min()) >= 0.5  # nothing outweighs the label
+    assert bool(((doubtful > 0).sum(1) == 1 + torn).all())  # one rival, and another class
+    assert torch.equal(doubtful, soft_targets(labels, 5, 0.5, seeded(1)))
+
+
+def test_one_class_leaves_no_doubt() -> None:
+    assert (
+        soft_targets(torch.zeros(3, dtype=torch.int64), 1, 1.0, seeded(0)).tolist() == [[1.0]] * 3
+    )
 
 
 def test_total_variation_is_zero_for_flat_images_and_grows_with_noise() -> None:
