@@ -30,7 +30,6 @@ __all__ = [
     "pink_noise",
     "random_box",
     "resize",
-    "soft_targets",
     "standard_loss",
     "total_variation",
     "view",
@@ -74,31 +73,6 @@ def standard_loss(inputs: Tensor) -> Tensor:
     """How far each normalised image's own channels are from mean 0 and deviation 1 (ZeroQ, GENIE)."""
     mean, std = inputs.mean((2, 3)), inputs.std((2, 3), correction=0)
     return mean.square().sum(1).mean() + (std - 1).square().sum(1).mean()
-
-
-def soft_targets(
-    labels: Tensor, classes: int, ambiguous: float, generator: torch.Generator
-) -> Tensor:
-    """What each image is to be taken for, as probabilities (N, classes).
-
-    Of real images a part is ambiguous, and it is there that a quantized network first disagrees with the
-    float one; images that are all beyond doubt calibrate for none of it.
-
-    Args:
-        labels: class indices (N,).
-        classes: how many there are.
-        ambiguous: share of the images that a second, random class has up to half of (after IntraQ).
-        generator: on the CPU.
-    """
-    targets = F.one_hot(labels, classes).float()
-    if not ambiguous or classes < 2:
-        return targets
-    count = len(labels)
-    away = torch.randint(1, classes, (count,), generator=generator)
-    rivals = F.one_hot((labels.cpu() + away) % classes, classes).float()
-    doubt = torch.rand(count, 1, generator=generator) / 2
-    doubt = doubt * (torch.rand(count, 1, generator=generator) < ambiguous)
-    return torch.lerp(targets, rivals.to(labels.device), doubt.to(labels.device))
 
 
 def total_variation(images: Tensor) -> Tensor:

@@ -42,7 +42,6 @@ class SynthesisConfig:
         bn: weight of the BatchNorm statistics.
         first_bn: of the first BatchNorm, which sees the colours, relative to the others.
         label: weight of the cross-entropy.
-        ambiguous: share of the images that are to be torn between two classes.
         tv: weight of the total variation.
         standard: weight of every image's own mean and deviation being the normalisation's.
         jitter: largest shift as a share of the side.
@@ -73,7 +72,6 @@ class SynthesisConfig:
     bn: float = 1.0
     first_bn: float = 10.0
     label: float = 0.03
-    ambiguous: float = 0.0
     tv: float = 3.0
     standard: float = 0.0
     jitter: float = 0.0625

@@ -21,7 +21,6 @@ from ptq.calibration.mixmix import (
     low_pass,
     mix,
     random_box,
-    soft_targets,
     standard_loss,
     total_variation,
 )
@@ -97,8 +96,7 @@ def synthesize(
             ]
             # Every batch by itself: whichever are there already, the others come out the same.
             generator.manual_seed(config.seed * 1_000_003 + index)
-            classes = teachers[0].num_classes
-            targets = soft_targets(chunk, classes, config.ambiguous, generator).to(target)
+            targets = F.one_hot(chunk, teachers[0].num_classes).float().to(target)
             made = _optimise(zoo, targets, preprocess, config, generator, task)
             batches.add(index, *made)
     images, losses = batches.join(len(chunks))

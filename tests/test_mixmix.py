@@ -16,7 +16,6 @@ from ptq.calibration.mixmix import (
     pink_noise,
     random_box,
     resize,
-    soft_targets,
     standard_loss,
     total_variation,
     view,
@@ -65,26 +64,6 @@ def test_mixing_passes_gradients_to_both_images() -> None:
     assert images.grad is not None and partners.grad is not None
     assert float(images.grad[0, 0].sum()) == 16 * 16 - 64
     assert float(partners.grad[0, 0].sum()) == pytest.approx(64, rel=1e-5)
-
-
-def test_targets_are_the_labels_but_for_the_ambiguous() -> None:
-    labels = torch.randint(5, (400,), generator=seeded(0))
-    plain = soft_targets(labels, 5, 0.0, seeded(1))
-    assert torch.equal(plain.argmax(1), labels) and bool((plain.amax(1) == 1).all())
-    doubtful = soft_targets(labels, 5, 0.5, seeded(1))
-    torch.testing.assert_close(doubtful.sum(1), torch.ones(400))
-    torn = doubtful.amax(1) < 1
-    assert 0.4 < float(torn.float().mean()) < 0.6
-    own = doubtful.gather(1, labels[:, None])
-    assert float(own.min()) >= 0.5  # nothing outweighs the label
-    assert bool(((doubtful > 0).sum(1) == 1 + torn).all())  # one rival, and another class
-    assert torch.equal(doubtful, soft_targets(labels, 5, 0.5, seeded(1)))
-
-
-def test_one_class_leaves_no_doubt() -> None:
-    assert (
-        soft_targets(torch.zeros(3, dtype=torch.int64), 1, 1.0, seeded(0)).tolist() == [[1.0]] * 3
-    )
 
 
 def test_total_variation_is_zero_for_flat_images_and_grows_with_noise() -> None:
