@@ -47,7 +47,7 @@ def make_canvas(
         noise = preprocess.denormalize(torch.randn(count, 3, *size, generator=generator)).clamp(
             0, 1
         )
-    return _Pixels(noise.to(device))
+    return (_Pyramid if config.canvas == "pyramid" else _Pixels)(noise.to(device))
 
 
 class _Pixels:
@@ -68,6 +68,46 @@ class _Pixels:
 
     def at(self, size: tuple[int, int]) -> "_Pixels":
         return _Pixels(resize(self.pixels.detach(), size).clamp_(0, 1))
+
+
+class _Pyramid:
+    """Images as a sum of levels, each half as fine as the one before, kept within [0, 1].
+
+    A step of Adam is as long for every parameter. On pixels alone it makes fine detail; large shapes and their
+    contrast, which many pixels would have to make together, stay those of the noise.
+    """
+
+    COARSEST = 8  # pixels a side
+
+    def __init__(self, images: Tensor) -> None:
+        self.size = (images.shape[-2], images.shape[-1])
+        self.levels, size = [images.detach().clone()], self.size
+        while min(size) > self.COARSEST:
+            size = (math.ceil(size[0] / 2), math.ceil(size[1] / 2))
+            self.levels.append(images.new_zeros(*images.shape[:2], *size))
+        self.levels = [
+            level.contiguous(memory_format=torch.channels_last).requires_grad_()
+            for level in self.levels
+        ]
+
+    def groups(self, lr: float) -> list[dict[str, Any]]:
+        return [{"params": self.levels, "lr": lr}]
+
+    def images(self) -> Tensor:
+        total = self.levels[-1]
+        for finer in reversed(self.levels[:-1]):
+            total = finer + resize(total, (finer.shape[-2], finer.shape[-1]))
+        return total
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        total = self.images()
+        self.levels[0] += total.clamp(0, 1) - total
+
+    def at(self, size: tuple[int, int]) -> "_Pyramid":
+        if size == self.size:
+            return self
+        return _Pyramid(resize(self.images().detach(), size).clamp_(0, 1))
 
 
 class _Generated:

@@ -1,6 +1,7 @@
 """Canvases: images in range, gradients to every parameter, the same from the same generator."""
 
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ CPU = torch.device("cpu")
 KINDS = [
     SynthesisConfig(),
     SynthesisConfig(start="white"),
+    SynthesisConfig(canvas="pyramid"),
     SynthesisConfig(canvas="generator"),
 ]
 
@@ -48,16 +50,33 @@ def test_the_generator_decides_whatever_the_global_one_says(config: SynthesisCon
 @pytest.mark.parametrize("config", KINDS)
 def test_another_size_shows_the_same_images(config: SynthesisConfig) -> None:
     canvas = made(config)
-    small = canvas.at((9, 7)).images()
+    small = canvas.at((9, 7)).images().detach()
     assert small.shape == (5, 3, 9, 7)
-    assert float((small.mean((2, 3)) - canvas.images().mean((2, 3))).abs().max()) < 0.05
+    assert float((small.mean((2, 3)) - canvas.images().detach().mean((2, 3))).abs().max()) < 0.05
     assert torch.equal(canvas.at((18, 14)).images(), canvas.images())
 
 
-def test_pixels_settle_into_their_range() -> None:
-    canvas = made(replace(KINDS[0]))
-    ((pixels,),) = (group["params"] for group in canvas.groups(0.1))
+@pytest.mark.parametrize("kind", ["pixels", "pyramid"])
+def test_images_settle_into_their_range(kind: Literal["pixels", "pyramid"]) -> None:
+    canvas = made(replace(KINDS[0], canvas=kind))
     with torch.no_grad():
-        pixels.add_(torch.randn(pixels.shape))
+        for group in canvas.groups(0.1):
+            for level in group["params"]:
+                level.add_(torch.randn(level.shape))
+    inside = canvas.images().detach().clamp(0, 1)
     canvas.settle()
-    assert float(canvas.images().min()) >= 0 and float(canvas.images().max()) <= 1
+    torch.testing.assert_close(canvas.images().detach(), inside, atol=1e-6, rtol=0)
+
+
+def test_a_step_on_a_pyramid_moves_large_shapes_as_far_as_fine_ones() -> None:
+    moved = {}
+    for kind in ("pixels", "pyramid"):
+        canvas = made(replace(KINDS[0], canvas=kind), size=(32, 32))
+        before = canvas.images().detach().clone()
+        optimizer = torch.optim.Adam(canvas.groups(0.01))
+        brightness = canvas.images().mean((2, 3)).sum()
+        brightness.backward()
+        optimizer.step()
+        moved[kind] = float((canvas.images().detach() - before).abs().mean())
+    assert moved["pixels"] == pytest.approx(0.01, rel=1e-3)
+    assert moved["pyramid"] == pytest.approx(0.03, rel=1e-3)  # three levels: 32, 16 and 8 pixels
