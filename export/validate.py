@@ -36,7 +36,7 @@ class Validation:
     """What was measured. Shares are percentages of the images; None where it could not be measured.
 
     Attributes:
-        images: how many.
+        validated_on: how many images.
         top1: of "float", "simulated", "onnx" and "onnx_unoptimized"; empty without labels.
         agreement: of "simulated", "onnx" and "onnx_unoptimized" with float, as far as they were given.
         disagreement: images on which simulation and file name another class; None without simulation.
@@ -47,7 +47,7 @@ class Validation:
         failed: one sentence per gate that failed; empty is good.
     """
 
-    images: int
+    validated_on: int
     top1: dict[str, float]
     agreement: dict[str, float]
     disagreement: float | None
@@ -133,7 +133,7 @@ def validate(
     ]
     latency, size = _cost(path, reference, image, threads, runs, float_path)
     return Validation(
-        images=count,
+        validated_on=count,
         top1=scores,
         agreement=agreements,
         disagreement=disagreement,

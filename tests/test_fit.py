@@ -82,12 +82,18 @@ def test_the_loss_goes_down_and_the_block_gets_better(joint: bool) -> None:
 @pytest.mark.parametrize("iterations", [40, 200])
 def test_what_was_learned_survives_the_decision(iterations: int) -> None:
     """The loss of soft roundings is worth nothing unless the hard ones reach it."""
-    block, pair = residual_block()
-    nearest, task = error(block, pair), Losses()
-    config = ReconstructConfig(iterations=iterations, batch=16, drop=0.0, lr_step=0.0)
-    optimise(block, pair, config, task)
-    assert error(block, pair) / nearest < 0.5
-    assert error(block, pair) / nearest < 1.25 * min(task.losses[-5:])
+    hard, soft = 0.0, 0.0
+    for seed in range(3):  # one run's last losses, of 16 images each, say little
+        block, pair = residual_block()
+        nearest, task = error(block, pair), Losses()
+        config = ReconstructConfig(
+            iterations=iterations, batch=16, drop=0.0, lr_step=0.0, seed=seed
+        )
+        optimise(block, pair, config, task)
+        assert error(block, pair) / nearest < 0.5
+        hard += error(block, pair) / nearest
+        soft += sum(task.losses[-5:]) / 5
+    assert hard < 1.25 * soft
 
 
 def test_errors_count_by_their_weight() -> None:

@@ -56,7 +56,7 @@ def test_figures_of_a_sound_file(digits: Any, trained: tuple[Student, Path]) -> 
     found = validate(path, student, PREPROCESS, batches(digits), threads=1, runs=5)
     assert found.failed == () and found.float_layers == ()
     found.raise_for_failure()
-    assert found.images == 450
+    assert found.validated_on == 450
     assert set(found.top1) == {"float", "simulated", "onnx", "onnx_unoptimized"}
     assert abs(found.top1["onnx"] - found.top1["float"]) <= 0.5 and found.top1["float"] > 95
     assert found.disagreement is not None and found.disagreement <= 0.5
@@ -136,7 +136,9 @@ def test_sums_are_exact_in_the_sessions_validation_opens(
 
 
 def test_validation_is_plain_data() -> None:
-    fields = dict(images=1, top1={}, agreement={}, disagreement=None, latency_ms={}, size_bytes={})
+    fields = dict(
+        validated_on=1, top1={}, agreement={}, disagreement=None, latency_ms={}, size_bytes={}
+    )
     made = Validation(**fields, precise=False, float_layers=(), failed=("a", "b"))  # type: ignore[arg-type]
     with pytest.raises(PtqError, match="- a\n- b"):
         made.raise_for_failure()
