@@ -11,8 +11,8 @@ runs/datafree and are taken from there if they are there.
 
 Synthesized sets and real ones have the same number of images. The first and the last layer have 8 bits, and
 so have the input and the network's output; every other weight and activation has the bits named. Accuracy is
-that of the exact integer simulation, which onnxruntime reproduces bit for bit on these networks
-(benchmarks/accuracy.py), on images that no source has seen.
+that of the exact integer simulation on images that no source has seen; that onnxruntime computes the same is
+shown by benchmarks/accuracy.py.
 """
 
 import argparse
@@ -248,8 +248,8 @@ def page(rows: list[dict[str, Any]]) -> Iterator[str]:
     yield "# What calibration images are worth"
     yield "\nMade by `python -m benchmarks.datafree DATA`; its docstring says how. Top-1 in percent: mean over"
     yield "seeds, and lowest to highest; below it the Kullback-Leibler divergence from the float network's"
-    yield "predictions, in thousandths of a nat. Label accuracy is that under a network that took no part, or,"
-    yield "with several teachers, least. Statistics: distance from the network's own training data."
+    yield "predictions, in thousandths of a nat. Label accuracy: under the last network of the family, which is"
+    yield "one of the teachers where there are several. Statistics: distance from the network's training data."
     for network in dict.fromkeys(r["network"] for r in rows):
         for iterations in sorted({r["iterations"] for r in rows if r["network"] == network}):
             mine = [r for r in rows if (r["network"], r["iterations"]) == (network, iterations)]
