@@ -113,6 +113,9 @@ def make_images(
         return networks.images(network, data, model).real(budget.images, seed)
     if source.recipe == "noise":
         return gaussian_noise(model, budget.images, seed)
+    if source.recipe == "mct":
+        path = IMAGES / f"mct-{network}-{seed}.npz"
+        return mct_images(mct, network, data, path, budget.images, seed, **source.changes)
     config = synthesis_preset(PRESET, model.preprocess, source.recipe, seed=seed, **source.changes)
     teachers = [networks.load(teacher, data) for teacher in teachers_of(source, network)]
     if source.recipe == "synq":  # GENIE's images, filtered: they need not be made twice
@@ -264,7 +267,14 @@ def _table(network: str, iterations: int, rows: list[dict[str, Any]]) -> Iterato
     seeds = sorted({r["seed"] for r in rows})
     yield f"\n## {network}, {rows[0]['images']} images, {iterations} iterations per block, seeds {seeds}"
     yield f"\nFloat: {rows[0]['top1_float']:.2f} %.\n"
-    head = ("source", *cases, "statistics", "label accuracy", "diversity", "CPU seconds for images")
+    head = (
+        "source",
+        *cases,
+        "statistics",
+        "label accuracy",
+        "diversity",
+        "CPU seconds for images (MCT: seconds on 2 threads)",
+    )
     yield f"| {' | '.join(head)} |\n|{' --- |' * len(head)}"
     known = [name for name in SOURCES if any(r["source"] == name for r in rows)]
     for name in [*known, *sorted({r["source"] for r in rows} - set(known))]:
