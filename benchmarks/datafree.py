@@ -297,9 +297,8 @@ def _cell(rows: list[dict[str, Any]]) -> str:
     if not rows:
         return ""
     values, kl = [r["top1"] for r in rows], statistics.mean(r["kl"] for r in rows)
-    return (
-        f"{statistics.mean(values):.2f} ({min(values):.2f} to {max(values):.2f})<br>{1e3 * kl:.0f}"
-    )
+    spread = f"{min(values):.2f} to {max(values):.2f}" if len(values) > 1 else "one seed"
+    return f"{statistics.mean(values):.2f} ({spread})<br>{1e3 * kl:.0f}"
 
 
 def main() -> None:
