@@ -4,7 +4,7 @@
                                        [--bits w4a4,w3a3,w2a4] [--seeds 0,1,2] [--iterations 200] [--workers 2]
                                        [--mct PYTHON]
 
-DATA is described in benchmarks/networks.py. A source is a row of SOURCES, or "RECIPE:NETWORK+NETWORK", images
+DATA is described in benchmarks/networks.py. A source is a row of SOURCES in benchmarks/sources.py, or "RECIPE:NETWORK+NETWORK", images
 from these teachers; "others" are all networks of the family but the one that is quantized. Rows are added to
 results/datafree.json as they are finished, and results/datafree.md is made from it; images stay in
 runs/datafree and are taken from there if they are there.
@@ -20,29 +20,19 @@ import json
 import multiprocessing
 import os
 import statistics
-import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from benchmarks import networks
-from ptq.calibration import (
-    CalibrationSet,
-    SynthesisConfig,
-    assess,
-    calibrate,
-    gaussian_noise,
-    synthesis_preset,
-    synthesize,
-)
-from ptq.calibration.mixmix import low_pass
+from benchmarks.sources import PRESET, SOURCES, make_images, source_of, teachers_of
+from ptq.calibration import assess, calibrate
 from ptq.files import atomic
 from ptq.graph import prepare
 from ptq.methods import METHODS, method_preset
@@ -53,112 +43,6 @@ from ptq.reconstruction import reconstruct
 from ptq.report import environment
 
 RESULTS = Path(__file__).parent / "results"
-IMAGES = Path("runs/datafree")
-PRESET = "default"
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where images come from: a recipe, whose statistics, and what of the preset is changed."""
-
-    title: str
-    recipe: str
-    teachers: str = "own"
-    changes: dict[str, Any] = field(default_factory=dict)
-
-
-PLAIN = {"data_mixing": False}
-SOURCES = {
-    "noise": Source("Gaussian noise", "noise"),
-    "zeroq": Source("ZeroQ", "zeroq", changes={"iterations": 500}),
-    "deepinversion": Source("DeepInversion", "deepinversion", changes={"iterations": 500}),
-    "genie": Source("GENIE-D", "genie", changes={"iterations": 500}),
-    "synq": Source("GENIE-D + SynQ's low-pass", "synq", changes={"iterations": 500}),
-    "mct": Source("Sony MCT 2.6.1 (needs --mct)", "mct", changes={"iterations": 500}),
-    "mixmix-plain": Source("MixMix, one teacher, no data mixing", "mixmix", changes=PLAIN),
-    "mixmix": Source("MixMix, one teacher", "mixmix"),
-    "mixmix-zoo-plain": Source("MixMix, several teachers, no data mixing", "mixmix", "zoo", PLAIN),
-    "mixmix-zoo": Source("MixMix, several teachers", "mixmix", "zoo"),
-    "mixmix-others": Source("MixMix, the other networks only", "mixmix", "others"),
-    "real": Source("real images", "real"),
-}
-
-
-def source_of(name: str) -> Source:
-    """A row of SOURCES, or the one that "RECIPE:NETWORK+NETWORK" says."""
-    if name in SOURCES:
-        return SOURCES[name]
-    recipe, _, teachers = name.partition(":")
-    return Source(f"{SOURCES[recipe].title.split(',')[0]} from {teachers}", recipe, teachers)
-
-
-def teachers_of(source: Source, network: str) -> tuple[str, ...]:
-    """The names of the networks that a source's images are made from, for one target."""
-    family = networks.family(network)
-    return {"own": family[:1], "zoo": family, "others": family[1:]}.get(
-        source.teachers, tuple(source.teachers.split("+"))
-    )
-
-
-def make_images(
-    name: str, network: str, model: Model, data: Path, seed: int, mct: str = ""
-) -> CalibrationSet:
-    """Take a source's images from IMAGES, or make them and put them there.
-
-    `mct` is the Python that has Sony's toolkit.
-    """
-    source = source_of(name)
-    budget = synthesis_preset(PRESET, model.preprocess, seed=seed)
-    if source.recipe == "real":
-        return networks.images(network, data, model).real(budget.images, seed)
-    if source.recipe == "noise":
-        return gaussian_noise(model, budget.images, seed)
-    if source.recipe == "mct":
-        path = IMAGES / f"mct-{network}-{seed}.npz"
-        return mct_images(mct, network, data, path, budget.images, seed, **source.changes)
-    config = synthesis_preset(PRESET, model.preprocess, source.recipe, seed=seed, **source.changes)
-    teachers = [networks.load(teacher, data) for teacher in teachers_of(source, network)]
-    if source.recipe == "synq":  # GENIE's images, filtered: they need not be made twice
-        images = make_images("genie", network, model, data, seed)
-        filtered = CalibrationSet.from_pixels(low_pass(images.floats(), config.low_pass))
-        return replace(filtered, provenance=images.provenance | {"low_pass": config.low_pass})
-    # Named by what it was made from, so that two targets of one set share it.
-    made_from = "+".join(m.name for m in teachers)
-    path = (
-        IMAGES
-        / f"{name.partition(':')[0]}-{made_from}-{model.preprocess.size[0]}-{seed}.safetensors"
-    )
-    if path.exists():
-        images = CalibrationSet.load(path)
-        made_with = images.provenance["settings"]  # in which a newer setting may be missing
-        if SynthesisConfig(**{**made_with, "betas": tuple(made_with["betas"])}) == config:
-            return images
-    started = time.process_time()  # of all threads; several workers share the cores
-    images = synthesize(teachers, config, preprocess=model.preprocess)
-    seconds = round(time.process_time() - started, 1)
-    images = replace(images, provenance=images.provenance | {"seconds": seconds})
-    images.save(path)
-    images.contact_sheet(path.with_suffix(".png"))
-    return images
-
-
-def mct_images(
-    python: str, network: str, data: Path, path: Path, count: int, seed: int, iterations: int
-) -> CalibrationSet:
-    """Have Sony's toolkit make images of a CIFAR network, with its own defaults, in its own environment."""
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        script = Path(__file__).parent / "mct_images.py"
-        factory = f"{networks.MODELS / networks.CIFAR[network]}:{network}"
-        command = [python, script, factory, data / f"{network}.pth", path, "--size", 32, "--images", count,
-                   "--iterations", iterations, "--seed", seed, "--threads", torch.get_num_threads()]  # fmt: skip
-        done = subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True)
-        path.with_suffix(".txt").write_text(done.stdout.splitlines()[-1])
-    facts = path.with_suffix(".txt").read_text().split()  # "seconds 500.1 mct 2.6.1 torch 2.14.1"
-    made = CalibrationSet.from_pixels(torch.from_numpy(np.load(path)["images"]), source="mct")
-    return replace(
-        made, provenance={"source": "mct", "seconds": float(facts[1]), "settings": facts[2:]}
-    )
 
 
 def measure(

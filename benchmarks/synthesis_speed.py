@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import networks
-from benchmarks.datafree import RESULTS, mct_images
+from benchmarks.datafree import RESULTS
+from benchmarks.sources import mct_images
 from ptq.calibration import SynthesisConfig, synthesis_preset, synthesize
 from ptq.calibration.mixmix import augment, mix, random_box, total_variation
 from ptq.files import atomic

@@ -65,15 +65,20 @@ class Preprocess:
 
     def normalize(self, images: Tensor) -> Tensor:
         """Turn float RGB images in [0, 1], (N, 3, H, W), into what the network takes."""
-        mean = torch.tensor(self.mean, dtype=images.dtype, device=images.device).view(3, 1, 1)
-        std = torch.tensor(self.std, dtype=images.dtype, device=images.device).view(3, 1, 1)
+        mean, std = self._per_channel(images)
         return (images - mean) / std
 
     def denormalize(self, inputs: Tensor) -> Tensor:
         """Undo `normalize`: from what the network takes to RGB, in [0, 1] where it came from images."""
-        mean = torch.tensor(self.mean, dtype=inputs.dtype, device=inputs.device).view(3, 1, 1)
-        std = torch.tensor(self.std, dtype=inputs.dtype, device=inputs.device).view(3, 1, 1)
+        mean, std = self._per_channel(inputs)
         return mean + std * inputs
+
+    def _per_channel(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        mean, std = (
+            torch.tensor(v, dtype=like.dtype, device=like.device).view(3, 1, 1)
+            for v in (self.mean, self.std)
+        )
+        return mean, std
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> "Preprocess":
