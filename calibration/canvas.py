@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from ptq.calibration.mixmix import pink_noise, resize
-from ptq.calibration.precision import fast_autocast
 from ptq.calibration.recipes import SynthesisConfig
+from ptq.precision import fast_autocast
 from ptq.preprocess import Preprocess
 
 __all__ = ["Canvas", "make_canvas"]

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from ptq.calibration.bn_stats import Moments, observe
 from ptq.calibration.mixmix import view
-from ptq.calibration.precision import fast_autocast
 from ptq.calibration.recipes import SynthesisConfig
 from ptq.calibration.swing import swing
 from ptq.models import Model
+from ptq.precision import fast_autocast, spare
 from ptq.preprocess import Preprocess
 
 __all__ = ["Teacher", "enrol", "scaled"]
@@ -59,6 +59,7 @@ def enrol(
     """
     module = copy.deepcopy(model.module).eval().requires_grad_(False).to(device)
     module = module.to(memory_format=torch.channels_last)
+    spare(module, device)
     shrinks = _runs_at(module, scaled(model.preprocess.size, 0.5), device)
     if config.swing:
         stack.enter_context(swing(module, generator))

@@ -11,33 +11,28 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
+from torch.nn import functional as F
 
 from ptq.methods import ReconstructConfig
-from ptq.ops import module_of
+from ptq.precision import fast_autocast
 from ptq.progress import Task
-from ptq.quantizer import AdaRoundQuantizer, DropMask, Quantizer, QuantLayer, WeightQuantizer
+from ptq.tuning import DropMask, Tuning, release, tuning
 
-__all__ = ["Pair", "learns", "optimise"]
-
-NEAREST_ENOUGH = 8  # bits at which nearest rounding leaves nothing to learn
+__all__ = ["Pair", "optimise"]
 
 
 @dataclass(frozen=True)
 class Pair:
-    """What one unit is fitted to, each (N, ...): its inputs, the float output, the errors' weights."""
+    """What one unit is fitted to, each (N, ...): its inputs, the float output, the errors' weights.
+
+    They may be in bfloat16, and on another device than the unit.
+    """
 
     x_quantized: Tensor
     x_float: Tensor
     target: Tensor
     weight: Tensor | None
-
-
-def learns(module: nn.Module | None) -> bool:
-    """Whether there is anything to gain over nearest rounding: below 8 bits."""
-    if isinstance(module, QuantLayer):
-        return module.weight_quantizer.spec.bits < NEAREST_ENOUGH
-    return isinstance(module, Quantizer) and module.spec.bits < NEAREST_ENOUGH
 
 
 def optimise(unit: fx.GraphModule, pair: Pair, config: ReconstructConfig, task: Task) -> None:
@@ -49,106 +44,79 @@ def optimise(unit: fx.GraphModule, pair: Pair, config: ReconstructConfig, task: 
         config: of the method; `seed` decides images and masks.
         task: told of every iteration, with the loss relative to nearest rounding.
     """
-    modules = [m for n in unit.graph.nodes if (m := module_of(unit, n)) is not None]
-    layers = [m for m in modules if isinstance(m, QuantLayer) and learns(m)]
-    steps = [m for m in modules if isinstance(m, Quantizer)]
-    for phase in ("both",) if config.joint else ("weights", "steps"):
-        _phase(
-            unit,
-            pair,
-            config,
-            task,
-            layers if phase != "steps" else [],
-            steps if phase != "weights" else [],
-            steps,
-        )
-
-
-def _phase(
-    unit: fx.GraphModule,
-    pair: Pair,
-    config: ReconstructConfig,
-    task: Task,
-    layers: list[QuantLayer],
-    steps: list[Quantizer],
-    quantizers: list[Quantizer],
-) -> None:
-    """Learn the roundings of `layers` and the scales of `steps`; other quantizers let float through."""
-    if not layers and not steps:
-        task.advance(config.iterations)
-        return
-    device = pair.target.device
-    reference = _mean_error(unit, pair)
-    mask = DropMask(1 - config.drop, config.seed, device) if config.drop else None
-    in_float = None if config.joint else DropMask(0.0, config.seed, device)
-    nearest = [layer.weight_quantizer for layer in layers]
-    rounding = [_learn_rounding(layer) for layer in layers]
-    for quantizer in quantizers:
-        quantizer.scale.requires_grad_(quantizer in steps)
-        quantizer.drop = mask if quantizer in steps else in_float
-    unit.train()
-    _descend(unit, pair, config, task, rounding, steps, mask, reference)
-    unit.eval()
-    for quantizer in quantizers:
-        quantizer.drop = None
-        quantizer.scale.requires_grad_(False)
-    for layer, before, learned in zip(layers, nearest, rounding, strict=True):
-        layer.op.weight.data.copy_(learned.hardened())
-        layer.weight_quantizer = before
-
-
-def _learn_rounding(layer: QuantLayer) -> AdaRoundQuantizer:
-    assert isinstance(layer.weight_quantizer, WeightQuantizer)
-    learned = AdaRoundQuantizer(layer.weight_quantizer, layer.op.weight)
-    layer.weight_quantizer = learned
-    return learned
+    for weights, steps in ((True, True),) if config.joint else ((True, False), (False, True)):
+        device = next(unit.parameters(), pair.target).device
+        drop = config.drop if steps else 0.0
+        mask = DropMask(1 - drop, config.seed, device) if drop else None
+        view = tuning(unit, mask, weights, steps)
+        if view.layers or view.steps:
+            _descend(view, pair, config, task, _mean_error(unit, pair, device), mask, device)
+            for layer in view.layers:
+                layer.settle()
+        else:
+            task.advance(config.iterations)
+        release(unit)
 
 
 def _descend(
-    unit: fx.GraphModule,
+    view: Tuning,
     pair: Pair,
     config: ReconstructConfig,
     task: Task,
-    rounding: list[AdaRoundQuantizer],
-    steps: list[Quantizer],
-    mask: DropMask | None,
     reference: float,
+    mask: DropMask | None,
+    device: torch.device,
 ) -> None:
+    rates = [config.lr_step * float(step.scale.detach()) for step in view.steps]
     groups: list[dict[str, Any]] = [
-        {"params": [r.alpha], "lr": config.lr_rounding} for r in rounding
+        {"params": [step.scale], "lr": rate} for step, rate in zip(view.steps, rates, strict=True)
     ]
-    groups += [{"params": [q.scale], "lr": config.lr_step * float(q.scale.detach())} for q in steps]
-    optimizer = torch.optim.Adam(groups)
-    # Roundings keep their pace to the end, where they are decided; steps settle.
-    constant, cosine = lambda _: 1.0, lambda i: (1 + math.cos(math.pi * i / config.iterations)) / 2
-    decay = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, [constant] * len(rounding) + [cosine] * len(steps)
-    )
+    alphas = [layer.alpha for layer in view.layers]
+    groups += [{"params": alphas, "lr": config.lr_rounding}] if alphas else []
+    optimizer = torch.optim.Adam(groups, fused=True)
     generator = torch.Generator().manual_seed(config.seed)
     for iteration in range(config.iterations):
+        share = iteration / config.iterations
+        # Roundings keep their pace to the end, where they are decided; steps settle.
+        for group, rate in zip(optimizer.param_groups, rates, strict=False):
+            group["lr"] = rate * (1 + math.cos(math.pi * share)) / 2
+        sharpness = config.sharpness ** max(0.0, (share - config.warmup) / (1 - config.warmup))
+        for layer in view.layers:
+            layer.sharpness.fill_(sharpness)
         index = torch.randint(len(pair.target), (config.batch,), generator=generator)
-        index = index.to(pair.target.device)
-        share = (iteration / config.iterations - config.warmup) / (1 - config.warmup)
-        for learned in rounding:
-            learned.sharpness = config.sharpness ** max(0.0, share)
-        x = pair.x_quantized.index_select(0, index)
-        if mask is not None:
-            x = torch.lerp(pair.x_float.index_select(0, index), x, mask(x))
-        loss = _error(unit(x), pair, index) / reference
+        with fast_autocast(device):
+            x = _rows(pair.x_quantized, index, device)
+            if mask is not None:
+                x = torch.lerp(_rows(pair.x_float, index, device), x, mask(x).to(x.dtype))
+            loss = _error(view(x), pair, index) / reference
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
-        decay.step()
         task.advance(loss=float(loss.detach()))
 
 
+def _rows(values: Tensor, index: Tensor, device: torch.device) -> Tensor:
+    """Some rows on the device, in the memory layout they have."""
+    index = index.to(values.device)
+    if values.dim() == 4 and values.is_contiguous(memory_format=torch.channels_last):
+        # Whole rows of memory; index_select itself would bring images into another layout.
+        rows = values.permute(0, 2, 3, 1).index_select(0, index).permute(0, 3, 1, 2)
+    else:
+        rows = values.index_select(0, index)
+    return rows.to(device)
+
+
 def _error(output: Tensor, pair: Pair, index: Tensor) -> Tensor:
-    error = (output - pair.target.index_select(0, index)).square()
-    return (error if pair.weight is None else error * pair.weight.index_select(0, index)).mean()
+    target = _rows(pair.target, index, output.device)
+    if pair.weight is None:
+        return F.mse_loss(output, target.to(output.dtype))
+    error = (output.float() - target).square()
+    return (error * _rows(pair.weight, index, output.device)).mean()
 
 
 @torch.no_grad()
-def _mean_error(unit: fx.GraphModule, pair: Pair, images: int = 64) -> float:
+def _mean_error(unit: fx.GraphModule, pair: Pair, device: torch.device, images: int = 16) -> float:
     """The error of nearest rounding: the unit in which the loss is counted."""
-    index = torch.arange(min(images, len(pair.target)), device=pair.target.device)
-    return max(float(_error(unit(pair.x_quantized[index]), pair, index)), 1e-20)
+    index = torch.arange(min(images, len(pair.target)))
+    output = unit(_rows(pair.x_quantized, index, device).float())
+    return max(float(_error(output, pair, index)), 1e-20)

@@ -4,7 +4,7 @@ import math
 
 from torch import Tensor
 
-__all__ = ["agreement", "sqnr_db", "top1"]
+__all__ = ["agreement", "decibels", "sqnr_db", "top1"]
 
 
 def top1(logits: Tensor, labels: Tensor) -> float:
@@ -41,7 +41,16 @@ def sqnr_db(reference: Tensor, approximation: Tensor) -> float:
         20.0
     """
     signal = reference.double().square().sum().item()
-    noise = (reference.double() - approximation.double()).square().sum().item()
+    return decibels(signal, (reference.double() - approximation.double()).square().sum().item())
+
+
+def decibels(signal: float, noise: float) -> float:
+    """10 log10(signal / noise) of two sums of squares; infinite without noise, -inf without signal.
+
+    Example:
+        >>> decibels(100.0, 1.0)
+        20.0
+    """
     if noise == 0:
         return math.inf
     return 10 * math.log10(signal / noise) if signal else -math.inf

@@ -6,14 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ptq.affine import per_channel, qparams, quantize
+from ptq.affine import fake_quant, per_channel, qparams, quantize
 from ptq.errors import PtqError
-from ptq.kernels import fake_quantize, rectified_sigmoid, soft_round
-from ptq.kernels.reference import GAMMA, ZETA
 from ptq.spec import QuantSpec
 
 __all__ = [
-    "AdaRoundQuantizer",
     "QuantLayer",
     "Quantizer",
     "WeightQuantizer",
@@ -28,8 +25,7 @@ Layer = nn.Conv2d | nn.ConvTranspose2d | nn.Linear
 class Quantizer(nn.Module):
     """Fake-quantizes an activation, per tensor and affine.
 
-    The scale is learnable (LSQ): reconstruction turns its gradient on. In training mode `drop`, where
-    set, leaves some of the elements in float (QDrop, Wei et al., ICLR 2022).
+    Nothing here has a gradient; reconstruction learns the scale in a view of its own (`ptq.tuning`).
 
     Args:
         spec: the codes; per tensor.
@@ -51,7 +47,6 @@ class Quantizer(nn.Module):
         self.spec = spec
         self.scale = nn.Parameter(torch.tensor(math.nan), requires_grad=False)
         self.register_buffer("zero_point", torch.tensor(0.0))
-        self.drop: DropMask | None = None
 
     def set_range(self, low: Tensor, high: Tensor) -> "Quantizer":
         """Spread the codes over [low, high] and return self."""
@@ -77,38 +72,13 @@ class Quantizer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return `x` on the quantizer's grid; same shape."""
         self.require_range()
-        keep = self.drop(x) if self.training and self.drop is not None else None
-        return fake_quantize(x, self.scale, self.zero_point, self.spec.qmin, self.spec.qmax, keep)
+        scale = self.scale.detach()
+        return fake_quant(x, scale, self.zero_point, self.spec.qmin, self.spec.qmax)
 
     def extra_repr(self) -> str:
         """Show the bits and the range."""
         scale, zero_point = self.scale.item(), self.zero_point.item()
         return f"bits={self.spec.bits}, scale={scale:.4g}, zero_point={zero_point:.0f}"
-
-
-class DropMask:
-    """Random masks that are 1 for a share `keep` of the elements and 0 elsewhere, at the cost of a view.
-
-    A pool of random numbers is drawn once and read at random offsets: drawing fresh numbers for every
-    element of every activation would take longer than the convolutions.
-
-    Args:
-        keep: 0..1; 0 leaves everything in float.
-        seed: same seed, same masks.
-        device: where the masks are needed.
-    """
-
-    def __init__(self, keep: float, seed: int, device: torch.device, pool: int = 1 << 22) -> None:
-        self.generator = torch.Generator().manual_seed(seed)
-        self.pool = torch.rand(pool, generator=self.generator).lt(keep).float().to(device)
-
-    def __call__(self, like: Tensor) -> Tensor:
-        """Return a mask shaped like `like`."""
-        count = like.numel()
-        while self.pool.numel() < 2 * count:
-            self.pool = torch.cat([self.pool, self.pool.roll(7919)])
-        offset = int(torch.randint(self.pool.numel() - count, (), generator=self.generator))
-        return self.pool[offset : offset + count].view(like.shape)
 
 
 class WeightQuantizer(nn.Module):
@@ -141,48 +111,6 @@ class WeightQuantizer(nn.Module):
         return self.codes(weight) * per_channel(self.scale, weight, self.spec.axis)
 
 
-class AdaRoundQuantizer(nn.Module):
-    """Learns for every weight whether to round up or down (AdaRound, Nagel et al., ICML 2020).
-
-    Starts where the soft weight equals the float weight (within the clipping range). AdaRound drives
-    the roundings to a decision by a regulariser; here they are decided by `sharpness`, which reconstruction
-    raises from 1: the rectified sigmoid of ``sharpness * alpha`` becomes a step.
-
-    Args:
-        nearest: the calibrated quantizer whose scale is kept.
-        weight: the float weight.
-    """
-
-    base: Tensor
-    scale: Tensor
-
-    def __init__(self, nearest: WeightQuantizer, weight: Tensor) -> None:
-        super().__init__()
-        self.spec = nearest.spec
-        scale = per_channel(nearest.scale, weight, self.spec.axis)
-        base = (weight / scale).floor()
-        rest = (weight / scale - base).clamp(1e-4, 1 - 1e-4)
-        self.register_buffer("scale", scale.clone())
-        self.register_buffer("base", base)
-        self.alpha = nn.Parameter(-torch.log((ZETA - GAMMA) / (rest - GAMMA) - 1))
-        self.sharpness = 1.0
-
-    def forward(self, weight: Tensor) -> Tensor:
-        """Return the softly rounded weight; `weight` itself is already within `base` and `alpha`."""
-        alpha = self.sharpness * self.alpha
-        return soft_round(self.base, alpha, self.scale, self.spec.qmin, self.spec.qmax)
-
-    def undecided(self) -> float:
-        """Return the share of the weights, 0..1, whose rounding is not within 1 % of a decision."""
-        h = rectified_sigmoid(self.sharpness * self.alpha.detach())
-        return float(((h > 0.01) & (h < 0.99)).float().mean())
-
-    def hardened(self) -> Tensor:
-        """Return the weight with every rounding decided: integer codes times scale."""
-        up = (self.alpha.detach() >= 0).to(self.base.dtype)
-        return (self.base + up).clamp(self.spec.qmin, self.spec.qmax) * self.scale
-
-
 class QuantLayer(nn.Module):
     """A convolution or linear layer with a quantized weight and its bias on the int32 grid.
 
@@ -192,7 +120,7 @@ class QuantLayer(nn.Module):
     Args:
         op: the float layer; its weight is (C_out, ...), for a transposed convolution (C_in,
             C_out / groups, ...).
-        weight_quantizer: nearest or learned rounding.
+        weight_quantizer: of its weight.
         input_quantizer: the quantizer whose values this layer reads; None leaves the bias in float.
     """
 
@@ -201,7 +129,7 @@ class QuantLayer(nn.Module):
     ) -> None:
         super().__init__()
         self.op = op
-        self.weight_quantizer: WeightQuantizer | AdaRoundQuantizer = weight_quantizer
+        self.weight_quantizer = weight_quantizer
         # In a tuple, because the module belongs to the graph it was placed in and not to this layer.
         self._input = (input_quantizer,)
 

@@ -17,15 +17,19 @@ from torch.nn import functional as F
 
 from ptq.blocks import compose, extract, split
 from ptq.errors import PtqError
-from ptq.fit import Pair, learns, optimise
+from ptq.fit import Pair, optimise
+from ptq.memory import Memory
 from ptq.methods import METHODS, ReconstructConfig
-from ptq.metrics import sqnr_db
+from ptq.metrics import decibels
 from ptq.ops import foldable, module_of, sole_input, watch
 from ptq.placement import Student
 from ptq.progress import SILENT, Progress, Task
 from ptq.quantizer import Quantizer, QuantLayer
+from ptq.tuning import learns
 
 __all__ = ["BlockResult", "reconstruct"]
+
+BATCH = 16  # images at a time where no gradients are needed
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,7 @@ def reconstruct(
     inputs: Tensor,
     config: ReconstructConfig = METHODS["qdrop"],
     *,
+    memory: Memory | None = None,
     progress: Progress = SILENT,
     on_block: Callable[[int, BlockResult], None] | None = None,
 ) -> list[BlockResult]:
@@ -67,6 +72,7 @@ def reconstruct(
         student: calibrated; it computes on the device its modules are on.
         inputs: calibration images as the network takes them, (N, C, H, W).
         config: see `ptq.methods`.
+        memory: holds activations, in bfloat16; a `Memory()` of its own when not given.
         progress: told of every iteration, with the loss relative to nearest rounding.
         on_block: called after every block.
 
@@ -86,26 +92,29 @@ def reconstruct(
     teachers, blocks = split(student.prepared.module, student.blocks), student.split()
     work = [list(_units(*pair, config)) for pair in zip(teachers, blocks, strict=True)]
     total = sum(map(len, work)) * config.iterations * (1 if config.joint else 2)
-    x_float = x_quantized = inputs.to(next(student.module.parameters()).device)
+    memory = memory or Memory()
+    x_float = x_quantized = memory.gather([inputs], len(inputs))
     results = []
     with progress.stage("reconstruct", max(1, total)) as task:
         for index, (teacher, block, units) in enumerate(zip(teachers, blocks, work, strict=True)):
             started = time.perf_counter()
-            target, output = _run(teacher, x_float), _run(block, x_quantized)
-            nearest, kept = sqnr_db(target, output), "skipped"
+            target = _run(teacher, x_float, memory)
+            output, nearest = _compare(block, x_quantized, target, memory)
+            sqnr, kept = nearest, "skipped"
             if units and config.iterations:
-                weight = _fisher(compose(teachers[index + 1 :]), target) if config.fisher else None
+                weight = _fisher(teachers[index + 1 :], target, memory) if config.fisher else None
                 before = {name: value.clone() for name, value in block.state_dict().items()}
                 seeded = replace(config, seed=config.seed * 1_000_003 + index * 1_009)
-                _fit(
-                    teacher, block, units, Pair(x_quantized, x_float, target, weight), seeded, task
-                )
-                output, kept = _run(block, x_quantized), "learned"
-                if sqnr_db(target, output) < nearest:
+                pair = Pair(x_quantized, x_float, target, weight)
+                _fit(teacher, block, units, pair, memory, seeded, task)
+                tuned, sqnr = _compare(block, x_quantized, target, memory)
+                if sqnr >= nearest:
+                    output, kept = tuned, "learned"
+                else:
                     block.load_state_dict(before)
-                    output, kept = _run(block, x_quantized), "nearest"
+                    sqnr, kept = nearest, "nearest"
             seconds = time.perf_counter() - started
-            results.append(_result(index, block, nearest, sqnr_db(target, output), kept, seconds))
+            results.append(_result(index, block, nearest, sqnr, kept, seconds))
             if on_block is not None:
                 on_block(index, results[-1])
             x_float, x_quantized = target, output
@@ -125,6 +134,7 @@ def _fit(
     block: fx.GraphModule,
     units: list[tuple[fx.GraphModule, fx.GraphModule]],
     whole: Pair,
+    memory: Memory,
     config: ReconstructConfig,
     task: Task,
 ) -> None:
@@ -133,9 +143,9 @@ def _fit(
         optimise(block, whole, config, task)
         return
     for number, (unit_teacher, unit) in enumerate(units):
-        x_float = _capture(teacher, unit_teacher, whole.x_float)
-        x_quantized = _capture(block, unit, whole.x_quantized)
-        pair = Pair(x_quantized, x_float, _run(unit_teacher, x_float), None)
+        x_float = _capture(teacher, unit_teacher, whole.x_float, memory)
+        x_quantized = _capture(block, unit, whole.x_quantized, memory)
+        pair = Pair(x_quantized, x_float, _run(unit_teacher, x_float, memory), None)
         optimise(unit, pair, replace(config, seed=config.seed + number), task)
 
 
@@ -168,33 +178,66 @@ def _layer_and_activation(graph: fx.GraphModule, node: fx.Node) -> list[fx.Node]
     return nodes
 
 
+def _parts(x: Tensor, network: nn.Module) -> Iterator[Tensor]:
+    """Cached activations in pieces, in float32 on the network's device."""
+    device = next(iter(network.state_dict().values()), x).device
+    for part in x.split(BATCH):
+        yield part.to(device).float()
+
+
 @torch.no_grad()
-def _run(block: fx.GraphModule, x: Tensor, batch: int = 64) -> Tensor:
-    return torch.cat([block(part) for part in x.split(batch)])
+def _run(network: fx.GraphModule, x: Tensor, memory: Memory) -> Tensor:
+    """What a network gives on cached activations, cached."""
+    return memory.gather((network(part) for part in _parts(x, network)), len(x))
 
 
-def _capture(graph: fx.GraphModule, unit: fx.GraphModule, x: Tensor, batch: int = 64) -> Tensor:
+@torch.no_grad()
+def _compare(
+    block: fx.GraphModule, x: Tensor, target: Tensor, memory: Memory
+) -> tuple[Tensor, float]:
+    """What a block gives on cached activations, cached, and its signal-to-quantization-noise ratio in dB."""
+    signal = noise = 0.0
+
+    def parts() -> Iterator[Tensor]:
+        nonlocal signal, noise
+        for part, wanted in zip(_parts(x, block), _parts(target, block), strict=True):
+            output: Tensor = block(part)
+            signal += float(wanted.square().sum(dtype=torch.float64))
+            noise += float((output - wanted).square().sum(dtype=torch.float64))
+            yield output
+
+    return memory.gather(parts(), len(x)), decibels(signal, noise)
+
+
+def _capture(graph: fx.GraphModule, unit: fx.GraphModule, x: Tensor, memory: Memory) -> Tensor:
     """Run `graph` on `x` and return what flows into `unit`, a part of it."""
     first = next(n for n in unit.graph.nodes if n.op == "call_module")
     wanted = sole_input(next(n for n in graph.graph.nodes if n.name == first.name))
-    parts: list[Tensor] = []
-    for part in x.split(batch):
-        watch(graph, part, {wanted.name: parts.append})
-    return torch.cat(parts)
+
+    def parts() -> Iterator[Tensor]:
+        for part in _parts(x, graph):
+            seen: list[Tensor] = []
+            watch(graph, part, {wanted.name: seen.append})
+            yield seen[0]
+
+    return memory.gather(parts(), len(x))
 
 
-def _fisher(rest: nn.Module, target: Tensor, batch: int = 32) -> Tensor:
+def _fisher(rest: list[fx.GraphModule], target: Tensor, memory: Memory) -> Tensor:
     """Squared gradients of the network's loss with respect to a block's output, mean 1 (BRECQ, eq. 10).
 
     The loss is the cross-entropy with the float network's own prediction.
     """
-    parts = []
-    with torch.enable_grad():
-        for part in target.split(batch):
-            leaf = part.detach().clone().requires_grad_()
-            logits = rest(leaf).flatten(1)
-            loss = F.cross_entropy(logits, logits.argmax(1), reduction="sum")
-            (grad,) = torch.autograd.grad(loss, leaf)
-            parts.append(grad.square())
-    weight = torch.cat(parts)
-    return weight / weight.mean().clamp(min=1e-30)
+    network = compose(rest)
+
+    def parts() -> Iterator[Tensor]:
+        for part in _parts(target, network):
+            with torch.enable_grad():
+                leaf = part.requires_grad_()
+                logits = network(leaf).flatten(1)
+                loss = F.cross_entropy(logits, logits.argmax(1), reduction="sum")
+                (grad,) = torch.autograd.grad(loss, leaf)
+            yield grad.square()
+
+    weight = memory.gather(parts(), len(target), torch.float32)
+    return weight.div_(weight.mean().clamp(min=1e-30))

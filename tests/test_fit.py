@@ -5,11 +5,13 @@ import torch
 from networks import images, student_of
 from torch import Tensor, fx, nn
 
+from ptq import precision, tuning
 from ptq.blocks import split
-from ptq.fit import Pair, learns, optimise
+from ptq.fit import Pair, optimise
 from ptq.methods import METHODS, ReconstructConfig
 from ptq.quantizer import Quantizer, QuantLayer
 from ptq.spec import QuantSpec
+from ptq.tuning import learns
 
 
 class Losses:
@@ -111,6 +113,22 @@ def test_errors_count_by_their_weight() -> None:
         states.append(state(block))
     same = [all(torch.equal(states[0][k], other[k]) for k in states[0]) for other in states[1:]]
     assert same == [True, False]
+
+
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize("drop", [0.0, 0.5])
+def test_a_unit_is_fitted_to_what_was_kept_in_bfloat16(
+    fast: bool, drop: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (precision, tuning):  # whether or not the machine computes in it
+        monkeypatch.setattr(module, "fast_bfloat16", lambda device: fast)
+    block, pair = residual_block()
+    nearest, task = error(block, pair), Losses()
+    x, x_float, target = (t.bfloat16() for t in (pair.x_quantized, pair.x_float, pair.target))
+    config = ReconstructConfig(iterations=60, batch=16, drop=drop)
+    optimise(block, Pair(x, x_float, target, None), config, task)
+    assert error(block, pair) < 0.8 * nearest
+    assert 0 < task.losses[-1] < 1
 
 
 @pytest.mark.parametrize("method", [m for m in METHODS if m != "nearest"])

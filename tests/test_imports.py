@@ -17,13 +17,14 @@ LAYERS = (
     {"pipeline"},
     {"calibration", "export", "reconstruction"},
     {"placement", "blocks", "graph", "models"},
+    {"tuning"},
     {"quantizer"},
     {"kernels"},
     {"affine"},
     {"spec"},
 )
 APART = {"calibration", "export", "reconstruction"}
-LEAVES = {"errors", "progress", "files", "tensors", "metrics", "data"}
+LEAVES = {"errors", "progress", "files", "tensors", "metrics", "data", "memory", "precision"}
 
 
 def imported(file: Path) -> Iterator[str]:

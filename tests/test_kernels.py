@@ -1,4 +1,7 @@
-"""Kernels against plain autograd, and against finite differences."""
+"""Kernels against plain autograd, against finite differences, and one implementation against the other."""
+
+import math
+from itertools import product
 
 import pytest
 import torch
@@ -7,37 +10,47 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ptq.affine import fake_quant, round_ste
-from ptq.kernels import fake_quantize, rectified_sigmoid, soft_round
+from ptq.kernels import compiled, quantize_activation, rectified_sigmoid, reference, soft_round
+from ptq.kernels.functions import implementation
 
-CASES = [(0, 15, 5.0), (0, 255, 128.0), (-8, 7, 0.0), (0, 3, 0.0)]
-
-
-def straight_through(
-    x: Tensor, scale: Tensor, zero_point: Tensor, qmin: int, qmax: int, keep: Tensor | None
-) -> Tensor:
-    """What `fake_quantize` computes, left to autograd."""
-    codes = (x / scale).detach().round() + zero_point
-    end = (codes.clamp(qmin, qmax) - zero_point) * scale
-    y = torch.where((codes >= qmin) & (codes <= qmax), round_ste(x / scale) * scale, end)
-    return y if keep is None else torch.where(keep > 0, y, x)
+BOUNDS = {"none": (-math.inf, math.inf), "relu": (0.0, math.inf), "relu6": (0.0, 6.0)}
+CODES = [(-5.0, 10.0), (-128.0, 127.0), (-8.0, 7.0), (0.0, 3.0)]  # less the zero point
+bounds = pytest.mark.parametrize("bounds", BOUNDS.values(), ids=BOUNDS)
+codes = pytest.mark.parametrize("codes", CODES)
+masked = pytest.mark.parametrize("masked", [False, True], ids=["whole", "masked"])
 
 
-def random(seed: int, count: int = 400, spread: float = 2.0) -> Tensor:
-    return torch.randn(count, generator=torch.Generator().manual_seed(seed)) * spread
+def straight_through(x: Tensor, scale: Tensor, grid: Tensor, keep: Tensor | None) -> Tensor:
+    """What `quantize_activation` computes, left to autograd."""
+    low, high, first, last = grid
+    c = x.clamp(low, high)
+    steps = c * (1 / scale)
+    codes = steps.detach().round()
+    end = codes.clamp(first, last) * scale
+    y = torch.where((codes >= first) & (codes <= last), round_ste(steps) * scale, end)
+    return y if keep is None else torch.where(keep > 0, y, c)
 
 
-@pytest.mark.parametrize(("qmin", "qmax", "zero"), CASES)
-@pytest.mark.parametrize("masked", [False, True])
+def random(seed: int, *shape: int, spread: float = 2.0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * spread
+
+
+def a_mask(like: Tensor) -> Tensor:
+    return torch.empty_like(like, dtype=torch.uint8).copy_(random(3, *like.shape) > 0)
+
+
+@bounds
+@codes
+@masked
 def test_backward_is_that_of_the_straight_through_estimator(
-    qmin: int, qmax: int, zero: float, masked: bool
+    bounds: tuple[float, float], codes: tuple[float, float], masked: bool
 ) -> None:
-    keep = random(3).gt(0).float() if masked else None
-    grad, zero_point = random(1), torch.tensor(zero)
+    grad, grid = random(1, 400), torch.tensor([*bounds, *codes])
     results = []
-    for function in (fake_quantize, straight_through):
-        x = random(0).requires_grad_()
+    for function in (quantize_activation, straight_through):
+        x = random(0, 400, spread=4.0).requires_grad_()
         scale = torch.tensor(0.23, requires_grad=True)
-        y = function(x, scale, zero_point, qmin, qmax, keep)
+        y = function(x, scale, grid, a_mask(x) if masked else None)
         y.backward(grad)
         assert x.grad is not None
         assert scale.grad is not None
@@ -45,41 +58,61 @@ def test_backward_is_that_of_the_straight_through_estimator(
     (y, grad_x, grad_scale), (y2, grad_x2, grad_scale2) = results
     torch.testing.assert_close(y, y2)
     torch.testing.assert_close(grad_x, grad_x2)
-    torch.testing.assert_close(grad_scale, grad_scale2, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(grad_scale, grad_scale2, rtol=1e-5, atol=1e-3)
 
 
-@given(st.integers(0, 1000), st.floats(0.1, 1.0))
-def test_gradient_of_the_scale_by_finite_differences(seed: int, step: float) -> None:
+@given(st.integers(0, 1000), st.floats(0.1, 1.0), st.sampled_from(list(BOUNDS.values())))
+def test_gradient_of_the_scale_by_finite_differences(
+    seed: int, step: float, bounds: tuple[float, float]
+) -> None:
     """Differentiable where rounding errors round(x/s) - x/s are held at their value, as STE does."""
-    x = random(seed, 50).double()
+    step = torch.tensor(step).item()  # in float32, as the kernel computes
+    scale = torch.tensor(step, requires_grad=True)
+    x = random(seed, 50)
     # Stay clear of the points where a code jumps: there is no derivative there.
-    x = x[((x / step) % 1 - 0.5).abs() > 1e-3]
-    scale = torch.tensor(step, dtype=torch.float64, requires_grad=True)
-    zero_point = torch.tensor(8.0, dtype=torch.float64)
-    fake_quantize(x, scale, zero_point, 0, 15).sum().backward()
+    x = x[((x.double() / step) % 1 - 0.5).abs() > 1e-3]
+    quantize_activation(x, scale, torch.tensor([*bounds, -8.0, 7.0])).sum().backward()
     assert scale.grad is not None
 
-    codes = (x / step).round() + 8
-    rest = (x / step).round() - x / step
-    inside = (codes >= 0) & (codes <= 15)
+    c = x.double().clamp(*bounds)
+    codes = (c / step).round()
+    rest, inside = codes - c / step, (codes >= -8) & (codes <= 7)
 
     def surrogate(s: float) -> float:
-        return float(torch.where(inside, (x / s + rest) * s, (codes.clamp(0, 15) - 8) * s).sum())
+        return float(torch.where(inside, (c / s + rest) * s, codes.clamp(-8, 7) * s).sum())
 
-    h = 1e-6 * step
+    h = 1e-4 * step
     numeric = (surrogate(step + h) - surrogate(step - h)) / (2 * h)
-    assert scale.grad.item() == pytest.approx(numeric, rel=1e-3, abs=1e-3)
+    assert scale.grad.item() == pytest.approx(numeric, rel=1e-5, abs=1e-4)
 
 
-def test_without_gradients_it_is_fake_quant() -> None:
-    x, scale, zero = random(0), torch.tensor(0.3), torch.tensor(7.0)
-    expected = fake_quant(x, scale, zero, 0, 15)
-    assert torch.equal(fake_quantize(x, scale, zero, 0, 15), expected)
-    assert torch.equal(fake_quantize(x.requires_grad_(), scale, zero, 0, 15), expected)
-    mask = random(1).gt(0).float()
-    mixed = fake_quantize(x, scale, zero, 0, 15, mask).detach()
+@codes
+def test_without_an_activation_function_it_is_fake_quant(codes: tuple[float, float]) -> None:
+    x, scale = random(0, 400), torch.tensor(0.25)  # divides exactly
+    zero, last = -codes[0], codes[1] - codes[0]
+    expected = fake_quant(x, scale, torch.tensor(zero), 0, int(last))
+    grid, mask = torch.tensor([-math.inf, math.inf, *codes]), a_mask(x)
+    assert torch.equal(quantize_activation(x, scale, grid), expected)
+    assert torch.equal(quantize_activation(x.requires_grad_(), scale, grid), expected)
+    mixed = quantize_activation(x, scale, grid, mask).detach()
     assert torch.equal(mixed[mask == 1], expected[mask == 1])
     assert torch.equal(mixed[mask == 0], x.detach()[mask == 0])
+
+
+@bounds
+@masked
+def test_in_bfloat16_only_what_is_read_and_written_is_rounded(
+    bounds: tuple[float, float], masked: bool
+) -> None:
+    x, grad = random(0, 400, spread=4.0).bfloat16(), random(1, 400).bfloat16()
+    scale, grid = torch.tensor(0.23), torch.tensor([*bounds, -5.0, 10.0])
+    keep = a_mask(x) if masked else None
+    y = reference.quantize_forward(x, keep, scale, grid)
+    assert torch.equal(y, reference.quantize_forward(x.float(), keep, scale, grid).bfloat16())
+    mine = reference.quantize_backward(grad, x, keep, scale, grid)
+    other = reference.quantize_backward(grad.float(), x.float(), keep, scale, grid)
+    assert torch.equal(mine[0], other[0].bfloat16())
+    assert torch.equal(mine[1], other[1])
 
 
 def test_rectified_sigmoid_reaches_both_ends_and_is_symmetric() -> None:
@@ -90,18 +123,92 @@ def test_rectified_sigmoid_reaches_both_ends_and_is_symmetric() -> None:
     torch.testing.assert_close(h + h.flip(0), torch.ones(25))
 
 
-def test_soft_round_lies_between_floor_and_ceiling() -> None:
-    base, scale = torch.arange(-8.0, 8.0), torch.tensor(0.5)
-    soft = soft_round(base, random(0, 16), scale, -8, 7) / scale
+@pytest.mark.parametrize("sharpness", [1.0, 7.0])
+def test_soft_round_lies_between_floor_and_ceiling(sharpness: float) -> None:
+    base, scale, alpha = torch.arange(-8.0, 8.0), torch.tensor(0.5), random(0, 16)
+    soft = soft_round(base, alpha, scale, torch.tensor(sharpness), -8, 7) / scale
     assert bool((soft >= base).all() and (soft <= base + 1).all())
     assert soft.max() <= 7
+    expected = (base + rectified_sigmoid(sharpness * alpha)).clamp(-8, 7)
+    torch.testing.assert_close(soft, expected)
 
 
-def test_soft_round_has_the_gradient_of_its_formula() -> None:
-    base = torch.arange(-8.0, 8.0, dtype=torch.float64)
-    alpha = random(0, 16).double().requires_grad_()
-    scale = torch.tensor(0.5, dtype=torch.float64)
-    assert torch.autograd.gradcheck(lambda a: soft_round(base, a, scale, -8, 7), (alpha,))
+@given(st.integers(0, 1000), st.floats(0.5, 20.0), st.booleans())
+def test_soft_round_has_the_gradients_of_its_formula(
+    seed: int, sharpness: float, channels: bool
+) -> None:
+    base = torch.arange(-8.0, 8.0, dtype=torch.float64).view(4, 4)
+    alpha = random(seed, 4, 4, spread=1.5).double().requires_grad_()
+    scale = torch.linspace(0.2, 0.8, 4).view(4, 1) if channels else torch.tensor(0.5)
+    scale = scale.double().requires_grad_()
+    sharp = torch.tensor(sharpness, dtype=torch.float64)
+    assert torch.autograd.gradcheck(
+        lambda a, s: soft_round(base, a, s, sharp, -8, 7), (alpha, scale), eps=1e-7, atol=1e-4
+    )
     # The largest code has nowhere to go.
-    (grad,) = torch.autograd.grad(soft_round(base, alpha, scale, -8, 7).sum(), alpha)
-    assert grad[-1] == 0
+    (grad,) = torch.autograd.grad(soft_round(base, alpha, scale, sharp, -8, 7).sum(), alpha)
+    assert grad[-1, -1] == 0
+
+
+def test_small_tensors_and_other_devices_are_left_to_the_reference() -> None:
+    assert implementation(torch.empty(100)) is reference
+    assert implementation(torch.empty(compiled.LEAST - 1)) is reference
+    assert implementation(torch.empty(1 << 20, device="meta")) is reference
+
+
+def test_a_broken_compiler_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> Tensor:
+        raise RuntimeError("no such compiler")
+
+    monkeypatch.setattr(compiled, "_run", broken)
+    assert not compiled.available.__wrapped__()
+
+
+@pytest.fixture
+def compiler() -> None:
+    if not compiled.available():
+        pytest.skip("no C++ compiler here")
+
+
+SHAPE = (4, 16, 33, 37)
+LAYOUTS = [torch.contiguous_format, torch.channels_last]
+in_both_types = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+
+
+@pytest.mark.slow
+@in_both_types
+@masked
+def test_compiled_it_gives_what_the_reference_gives(
+    dtype: torch.dtype, masked: bool, compiler: None
+) -> None:
+    scale, grid = torch.tensor(0.23), torch.tensor([0.0, 6.0, -5.0, 10.0])
+    for layout, other in product(LAYOUTS, LAYOUTS):
+        x = random(0, *SHAPE, spread=4.0).to(dtype).contiguous(memory_format=layout)
+        grad = random(1, *SHAPE).to(dtype).contiguous(memory_format=other)
+        keep = a_mask(grad) if masked else None
+        y = compiled.quantize_forward(x, keep, scale, grid)
+        grad_x, grad_scale = compiled.quantize_backward(grad, x, keep, scale, grid)
+        expected = reference.quantize_backward(grad, x, keep, scale, grid)
+        assert y.stride() == grad_x.stride() == x.stride()
+        torch.testing.assert_close(y, reference.quantize_forward(x, keep, scale, grid))
+        torch.testing.assert_close(grad_x, expected[0])
+        torch.testing.assert_close(grad_scale, expected[1], rtol=1e-4, atol=1e-2)
+        assert implementation(x) is compiled
+
+
+@pytest.mark.slow
+def test_one_compilation_serves_views_parameters_and_autocast(compiler: None) -> None:
+    """Torch refuses to compile a function again and again, and would for each of these."""
+    grid = torch.tensor([0.0, 6.0, 0.0, 15.0])
+    shapes = [(2, 3, 200, 211), (70_000,), (64, 2048), (1, 4, 128, 129), (128, 1, 32, 32)]
+    either = [False, True]
+    for shape, learned, autocast, leaf in product(shapes, either, either, either):
+        scale = torch.tensor(0.3, requires_grad=learned)
+        x = random(0, math.prod(shape)).requires_grad_(leaf).view(shape)
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            for keep in (None, a_mask(x)):
+                y = quantize_activation(x, scale, grid, keep)
+                if y.requires_grad:
+                    y.sum().backward()
+        expected = reference.quantize_forward(x, a_mask(x), scale, grid)
+        torch.testing.assert_close(y, expected)

@@ -8,18 +8,8 @@ from torch import Tensor, nn
 
 from ptq.affine import per_channel
 from ptq.errors import PtqError
-from ptq.quantizer import (
-    AdaRoundQuantizer,
-    DropMask,
-    Layer,
-    Quantizer,
-    QuantLayer,
-    WeightQuantizer,
-    weight_axis,
-)
+from ptq.quantizer import Layer, Quantizer, QuantLayer, WeightQuantizer, weight_axis
 from ptq.spec import QuantSpec
-
-CPU = torch.device("cpu")
 
 
 def layers() -> dict[str, Layer]:
@@ -68,38 +58,6 @@ def test_quantizer_gives_few_values_within_its_range(bits: int, below: float, ab
     assert y.max() <= above + step
 
 
-def test_dropping_happens_in_training_mode_only() -> None:
-    quantizer = Quantizer(QuantSpec(2)).set_range(torch.tensor(0.0), torch.tensor(1.0))
-    x = torch.rand(10_000, generator=torch.Generator().manual_seed(0))
-    quantized = quantizer(x)
-    quantizer.drop = DropMask(0.5, 0, CPU)
-    assert torch.equal(quantizer.eval()(x), quantized)
-    mixed = quantizer.train()(x)
-    from_quantized, from_float = mixed == quantized, mixed == x
-    assert bool((from_quantized | from_float).all())
-    assert 0.4 < from_float.float().mean() < 0.6
-
-
-@pytest.mark.parametrize("keep", [0.0, 0.3, 0.5, 1.0])
-def test_masks_keep_their_share(keep: float) -> None:
-    mask = DropMask(keep, 0, CPU, pool=1 << 16)
-    # Larger than the pool, too.
-    for shape in ((50, 40, 5), (4, 32, 32, 32)):
-        drawn = mask(torch.empty(shape))
-        assert drawn.shape == shape
-        assert set(drawn.unique().tolist()) <= {0.0, 1.0}
-        assert abs(drawn.mean().item() - keep) < 0.02
-
-
-def test_masks_differ_from_call_to_call_but_not_from_run_to_run() -> None:
-    like = torch.empty(1000)
-    first, again = DropMask(0.5, 7, CPU), DropMask(0.5, 7, CPU)
-    drawn = [first(like).clone() for _ in range(3)]
-    assert all(torch.equal(a, again(like)) for a in drawn)
-    assert not torch.equal(drawn[0], drawn[1])
-    assert not torch.equal(drawn[0], DropMask(0.5, 8, CPU)(like))
-
-
 @pytest.mark.parametrize("name", layers())
 @pytest.mark.parametrize("bits", [2, 4, 8])
 def test_nearest_rounding_is_the_nearest_code(name: str, bits: int) -> None:
@@ -110,47 +68,6 @@ def test_nearest_rounding_is_the_nearest_code(name: str, bits: int) -> None:
     assert bool(((weight - op.weight).abs() <= step * 0.5001).all())
     # Its own fixed point.
     assert torch.equal(quantizer(weight), weight)
-
-
-@pytest.mark.parametrize("name", layers())
-@pytest.mark.parametrize("cover", [1.0, 0.6])
-def test_adaround_starts_at_the_float_weight_and_ends_on_a_neighbouring_code(
-    name: str, cover: float
-) -> None:
-    op = layers()[name]
-    nearest = calibrated(op, 4, cover)
-    adaround = AdaRoundQuantizer(nearest, op.weight.detach())
-    scale = per_channel(nearest.scale, op.weight, weight_axis(op))
-    clipped = op.weight.detach().clamp(-8 * scale, 7 * scale)
-    torch.testing.assert_close(adaround(op.weight), clipped, rtol=0, atol=2e-4 * float(scale.max()))
-    # Undisturbed, it decides as nearest rounding does.
-    torch.testing.assert_close(adaround.hardened(), nearest(op.weight))
-    with torch.no_grad():
-        adaround.alpha.copy_(
-            torch.randn(adaround.alpha.shape, generator=torch.Generator().manual_seed(0)) * 9
-        )
-    hard = adaround.hardened()
-    codes = (hard / scale).round()
-    floor = (op.weight / scale).floor()
-    assert codes.min() >= -8
-    assert codes.max() <= 7
-    assert bool(((codes == floor.clamp(-8, 7)) | (codes == (floor + 1).clamp(-8, 7))).all())
-    # What reconstruction stores as the layer's weight is what nearest rounding then reads.
-    assert torch.equal(nearest.codes(hard), codes)
-    assert torch.equal(nearest(hard), hard)
-
-
-def test_sharpness_decides_every_rounding() -> None:
-    op = layers()["conv"]
-    adaround = AdaRoundQuantizer(calibrated(op, 4), op.weight.detach())
-    shares, distances = [], []
-    for sharpness in (1.0, 10.0, 100.0, 1e6):
-        adaround.sharpness = sharpness
-        shares.append(adaround.undecided())
-        soft = adaround(op.weight).detach()
-        distances.append(float((soft - adaround.hardened()).abs().max()))
-    assert shares == sorted(shares, reverse=True) and shares[0] > 0.9 and shares[-1] == 0
-    assert distances == sorted(distances, reverse=True) and distances[-1] == 0
 
 
 @pytest.mark.parametrize("name", layers())
@@ -171,15 +88,12 @@ def test_a_layer_with_fine_codes_computes_what_the_float_layer_does(name: str) -
 
 
 @pytest.mark.parametrize("name", [n for n, op in layers().items() if op.bias is not None])
-@pytest.mark.parametrize("learned", [False, True])
-def test_biases_lie_on_the_grid_of_the_accumulator(name: str, learned: bool) -> None:
+def test_biases_lie_on_the_grid_of_the_accumulator(name: str) -> None:
     op = layers()[name]
     assert op.bias is not None
     reader = Quantizer(QuantSpec(8)).set_range(torch.tensor(-0.3), torch.tensor(0.9))
     nearest = calibrated(op, 4)
     layer = QuantLayer(op, nearest, reader)
-    if learned:
-        layer.weight_quantizer = AdaRoundQuantizer(nearest, op.weight.detach())
     scale, bias = layer.bias_scale(), layer.bias()
     assert scale is not None
     assert bias is not None
@@ -197,6 +111,14 @@ def test_a_layer_that_reads_floats_keeps_its_float_bias() -> None:
     layer = QuantLayer(op, calibrated(op, 4), None)
     assert layer.bias_scale() is None
     assert layer.bias() is op.bias
+
+
+def test_quantizers_have_no_gradients() -> None:
+    op, x = layers()["conv"], an_input(layers()["conv"]).requires_grad_()
+    quantizer = Quantizer(QuantSpec(4)).set_range(torch.tensor(0.0), torch.tensor(1.0))
+    quantizer.scale.requires_grad_()
+    assert not quantizer(x).requires_grad
+    assert not calibrated(op, 4).codes(op.weight).requires_grad
 
 
 def test_the_input_quantizer_is_no_part_of_the_layer() -> None:

@@ -1,9 +1,9 @@
-"""The two operations reconstruction spends its time in, each with its own backward pass.
+"""The operations reconstruction spends its time in, each with its own backward pass.
 
-The reference in plain torch runs on every device; `ptq.quantizer` calls these names only, so a
-fused kernel for a device takes its place here.
+`reference` defines them in plain torch, `compiled` is the same in one pass over memory on a CPU, `fused_triton`
+on a GPU, and `functions` makes them differentiable and chooses.
 """
 
-from ptq.kernels.reference import fake_quantize, rectified_sigmoid, soft_round
+from ptq.kernels.functions import quantize_activation, rectified_sigmoid, soft_round
 
-__all__ = ["fake_quantize", "rectified_sigmoid", "soft_round"]
+__all__ = ["quantize_activation", "rectified_sigmoid", "soft_round"]

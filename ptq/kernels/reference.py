@@ -1,112 +1,97 @@
-"""Reference kernels in plain torch: the definition that every other kernel is tested against."""
+"""The kernels in plain torch: the definition that every other implementation is tested against.
 
-from typing import Any
+They know nothing of autograd (`ptq.kernels.functions` does) and return what memory they need only. No
+comparisons: torch's boolean kernels take twenty times as long as arithmetic on a CPU. All arithmetic is in
+float32, whatever the tensors are in.
+"""
 
 import torch
 from torch import Tensor
 
-from ptq.affine import dequantize, quantize
-
-__all__ = ["GAMMA", "ZETA", "fake_quantize", "rectified_sigmoid", "soft_round"]
+__all__ = ["GAMMA", "ZETA", "quantize_backward", "quantize_forward", "round_backward", "round_forward"]  # fmt: skip
 
 # The rectified sigmoid stretches (0, 1) to (GAMMA, ZETA) so that it reaches 0 and 1 exactly
 # (Louizos et al., 2018; AdaRound, Nagel et al., ICML 2020).
 ZETA, GAMMA = 1.1, -0.1
+TINY = 1e-30  # less than the difference of any two numbers that differ here
 
 
-class _FakeQuantize(torch.autograd.Function):
-    """Fake-quantization with the gradients of LSQ (Esser et al., ICLR 2020) for x and scale.
-
-    Written for few passes over memory. Masks are floats and comparisons are clamps, because torch's
-    boolean kernels take twenty times as long on a CPU.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        scale: Tensor,
-        zero_point: Tensor,
-        qmin: int,
-        qmax: int,
-        keep: Tensor | None,
-    ) -> Tensor:
-        y = dequantize(quantize(x, scale, zero_point, qmin, qmax), scale, zero_point)
-        ctx.save_for_backward(x, y, scale, zero_point, keep)
-        ctx.bounds = qmin, qmax
-        return y if keep is None else torch.lerp(x, y, keep)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (grad,) = grads
-        x, y, scale, zero_point, keep = ctx.saved_tensors
-        qmin, qmax = ctx.bounds
-        step, zero = float(scale), float(zero_point)
-        through = grad if keep is None else grad * keep
-        # The gradient of a clamp to the range of values that are not clipped.
-        inside = torch.ops.aten.hardtanh_backward(
-            through, x, (qmin - 0.5 - zero) * step, (qmax + 0.5 - zero) * step
-        )
-        grad_scale = None
-        if ctx.needs_input_grad[1]:
-            # Inside the range d y / d scale = round(x/s) - x/s = (y - x) / s, outside it is y / s.
-            grad_scale = (_dot(through, y) - _dot(inside, x)) / scale
-        grad_x = inside if keep is None else inside.add_(grad).sub_(through)
-        return grad_x, grad_scale, None, None, None, None
-
-
-def _dot(a: Tensor, b: Tensor) -> Tensor:
-    return torch.dot(a.reshape(-1), b.reshape(-1))
-
-
-def fake_quantize(
-    x: Tensor,
-    scale: Tensor,
-    zero_point: Tensor,
-    qmin: int,
-    qmax: int,
-    keep: Tensor | None = None,
-) -> Tensor:
-    """Quantize and dequantize `x` per tensor, differentiable in `x` and `scale`.
+def quantize_forward(x: Tensor, keep: Tensor | None, scale: Tensor, grid: Tensor) -> Tensor:
+    """An activation function that clamps, then fake-quantization of a share of the elements.
 
     Args:
         x: any shape.
+        keep: uint8, shaped like `x`; 1 where it is quantized, 0 where it stays in float (QDrop). None for all.
         scale: (), > 0.
-        zero_point: (), integer-valued.
-        qmin, qmax: the code range.
-        keep: shaped like `x`; 1 where `x` is quantized and 0 where it stays as it is (QDrop).
+        grid: (4,): the activation's bounds, and the first and the last code less the zero point.
 
     Returns:
-        A tensor like `x` whose values lie on the grid (k - zero_point) * scale, where kept.
-
-    Example:
-        >>> s = torch.tensor(1.0, requires_grad=True)
-        >>> y = fake_quantize(torch.tensor([0.4, 9.0]), s, torch.tensor(0.0), 0, 3)
-        >>> y.sum().backward(); round(s.grad.item(), 4)
-        2.6
+        Shape and type as `x`.
     """
-    if torch.is_grad_enabled() and (x.requires_grad or scale.requires_grad):
-        out: Tensor = _FakeQuantize.apply(x, scale, zero_point, qmin, qmax, keep)
-        return out
-    y = dequantize(quantize(x, scale, zero_point, qmin, qmax), scale, zero_point)
-    return y if keep is None else torch.lerp(x, y, keep)
+    c, _, codes = _codes(x, scale, grid)
+    y = codes * scale
+    return (y if keep is None else torch.lerp(c, y, keep.float())).to(x.dtype)
 
 
-def rectified_sigmoid(alpha: Tensor) -> Tensor:
-    """AdaRound's h(V) = clip(sigmoid(V) * (zeta - gamma) + gamma, 0, 1)."""
-    return (torch.sigmoid(alpha) * (ZETA - GAMMA) + GAMMA).clamp(0, 1)
+def quantize_backward(
+    grad: Tensor, x: Tensor, keep: Tensor | None, scale: Tensor, grid: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The gradients of `quantize_forward` by LSQ (Esser et al., ICLR 2020).
+
+    Rounding is passed through. Inside the range d y / d scale = round(x/s) - x/s, outside it is the last code.
+
+    Returns:
+        With respect to x, shape and type as `x`, and with respect to scale, float32 ().
+    """
+    g = grad.float()
+    c, steps, codes = _codes(x, scale, grid)
+    through = g if keep is None else g * keep.float()
+    # 1 - |distance from the middle of the range| in units of its half: a gradient of a clamp.
+    middle, half = (grid[2] + grid[3]) / 2, (grid[3] - grid[2]) / 2 + 0.5
+    inside = torch.ops.aten.hardtanh_backward(through, (steps - middle) / half, -1.0, 1.0)
+    grad_scale = (through * codes - inside * steps).sum()
+    grad_c = g - through + inside
+    grad_x = torch.ops.aten.hardtanh_backward(grad_c, x.float() - c, -TINY, TINY)
+    return grad_x.to(x.dtype), grad_scale
 
 
-def soft_round(base: Tensor, alpha: Tensor, scale: Tensor, qmin: int, qmax: int) -> Tensor:
-    """Return the softly rounded weight, differentiable in `alpha` (AdaRound, eq. 22).
+def _codes(x: Tensor, scale: Tensor, grid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The clamped input, the same in steps, and its codes less the zero point."""
+    c = torch.clamp(x.float(), grid[0], grid[1])
+    steps = c * (1 / scale)
+    return c, steps, torch.clamp(steps.round(), grid[2], grid[3])
+
+
+def round_forward(
+    base: Tensor, alpha: Tensor, scale: Tensor, sharpness: Tensor, qmin: int, qmax: int
+) -> Tensor:
+    """The softly rounded weight: clamp(base + h(sharpness * alpha), qmin, qmax) * scale (AdaRound, eq. 22).
 
     Args:
         base: floor(weight / scale), integer-valued.
-        alpha: the rounding variable V, shaped like `base`.
+        alpha: the rounding variable, shaped like `base`.
         scale: broadcastable against `base`.
+        sharpness: (); the larger, the more h is a step.
         qmin, qmax: the code range.
-
-    Returns:
-        clamp(base + h(alpha), qmin, qmax) * scale.
     """
-    return (base + rectified_sigmoid(alpha)).clamp(qmin, qmax) * scale
+    h = (torch.sigmoid(sharpness * alpha) * (ZETA - GAMMA) + GAMMA).clamp(0.0, 1.0)
+    return (base + h).clamp(qmin, qmax) * scale
+
+
+def round_backward(
+    grad: Tensor,
+    base: Tensor,
+    alpha: Tensor,
+    scale: Tensor,
+    sharpness: Tensor,
+    qmin: int,
+    qmax: int,
+) -> tuple[Tensor, Tensor]:
+    """The gradients of `round_forward` with respect to alpha, and to scale element by element."""
+    sigmoid = torch.sigmoid(sharpness * alpha)
+    stretched = sigmoid * (ZETA - GAMMA) + GAMMA
+    codes = base + stretched.clamp(0.0, 1.0)
+    inner = torch.ops.aten.hardtanh_backward(grad * scale, codes, float(qmin), float(qmax))
+    inner = torch.ops.aten.hardtanh_backward(inner, stretched, 0.0, 1.0)
+    slope = (ZETA - GAMMA) * sharpness * sigmoid * (1 - sigmoid)
+    return inner * slope, grad * codes.clamp(qmin, qmax)

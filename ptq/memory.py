@@ -1,0 +1,109 @@
+"""Where activations of the calibration images are kept between blocks: in memory, or past a limit on disk."""
+
+import os
+import tempfile
+import weakref
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ptq.errors import PtqError
+
+__all__ = ["Memory", "free_bytes"]
+
+SHARE = 0.5  # of the free memory, by default
+FALLBACK = 4 << 30  # where the machine does not say how much is free
+
+
+class Memory:
+    """Keeps tensors within a limit; what does not fit is memory-mapped from files without a name.
+
+    Args:
+        limit: bytes of tensors in memory; half of what is free when not given.
+        folder: for the files; the system's folder for temporary files when not given. They are deleted
+            while in use, so that no crash leaves one behind.
+
+    Attributes:
+        peak: most bytes of tensors that were in memory at a time.
+        peak_disk: most bytes that were on disk.
+
+    Example:
+        >>> memory = Memory(limit=1 << 30)
+        >>> memory.gather([torch.rand(8, 3), torch.rand(8, 3)], 16).shape
+        torch.Size([16, 3])
+    """
+
+    def __init__(self, limit: int | None = None, folder: Path | None = None) -> None:
+        self.limit = int(SHARE * free_bytes()) if limit is None else limit
+        self.folder = folder
+        self.used = self.peak = self.disk = self.peak_disk = 0
+
+    def gather(
+        self, parts: Iterable[Tensor], count: int, dtype: torch.dtype = torch.bfloat16
+    ) -> Tensor:
+        """Return the parts, computed one by one, as one tensor of `count` rows in `dtype`, on the CPU.
+
+        Images are kept in channels-last order, in which convolutions read them.
+
+        Raises:
+            PtqError: when they fit neither in memory nor on the disk.
+        """
+        result, row = torch.empty(0), 0
+        for part in parts:
+            if not row:
+                result = self._empty((count, *part.shape[1:]), dtype)
+            result[row : row + len(part)] = part.detach()
+            row += len(part)
+        assert row == count, "the parts are as many rows as promised"
+        return result
+
+    def _empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        elements = 1
+        for side in shape:
+            elements *= side
+        size = elements * dtype.itemsize
+        fits = self.used + size <= self.limit
+        flat = torch.empty(elements, dtype=dtype) if fits else self._mapped(elements, dtype)
+        self._count(size, fits)
+        # Views keep the base alive: it is what is watched.
+        weakref.finalize(flat.untyped_storage(), self._count, -size, fits)
+        if len(shape) != 4:
+            return flat.view(shape)
+        n, c, h, w = shape
+        return flat.view(n, h, w, c).permute(0, 3, 1, 2)
+
+    def _mapped(self, elements: int, dtype: torch.dtype) -> Tensor:
+        try:
+            handle, name = tempfile.mkstemp(prefix="ptq-", dir=self.folder)
+            try:
+                if hasattr(os, "posix_fallocate"):  # elsewhere a full disk shows in writing only
+                    os.posix_fallocate(handle, 0, max(1, elements * dtype.itemsize))
+                return torch.from_file(name, shared=True, size=elements, dtype=dtype)
+            finally:
+                os.close(handle)
+                Path(name).unlink()
+        except OSError as error:
+            raise PtqError(
+                f"activations need {elements * dtype.itemsize >> 20} MiB more than the memory limit, and there is "
+                f"no room for them on disk ({error.strerror}): raise --memory-limit or take fewer images."
+            ) from error
+
+    def _count(self, size: int, in_memory: bool) -> None:
+        if in_memory:
+            self.used += size
+            self.peak = max(self.peak, self.used)
+        else:
+            self.disk += size
+            self.peak_disk = max(self.peak_disk, self.disk)
+
+
+def free_bytes() -> int:
+    """Return how much memory the machine has free for new work."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        facts = dict(line.split(":", 1) for line in lines if ":" in line)
+        return int(facts["MemAvailable"].split()[0]) << 10
+    except (OSError, KeyError, ValueError, IndexError):
+        return FALLBACK

@@ -1,0 +1,241 @@
+"""A block of the student as it is while it is fitted: soft roundings, learned steps, some activations in float.
+
+The view shares the student's parameters and leaves its modules as they are. An activation function and the
+quantizer behind it are one operation here, biases are in float, and layers that learn nothing have their
+rounded weight computed once.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, fx, nn
+
+from ptq.affine import per_channel
+from ptq.kernels import quantize_activation, rectified_sigmoid, soft_round
+from ptq.kernels.reference import GAMMA, ZETA
+from ptq.ops import foldable, module_of, sole_input
+from ptq.precision import fast_bfloat16, in_float32, wants_float32
+from ptq.quantizer import Quantizer, QuantLayer, apply_layer
+
+__all__ = ["DropMask", "LearnedStep", "SoftLayer", "Tuning", "learns", "tuning"]
+
+NEAREST_ENOUGH = 8  # bits at which nearest rounding leaves nothing to learn
+
+
+def learns(module: nn.Module | None) -> bool:
+    """Whether there is anything to gain over nearest rounding: below 8 bits."""
+    if isinstance(module, QuantLayer):
+        return module.weight_quantizer.spec.bits < NEAREST_ENOUGH
+    return isinstance(module, Quantizer) and module.spec.bits < NEAREST_ENOUGH
+
+
+class DropMask:
+    """Random masks that are 1 for a share `keep` of the elements and 0 elsewhere, at the cost of a view.
+
+    A pool of random numbers is drawn once and read at random offsets: drawing fresh numbers for every
+    element of every activation would take longer than the convolutions.
+
+    Args:
+        keep: 0..1; 0 leaves everything in float.
+        seed: same seed, same masks.
+        device: where the masks are needed.
+    """
+
+    def __init__(self, keep: float, seed: int, device: torch.device, pool: int = 1 << 22) -> None:
+        self.generator = torch.Generator().manual_seed(seed)
+        self.pool = torch.rand(pool, generator=self.generator).lt(keep).to(torch.uint8).to(device)
+
+    def __call__(self, like: Tensor) -> Tensor:
+        """Return a uint8 mask in the shape of `like` and, where that is dense, in its layout."""
+        count = like.numel()
+        while self.pool.numel() < 2 * count:
+            self.pool = torch.cat([self.pool, self.pool.roll(7919)])
+        offset = int(torch.randint(self.pool.numel() - count, (), generator=self.generator))
+        # The strides of a view with gaps or repetitions would lead out of the pool.
+        strides = torch.empty_like(like, device="meta").stride()
+        return self.pool.as_strided(like.shape, strides, offset)
+
+
+class LearnedStep(nn.Module):
+    """An activation function, if any, and a quantizer whose scale is learned (LSQ) or stays.
+
+    Args:
+        quantizer: calibrated; its scale is shared.
+        bounds: what the activation function clamps to; (-inf, inf) for none.
+        mask: which elements are quantized (QDrop); None for all.
+    """
+
+    grid: Tensor
+
+    def __init__(
+        self, quantizer: Quantizer, bounds: tuple[float, float], mask: DropMask | None
+    ) -> None:
+        super().__init__()
+        quantizer.require_range()
+        zero_point = float(quantizer.zero_point)
+        codes = (quantizer.spec.qmin - zero_point, quantizer.spec.qmax - zero_point)
+        self.scale, self.mask = quantizer.scale, mask
+        self.register_buffer("grid", self.scale.new_tensor([*bounds, *codes]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return `x` clamped and quantized; same shape."""
+        keep = None if self.mask is None else self.mask(x)
+        return quantize_activation(x, self.scale, self.grid, keep)
+
+
+class SoftLayer(nn.Module):
+    """A layer that learns for every weight whether to round up or down (AdaRound, Nagel et al., ICML 2020).
+
+    Starts where the soft weight equals the float weight (within the clipping range). AdaRound drives
+    the roundings to a decision by a regulariser; here they are decided by `sharpness`, which reconstruction
+    raises from 1: the rectified sigmoid of ``sharpness * alpha`` becomes a step.
+
+    Args:
+        layer: with a calibrated weight quantizer, whose scale is kept.
+        float32: compute in float32 even within autocast.
+    """
+
+    base: Tensor
+    scale: Tensor
+    sharpness: Tensor
+
+    def __init__(self, layer: QuantLayer, float32: bool = False) -> None:
+        super().__init__()
+        self.spec, self.float32 = layer.weight_quantizer.spec, float32
+        self._layer = (layer,)  # in a tuple, because its parameters are not this view's
+        weight = layer.op.weight.detach()
+        scale = per_channel(layer.weight_quantizer.scale, weight, self.spec.axis)
+        base = (weight / scale).floor()
+        rest = (weight / scale - base).clamp(1e-4, 1 - 1e-4)
+        self.register_buffer("scale", scale.clone())
+        self.register_buffer("base", base)
+        self.register_buffer("sharpness", torch.ones((), device=weight.device))
+        self.alpha = nn.Parameter(-torch.log((ZETA - GAMMA) / (rest - GAMMA) - 1))
+
+    def weight(self) -> Tensor:
+        """The softly rounded weight."""
+        spec = self.spec
+        return soft_round(self.base, self.alpha, self.scale, self.sharpness, spec.qmin, spec.qmax)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the layer; shapes as the layer."""
+        op = self._layer[0].op
+        return _apply(lambda part: apply_layer(op, part, self.weight(), op.bias), x, self.float32)
+
+    @torch.no_grad()
+    def undecided(self) -> float:
+        """Return the share of the weights, 0..1, whose rounding is not within 1 % of a decision."""
+        h = rectified_sigmoid(self.sharpness * self.alpha)
+        return float(((h > 0.01) & (h < 0.99)).float().mean())
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Give the student's layer the weight with every rounding decided: integer codes times scale."""
+        up = (self.alpha >= 0).to(self.base.dtype)
+        codes = (self.base + up).clamp(self.spec.qmin, self.spec.qmax)
+        self._layer[0].op.weight.data.copy_(codes * self.scale)
+
+
+class FixedLayer(nn.Module):
+    """A layer whose weight is rounded to the nearest codes, once."""
+
+    rounded: Tensor
+
+    def __init__(self, layer: QuantLayer, float32: bool = False) -> None:
+        super().__init__()
+        self._layer, self.float32 = (layer,), float32
+        with torch.no_grad():
+            self.register_buffer("rounded", layer.weight_quantizer(layer.op.weight))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the layer; shapes as the layer."""
+        op = self._layer[0].op
+        return _apply(lambda part: apply_layer(op, part, self.rounded, op.bias), x, self.float32)
+
+
+def _apply(forward: Callable[[Tensor], Tensor], x: Tensor, float32: bool) -> Tensor:
+    return in_float32(forward, x) if float32 else forward(x)
+
+
+class Tuning(nn.Module):
+    """A unit under optimisation, and what is learned in it.
+
+    Attributes:
+        graph: computes the unit.
+        layers: with soft roundings.
+        steps: whose scales are learned, one for every scale.
+    """
+
+    def __init__(self, graph: fx.GraphModule) -> None:
+        super().__init__()
+        self.graph = graph
+        self.layers = [m for m in graph.modules() if isinstance(m, SoftLayer)]
+        steps = [m for m in graph.modules() if isinstance(m, LearnedStep) and m.scale.requires_grad]
+        self.steps = list({step.scale: step for step in steps}.values())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute the unit's output as it stands, in float32 where autocast is off."""
+        out: Tensor = self.graph(x if torch.is_autocast_enabled(x.device.type) else x.float())
+        return out
+
+
+def tuning(
+    unit: fx.GraphModule, mask: DropMask | None, weights: bool = True, steps: bool = True
+) -> Tuning:
+    """Make the view of a unit in which its roundings, its steps or both are learned.
+
+    Args:
+        unit: a part of a calibrated student.
+        mask: of the activations that are quantized; None quantizes all of them.
+        weights: learn roundings.
+        steps: learn the scales of activations; without, activations stay in float.
+
+    Example:
+        >>> view = tuning(student.split()[1], mask=None)
+        >>> error = (view(x) - target).square().mean()
+    """
+    graph = fx.GraphModule(unit, _copy(unit.graph))
+    made: dict[object, nn.Module] = {}  # one for every module, however often it is called
+    for node in list(graph.graph.nodes):
+        module = module_of(graph, node)
+        if isinstance(module, Quantizer) and not steps:
+            node.replace_all_uses_with(sole_input(node))
+            graph.graph.erase_node(node)
+        elif isinstance(module, Quantizer):
+            bounds = (-math.inf, math.inf)
+            before = sole_input(node)
+            if foldable(graph, before) and len(before.users) == 1:
+                bounds = (0.0, 6.0 if isinstance(module_of(graph, before), nn.ReLU6) else math.inf)
+                node.replace_input_with(before, sole_input(before))
+                graph.graph.erase_node(before)
+            module.scale.requires_grad_(steps)
+            key = module, bounds
+            made[key] = made.get(key) or LearnedStep(module, bounds, mask)
+            _replace(graph, node, made[key])
+        elif isinstance(module, QuantLayer):
+            device, soft = module.op.weight.device, weights and learns(module)
+            slow = fast_bfloat16(device) and wants_float32(module.op, device, weights=soft)
+            made[module] = made.get(module) or (SoftLayer if soft else FixedLayer)(module, slow)
+            _replace(graph, node, made[module])
+    graph.recompile()
+    return Tuning(graph)
+
+
+def _copy(graph: fx.Graph) -> fx.Graph:
+    copied = fx.Graph()
+    copied.output(copied.graph_copy(graph, {}))
+    return copied
+
+
+def _replace(graph: fx.GraphModule, node: fx.Node, module: nn.Module) -> None:
+    target = f"tuned_{node.name}"
+    graph.add_submodule(target, module)
+    node.target = target
+
+
+def release(unit: fx.GraphModule) -> None:
+    """Stop learning the scales of a unit."""
+    for module in unit.modules():
+        if isinstance(module, Quantizer):
+            module.scale.requires_grad_(False)
