@@ -140,7 +140,10 @@ def page(rows: list[dict[str, Any]]) -> Iterator[str]:
     for network in dict.fromkeys(r["network"] for r in rows):
         for iterations in sorted({r["iterations"] for r in rows if r["network"] == network}):
             mine = [r for r in rows if (r["network"], r["iterations"]) == (network, iterations)]
-            yield from _table(network, iterations, mine)
+            listed = [r for r in mine if r["source"] in SOURCES]
+            yield from _table(network, iterations, listed) if listed else ()
+    for names in (tuple(networks.CIFAR), networks.LITES):
+        yield from _transfer(names, [r for r in rows if r["network"] in names])
     machines = sorted({r["machine"]["cpu"] for r in rows})
     versions = rows[-1]["versions"] if rows else {}
     yield f"\n{'; '.join(machines)}; " + ", ".join(f"{k} {v}" for k, v in versions.items())
@@ -160,8 +163,7 @@ def _table(network: str, iterations: int, rows: list[dict[str, Any]]) -> Iterato
         "CPU seconds for images (MCT: seconds on 2 threads)",
     )
     yield f"| {' | '.join(head)} |\n|{' --- |' * len(head)}"
-    known = [name for name in SOURCES if any(r["source"] == name for r in rows)]
-    for name in [*known, *sorted({r["source"] for r in rows} - set(known))]:
+    for name in (name for name in SOURCES if any(r["source"] == name for r in rows)):
         mine = [r for r in rows if r["source"] == name]
         cells = [_cell([r for r in mine if r["case"] == case]) for case in cases]
         quality = [r["quality"] for r in mine]
@@ -175,6 +177,25 @@ def _table(network: str, iterations: int, rows: list[dict[str, Any]]) -> Iterato
             f"{statistics.mean(seconds):.0f}" if seconds else "",
         ]
         yield f"| {source_of(name).title} | {' | '.join(cells)} |"
+
+
+def _transfer(names: tuple[str, ...], rows: list[dict[str, Any]]) -> Iterator[str]:
+    """Lines of a matrix: what images from one network do for another."""
+    sources = {
+        "itself": "mixmix",
+        **{name: f"mixmix:{name}" for name in names},
+        "all the others": "mixmix-others",
+        "all": "mixmix-zoo",
+        "real images": "real",
+    }
+    crossed = {r["network"] for r in rows if r["source"] == "mixmix-others"}
+    for case in sorted({r["case"] for r in rows if r["network"] in crossed}, reverse=True):
+        yield f"\n## Transfer, {case}: rows are quantized with MixMix images from the columns\n"
+        yield f"| target | float | {' | '.join(sources)} |\n|{' --- |' * (len(sources) + 2)}"
+        for network in (name for name in names if name in crossed):
+            mine = [r for r in rows if (r["network"], r["case"]) == (network, case)]
+            cells = [_cell([r for r in mine if r["source"] == s]) for s in sources.values()]
+            yield f"| {network} | {mine[0]['top1_float']:.2f} | {' | '.join(cells)} |"
 
 
 def _cell(rows: list[dict[str, Any]]) -> str:

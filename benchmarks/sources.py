@@ -48,6 +48,9 @@ SOURCES = {
     "mixmix": Source("MixMix, one teacher", "mixmix"),
     "mixmix-zoo-plain": Source("MixMix, several teachers, no data mixing", "mixmix", "zoo", PLAIN),
     "mixmix-zoo": Source("MixMix, several teachers", "mixmix", "zoo"),
+    "mixmix-zoo-all": Source(
+        "MixMix, several teachers, all at every step", "mixmix", "zoo", {"teachers_per_step": 0}
+    ),
     "mixmix-others": Source("MixMix, the other networks only", "mixmix", "others"),
     "real": Source("real images", "real"),
 }

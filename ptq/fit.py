@@ -48,7 +48,8 @@ def optimise(unit: fx.GraphModule, pair: Pair, config: ReconstructConfig, task: 
         device = next(unit.parameters(), pair.target).device
         drop = config.drop if steps else 0.0
         mask = DropMask(1 - drop, config.seed, device) if drop else None
-        view = tuning(unit, mask, weights, steps)
+        inside = mask if config.drop_inside else None
+        view = tuning(unit, inside, weights, steps, gains=config.lr_gain > 0)
         if view.layers or view.steps:
             _descend(view, pair, config, task, _mean_error(unit, pair, device), mask, device)
             for layer in view.layers:
@@ -73,6 +74,8 @@ def _descend(
     ]
     alphas = [layer.alpha for layer in view.layers]
     groups += [{"params": alphas, "lr": config.lr_rounding}] if alphas else []
+    gains = [layer.gain for layer in view.layers if layer.gain is not None]
+    groups += [{"params": gains, "lr": config.lr_gain}] if gains else []
     optimizer = torch.optim.Adam(groups, fused=True)
     generator = torch.Generator().manual_seed(config.seed)
     for iteration in range(config.iterations):
