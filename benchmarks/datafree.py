@@ -18,7 +18,6 @@ shown by benchmarks/accuracy.py.
 import argparse
 import json
 import multiprocessing
-import os
 import statistics
 import time
 from collections.abc import Iterator
@@ -220,7 +219,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1, help="processes that share the cores")
     parser.add_argument("--mct", default="", help="a Python with model-compression-toolkit 2.6.1")
     options = parser.parse_args()
-    threads = max(1, (os.cpu_count() or 1) // options.workers)
+    threads = max(1, torch.get_num_threads() // options.workers)  # respects taskset
     jobs = [
         (source, network, int(seed), tuple(options.bits.split(",")), options.data, options.iterations, threads,
          options.mct)
