@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch.nn import functional as F
 
+from ptq.kernels import blend, mean_error
 from ptq.methods import ReconstructConfig
 from ptq.precision import fast_autocast
 from ptq.progress import Task
@@ -90,7 +90,7 @@ def _descend(
         with fast_autocast(device):
             x = _rows(pair.x_quantized, index, device)
             if mask is not None:
-                x = torch.lerp(_rows(pair.x_float, index, device), x, mask(x).to(x.dtype))
+                x = blend(_rows(pair.x_float, index, device), x, mask(x))
             loss = _error(view(x), pair, index) / reference
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -111,10 +111,8 @@ def _rows(values: Tensor, index: Tensor, device: torch.device) -> Tensor:
 
 def _error(output: Tensor, pair: Pair, index: Tensor) -> Tensor:
     target = _rows(pair.target, index, output.device)
-    if pair.weight is None:
-        return F.mse_loss(output, target.to(output.dtype))
-    error = (output.float() - target).square()
-    return (error * _rows(pair.weight, index, output.device)).mean()
+    weight = None if pair.weight is None else _rows(pair.weight, index, output.device)
+    return mean_error(output, target, weight)
 
 
 @torch.no_grad()

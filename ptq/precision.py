@@ -45,10 +45,10 @@ def wants_float32(op: nn.Module, device: torch.device, weights: bool) -> bool:
     return op.groups > 1 and (max(op.stride) > 1 or (weights and max(op.kernel_size) > 3))
 
 
-def spare(module: nn.Module, device: torch.device) -> None:
+def spare(module: nn.Module, device: torch.device, weights: bool = False) -> None:
     """Keep, within a module, in place, the layers out of autocast that are faster in float32."""
     for op in module.modules():
-        if wants_float32(op, device, weights=False):
+        if wants_float32(op, device, weights):
             op.forward = functools.partial(in_float32, op.forward)
 
 

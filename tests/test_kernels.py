@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ptq.affine import fake_quant, round_ste
-from ptq.kernels import compiled, quantize_activation, rectified_sigmoid, reference, soft_round
+from ptq.kernels import (
+    blend,
+    compiled,
+    mean_error,
+    quantize_activation,
+    rectified_sigmoid,
+    reference,
+    soft_round,
+)
 from ptq.kernels.functions import implementation
 
 BOUNDS = {"none": (-math.inf, math.inf), "relu": (0.0, math.inf), "relu6": (0.0, 6.0)}
@@ -212,3 +220,46 @@ def test_one_compilation_serves_views_parameters_and_autocast(compiler: None) ->
                     y.sum().backward()
         expected = reference.quantize_forward(x, a_mask(x), scale, grid)
         torch.testing.assert_close(y, expected)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_mean_error_is_what_autograd_makes_of_its_formula(weighted: bool) -> None:
+    target, weight = random(1), random(2).square() if weighted else None
+    grads = []
+    for own in (True, False):
+        output = random(0).requires_grad_()
+        if own:
+            loss = mean_error(output, target, weight)
+        else:
+            loss = ((output - target).square() * (1 if weight is None else weight)).mean()
+        (3 * loss).backward()
+        assert output.grad is not None
+        grads.append((loss.detach(), output.grad))
+    torch.testing.assert_close(grads[0], grads[1])
+
+
+def test_blend_takes_every_element_from_one_of_two() -> None:
+    x, y, keep = random(0), random(1), random(2).gt(0).to(torch.uint8)
+    assert torch.equal(blend(x, y, keep), torch.where(keep == 1, y, x))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_compiled_errors_and_blends_are_those_of_the_reference(
+    dtype: torch.dtype, layout: torch.memory_format
+) -> None:
+    if not compiled.available():
+        pytest.skip("no C++ compiler")
+    shape = (5, 33, 24, 24)
+    x, y, weight = (
+        random(k, 95_040).view(shape).to(dtype).contiguous(memory_format=layout) for k in range(3)
+    )
+    keep, grad = weight.gt(0).to(torch.uint8), torch.tensor(2.0)
+    assert torch.equal(compiled.blend(x, y, keep), reference.blend(x, y, keep))
+    for w in (None, weight):
+        expected = reference.error_forward(x, y, w)
+        torch.testing.assert_close(compiled.error_forward(x, y, w), expected)
+        torch.testing.assert_close(
+            compiled.error_backward(x, y, w, grad), reference.error_backward(x, y, w, grad)
+        )

@@ -4,6 +4,12 @@
 on a GPU, and `functions` makes them differentiable and chooses.
 """
 
-from ptq.kernels.functions import quantize_activation, rectified_sigmoid, soft_round
+from ptq.kernels.functions import (
+    blend,
+    mean_error,
+    quantize_activation,
+    rectified_sigmoid,
+    soft_round,
+)
 
-__all__ = ["quantize_activation", "rectified_sigmoid", "soft_round"]
+__all__ = ["blend", "mean_error", "quantize_activation", "rectified_sigmoid", "soft_round"]

@@ -15,7 +15,16 @@ from torch import Tensor
 from ptq.kernels import reference
 from ptq.kernels.reference import round_backward, round_forward
 
-__all__ = ["available", "quantize_backward", "quantize_forward", "round_backward", "round_forward"]
+__all__ = [
+    "available",
+    "blend",
+    "error_backward",
+    "error_forward",
+    "quantize_backward",
+    "quantize_forward",
+    "round_backward",
+    "round_forward",
+]
 
 LEAST = 1 << 16  # elements; below this a call costs as much as the work
 
@@ -49,6 +58,24 @@ def quantize_backward(
         reference.quantize_backward, _flat(grad, x), _flat(x, x), mask, scale, grid
     )
     return _like(grad_x, x), grad_scale
+
+
+def blend(x: Tensor, y: Tensor, keep: Tensor) -> Tensor:
+    """As `reference.blend`."""
+    return _like(_run(reference.blend, _flat(x, x), _flat(y, x), _flat(keep, x)), x)
+
+
+def error_forward(output: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+    """As `reference.error_forward`."""
+    parts = (None if t is None else _flat(t, output) for t in (output, target, weight))
+    error: Tensor = _run(reference.error_forward, *parts)
+    return error
+
+
+def error_backward(output: Tensor, target: Tensor, weight: Tensor | None, grad: Tensor) -> Tensor:
+    """As `reference.error_backward`."""
+    parts = (None if t is None else _flat(t, output) for t in (output, target, weight))
+    return _like(_run(reference.error_backward, *parts, grad), output)
 
 
 def _run(function: Callable[..., Any], *tensors: Tensor | None) -> Any:

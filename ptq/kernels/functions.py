@@ -12,7 +12,14 @@ from ptq.kernels.reference import GAMMA, ZETA
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)  # that the Triton kernels read and write
 
-__all__ = ["implementation", "quantize_activation", "rectified_sigmoid", "soft_round"]
+__all__ = [
+    "blend",
+    "implementation",
+    "mean_error",
+    "quantize_activation",
+    "rectified_sigmoid",
+    "soft_round",
+]
 
 
 def implementation(x: Tensor) -> ModuleType:
@@ -71,6 +78,40 @@ def quantize_activation(
     """
     out: Tensor = _QuantizeActivation.apply(x, scale, grid, keep)
     return out
+
+
+class _MeanError(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, output: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+        ctx.save_for_backward(output, target, weight)
+        error: Tensor = implementation(output).error_forward(output, target, weight)
+        return error
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        output, target, weight = ctx.saved_tensors
+        grad = implementation(output).error_backward(output, target, weight, grads[0])
+        return grad, None, None
+
+
+def mean_error(output: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+    """The mean squared error, differentiable in `output`.
+
+    Args:
+        output, target: of one shape; in float32 or bfloat16, each.
+        weight: of every error (BRECQ's diagonal Fisher information); the same shape.
+
+    Returns:
+        (), float32.
+    """
+    error: Tensor = _MeanError.apply(output, target, weight)
+    return error
+
+
+def blend(x: Tensor, y: Tensor, keep: Tensor) -> Tensor:
+    """`y` where `keep` (uint8) is 1 and `x` where it is 0, without gradients; all of one shape (QDrop)."""
+    mixed: Tensor = implementation(x).blend(x, y, keep)
+    return mixed
 
 
 class _SoftRound(torch.autograd.Function):

@@ -13,8 +13,18 @@ from torch import Tensor
 from triton import language as tl
 
 from ptq.kernels import reference
+from ptq.kernels.reference import blend, error_backward, error_forward
 
-__all__ = ["available", "quantize_backward", "quantize_forward", "round_backward", "round_forward"]  # fmt: skip
+__all__ = [
+    "available",
+    "blend",
+    "error_backward",
+    "error_forward",
+    "quantize_backward",
+    "quantize_forward",
+    "round_backward",
+    "round_forward",
+]
 
 BLOCK = 1024  # elements of one program
 STRETCH, GAMMA = tl.constexpr(reference.ZETA - reference.GAMMA), tl.constexpr(reference.GAMMA)

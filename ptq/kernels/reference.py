@@ -8,7 +8,17 @@ float32, whatever the tensors are in.
 import torch
 from torch import Tensor
 
-__all__ = ["GAMMA", "ZETA", "quantize_backward", "quantize_forward", "round_backward", "round_forward"]  # fmt: skip
+__all__ = [
+    "GAMMA",
+    "ZETA",
+    "blend",
+    "error_backward",
+    "error_forward",
+    "quantize_backward",
+    "quantize_forward",
+    "round_backward",
+    "round_forward",
+]
 
 # The rectified sigmoid stretches (0, 1) to (GAMMA, ZETA) so that it reaches 0 and 1 exactly
 # (Louizos et al., 2018; AdaRound, Nagel et al., ICML 2020).
@@ -60,6 +70,23 @@ def _codes(x: Tensor, scale: Tensor, grid: Tensor) -> tuple[Tensor, Tensor, Tens
     c = torch.clamp(x.float(), grid[0], grid[1])
     steps = c * (1 / scale)
     return c, steps, torch.clamp(steps.round(), grid[2], grid[3])
+
+
+def blend(x: Tensor, y: Tensor, keep: Tensor) -> Tensor:
+    """`y` where `keep` (uint8) is 1 and `x` where it is 0; all of one shape."""
+    return torch.lerp(x.float(), y.float(), keep.float()).to(x.dtype)
+
+
+def error_forward(output: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+    """The mean of the squared errors of an output, each by its weight, if any; float32 ()."""
+    square = (output.float() - target.float()).square()
+    return (square if weight is None else square * weight.float()).mean()
+
+
+def error_backward(output: Tensor, target: Tensor, weight: Tensor | None, grad: Tensor) -> Tensor:
+    """The gradient of `error_forward` with respect to the output, whose gradient is `grad`, ()."""
+    slope = (output.float() - target.float()) * (grad * (2 / output.numel()))
+    return (slope if weight is None else slope * weight.float()).to(output.dtype)
 
 
 def round_forward(

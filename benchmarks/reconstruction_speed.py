@@ -1,0 +1,273 @@
+"""How long an iteration of reconstruction takes, over what the float block takes by itself.
+
+    python -m benchmarks.reconstruction_speed [--iterations 30] [--repeats 5]
+
+Three blocks with random weights, W4A4: a basic block of CIFAR ResNet-20 (32 images of 32x32), a bottleneck of
+ResNet-50 (8 images, 28x28), an inverted residual of MobileNetV2 (8 images, 56x56). In turns, in one run:
+
+- the float block's own forward and backward pass, gradients of the weights and of its input included, in the
+  precision and memory layout that reconstruction runs it in;
+- one iteration of `ptq.fit.optimise`: fetching images, QDrop, forward, backward, Adam;
+- one iteration of the same method as one writes it first: float32, contiguous, autograd all through.
+
+Writes results/reconstruction_speed.{json,md}. Nothing else should run on the machine.
+"""
+
+import argparse
+import copy
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torchvision
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+
+from benchmarks import networks
+from benchmarks.datafree import RESULTS
+from ptq.affine import per_channel, round_ste
+from ptq.blocks import split
+from ptq.calibration import calibrate
+from ptq.files import atomic
+from ptq.fit import Pair, optimise
+from ptq.graph import prepare
+from ptq.memory import Memory
+from ptq.methods import METHODS, ReconstructConfig
+from ptq.models import load_model
+from ptq.ops import module_of
+from ptq.placement import make_plan, place
+from ptq.precision import fast_autocast, spare
+from ptq.quantizer import Quantizer, QuantLayer
+from ptq.report import environment
+
+CPU = torch.device("cpu")
+IMAGES = 64
+
+
+@dataclass(frozen=True)
+class Case:
+    """A block to time: what it is, its network, which of the network's layers it contains, and a batch."""
+
+    name: str
+    network: Callable[[], nn.Module]
+    layer: str
+    side: int
+    batch: int
+
+
+def _resnet20() -> nn.Module:
+    path = networks.MODELS / networks.CIFAR["resnet20"]
+    return load_model(f"{path}:resnet20", pretrained=False).module
+
+
+CASES = (
+    Case("basic block, ResNet-20", _resnet20, "layer1_1", 32, 32),
+    Case("bottleneck, ResNet-50", lambda: torchvision.models.resnet50(), "layer2_1", 224, 8),
+    Case("inverted residual, MobileNetV2", lambda: torchvision.models.mobilenet_v2(), "features_3", 224, 8),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block of a calibrated student with the float block and what it reads."""
+
+    teacher: fx.GraphModule
+    student: fx.GraphModule
+    pair: Pair
+    config: ReconstructConfig
+
+
+def block_of(case: Case) -> Block:
+    """Quantize a network with random weights, and take the block out."""
+    torch.manual_seed(0)
+    network, shape = case.network().eval(), (3, case.side, case.side)
+    prepared = prepare(network, shape)
+    student = place(prepared, make_plan(prepared, 4, 4))
+    x, memory = torch.rand(IMAGES, *shape), Memory()
+    calibrate(student, x[:8])
+    teachers, blocks = split(prepared.module, student.blocks), student.split()
+    for teacher, block in zip(teachers, blocks, strict=True):
+        target = memory.gather((teacher(part.float()) for part in x.split(8)), IMAGES)
+        if any(n.name.startswith(case.layer) for n in block.graph.nodes):
+            config = ReconstructConfig(**{**vars(METHODS["qdrop"]), "batch": case.batch})
+            return Block(teacher, block, Pair(x, x, target, None), config)
+        x = target
+    raise LookupError(case.layer)
+
+
+def float_pass(block: Block) -> Callable[[], None]:
+    """Forward and backward of the float block, as reconstruction would run it."""
+    teacher = block.teacher.to(memory_format=torch.channels_last)
+    spare(teacher, CPU, weights=True)
+    layers = [m for n in teacher.graph.nodes if (m := module_of(teacher, n)) is not None]
+    weights = [p.requires_grad_() for m in layers for n, p in m.named_parameters() if n == "weight"]
+    batch = block.config.batch
+    x = block.pair.x_float[:batch].contiguous(memory_format=torch.channels_last)
+    x, target = x.requires_grad_(), block.pair.target[:batch]
+
+    def run() -> None:
+        with fast_autocast(CPU):
+            loss = F.mse_loss(teacher(x).float(), target.float())
+        torch.autograd.grad(loss, [x, *weights])
+
+    return run
+
+
+def iteration(block: Block, count: int) -> Callable[[], None]:
+    """`count` iterations of reconstruction."""
+    config = ReconstructConfig(**{**vars(block.config), "iterations": count})
+    state = {name: value.clone() for name, value in block.student.state_dict().items()}
+
+    def run() -> None:
+        block.student.load_state_dict(state)
+        optimise(block.student, block.pair, config, _Silent())
+
+    return run
+
+
+class _Silent:
+    def advance(self, n: int = 1, **figures: float) -> None:
+        pass
+
+
+class _PlainLayer(nn.Module):
+    """Soft rounding by autograd."""
+
+    def __init__(self, layer: QuantLayer) -> None:
+        super().__init__()
+        self.layer = (layer.op,)
+        quantizer = layer.weight_quantizer
+        self.spec = quantizer.spec
+        self.scale = per_channel(quantizer.scale, layer.op.weight, quantizer.spec.axis)
+        self.base = (layer.op.weight.detach() / self.scale).floor()
+        rest = (layer.op.weight.detach() / self.scale - self.base).clamp(0.01, 0.99)
+        self.alpha = nn.Parameter(-torch.log(1.2 / (rest + 0.1) - 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = (torch.sigmoid(self.alpha) * 1.2 - 0.1).clamp(0, 1)
+        codes = (self.base + h).clamp(self.spec.qmin, self.spec.qmax)
+        op = self.layer[0]
+        assert isinstance(op, nn.Conv2d)
+        return F.conv2d(
+            x, codes * self.scale, op.bias, op.stride, op.padding, op.dilation, op.groups
+        )
+
+
+class _PlainStep(nn.Module):
+    """A learned step by autograd, half of the elements left in float."""
+
+    def __init__(self, quantizer: Quantizer) -> None:
+        super().__init__()
+        self.spec, self.zero_point = quantizer.spec, quantizer.zero_point
+        self.scale = nn.Parameter(quantizer.scale.detach().clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        codes = (round_ste(x / self.scale) + self.zero_point).clamp(self.spec.qmin, self.spec.qmax)
+        y = (codes - self.zero_point) * self.scale
+        return torch.where(torch.rand_like(x) < 0.5, y, x)
+
+
+def plain_iteration(block: Block, count: int) -> Callable[[], None]:
+    """`count` iterations of the same method in float32, the way one writes it first."""
+    graph = copy.deepcopy(block.student)
+    for node in list(graph.graph.nodes):
+        module = module_of(graph, node)
+        if isinstance(module, QuantLayer | Quantizer):
+            made = _PlainLayer(module) if isinstance(module, QuantLayer) else _PlainStep(module)
+            setattr(graph, f"plain_{node.name}", made)
+            node.target = f"plain_{node.name}"
+    graph.recompile()
+    x_quantized, x_float = (
+        x.float().contiguous() for x in (block.pair.x_quantized, block.pair.x_float)
+    )
+    target, batch = block.pair.target.float().contiguous(), block.config.batch
+    learned = [p for m in graph.modules() if isinstance(m, _PlainLayer | _PlainStep) for p in m.parameters(recurse=False)]  # fmt: skip
+    optimizer = torch.optim.Adam(learned, lr=1e-3)
+
+    def run() -> None:
+        for _ in range(count):
+            index = torch.randint(IMAGES, (batch,))
+            x = torch.where(
+                torch.rand(x_float[index].shape) < 0.5, x_quantized[index], x_float[index]
+            )
+            loss = (graph(x) - target[index]).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+    return run
+
+
+def measure(iterations: int, repeats: int) -> list[dict[str, Any]]:
+    """One row per block: milliseconds of each, in turns."""
+    rows = []
+    for case in CASES:
+        block = block_of(case)
+        plain = plain_iteration(block, iterations)
+        ours, reference = iteration(block, iterations), float_pass(block)
+
+        def floats(run: Callable[[], None] = reference) -> None:
+            for _ in range(iterations):
+                run()
+
+        times: dict[str, list[float]] = {"float": [], "ours": [], "plain": []}
+        for repeat in range(repeats + 1):  # the first one warms up
+            for name, work in (("float", floats), ("ours", ours), ("plain", plain)):
+                started = time.perf_counter()
+                work()
+                if repeat:
+                    times[name].append(1e3 * (time.perf_counter() - started) / iterations)
+        rows.append(
+            {
+                "block": case.name,
+                "batch": case.batch,
+                "iterations": iterations,
+                "ms": {name: [round(t, 3) for t in taken] for name, taken in times.items()},
+                "threads": torch.get_num_threads(),
+                **environment(),
+            }
+        )
+    return rows
+
+
+def page(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """Lines of a Markdown page."""
+    yield "# How long an iteration of reconstruction takes\n"
+    yield "Made by `python -m benchmarks.reconstruction_speed`, which says what is measured: medians, in one run."
+    yield "\n| block | float forward + backward, ms | an iteration, ms | over float | plain float32 iteration, ms | times as fast |"
+    yield "| --- | --- | --- | --- | --- | --- |"
+    for row in rows:
+        ms = {name: statistics.median(taken) for name, taken in row["ms"].items()}
+        yield (
+            f"| {row['block']} | {ms['float']:.2f} | {ms['ours']:.2f} | {ms['ours'] / ms['float']:.2f} "
+            f"| {ms['plain']:.2f} | {ms['plain'] / ms['ours']:.1f} |"
+        )
+    facts = rows[0]
+    yield f"\n{facts['machine']['cpu']}, {facts['threads']} threads; " + ", ".join(
+        f"{k} {v}" for k, v in facts["versions"].items()
+    )
+
+
+def main() -> None:
+    """Measure and write both result files."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--iterations", type=int, default=30)
+    parser.add_argument("--repeats", type=int, default=5)
+    options = parser.parse_args()
+    rows = measure(options.iterations, options.repeats)
+    with atomic(RESULTS / "reconstruction_speed.json") as path:
+        path.write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
+    lines = list(page(rows))
+    with atomic(RESULTS / "reconstruction_speed.md") as path:
+        path.write_text("\n".join(lines) + "\n")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
