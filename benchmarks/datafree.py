@@ -61,7 +61,7 @@ def measure(
     real = networks.images(network, data, model)
     verifier = networks.load(networks.family(network)[-1], data)
     quality = assess(images, [model], verifier).to_json()
-    reference = _logits(model.module, model, real.test)
+    reference = logits_of(model.module, model, real.test)
     size = model.preprocess.size
     config = replace(method_preset("qdrop", PRESET, size), iterations=iterations, seed=seed)
     rows = []
@@ -74,7 +74,7 @@ def measure(
         calibrate(student, inputs, seed=seed)
         reconstruct(student, inputs, config)
         seconds = time.perf_counter() - started
-        logits = _logits(student, model, real.test)
+        logits = logits_of(student, model, real.test)
         rows.append(
             {
                 "network": network,
@@ -85,7 +85,7 @@ def measure(
                 "iterations": iterations,
                 "top1": round(top1(logits, real.labels), 3),
                 "top1_float": round(top1(reference, real.labels), 3),
-                "kl": round(_divergence(reference, logits), 5),
+                "kl": round(divergence(reference, logits), 5),
                 "teachers": teachers_of(source_of(name), network),
                 "quality": quality,
                 "seconds_images": images.provenance.get("seconds"),
@@ -99,12 +99,13 @@ def measure(
 
 
 @torch.no_grad()
-def _logits(network: Any, model: Model, images: Tensor) -> Tensor:
+def logits_of(network: Any, model: Model, images: Tensor) -> Tensor:
+    """What a network, or its student, gives on uint8 images (N, 3, H, W)."""
     parts = [network(model.preprocess.normalize(part.float() / 255)) for part in images.split(100)]
     return torch.cat(parts)
 
 
-def _divergence(reference: Tensor, logits: Tensor) -> float:
+def divergence(reference: Tensor, logits: Tensor) -> float:
     """Mean Kullback-Leibler divergence from the float network's predictions, in nats."""
     p, q = reference.double().log_softmax(1), logits.double().log_softmax(1)
     return float((p.exp() * (p - q)).sum(1).mean())

@@ -43,7 +43,8 @@ class SynthesisConfig:
         bn: weight of the BatchNorm statistics.
         first_bn: of the first BatchNorm, which sees the colours, relative to the others.
         label: weight of the cross-entropy.
-        tv: weight of the total variation.
+        tv: weight of the total variation, which is
+        sparse: of lengths of differences rather than of their squares.
         standard: weight of every image's own mean and deviation being the normalisation's.
         jitter: largest shift as a share of the side.
         flip: mirror every other time.
@@ -74,6 +75,7 @@ class SynthesisConfig:
     first_bn: float = 10.0
     label: float = 0.03
     tv: float = 3.0
+    sparse: bool = False
     standard: float = 0.0
     jitter: float = 0.0625
     flip: bool = True
@@ -135,8 +137,8 @@ def _synq(config: SynthesisConfig, small: bool) -> SynthesisConfig:
 def _bare(config: SynthesisConfig) -> SynthesisConfig:
     """The budget of `config`, and an objective of BatchNorm statistics only."""
     return replace(
-        config, canvas="pixels", start="white", half=0.0, bn=1.0, first_bn=1.0, label=0.0, tv=0.0, jitter=0.0,
-        flip=False, data_mixing=False,
+        config, canvas="pixels", start="white", half=0.0, bn=1.0, first_bn=1.0, label=0.0, tv=0.0, sparse=False,
+        jitter=0.0, flip=False, data_mixing=False,
     )  # fmt: skip
 
 
@@ -152,7 +154,7 @@ pixels a side, and sets the objective."""
 
 SMALL = 64  # pixels a side
 _SMALL = SynthesisConfig()
-_LARGE = SynthesisConfig(batch=32, half=0.75, canvas="pyramid", lr=0.01, tv=40.0)
+_LARGE = SynthesisConfig(batch=32, half=0.75, canvas="pyramid", lr=0.01, tv=1.0, sparse=True)
 
 # Images up to 64 pixels a side are cheap. Larger ones are few and mostly made at half resolution; their
 # neighbouring pixels are closer, so they take more smoothing. Their large shapes are too large for steps on

@@ -21,6 +21,7 @@ from ptq.calibration.mixmix import (
     low_pass,
     mix,
     random_box,
+    sparse_variation,
     standard_loss,
     total_variation,
 )
@@ -182,7 +183,8 @@ def _objective(
         shift = int(torch.randint(1, len(x), (), generator=generator))
         targets = torch.lerp(targets, targets.roll(shift, 0), box.share(x))
         x = mix(x, x.roll(shift, 0), box)
-    loss = config.tv * total_variation(images) if config.tv else images.new_zeros(())
+    variation = sparse_variation if config.sparse else total_variation
+    loss = config.tv * variation(images) if config.tv else images.new_zeros(())
     for teacher in teachers:
         inputs, logits = teacher.look(x, scale)
         term = config.bn * matching_loss(teacher.moments, config.first_bn, config.matching)

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
 
 from ptq.kernels import blend, mean_error
 from ptq.methods import ReconstructConfig
@@ -21,18 +22,23 @@ from ptq.tuning import DropMask, Tuning, release, tuning
 
 __all__ = ["Pair", "optimise"]
 
+SOFTENED = 4.0  # temperature of the predictions (PD-Quant)
+TINY = 1e-20
+
 
 @dataclass(frozen=True)
 class Pair:
     """What one unit is fitted to, each (N, ...): its inputs, the float output, the errors' weights.
 
-    They may be in bfloat16, and on another device than the unit.
+    They may be in bfloat16, and on another device than the unit. `rest` is the float network behind the unit,
+    frozen, where predictions count, too.
     """
 
     x_quantized: Tensor
     x_float: Tensor
     target: Tensor
-    weight: Tensor | None
+    weight: Tensor | None = None
+    rest: nn.Module | None = None
 
 
 def optimise(unit: fx.GraphModule, pair: Pair, config: ReconstructConfig, task: Task) -> None:
@@ -51,7 +57,8 @@ def optimise(unit: fx.GraphModule, pair: Pair, config: ReconstructConfig, task: 
         inside = mask if config.drop_inside else None
         view = tuning(unit, inside, weights, steps, gains=config.lr_gain > 0)
         if view.layers or view.steps:
-            _descend(view, pair, config, task, _mean_error(unit, pair, device), mask, device)
+            scales = _scales(unit, pair, config.prediction, device)
+            _descend(view, pair, config, task, scales, mask, device)
             for layer in view.layers:
                 layer.settle()
         else:
@@ -64,7 +71,7 @@ def _descend(
     pair: Pair,
     config: ReconstructConfig,
     task: Task,
-    reference: float,
+    scales: tuple[float, float],
     mask: DropMask | None,
     device: torch.device,
 ) -> None:
@@ -91,7 +98,7 @@ def _descend(
             x = _rows(pair.x_quantized, index, device)
             if mask is not None:
                 x = blend(_rows(pair.x_float, index, device), x, mask(x))
-            loss = _error(view(x), pair, index) / reference
+            loss = _loss(view(x), pair, index, scales)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -109,15 +116,28 @@ def _rows(values: Tensor, index: Tensor, device: torch.device) -> Tensor:
     return rows.to(device)
 
 
-def _error(output: Tensor, pair: Pair, index: Tensor) -> Tensor:
+def _loss(output: Tensor, pair: Pair, index: Tensor, scales: tuple[float, float]) -> Tensor:
+    """The error of the output and, where there is a rest, of the predictions, each times its scale."""
     target = _rows(pair.target, index, output.device)
     weight = None if pair.weight is None else _rows(pair.weight, index, output.device)
-    return mean_error(output, target, weight)
+    loss = scales[0] * mean_error(output, target, weight)
+    if pair.rest is None or not scales[1]:
+        return loss
+    with torch.no_grad():
+        wanted = (pair.rest(target.to(output.dtype)).float().flatten(1) / SOFTENED).log_softmax(1)
+    made = (pair.rest(output).float().flatten(1) / SOFTENED).log_softmax(1)
+    return loss + scales[1] * F.kl_div(made, wanted, reduction="batchmean", log_target=True)
 
 
 @torch.no_grad()
-def _mean_error(unit: fx.GraphModule, pair: Pair, device: torch.device, images: int = 16) -> float:
-    """The error of nearest rounding: the unit in which the loss is counted."""
+def _scales(
+    unit: fx.GraphModule, pair: Pair, prediction: float, device: torch.device, images: int = 16
+) -> tuple[float, float]:
+    """The factors of both errors that count them in units of nearest rounding's."""
     index = torch.arange(min(images, len(pair.target)))
     output = unit(_rows(pair.x_quantized, index, device).float())
-    return max(float(_error(output, pair, index)), 1e-20)
+    error = float(_loss(output, pair, index, (1.0, 0.0)))
+    if pair.rest is None or not prediction:
+        return 1 / max(error, TINY), 0.0
+    divergence = float(_loss(output, pair, index, (0.0, 1.0)))
+    return 1 / max(error, TINY), prediction / max(divergence, TINY)

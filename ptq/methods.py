@@ -24,6 +24,9 @@ class ReconstructConfig:
         joint: learn rounding and activation steps together; otherwise rounding first, then steps.
         drop: share of the activations left in float at random, of block inputs and inside (QDrop).
         drop_inside: also inside; otherwise of block inputs only.
+        merge: neighbouring blocks fitted as one (MRECG, Ma et al., CVPR 2023, merges some of them).
+        prediction: weight of the divergence between the predictions that the float rest of the network makes of
+            the unit's output and of its target (PD-Quant, Liu et al., CVPR 2023).
         fisher: weight errors by squared gradients of the network's loss (BRECQ).
         iterations: per unit and phase; 0 keeps nearest rounding.
         batch: images per iteration.
@@ -40,6 +43,8 @@ class ReconstructConfig:
     joint: bool = True
     drop: float = 0.5
     drop_inside: bool = True
+    merge: int = 1
+    prediction: float = 0.0
     fisher: bool = False
     iterations: int = 1000
     batch: int = 32

@@ -1,12 +1,14 @@
 """The MixMix objective: exact boxes, exact labels, honest views."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
 from ptq.calibration.mixmix import (
     Box,
@@ -16,6 +18,7 @@ from ptq.calibration.mixmix import (
     pink_noise,
     random_box,
     resize,
+    sparse_variation,
     standard_loss,
     total_variation,
     view,
@@ -66,11 +69,23 @@ def test_mixing_passes_gradients_to_both_images() -> None:
     assert float(partners.grad[0, 0].sum()) == pytest.approx(64, rel=1e-5)
 
 
-def test_total_variation_is_zero_for_flat_images_and_grows_with_noise() -> None:
+@pytest.mark.parametrize("variation", [total_variation, sparse_variation])
+def test_variation_is_zero_for_flat_images_and_grows_with_noise(
+    variation: Callable[[Tensor], Tensor],
+) -> None:
     flat = torch.full((2, 3, 8, 8), 0.3)
     noise = torch.randn(2, 3, 8, 8)
-    assert float(total_variation(flat)) == 0
-    assert float(total_variation(flat + noise)) > float(total_variation(flat + 0.1 * noise)) > 0
+    assert float(variation(flat)) == pytest.approx(0, abs=1e-7)
+    assert float(variation(flat + noise)) > float(variation(flat + 0.1 * noise)) > 0
+
+
+def test_sparse_variation_does_not_mind_how_sharp_an_edge_is() -> None:
+    step = torch.zeros(1, 3, 4, 16)
+    step[..., 8:] = 1
+    ramp = torch.linspace(-0.5, 1.5, 16).clamp(0, 1).expand(1, 3, 4, 16)
+    sharp, blurred = float(sparse_variation(step)), float(sparse_variation(ramp))
+    assert sharp == pytest.approx(blurred, rel=0.1)
+    assert float(total_variation(step)) > 3 * float(total_variation(ramp))
 
 
 def test_augmentation_moves_pixels_and_invents_none() -> None:

@@ -1,0 +1,187 @@
+"""What reconstruction is worth, by itself: real images, so that only the method is compared.
+
+    python -m benchmarks.reconstruction DATA [--networks resnet20,...] [--bits w4a4,...] [--variants default,...]
+                                        [--seeds 0,1,2] [--iterations 1000] [--workers 2]
+
+DATA is described in benchmarks/networks.py. CIFAR networks see 512 of the 1,280 training images, others with
+every seed; EfficientNet-Lite0 the 128 images that are held apart from those it is judged by. A variant is a row of
+VARIANTS: the default method with something changed. Rows are added to results/reconstruction.json as they are
+finished, and results/reconstruction.md is made from it.
+
+First and last layer, the input and the network's output have 8 bits. Accuracy is that of the exact integer
+simulation. The reference is BRECQ's published code with the same number of images and 2,000 + 1,000 iterations per
+block, measured on the whole test set (10,000 images; here 5,000 of them).
+"""
+
+import argparse
+import json
+import multiprocessing
+import statistics
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import networks
+from benchmarks.datafree import RESULTS, divergence, logits_of
+from ptq.calibration import calibrate
+from ptq.files import atomic
+from ptq.graph import prepare
+from ptq.methods import method_preset
+from ptq.metrics import top1
+from ptq.placement import make_plan, place
+from ptq.reconstruction import reconstruct
+from ptq.report import environment
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "nearest rounding": {"iterations": 0},
+    "no drop": {"drop": 0.0},
+    "drop of block inputs only": {"drop_inside": False},
+    "fixed steps": {"lr_step": 0.0},
+    "weights first, then steps": {"joint": False},
+    "layer by layer": {"unit": "layer"},
+    "Fisher weights": {"fisher": True},
+    "learned weight scales": {"lr_gain": 1e-3},
+    "blocks merged in pairs": {"merge": 2},
+    "prediction term": {"prediction": 0.1},
+}
+REFERENCE = {("resnet20", "w4a4"): 87.02, ("resnet20", "w2a4"): 84.45}
+
+
+def measure(
+    variant: str,
+    network: str,
+    case: str,
+    seed: int,
+    data: Path,
+    iterations: int,
+    threads: int,
+) -> dict[str, Any]:
+    """Quantize one network with one variant."""
+    torch.set_num_threads(threads)
+    model = networks.load(network, data)
+    size, real = model.preprocess.size, networks.images(network, data, model)
+    images = real.real(512, seed)
+    inputs = model.preprocess.normalize(images.floats())
+    config = replace(method_preset("qdrop", "default", size), iterations=iterations, seed=seed)
+    config = replace(config, **VARIANTS[variant])
+    bits, act_bits = (int(part) for part in case[1:].split("a"))
+    prepared = prepare(model.module, (3, *size))
+    student = place(prepared, make_plan(prepared, bits, act_bits))
+    calibrate(student, inputs, seed=seed)
+    started = time.perf_counter()
+    blocks = reconstruct(student, inputs, config)
+    seconds = time.perf_counter() - started
+    reference, logits = (
+        logits_of(model.module, model, real.test),
+        logits_of(student, model, real.test),
+    )
+    return {
+        "network": network,
+        "case": case,
+        "variant": variant,
+        "seed": seed,
+        "images": len(images),
+        "iterations": iterations,
+        "top1": round(top1(logits, real.labels), 3),
+        "top1_float": round(top1(reference, real.labels), 3),
+        "kl": round(divergence(reference, logits), 5),
+        "seconds": round(seconds, 1),
+        "seconds_per_block": round(seconds / len(blocks), 2),
+        "kept_nearest": sum(block.kept == "nearest" for block in blocks),
+        "threads": threads,
+        **environment(),
+    }  # fmt: skip
+
+
+def read_rows() -> list[dict[str, Any]]:
+    """The rows measured so far."""
+    path = RESULTS / "reconstruction.json"
+    rows: list[dict[str, Any]] = json.loads(path.read_text()) if path.exists() else []
+    return rows
+
+
+def write(new: dict[str, Any]) -> None:
+    """Put a row in the place of that of the same measurement, and make the page anew."""
+    keys = ("network", "case", "iterations", "variant", "seed")
+    rows = [r for r in read_rows() if any(r[k] != new[k] for k in keys)] + [new]
+    rows.sort(key=lambda r: tuple(str(r[k]) for k in keys))
+    with atomic(RESULTS / "reconstruction.json") as path:
+        path.write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
+    with atomic(RESULTS / "reconstruction.md") as path:
+        path.write_text("\n".join(page(rows)) + "\n")
+
+
+def page(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """Lines of a Markdown page: a table per network and number of iterations, a column per bit width."""
+    yield "# What reconstruction is worth\n"
+    yield "Made by `python -m benchmarks.reconstruction DATA`; its docstring says how. Top-1 in percent: mean over seeds, and"
+    yield "lowest to highest; below it the Kullback-Leibler divergence from the float network's predictions, in thousandths"
+    yield "of a nat, and the seconds per block on the threads of a worker, with another worker beside it."
+    for network, iterations in sorted({(r["network"], r["iterations"]) for r in rows}):
+        mine = [r for r in rows if (r["network"], r["iterations"]) == (network, iterations)]
+        cases = sorted({r["case"] for r in mine}, reverse=True)
+        yield f"\n## {network}, {mine[0]['images']} real images, {iterations} iterations per block\n"
+        yield f"Float: {mine[0]['top1_float']:.2f} %.\n"
+        yield f"| variant | {' | '.join(cases)} |\n|{' --- |' * (len(cases) + 1)}"
+        for variant in (v for v in VARIANTS if any(r["variant"] == v for r in mine)):
+            cells = [
+                _cell([r for r in mine if (r["variant"], r["case"]) == (variant, c)]) for c in cases
+            ]
+            yield f"| {variant} | {' | '.join(cells)} |"
+        published = [f"{REFERENCE.get((network, case), '')}" for case in cases]
+        if any(published):
+            yield f"| *BRECQ's code, 2,000 + 1,000 iterations* | {' | '.join(published)} |"
+    machines = sorted({r["machine"]["cpu"] for r in rows})
+    yield f"\n{'; '.join(machines)}; " + ", ".join(
+        f"{k} {v}" for k, v in rows[-1]["versions"].items()
+    )
+
+
+def _cell(rows: list[dict[str, Any]]) -> str:
+    if not rows:
+        return ""
+    values, kl = [r["top1"] for r in rows], statistics.mean(r["kl"] for r in rows)
+    spread = f"{min(values):.2f} to {max(values):.2f}" if len(values) > 1 else "one seed"
+    pace = statistics.mean(r["seconds_per_block"] for r in rows)
+    return f"{statistics.mean(values):.2f} ({spread})<br>{1e3 * kl:.0f}, {pace:.1f} s"
+
+
+def main() -> None:
+    """Measure what the command line asks for and write both result files."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--networks", default="resnet20")
+    parser.add_argument("--bits", default="w4a4,w3a3,w2a4")
+    parser.add_argument("--variants", default=",".join(VARIANTS))
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--iterations", default="1000", help="several, separated by commas")
+    parser.add_argument("--workers", type=int, default=1, help="processes that share the cores")
+    options = parser.parse_args()
+    threads = max(1, torch.get_num_threads() // options.workers)  # respects taskset
+    jobs = [
+        (variant, network, case, int(seed), options.data, int(iterations), threads)
+        for network in options.networks.split(",")
+        for iterations in options.iterations.split(",")
+        for seed in options.seeds.split(",")
+        for variant in options.variants.split(",")
+        for case in options.bits.split(",")
+    ]
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(options.workers, mp_context=context) as pool:
+        for done in as_completed([pool.submit(measure, *job) for job in jobs]):
+            row = done.result()
+            write(row)
+            shown = ("network", "case", "variant", "iterations", "seed", "top1", "kl", "seconds")
+            print(json.dumps({key: row[key] for key in shown}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
