@@ -18,7 +18,7 @@ from ptq.kernels import blend, mean_error
 from ptq.methods import ReconstructConfig
 from ptq.precision import fast_autocast
 from ptq.progress import Task
-from ptq.tuning import DropMask, Tuning, release, tuning
+from ptq.tuning import DropMask, Tuning, tuning
 
 __all__ = ["Pair", "optimise"]
 
@@ -59,11 +59,9 @@ def optimise(unit: fx.GraphModule, pair: Pair, config: ReconstructConfig, task: 
         if view.layers or view.steps:
             scales = _scales(unit, pair, config.prediction, device)
             _descend(view, pair, config, task, scales, mask, device)
-            for layer in view.layers:
-                layer.settle()
+            view.settle()
         else:
             task.advance(config.iterations)
-        release(unit)
 
 
 def _descend(
@@ -75,21 +73,19 @@ def _descend(
     mask: DropMask | None,
     device: torch.device,
 ) -> None:
-    rates = [config.lr_step * float(step.scale.detach()) for step in view.steps]
     groups: list[dict[str, Any]] = [
-        {"params": [step.scale], "lr": rate} for step, rate in zip(view.steps, rates, strict=True)
+        {"params": [m.alpha for m in view.layers], "lr": config.lr_rounding},
+        {"params": [m.gain for m in view.layers if m.gain is not None], "lr": config.lr_gain},
+        {"params": [m.gain for m in view.steps], "lr": config.lr_step},
     ]
-    alphas = [layer.alpha for layer in view.layers]
-    groups += [{"params": alphas, "lr": config.lr_rounding}] if alphas else []
-    gains = [layer.gain for layer in view.layers if layer.gain is not None]
-    groups += [{"params": gains, "lr": config.lr_gain}] if gains else []
-    optimizer = torch.optim.Adam(groups, fused=True)
+    optimizer = torch.optim.Adam([group for group in groups if group["params"]], fused=True)
     generator = torch.Generator().manual_seed(config.seed)
     for iteration in range(config.iterations):
         share = iteration / config.iterations
         # Roundings keep their pace to the end, where they are decided; steps settle.
-        for group, rate in zip(optimizer.param_groups, rates, strict=False):
-            group["lr"] = rate * (1 + math.cos(math.pi * share)) / 2
+        if view.steps:
+            cosine = (1 + math.cos(math.pi * share)) / 2
+            optimizer.param_groups[-1]["lr"] = config.lr_step * cosine
         sharpness = config.sharpness ** max(0.0, (share - config.warmup) / (1 - config.warmup))
         for layer in view.layers:
             layer.sharpness.fill_(sharpness)

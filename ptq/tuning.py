@@ -58,30 +58,45 @@ class DropMask:
 
 
 class LearnedStep(nn.Module):
-    """An activation function, if any, and a quantizer whose scale is learned (LSQ) or stays.
+    """An activation function, if any, and a quantizer whose scale is learned (LSQ, Esser et al., ICLR 2020).
+
+    What is learned is the `gain`, the scale as a multiple of what it was: one learning rate serves all.
 
     Args:
-        quantizer: calibrated; its scale is shared.
+        quantizer: calibrated.
         bounds: what the activation function clamps to; (-inf, inf) for none.
         mask: which elements are quantized (QDrop); None for all.
+        gain: that of another step of the same quantizer, where there is one.
     """
 
     grid: Tensor
+    scale: Tensor
 
     def __init__(
-        self, quantizer: Quantizer, bounds: tuple[float, float], mask: DropMask | None
+        self,
+        quantizer: Quantizer,
+        bounds: tuple[float, float],
+        mask: DropMask | None,
+        gain: nn.Parameter | None = None,
     ) -> None:
         super().__init__()
         quantizer.require_range()
         zero_point = float(quantizer.zero_point)
         codes = (quantizer.spec.qmin - zero_point, quantizer.spec.qmax - zero_point)
-        self.scale, self.mask = quantizer.scale, mask
+        self._quantizer, self.mask = (quantizer,), mask  # in a tuple: it is not this view's
+        self.register_buffer("scale", quantizer.scale.detach().clone())
         self.register_buffer("grid", self.scale.new_tensor([*bounds, *codes]))
+        self.gain = nn.Parameter(torch.ones_like(self.scale)) if gain is None else gain
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `x` clamped and quantized; same shape."""
         keep = None if self.mask is None else self.mask(x)
-        return quantize_activation(x, self.scale, self.grid, keep)
+        return quantize_activation(x, self.scale * self.gain, self.grid, keep)
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Give the student's quantizer the scale that was learned."""
+        self._quantizer[0].scale.data.copy_(self.scale * self.gain)
 
 
 class SoftLayer(nn.Module):
@@ -172,20 +187,27 @@ class Tuning(nn.Module):
     Attributes:
         graph: computes the unit.
         layers: with soft roundings.
-        steps: whose scales are learned, one for every scale.
+        steps: with learned scales, one for every scale.
     """
 
     def __init__(self, graph: fx.GraphModule) -> None:
         super().__init__()
         self.graph = graph
         self.layers = [m for m in graph.modules() if isinstance(m, SoftLayer)]
-        steps = [m for m in graph.modules() if isinstance(m, LearnedStep) and m.scale.requires_grad]
-        self.steps = list({step.scale: step for step in steps}.values())
+        steps = [m for m in graph.modules() if isinstance(m, LearnedStep)]
+        self.steps = list({step.gain: step for step in steps}.values())
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute the unit's output as it stands, in float32 where autocast is off."""
         out: Tensor = self.graph(x if torch.is_autocast_enabled(x.device.type) else x.float())
         return out
+
+    def settle(self) -> None:
+        """Give the student what was learned, every rounding decided."""
+        for layer in self.layers:
+            layer.settle()
+        for step in self.steps:
+            step.settle()
 
 
 def tuning(
@@ -210,6 +232,7 @@ def tuning(
     """
     graph = fx.GraphModule(unit, _copy(unit.graph))
     made: dict[object, nn.Module] = {}  # one for every module, however often it is called
+    scales: dict[Quantizer, nn.Parameter] = {}
     for node in list(graph.graph.nodes):
         module = module_of(graph, node)
         if isinstance(module, Quantizer) and not steps:
@@ -222,10 +245,13 @@ def tuning(
                 bounds = (0.0, 6.0 if isinstance(module_of(graph, before), nn.ReLU6) else math.inf)
                 node.replace_input_with(before, sole_input(before))
                 graph.graph.erase_node(before)
-            module.scale.requires_grad_(steps)
             key = module, bounds
-            made[key] = made.get(key) or LearnedStep(module, bounds, mask)
-            _replace(graph, node, made[key])
+            made[key] = step = made.get(key) or LearnedStep(
+                module, bounds, mask, scales.get(module)
+            )
+            assert isinstance(step, LearnedStep)
+            scales[module] = step.gain
+            _replace(graph, node, step)
         elif isinstance(module, QuantLayer):
             device, soft = module.op.weight.device, weights and learns(module)
             slow = fast_bfloat16(device) and wants_float32(module.op, device, weights=soft)
@@ -247,10 +273,3 @@ def _replace(graph: fx.GraphModule, node: fx.Node, module: nn.Module) -> None:
     target = f"tuned_{node.name}"
     graph.add_submodule(target, module)
     node.target = target
-
-
-def release(unit: fx.GraphModule) -> None:
-    """Stop learning the scales of a unit."""
-    for module in unit.modules():
-        if isinstance(module, Quantizer):
-            module.scale.requires_grad_(False)
