@@ -14,12 +14,14 @@ if TYPE_CHECKING:
     from ptq.errors import PtqError
     from ptq.export import Validation, export_qdq, validate
     from ptq.graph import Prepared, prepare
+    from ptq.inspection import Inspection, inspect_model, inspect_run
     from ptq.methods import ReconstructConfig
     from ptq.models import Model, as_model, load_model
     from ptq.pipeline import Calibrated, Run, calibrate_datafree, load, quantize
     from ptq.placement import Student, make_plan, place
     from ptq.preprocess import Preprocess
     from ptq.reconstruction import BlockResult, reconstruct
+    from ptq.sensitivity import Sensitivity, measure_sensitivity
     from ptq.settings import Settings
     from ptq.spec import QuantPlan, QuantSpec
 
@@ -27,6 +29,7 @@ __all__ = [
     "BlockResult",
     "Calibrated",
     "CalibrationSet",
+    "Inspection",
     "Model",
     "Prepared",
     "Preprocess",
@@ -35,6 +38,7 @@ __all__ = [
     "QuantSpec",
     "ReconstructConfig",
     "Run",
+    "Sensitivity",
     "Settings",
     "Student",
     "SynthesisConfig",
@@ -43,9 +47,12 @@ __all__ = [
     "calibrate",
     "calibrate_datafree",
     "export_qdq",
+    "inspect_model",
+    "inspect_run",
     "load",
     "load_model",
     "make_plan",
+    "measure_sensitivity",
     "place",
     "prepare",
     "quantize",
@@ -59,12 +66,14 @@ _HOMES = {
     "ptq.errors": ("PtqError",),
     "ptq.export": ("Validation", "export_qdq", "validate"),
     "ptq.graph": ("Prepared", "prepare"),
+    "ptq.inspection": ("Inspection", "inspect_model", "inspect_run"),
     "ptq.models": ("Model", "as_model", "load_model"),
     "ptq.pipeline": ("Calibrated", "Run", "calibrate_datafree", "load", "quantize"),
     "ptq.placement": ("Student", "make_plan", "place"),
     "ptq.preprocess": ("Preprocess",),
     "ptq.methods": ("ReconstructConfig",),
     "ptq.reconstruction": ("BlockResult", "reconstruct"),
+    "ptq.sensitivity": ("Sensitivity", "measure_sensitivity"),
     "ptq.settings": ("Settings",),
     "ptq.spec": ("QuantPlan", "QuantSpec"),
 }

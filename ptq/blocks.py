@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from torch import fx, nn
 
-from ptq.ops import LAYERS, module_of
+from ptq.ops import LAYERS, is_tensor, module_of
 
 __all__ = ["assign_blocks", "compose", "split"]
 
@@ -41,7 +41,7 @@ def assign_blocks(graph: fx.GraphModule) -> dict[str, int]:
 
 
 def _pieces(graph: fx.GraphModule) -> list[list[fx.Node]]:
-    """Cut the order of computation wherever exactly one value is alive."""
+    """Cut the order of computation wherever exactly one value is alive, and a tensor at that."""
     order = [n for n in graph.graph.nodes if n.op not in ("placeholder", "get_attr", "output")]
     position = {node: i for i, node in enumerate(order)}
     last_use = {
@@ -55,7 +55,7 @@ def _pieces(graph: fx.GraphModule) -> list[list[fx.Node]]:
         pieces[-1].append(node)
         alive.add(node)
         alive = {value for value in alive if last_use[value] > i}
-        if len(alive) == 1 and i + 1 < len(order):
+        if len(alive) == 1 and all(map(is_tensor, alive)) and i + 1 < len(order):
             pieces.append([])
     return pieces
 

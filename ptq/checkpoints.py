@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ptq.errors import PtqError
 
-__all__ = ["check_finite", "fit", "fit_in_order", "read_weights", "state_digest"]
+__all__ = ["check_finite", "digest", "fit", "fit_in_order", "read_weights", "state_digest"]
 
 # What training scripts put around a state dict, and in front of its names.
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
@@ -132,13 +132,18 @@ def check_finite(module: nn.Module, source: str) -> None:
 
 
 def state_digest(module: nn.Module) -> str:
-    """SHA-256 over names, types, shapes and bytes of the state dict, as 64 hexadecimal digits."""
-    digest = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
+    """SHA-256 of the state dict; see `digest`."""
+    return digest(module.state_dict())
+
+
+def digest(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, types, shapes and bytes of tensors, as 64 hexadecimal digits."""
+    made = hashlib.sha256()
+    for name, value in sorted(state.items()):
         value = value.detach().cpu().contiguous()
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        digest.update(value.view(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+        made.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        made.update(value.view(-1).view(torch.uint8).numpy().data)
+    return made.hexdigest()
 
 
 def _first_line(error: BaseException) -> str:

@@ -7,11 +7,13 @@ from typing import Annotated
 import typer
 
 from ptq import options
+from ptq.errors import PtqError
 from ptq.figures import image_lines
 from ptq.options import (
     DataOption,
     DeviceOption,
     ImagesOption,
+    MemoryLimitOption,
     Method,
     MixedCopiesOption,
     ModelOption,
@@ -21,6 +23,7 @@ from ptq.options import (
     Recipe,
     RecipeOption,
     ResizeOption,
+    RestartOption,
     SeedOption,
     SizeOption,
     TeachersOption,
@@ -109,10 +112,13 @@ def quantize(
     verifier: VerifierOption = None,
     mixed_copies: MixedCopiesOption = 0,
     data: DataOption = None,
+    memory_limit: MemoryLimitOption = None,
+    restart: RestartOption = False,
 ) -> None:
     """Quantize a model and write an ONNX file that onnxruntime runs in integers.
 
-    The run directory has the file, the images, the report and the student; see report.md first.
+    The run directory has the file, the images, the report and the student; see report.md first. A run that
+    was interrupted continues when the same command is given again.
     """
     with reported():
         model = options.model_ref("--model", model)
@@ -126,6 +132,7 @@ def quantize(
             seed=seed,
             device=options.device_name(device),
             threads=threads,
+            memory_limit=memory_limit,
             weights=options.existing("--weights", weights),
             size=options.input_size(size),
             resize=resize,
@@ -139,7 +146,7 @@ def quantize(
         )
         from ptq import pipeline  # torch takes seconds to import: options are checked before
 
-        pipeline.run(settings, progress())
+        pipeline.run(settings, progress(), restart=restart, say=typer.echo)
         show(Path(settings.out))
 
 
@@ -206,3 +213,112 @@ def validate(
 
         pipeline.validate_run(run_dir, data=evaluation, threads=threads, progress=progress())
         show(run_dir)
+
+
+@app.command()
+def inspect(
+    context: typer.Context,
+    run_dir: Annotated[
+        Path | None,
+        typer.Argument(metavar="RUN_DIR", help="A finished run: before and after reconstruction."),
+    ] = None,
+    model: ModelOption = "",
+    bits: Annotated[
+        int | None, typer.Option(min=2, max=8, help="Bits of the weights, with --model.")
+    ] = None,
+    act_bits: Annotated[int, typer.Option(min=2, max=8, help="Bits of the activations.")] = 8,
+    reduce_range: Annotated[
+        bool, typer.Option("--reduce-range", help="At most 7 bits for any weight.")
+    ] = False,
+    images: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE|DIR|noise",
+            help="What gives the ranges: images.safetensors of a run or of ptq synthesize, a folder or "
+            ".npz of images. Nothing is synthesized here.",
+            rich_help_panel="Images",
+        ),
+    ] = "noise",
+    weights: WeightsOption = None,
+    size: SizeOption = None,
+    resize: ResizeOption = None,
+    mean: TripleOption = None,
+    std: TripleOption = None,
+    seed: SeedOption = 0,
+    count: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Images to measure on, spread over all.")
+    ] = 32,
+    top: Annotated[int, typer.Option(min=1, metavar="N", help="Layers to show.")] = 10,
+    everything: Annotated[bool, typer.Option("--all", help="Show all layers.")] = False,
+    json: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Where to write all figures; RUN_DIR/inspect.json else."),
+    ] = None,
+    device: DeviceOption = None,
+    threads: ThreadsOption = None,
+) -> None:
+    """Show which layers and blocks cost most: noise, ranges, and how far the output moves.
+
+    RUN_DIR is a finished run, shown before and after reconstruction. --model and --bits show a network as it
+    is with nearest rounding.
+    """
+    with reported():
+        if json is not None and json.is_dir():
+            raise PtqError(f"--json: {json} is a folder; give a file")
+        if run_dir is not None:
+            options.existing("RUN_DIR", run_dir)
+            _refuse_a_model(context, run_dir)
+            options.device_name(device)
+            from ptq import findings, inspection
+
+            found = inspection.inspect_run(
+                run_dir, count=count, device=device, threads=threads, progress=progress()
+            )
+            wrote = findings.write_inspection(found, run_dir, json)
+        elif not model or bits is None:
+            raise PtqError("give the directory of a finished run, or --model and --bits")
+        else:
+            if images in tuple(Recipe):
+                raise PtqError(
+                    f"--images: nothing is synthesized here; give the images.safetensors of "
+                    f"ptq synthesize --model {model}"
+                )
+            settings = Settings(
+                model=options.model_ref("--model", model),
+                bits=bits,
+                act_bits=act_bits,
+                preset=Preset.fast.value,
+                reduce_range=reduce_range,
+                images=options.image_source(images),
+                weights=options.existing("--weights", weights),
+                size=options.input_size(size),
+                resize=resize,
+                mean=options.per_channel("--mean", mean),
+                std=options.per_channel("--std", std),
+                seed=seed,
+                device=options.device_name(device),
+                threads=threads,
+            )
+            from ptq import findings, inspection
+
+            found = inspection.inspect_model(settings, count=count, progress=progress())
+            wrote = findings.write_inspection(found, None, json)
+        findings.show(found, None if everything else top)
+        for path in wrote:
+            typer.echo(f"wrote {path}")
+
+
+def _refuse_a_model(context: typer.Context, run_dir: Path) -> None:
+    """Refuse options that a run directory answers by itself."""
+    for name in _OF_A_MODEL:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise PtqError(
+                f"--{name.replace('_', '-')}: {run_dir} says this by itself; give one of the two"
+            )
+
+
+_OF_A_MODEL = (
+    "model", "bits", "act_bits", "reduce_range", "images", "weights", "size", "resize", "mean", "std",
+    "seed",
+)  # fmt: skip

@@ -1,9 +1,11 @@
-"""What is known about calibration images, in words: for reports and for the terminal."""
+"""What is known about images and memory, in words: for reports and for the terminal."""
 
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["image_lines"]
+from ptq.sizes import byte_text
+
+__all__ = ["image_lines", "memory_lines"]
 
 
 def image_lines(facts: Mapping[str, Any]) -> list[str]:
@@ -26,4 +28,21 @@ def image_lines(facts: Mapping[str, Any]) -> list[str]:
         share = 100 * quality["label_accuracy"]
         lines.append(f"{quality['verifier']} sees the label in {share:.0f} % of them")
     lines.append(f"as different from each other as {quality['diversity']:.1f} images")
+    return lines
+
+
+def memory_lines(report: Mapping[str, Any]) -> list[str]:
+    """Lines about the peaks of a run's memory, as far as its report has them.
+
+    Example:
+        >>> memory_lines({"peak_rss_bytes": 3 << 30})
+        ['peak memory: 3.00 GiB']
+    """
+    lines = []
+    if "peak_rss_bytes" in report:
+        lines.append(f"peak memory: {byte_text(report['peak_rss_bytes'])}")
+    if "peak_activations_bytes" in report:
+        peak = report["peak_activations_bytes"]
+        memory, disk = byte_text(peak["memory"]), byte_text(peak["disk"])
+        lines.append(f"peak of cached activations: {memory} in memory, {disk} on disk")
     return lines

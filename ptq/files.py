@@ -8,14 +8,17 @@ from pathlib import Path
 
 from ptq.errors import PtqError
 
-__all__ = ["atomic"]
+__all__ = ["TEMPORARY", "atomic", "sweep"]
+
+TEMPORARY = ".ptq-"  # how the names of unfinished files begin
 
 
 @contextmanager
 def atomic(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path beside `path` that replaces it when the block ends well.
 
-    A crash, an exception or a full disk leaves the old file, or none, and never half of one.
+    An exception or a full disk leaves the old file, or none, and never half of one. So does a kill, and
+    the temporary file besides, for `sweep` to remove.
 
     Raises:
         PtqError: when the directory cannot be written or the disk is full.
@@ -29,7 +32,7 @@ def atomic(path: Path | str) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(
-            dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix
+            dir=path.parent, prefix=f"{TEMPORARY}{path.stem}-", suffix=path.suffix
         )
         os.close(handle)
         temporary = Path(name)
@@ -45,3 +48,9 @@ def atomic(path: Path | str) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def sweep(folder: Path) -> None:
+    """Remove the unfinished files that killed processes left in a folder; nobody may be writing there."""
+    for path in folder.glob(f"{TEMPORARY}*"):
+        path.unlink(missing_ok=True)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ptq.errors import PtqError
+from ptq.files import TEMPORARY
 
 __all__ = ["Memory", "free_bytes"]
 
@@ -76,7 +77,7 @@ class Memory:
 
     def _mapped(self, elements: int, dtype: torch.dtype) -> Tensor:
         try:
-            handle, name = tempfile.mkstemp(prefix="ptq-", dir=self.folder)
+            handle, name = tempfile.mkstemp(prefix=TEMPORARY, dir=self.folder)
             try:
                 if hasattr(os, "posix_fallocate"):  # elsewhere a full disk shows in writing only
                     os.posix_fallocate(handle, 0, max(1, elements * dtype.itemsize))

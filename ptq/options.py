@@ -13,6 +13,7 @@ __all__ = [
     "DataOption",
     "DeviceOption",
     "ImagesOption",
+    "MemoryLimitOption",
     "Method",
     "MixedCopiesOption",
     "ModelOption",
@@ -22,6 +23,7 @@ __all__ = [
     "Recipe",
     "RecipeOption",
     "ResizeOption",
+    "RestartOption",
     "SeedOption",
     "SizeOption",
     "TeachersOption",
@@ -277,7 +279,22 @@ DeviceOption = Annotated[
 ThreadsOption = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="CPU threads; all cores when not given.")
 ]
+MemoryLimitOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE",
+        help="Of the activations kept in memory, as 1GiB, 800MB or 512M; what is more lies in files in "
+        "the run directory. Half of what is free when not given.",
+    ),
+]
 OutOption = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="Where to write; runs/<model>-... otherwise."),
+]
+RestartOption = Annotated[
+    bool,
+    typer.Option(
+        "--restart",
+        help="Begin anew where an unfinished run is in the run directory, instead of continuing it.",
+    ),
 ]

@@ -1,13 +1,13 @@
 """The whole road from a trained network to a validated ONNX file. Read `run` first."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ptq.calibration import (
     CalibrationSet,
@@ -20,7 +20,9 @@ from ptq.data import load_eval
 from ptq.errors import PtqError
 from ptq.export import Validation, export_qdq, validate
 from ptq.graph import prepare
+from ptq.identity import decided_by
 from ptq.machine import run_folder, use_device
+from ptq.memory import Memory
 from ptq.methods import ReconstructConfig, method_preset
 from ptq.models import Model, as_model, load_model
 from ptq.placement import Student, make_plan, place
@@ -28,8 +30,9 @@ from ptq.preprocess import Preprocess
 from ptq.progress import SILENT, Progress
 from ptq.reconstruction import reconstruct
 from ptq.report import Stopwatch, write_report
+from ptq.resume import Finished, resume
 from ptq.settings import Settings
-from ptq.sources import ValidationBatches, calibration_images, synthesized
+from ptq.sources import ValidationBatches, load_teachers, run_images, synthesized
 from ptq.store import load_student, read_metadata, save_student
 from ptq.summary import summarize
 
@@ -62,21 +65,33 @@ class Run:
     folder: Path
 
 
-def run(settings: Settings, progress: Progress = SILENT, model: Model | None = None) -> Run:
+def run(
+    settings: Settings,
+    progress: Progress = SILENT,
+    model: Model | None = None,
+    *,
+    restart: bool = False,
+    say: Callable[[str], object] | None = None,
+) -> Run:
     """Quantize a network and write the run directory.
+
+    A run that was killed continues where it stopped, and ends bit for bit where it would have ended.
 
     Args:
         settings: what to do.
         progress: told of every long stage.
         model: the network, where it is not to be loaded by ``settings.model``.
+        restart: discard an unfinished run in the run directory, in place of continuing it.
+        say: told what an unfinished run in the run directory has done already.
 
     Raises:
-        PtqError: whatever a user can act on.
+        PtqError: whatever a user can act on, an unfinished run of other settings among it.
     """
     watch, device = Stopwatch(), use_device(settings.device, settings.threads)
     by_reference = model is None
     with watch("load"):
         model = model or _load(settings)
+        teachers = load_teachers(settings)
         evaluation = (
             load_eval(settings.data, model.preprocess, model.num_classes) if settings.data else None
         )
@@ -87,24 +102,35 @@ def run(settings: Settings, progress: Progress = SILENT, model: Model | None = N
         )  # fmt: skip
         student = place(prepared, plan)
         folder = run_folder(settings.out)
+        decides = decided_by(settings, model, teachers, prepared, device)
+        finished = resume(folder / "run.part", decides, restart)
+        if restart:
+            discard_batches(folder / "images.part")
+        batches = "a part of the images" if (folder / "images.part").is_dir() else ""
+        if say is not None and (done := finished.words() or batches):
+            say(f"continues an interrupted run: {done} already done")
     with watch("synthesize"):
-        images = _keep(calibration_images(model, settings, device, progress), folder)
+        images = run_images(model, teachers, settings, device, finished, progress)
+    del teachers  # they are not needed any more, and may be large
     many = mixed_copies(images, settings.mixed_copies, settings.seed)
-    inputs = model.preprocess.normalize(many.floats())
     _move(student, device)
     with watch("calibrate"):
-        calibrate(student, inputs, seed=settings.seed, progress=progress)
+        if finished.restore("ranges", student.module) is None:
+            calibrate(student, _inputs(model, many), seed=settings.seed, progress=progress)
+            finished.save("ranges", student.module)
     with watch("reconstruct"):
         blocks = reconstruct(
-            student, inputs, _method(settings, model.preprocess.size), progress=progress
-        )
+            student, _inputs(model, many), _method(settings, model.preprocess.size),
+            memory=Memory(settings.memory_bytes(), folder), finished=finished, progress=progress,
+        )  # fmt: skip
     _move(student, torch.device("cpu"))
     about = {
         "model": settings.model if by_reference else None,
         "preprocess": asdict(model.preprocess),
         "num_classes": model.num_classes,
+        "settings": settings.decisive(),
     }
-    save_student(student, folder / "student.safetensors", about | {"settings": settings.to_json()})
+    save_student(student, folder / "student.safetensors", about)
     with watch("export"):
         export_qdq(student, folder / "model.onnx", _metadata(settings, images))
     with watch("validate"):
@@ -112,8 +138,9 @@ def run(settings: Settings, progress: Progress = SILENT, model: Model | None = N
             folder / "model.onnx", student, model.preprocess, ValidationBatches(evaluation, images),
             threads=settings.threads, progress=progress,
         )  # fmt: skip
-    report = summarize(settings, model, student, images, blocks, measured, watch)
+    report = summarize(settings, model, student, images, blocks, measured, watch, finished.words())
     write_report(report, folder)
+    finished.discard()
     measured.raise_for_failure()
     return Run(student, images, report, folder)
 
@@ -124,15 +151,17 @@ def quantize(
     *,
     progress: Progress = SILENT,
     preprocess: Preprocess | None = None,
+    restart: bool = False,
     **options: Any,
 ) -> Run:
-    """Quantize a network: the whole pipeline, from Python.
+    """Quantize a network: the whole pipeline, from Python. The same call continues after a kill.
 
     Args:
         model: a reference ("resnet50"), your own trained module, or a `Model`. It comes out untouched.
         bits: of the weights, 2..8.
         progress: told of every long stage.
         preprocess: of your own module: size, mean and standard deviation; ImageNet's at 224 by default.
+        restart: discard an unfinished run in the run directory, in place of continuing it.
         options: further fields of `Settings`: act_bits, preset, data, out, seed, ...
 
     Returns:
@@ -146,10 +175,11 @@ def quantize(
         >>> made.report["agreement"]["onnx"]
     """
     if isinstance(model, str):
-        return run(Settings(model=model, bits=bits, **options), progress)
+        return run(Settings(model=model, bits=bits, **options), progress, restart=restart)
     model = _as_model(model, preprocess)
     options.setdefault("out", f"runs/{model.name}-w{bits}a{options.get('act_bits', 8)}")
-    return run(Settings(model=model.name, bits=bits, **options), progress, model)
+    settings = Settings(model=model.name, bits=bits, **options)
+    return run(settings, progress, model, restart=restart)
 
 
 @dataclass(frozen=True)
@@ -217,8 +247,10 @@ def load(folder: Path | str, model: nn.Module | None = None) -> Student:
 
 def synthesize_images(settings: Settings, progress: Progress = SILENT) -> CalibrationSet:
     """Write images.safetensors and images.png into the run directory, and nothing else."""
-    folder, device = run_folder(settings.out), use_device(settings.device, settings.threads)
-    return _keep(calibration_images(_load(settings), settings, device, progress), folder)
+    run_folder(settings.out)
+    device = use_device(settings.device, settings.threads)
+    model, teachers = _load(settings), load_teachers(settings)
+    return run_images(model, teachers, settings, device, Finished(), progress)
 
 
 def validate_run(
@@ -266,12 +298,9 @@ def _as_model(model: nn.Module | Model, preprocess: Preprocess | None) -> Model:
     return as_model(model, **({} if preprocess is None else asdict(preprocess)))
 
 
-def _keep(images: CalibrationSet, folder: Path) -> CalibrationSet:
-    """Write the images and their contact sheet, after which their batches are not needed any more."""
-    images.save(folder / "images.safetensors")
-    images.contact_sheet(folder / "images.png")
-    discard_batches(folder / "images.part")
-    return images
+def _inputs(model: Model, images: CalibrationSet) -> Tensor:
+    """Images as the network takes them; four bytes where they have one, so nobody keeps them."""
+    return model.preprocess.normalize(images.floats())
 
 
 def _load(settings: Settings) -> Model:

@@ -3,7 +3,7 @@
 One loop over the blocks; what happens inside one is `ptq.fit`, and the published methods are
 configurations (`ptq.methods`). Every block reads what the quantized blocks before it give, and is
 fitted to what the float block gives on float inputs. Where learning did not beat nearest rounding on
-the calibration images, nearest rounding stays.
+the calibration images, nearest rounding stays. Blocks that an interrupted run finished are only run again.
 """
 
 import time
@@ -25,6 +25,7 @@ from ptq.ops import foldable, module_of, sole_input, watch
 from ptq.placement import Student
 from ptq.progress import SILENT, Progress, Task
 from ptq.quantizer import Quantizer, QuantLayer
+from ptq.resume import Finished
 from ptq.tuning import learns
 
 __all__ = ["BlockResult", "reconstruct"]
@@ -43,6 +44,7 @@ class BlockResult:
         sqnr: dB with what was kept.
         kept: "learned", "nearest" (learning did not help) or "skipped" (nothing below 8 bits).
         seconds: spent.
+        memory, disk: most bytes of activations that were kept in memory and on disk, up to this block.
     """
 
     name: str
@@ -51,6 +53,8 @@ class BlockResult:
     sqnr: float
     kept: str
     seconds: float
+    memory: int
+    disk: int
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as JSON-able data."""
@@ -63,6 +67,7 @@ def reconstruct(
     config: ReconstructConfig = METHODS["qdrop"],
     *,
     memory: Memory | None = None,
+    finished: Finished | None = None,
     progress: Progress = SILENT,
     on_block: Callable[[int, BlockResult], None] | None = None,
 ) -> list[BlockResult]:
@@ -73,6 +78,8 @@ def reconstruct(
         inputs: calibration images as the network takes them, (N, C, H, W).
         config: see `ptq.methods`.
         memory: holds activations, in bfloat16; a `Memory()` of its own when not given.
+        finished: keeps every block that is done, and gives back those that were: bit for bit, for the same
+            student, inputs and config.
         progress: told of every iteration, with the loss relative to nearest rounding.
         on_block: called after every block.
 
@@ -89,63 +96,99 @@ def reconstruct(
     """
     if not all(q.calibrated for q in student.quantizers().values()):
         raise PtqError("calibrate the student before reconstructing it.")
-    teachers, blocks = split(student.prepared.module, student.blocks), student.split()
-    work = [list(_units(*pair, config)) for pair in zip(teachers, blocks, strict=True)]
-    total = sum(map(len, work)) * config.iterations * (1 if config.joint else 2)
-    memory = memory or Memory()
+    memory, finished = memory or Memory(), finished or Finished()
+    work = list(_work(student, config))
+    total = sum(block.iterations(config) for block in work)
     x_float = x_quantized = memory.gather([inputs], len(inputs))
+    del inputs  # twice as large as what is left
     results = []
     with progress.stage("reconstruct", max(1, total)) as task:
-        for index, (teacher, block, units) in enumerate(zip(teachers, blocks, work, strict=True)):
-            started = time.perf_counter()
-            target = _run(teacher, x_float, memory)
-            output, nearest = _compare(block, x_quantized, target, memory)
-            sqnr, kept = nearest, "skipped"
-            if units and config.iterations:
-                weight = _fisher(teachers[index + 1 :], target, memory) if config.fisher else None
-                before = {name: value.clone() for name, value in block.state_dict().items()}
-                seeded = replace(config, seed=config.seed * 1_000_003 + index * 1_009)
-                pair = Pair(x_quantized, x_float, target, weight)
-                _fit(teacher, block, units, pair, memory, seeded, task)
-                tuned, sqnr = _compare(block, x_quantized, target, memory)
-                if sqnr >= nearest:
-                    output, kept = tuned, "learned"
-                else:
-                    block.load_state_dict(before)
-                    sqnr, kept = nearest, "nearest"
-            seconds = time.perf_counter() - started
-            results.append(_result(index, block, nearest, sqnr, kept, seconds))
+        for block in work:
+            target = _run(block.teacher, x_float, memory)
+            known = finished.restore(block.key, block.student)
+            if known is None:
+                result = _tune(block, Pair(x_quantized, x_float, target), memory, config, task)
+                finished.save(block.key, block.student, result.to_json())
+            else:
+                result = BlockResult(**{**known, "layers": tuple(known["layers"])})
+                task.advance(block.iterations(config))
+            results.append(result)
             if on_block is not None:
-                on_block(index, results[-1])
-            x_float, x_quantized = target, output
+                on_block(block.index, result)
+            x_float = target  # before the next tensor is made, because three of them are the most at a time
+            x_quantized = _run(block.student, x_quantized, memory)
     return results
 
 
-def _result(
-    index: int, block: fx.GraphModule, nearest: float, sqnr: float, kept: str, seconds: float
+@dataclass(frozen=True)
+class _Block:
+    """A block in float and quantized, the (float, quantized) units of it to optimise, what follows it in float."""
+
+    index: int
+    teacher: fx.GraphModule
+    student: fx.GraphModule
+    units: list[tuple[fx.GraphModule, fx.GraphModule]]
+    rest: list[fx.GraphModule]
+
+    @property
+    def key(self) -> str:
+        return f"block-{self.index:04d}"
+
+    def iterations(self, config: ReconstructConfig) -> int:
+        return len(self.units) * config.iterations * (1 if config.joint else 2)
+
+
+def _work(student: Student, config: ReconstructConfig) -> Iterator[_Block]:
+    merged = {name: index // config.merge for name, index in student.blocks.items()}
+    teachers, blocks = split(student.prepared.module, merged), split(student.module, merged)
+    for index, (teacher, block) in enumerate(zip(teachers, blocks, strict=True)):
+        units = list(_units(teacher, block, config))
+        yield _Block(index, teacher, block, units, teachers[index + 1 :])
+
+
+def _tune(
+    block: _Block, pair: Pair, memory: Memory, config: ReconstructConfig, task: Task
 ) -> BlockResult:
-    layers = tuple(n.name for n in block.graph.nodes if isinstance(module_of(block, n), QuantLayer))
-    name = layers[-1] if layers else f"block{index}"
-    return BlockResult(name, layers, nearest, sqnr, kept, seconds)
+    """Fit a block, and keep that if it is better than nearest rounding."""
+    started = time.perf_counter()
+    quantized = block.student
+    sqnr = nearest = _sqnr(quantized, pair.x_quantized, pair.target)
+    kept = "skipped"
+    if block.units and config.iterations:
+        before = {name: value.clone() for name, value in quantized.state_dict().items()}
+        rest = compose(block.rest)
+        weight = _fisher(rest, pair.target, memory) if config.fisher else None
+        seed = config.seed * 1_000_003 + block.index * 1_009  # whatever the blocks before it drew
+        full = replace(pair, weight=weight, rest=rest if config.prediction else None)
+        _fit(block, full, memory, replace(config, seed=seed), task)
+        sqnr, kept = _sqnr(quantized, pair.x_quantized, pair.target), "learned"
+        if not sqnr >= nearest:  # NaN is no better either
+            quantized.load_state_dict(before)
+            sqnr, kept = nearest, "nearest"
+    layers = tuple(
+        n.name for n in quantized.graph.nodes if isinstance(module_of(quantized, n), QuantLayer)
+    )
+    return BlockResult(
+        name=layers[-1] if layers else f"block{block.index}",
+        layers=layers,
+        sqnr_nearest=nearest,
+        sqnr=sqnr,
+        kept=kept,
+        seconds=time.perf_counter() - started,
+        memory=memory.peak,
+        disk=memory.peak_disk,
+    )
 
 
-def _fit(
-    teacher: fx.GraphModule,
-    block: fx.GraphModule,
-    units: list[tuple[fx.GraphModule, fx.GraphModule]],
-    whole: Pair,
-    memory: Memory,
-    config: ReconstructConfig,
-    task: Task,
-) -> None:
+def _fit(block: _Block, whole: Pair, memory: Memory, config: ReconstructConfig, task: Task) -> None:
     """Fit a block, or one after the other the layers in it."""
     if config.unit == "block":
-        optimise(block, whole, config, task)
+        optimise(block.student, whole, config, task)
         return
-    for number, (unit_teacher, unit) in enumerate(units):
-        x_float = _capture(teacher, unit_teacher, whole.x_float, memory)
-        x_quantized = _capture(block, unit, whole.x_quantized, memory)
-        pair = Pair(x_quantized, x_float, _run(unit_teacher, x_float, memory), None)
+    for number, (unit_teacher, unit) in enumerate(block.units):
+        x_float = _capture(block.teacher, unit_teacher, whole.x_float, memory)
+        x_quantized = _capture(block.student, unit, whole.x_quantized, memory)
+        pair = Pair(x_quantized, x_float, _run(unit_teacher, x_float, memory))
         optimise(unit, pair, replace(config, seed=config.seed + number), task)
 
 
@@ -192,21 +235,13 @@ def _run(network: fx.GraphModule, x: Tensor, memory: Memory) -> Tensor:
 
 
 @torch.no_grad()
-def _compare(
-    block: fx.GraphModule, x: Tensor, target: Tensor, memory: Memory
-) -> tuple[Tensor, float]:
-    """What a block gives on cached activations, cached, and its signal-to-quantization-noise ratio in dB."""
+def _sqnr(block: fx.GraphModule, x: Tensor, target: Tensor) -> float:
+    """Signal-to-quantization-noise ratio in dB of what a block gives on cached activations."""
     signal = noise = 0.0
-
-    def parts() -> Iterator[Tensor]:
-        nonlocal signal, noise
-        for part, wanted in zip(_parts(x, block), _parts(target, block), strict=True):
-            output: Tensor = block(part)
-            signal += float(wanted.square().sum(dtype=torch.float64))
-            noise += float((output - wanted).square().sum(dtype=torch.float64))
-            yield output
-
-    return memory.gather(parts(), len(x)), decibels(signal, noise)
+    for part, wanted in zip(_parts(x, block), _parts(target, block), strict=True):
+        signal += float(wanted.square().sum(dtype=torch.float64))
+        noise += float((block(part) - wanted).square().sum(dtype=torch.float64))
+    return decibels(signal, noise)
 
 
 def _capture(graph: fx.GraphModule, unit: fx.GraphModule, x: Tensor, memory: Memory) -> Tensor:
@@ -223,12 +258,11 @@ def _capture(graph: fx.GraphModule, unit: fx.GraphModule, x: Tensor, memory: Mem
     return memory.gather(parts(), len(x))
 
 
-def _fisher(rest: list[fx.GraphModule], target: Tensor, memory: Memory) -> Tensor:
+def _fisher(network: nn.Module, target: Tensor, memory: Memory) -> Tensor:
     """Squared gradients of the network's loss with respect to a block's output, mean 1 (BRECQ, eq. 10).
 
     The loss is the cross-entropy with the float network's own prediction.
     """
-    network = compose(rest)
 
     def parts() -> Iterator[Tensor]:
         for part in _parts(target, network):

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ptq.figures import image_lines
+from ptq.figures import image_lines, memory_lines
 from ptq.files import atomic
 
 __all__ = ["Stopwatch", "environment", "markdown", "peak_rss_bytes", "write_report"]
@@ -132,7 +132,8 @@ def markdown(report: Mapping[str, Any]) -> str:
         "",
         *_table(("stage", "seconds"), [(k, f"{v:.1f}") for k, v in report["seconds"].items()]),
         "",
-        f"Peak memory {report['peak_rss_bytes'] / 2**30:.2f} GiB on {report['machine']['cpu']}.",
+        *[f"- {line}" for line in memory_lines(report)],
+        f"- on {report['machine']['cpu']}",
         "",
         "## To run this again",
         "",

@@ -11,7 +11,7 @@ from typing import Any
 import typer
 
 from ptq.errors import PtqError
-from ptq.figures import image_lines
+from ptq.figures import image_lines, memory_lines
 from ptq.progress import Progress
 
 __all__ = ["headline", "progress", "reported", "show"]
@@ -34,7 +34,7 @@ def reported() -> Iterator[None]:
     except PtqError as error:
         _stop(str(error), error)
     except KeyboardInterrupt as error:
-        _say("interrupted; files that were finished are kept")
+        _say("interrupted; what was finished is kept, and the same command continues")
         raise typer.Exit(130) from error
     except MemoryError as error:
         _stop(_OUT_OF_MEMORY, error)
@@ -63,7 +63,8 @@ def show(folder: Path) -> None:
     report = folder / "report.json"
     if report.is_file():
         facts = json.loads(report.read_text())
-        typer.echo("\n" + headline(facts) + "\n" + "\n".join(image_lines(facts["images"])))
+        lines = [headline(facts), *image_lines(facts["images"]), *memory_lines(facts)]
+        typer.echo("\n" + "\n".join(lines))
     typer.echo("\nwrote")
     for path in sorted(p for p in folder.iterdir() if p.is_file() and p.name[0] != "."):
         typer.echo(f"  {path}  ({_size(path.stat().st_size)})")

@@ -6,11 +6,13 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from ptq.errors import PtqError
+from ptq.sizes import byte_count
 from ptq.spec import check_bits
 
 __all__ = ["PRESETS", "Settings"]
 
 PRESETS = ("fast", "default", "best")
+_UNDECISIVE = ("out", "data", "memory_limit")  # where, measured with what, and within what memory
 
 
 @dataclass(frozen=True)
@@ -34,13 +36,15 @@ class Settings:
         seed: of everything random.
         device: "cpu", "cuda", ...; None takes a GPU where there is one.
         threads: of the CPU; None takes all cores.
+        memory_limit: of the activations that reconstruction keeps in memory, "1GiB"; what is more lies on
+            disk. None takes half of what is free.
         size, resize, mean, std: override what the model reference says about its input.
         reduce_range: weights of at most 7 bits, first and last layer included. On x86 CPUs without VNNI
             onnxruntime's fast kernels saturate with 8-bit weights; with 7 they are exact.
         overrides: layer name pattern -> weight bits, None for float.
 
     Raises:
-        PtqError: for bits outside 2..8 or an unknown preset.
+        PtqError: for bits outside 2..8, an unknown preset or a memory limit that is no size.
     """
 
     model: str
@@ -58,6 +62,7 @@ class Settings:
     seed: int = 0
     device: str | None = None
     threads: int | None = None
+    memory_limit: str | None = None
     size: tuple[int, int] | None = None
     resize: int | None = None
     mean: tuple[float, float, float] | None = None
@@ -70,10 +75,19 @@ class Settings:
         check_bits(self.act_bits, "activations (--act-bits)")
         if self.preset not in PRESETS:
             raise PtqError(f"unknown preset {self.preset!r}; choose one of {', '.join(PRESETS)}.")
+        self.memory_bytes()
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings as JSON-able data."""
         return asdict(self)
+
+    def decisive(self) -> dict[str, Any]:
+        """Return those that decide the student, as JSON-able data: two runs that agree in them give the same."""
+        return {name: value for name, value in asdict(self).items() if name not in _UNDECISIVE}
+
+    def memory_bytes(self) -> int | None:
+        """Return the memory limit in bytes."""
+        return None if self.memory_limit is None else byte_count(self.memory_limit)
 
     def command(self) -> str:
         """Return the command line that repeats the run; options at their default are left out.

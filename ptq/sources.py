@@ -12,6 +12,7 @@ from ptq.calibration import (
     CalibrationSet,
     SynthesisConfig,
     assessed,
+    discard_batches,
     gaussian_noise,
     has_batch_norm,
     synthesis_preset,
@@ -19,15 +20,54 @@ from ptq.calibration import (
 )
 from ptq.data import EvalSet, load_images
 from ptq.errors import PtqError
+from ptq.files import sweep
 from ptq.models import Model, load_model
 from ptq.progress import SILENT, Progress
+from ptq.resume import Finished
 from ptq.settings import Settings
 
-__all__ = ["ValidationBatches", "calibration_images", "load_teacher", "synthesized"]
+__all__ = [
+    "ValidationBatches",
+    "calibration_images",
+    "load_teacher",
+    "load_teachers",
+    "run_images",
+    "synthesized",
+]
+
+
+def run_images(
+    model: Model,
+    teachers: Sequence[Model],
+    settings: Settings,
+    device: torch.device,
+    finished: Finished,
+    progress: Progress = SILENT,
+) -> CalibrationSet:
+    """Return the calibration images of a run; images.safetensors and images.png are then in its directory.
+
+    Args:
+        finished: vouches for images that need not be made again.
+
+    The others are those of `calibration_images`.
+    """
+    folder = Path(settings.out)
+    path, batches = folder / "images.safetensors", folder / "images.part"
+    for place in (folder, batches):  # where a kill may have left unfinished files
+        sweep(place)
+    if not finished.vouches(path):
+        finished.forget()  # which was made from other images
+        images = calibration_images(model, teachers, settings, device, progress)
+        images.save(path)
+        images.contact_sheet(folder / "images.png")
+        finished.vouch(path)
+    discard_batches(batches)
+    return CalibrationSet.load(path)
 
 
 def calibration_images(
     model: Model,
+    teachers: Sequence[Model],
     settings: Settings,
     device: torch.device,
     progress: Progress = SILENT,
@@ -39,14 +79,14 @@ def calibration_images(
 
     Args:
         model: the network to be quantized.
-        settings: the source, the further teachers, the verifier, the budget, the run directory.
+        teachers: the further ones, as `load_teachers` gives them.
+        settings: the source, the verifier, the budget, the run directory.
         device: where to synthesize.
         progress: told of every step.
 
     Raises:
         PtqError: when a file is of another size or cannot be read.
     """
-    teachers = [load_teacher(ref) for ref in settings.teachers]
     verifier = load_teacher(settings.verifier) if settings.verifier else None
     parts = Path(settings.out) / "images.part"
     images = _images(model, teachers, settings, device, progress, parts)
@@ -98,6 +138,11 @@ def synthesized(
     return synthesize(
         zoo, config, preprocess=model.preprocess, device=device, progress=progress, folder=folder
     )
+
+
+def load_teachers(settings: Settings) -> list[Model]:
+    """Load the models to synthesize from besides the one to be quantized."""
+    return [load_teacher(ref) for ref in settings.teachers]
 
 
 def load_teacher(ref: str) -> Model:

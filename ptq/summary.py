@@ -22,8 +22,13 @@ def summarize(
     blocks: list[BlockResult],
     measured: Validation,
     watch: Stopwatch,
+    before: str = "",
 ) -> dict[str, Any]:
-    """Return the report of a run as JSON-able data."""
+    """Return the report of a run as JSON-able data.
+
+    Args:
+        before: what an interrupted run had done when this process began, in words.
+    """
     return {
         "model": {
             "name": model.name,
@@ -34,10 +39,14 @@ def summarize(
         **measured.to_json(),
         "seconds": watch.seconds,
         "peak_rss_bytes": peak_rss_bytes(),
+        "peak_activations_bytes": {
+            "memory": max((block.memory for block in blocks), default=0),
+            "disk": max((block.disk for block in blocks), default=0),
+        },
         "blocks": [block.to_json() for block in blocks],
         "bits": {name: spec.bits for name, spec in student.plan.weights.items()},
         "activation_bits": {name: spec.bits for name, spec in student.plan.activations.items()},
-        "notes": [*student.plan.notes, *_advice(student, measured)],
+        "notes": [*student.plan.notes, *_advice(student, measured), *_interruption(before)],
         "images": {"count": len(images), **images.provenance},
         "settings": settings.to_json(),
         "command": settings.command(),
@@ -54,3 +63,12 @@ def _advice(student: Student, measured: Validation) -> list[str]:
             "session.x64quantprecision to 1, as this validation did; --reduce-range avoids it and is faster"
         ]
     return []
+
+
+def _interruption(before: str) -> list[str]:
+    """What the times of a run that was continued do not tell."""
+    if not before:
+        return []
+    return [
+        f"continued after an interruption: the seconds of stages leave out what was done ({before})"
+    ]

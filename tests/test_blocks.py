@@ -7,7 +7,7 @@ from networks import NETWORKS, SHAPE, build, images, student_of
 
 from ptq.blocks import assign_blocks, compose, split
 from ptq.graph import prepare
-from ptq.ops import LAYERS, module_of
+from ptq.ops import LAYERS, is_tensor, module_of, sole_input
 
 
 @pytest.mark.parametrize(
@@ -51,6 +51,13 @@ def test_a_students_blocks_are_the_students(name: str) -> None:
     assert len(blocks) == len(split(student.prepared.module, student.blocks))
     with torch.no_grad():
         assert torch.equal(compose(blocks)(x), student.module(x))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_blocks_hand_over_one_tensor_and_no_tuple(name: str) -> None:
+    graph = prepare(build(name), SHAPE).module
+    for block in split(graph, assign_blocks(graph)):
+        assert is_tensor(sole_input(list(block.graph.nodes)[-1]))
 
 
 def test_a_residual_block_is_one_block() -> None:

@@ -87,6 +87,7 @@ QUANTIZE = ("quantize", "--model", "resnet18", "--bits", "4")
         ((*QUANTIZE, "--images", "mixmax"), "--images: 'mixmax' is none of mixmix, zeroq"),
         ((*QUANTIZE, "--teachers", "resnet18,,"), "--teachers: name a model"),
         ((*QUANTIZE, "--teachers", "no.py:net"), "--teachers: there is no file no.py"),
+        ((*QUANTIZE, "--memory-limit", "lots"), "--memory-limit: 'lots' is no size; give 1GiB"),
         ((*QUANTIZE, "--device", "gpu"), "--device: 'gpu'; give cpu, cuda or cuda:N"),
         ((*QUANTIZE, "--out", "taken"), "--out: taken is a file; give a folder"),
         ((*QUANTIZE, "--colour", "red"), "--colour"),
@@ -231,6 +232,35 @@ def test_bad_models_weights_and_data(
     assert result.stderr.startswith("ptq: error: ")
     assert len(result.stderr.splitlines()) == 1
     assert not list(folder.rglob("*.onnx"))
+
+
+def test_a_stopped_run_continues_or_names_what_changed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ptq import pipeline
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def quantize(*arguments: str) -> Result:
+        command = ("quantize", "--model", "same.py:net", "--preset", "fast", "--images", "noise")
+        return call(*command, "--out", "run", "--threads", "1", *arguments)
+
+    seeded = NETWORK.replace("    return nn.S", "    torch.manual_seed(0)\n    return nn.S")
+    (folder / "same.py").write_text(seeded)
+    monkeypatch.setattr(pipeline, "export_qdq", stop)
+    first = quantize("--bits", "4")
+    assert first.exit_code == 130 and "continues" not in first.stdout
+    kept = {path: path.read_bytes() for path in (folder / "run" / "run.part").iterdir()}
+    refused = quantize("--bits", "3")
+    assert refused.exit_code == 2 and "bits: 4 there, 3 here" in refused.stderr
+    assert "--restart" in refused.stderr and len(refused.stderr.splitlines()) == 1
+    assert {path: path.read_bytes() for path in (folder / "run" / "run.part").iterdir()} == kept
+    again = quantize("--bits", "4", "--memory-limit", "0")
+    assert "continues an interrupted run: images, ranges, 2 blocks already done" in again.stdout
+    anew = quantize("--bits", "3", "--restart")
+    assert anew.exit_code == 130 and "continues" not in anew.stdout
+    assert "continues" in quantize("--bits", "3").stdout
 
 
 def test_ctrl_c_is_one_line_and_130(folder: Path) -> None:

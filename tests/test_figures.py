@@ -1,6 +1,6 @@
 """Facts about images in words."""
 
-from ptq.figures import image_lines
+from ptq.figures import image_lines, memory_lines
 
 QUALITY = {"statistics": {"a": 0.0512, "b": 0.2}, "label_accuracy": None, "diversity": 12.34}
 
@@ -15,3 +15,13 @@ def test_lines_say_what_is_known_and_nothing_else() -> None:
     ]
     judged = {**QUALITY, "label_accuracy": 0.874, "verifier": "c"}
     assert image_lines({**facts, "quality": judged})[2] == "c sees the label in 87 % of them"
+
+
+def test_peaks_of_memory_are_told_as_far_as_they_are_known() -> None:
+    report: dict[str, object] = {"peak_rss_bytes": 3 << 29}
+    assert memory_lines({}) == []
+    assert memory_lines(report) == ["peak memory: 1.50 GiB"]
+    report["peak_activations_bytes"] = {"memory": 0, "disk": 1 << 20}
+    assert memory_lines(report)[1:] == [
+        "peak of cached activations: 0 B in memory, 1.00 MiB on disk"
+    ]

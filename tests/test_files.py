@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from ptq.errors import PtqError
-from ptq.files import atomic
+from ptq.files import atomic, sweep
 
 
 def test_writes_the_file_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -55,3 +55,14 @@ def test_a_folder_that_cannot_be_made_is_reported(tmp_path: Path) -> None:
 
     with pytest.raises(PtqError, match="cannot write"):
         write()
+
+
+def test_what_a_kill_left_is_swept_away_and_nothing_else(tmp_path: Path) -> None:
+    with atomic(tmp_path / "a.txt") as temporary:
+        left = tmp_path / f"{temporary.name}.left"
+        left.touch()
+    (tmp_path / ".hidden").touch()
+    (tmp_path / "deep").mkdir()
+    sweep(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"a.txt", ".hidden", "deep"}
+    sweep(tmp_path / "absent")  # nothing there: nothing to do

@@ -14,8 +14,8 @@ ROOT = Path(__file__).parent.parent
 LAYERS = (
     {"__main__"},
     {"cli"},
-    {"pipeline"},
-    {"calibration", "export", "reconstruction"},
+    {"pipeline", "inspection"},
+    {"calibration", "export", "reconstruction", "sensitivity"},
     {"placement", "blocks", "graph", "models"},
     {"tuning"},
     {"quantizer"},
@@ -23,8 +23,19 @@ LAYERS = (
     {"affine"},
     {"spec"},
 )
-APART = {"calibration", "export", "reconstruction"}
-LEAVES = {"errors", "progress", "files", "tensors", "metrics", "data", "memory", "precision"}
+APART = {"calibration", "export", "reconstruction", "sensitivity"}
+LEAVES = {
+    "errors",
+    "progress",
+    "files",
+    "tensors",
+    "metrics",
+    "data",
+    "memory",
+    "precision",
+    "resume",
+    "sizes",
+}
 
 
 def imported(file: Path) -> Iterator[str]:
@@ -82,7 +93,7 @@ def test_no_layer_reaches_one_above(layer: int) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(APART))
-def test_the_three_methods_do_not_know_each_other(name: str) -> None:
+def test_the_stages_do_not_know_each_other(name: str) -> None:
     assert not reachable(EDGES, name) & (APART - {name})
 
 

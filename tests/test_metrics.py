@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from ptq.metrics import agreement, sqnr_db, top1
+from ptq.metrics import agreement, kl_divergence, sqnr_db, top1
 
 
 def test_top1_counts_rows_whose_largest_entry_is_the_label() -> None:
@@ -34,3 +34,17 @@ def test_sqnr_sums_in_float64() -> None:
     assert sqnr_db(torch.full((10,), 1e30), torch.full((10,), 0.9e30)) == pytest.approx(
         20, abs=1e-4
     )
+
+
+def test_kl_divergence_of_two_coins() -> None:
+    fair, biased = torch.zeros(1, 2), torch.log(torch.tensor([[0.25, 0.75]]))
+    expected = 0.5 * math.log(0.5 / 0.25) + 0.5 * math.log(0.5 / 0.75)
+    assert kl_divergence(fair, biased) == pytest.approx(expected)
+    both = torch.cat([fair, biased])
+    assert kl_divergence(both, biased.expand(2, 2)) == pytest.approx(expected / 2)
+
+
+def test_kl_divergence_ignores_offsets_and_is_never_negative() -> None:
+    logits = 9 * torch.randn(50, 10, generator=torch.Generator().manual_seed(0))
+    assert kl_divergence(logits, logits) == 0
+    assert 0 <= kl_divergence(logits, logits + 100) < 1e-9

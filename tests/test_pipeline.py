@@ -66,7 +66,16 @@ def test_the_run_directory_is_complete(made: Run) -> None:
     assert set(report["agreement"]) >= {"simulated", "onnx"}
     assert set(report["latency_ms"]) == {"float", "onnx", "threads"}
     assert set(report["size_bytes"]) == {"float", "onnx"}
-    for key in ("seconds", "peak_rss_bytes", "blocks", "bits", "settings", "seed", "versions"):
+    for key in (
+        "seconds",
+        "peak_rss_bytes",
+        "peak_activations_bytes",
+        "blocks",
+        "bits",
+        "settings",
+        "seed",
+        "versions",
+    ):
         assert report[key] is not None
     assert "torch" in report["versions"] and "onnxruntime" in report["versions"]
     assert (made.folder / "report.md").read_text().startswith("# ")
@@ -92,6 +101,36 @@ def test_the_same_seed_gives_the_same_run(digits: Any, made: Run, tmp_path: Path
     expected = made.student.module.state_dict()
     assert all(torch.equal(v, expected[k]) for k, v in again.student.module.state_dict().items())
     assert torch.equal(again.images.images, made.images.images)
+
+
+def stop(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.slow
+def test_stopped_at_export_and_without_memory_it_ends_with_the_same_files(
+    digits: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = tmp_path / "undisturbed", tmp_path / "stopped"
+    for folder in folders:
+        folder.mkdir()
+    undisturbed = run(digits, folders[0], 4, 4, preset="fast")
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "export_qdq", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(digits, folders[1], 4, 4, preset="fast", memory_limit="0")
+    with monkeypatch.context() as patch:  # images, ranges and blocks are there
+        for name in ("sources.calibration_images", "pipeline.calibrate", "reconstruction.optimise"):
+            patch.setattr(f"ptq.{name}", stop)
+        continued = run(digits, folders[1], 4, 4, preset="fast", memory_limit="0")
+    for name in ("student.safetensors", "model.onnx", "images.safetensors"):
+        one, other = (made.folder / name for made in (undisturbed, continued))
+        assert one.read_bytes() == other.read_bytes()
+    assert not (continued.folder / "run.part").exists()
+    peaks = [made.report["peak_activations_bytes"] for made in (undisturbed, continued)]
+    assert peaks[0] == {"memory": peaks[1]["disk"], "disk": 0} and peaks[1]["memory"] == 0
+    assert any("continued after an interruption" in note for note in continued.report["notes"])
+    assert not any("continued" in note for note in undisturbed.report["notes"])
 
 
 @pytest.mark.slow
@@ -149,6 +188,14 @@ def test_the_command_repeats_the_run() -> None:
     assert settings.command() == (
         "ptq quantize --model resnet18 --bits 4 --act-bits 4 --teachers a,b --out runs/x --size 64x96"
     )
+    settings = Settings("resnet18", 4, memory_limit="1GiB")
+    assert settings.command().endswith(" --memory-limit 1GiB")
+    assert settings.memory_bytes() == 1 << 30
+
+
+def test_a_memory_limit_that_is_no_size_is_refused_before_any_work() -> None:
+    with pytest.raises(PtqError, match="--memory-limit: 'lots' is no size"):
+        Settings("resnet18", 4, memory_limit="lots")
 
 
 def test_everything_promised_is_exported() -> None:

@@ -5,13 +5,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from networks import SHAPE, build, images, student_of
 from torch import Tensor
 
+from ptq import reconstruction
 from ptq.blocks import split
 from ptq.calibration.calibrate import calibrate
 from ptq.errors import PtqError
@@ -22,7 +25,8 @@ from ptq.metrics import sqnr_db
 from ptq.placement import Student, make_plan, place
 from ptq.progress import Task
 from ptq.quantizer import WeightQuantizer
-from ptq.reconstruction import BlockResult, reconstruct
+from ptq.reconstruction import BlockResult, _fit, reconstruct
+from ptq.resume import Finished
 
 COUNT = 24
 
@@ -53,7 +57,7 @@ class Recorder:
 class Outcome:
     """One reconstruction, and what was before it."""
 
-    def __init__(self, network: str, method: str) -> None:
+    def __init__(self, network: str, method: str, finished: Finished | None = None) -> None:
         self.student: Student = student_of(network, 3, 4)
         torch.seed()  # the global generator plays no part
         self.before = {k: v.clone() for k, v in self.student.module.state_dict().items()}
@@ -65,9 +69,15 @@ class Outcome:
             self.student,
             images(COUNT),
             quick(method),
+            finished=finished,
             progress=self.progress,
             on_block=lambda index, result: self.seen.append((index, result)),
         )
+
+    def bits_of(self, other: "Outcome") -> bool:
+        """Whether this student is the other one, bit for bit."""
+        theirs = other.student.module.state_dict()
+        return all(torch.equal(v, theirs[k]) for k, v in self.student.module.state_dict().items())
 
 
 outcome = cache(Outcome)
@@ -77,6 +87,7 @@ RUNS = [
     ("squeeze_excite", "brecq"),
     ("upsampling", "adaround"),
     ("densenet", "qdrop"),
+    ("shufflenet", "qdrop"),
     ("shared", "adaround"),
 ]
 runs = pytest.mark.parametrize(("network", "method"), RUNS)
@@ -198,6 +209,100 @@ def test_activations_on_disk_make_no_difference(method: str, tmp_path: Path) -> 
     assert memory.peak == memory.used == memory.disk == 0 < memory.peak_disk
 
 
+class Killed(Exception):
+    """Stands for a kill."""
+
+
+def interrupted(network: str, method: str, folder: Path, blocks: int) -> None:
+    """Reconstruct some blocks of the student that `Outcome` reconstructs."""
+
+    def stop(index: int, result: BlockResult) -> None:
+        if index + 1 == blocks:
+            raise Killed
+
+    with pytest.raises(Killed):
+        reconstruct(
+            student_of(network, 3, 4),
+            images(COUNT),
+            quick(method),
+            finished=Finished(folder),
+            on_block=stop,
+        )
+
+
+def continued(
+    network: str, method: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Outcome, list[str]]:
+    """What becomes of it, and the layers of the blocks that were fitted for it."""
+    fitted: list[str] = []
+
+    def fit(block: Any, *rest: Any) -> None:
+        fitted.extend(n.name for n in block.student.graph.nodes)
+        _fit(block, *rest)
+
+    monkeypatch.setattr(reconstruction, "_fit", fit)
+    return Outcome(network, method, Finished(folder)), fitted
+
+
+def found(result: BlockResult) -> dict[str, Any]:
+    """A result but for what it cost."""
+    return {k: v for k, v in result.to_json().items() if k not in ("seconds", "memory", "disk")}
+
+
+@runs
+@pytest.mark.parametrize("blocks", [1, 3])
+def test_an_interrupted_reconstruction_ends_where_it_would_have(
+    network: str, method: str, blocks: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undisturbed = outcome(network, method)
+    blocks = min(blocks, len(undisturbed.results) - 1)
+    interrupted(network, method, tmp_path, blocks)
+    again, fitted = continued(network, method, tmp_path, monkeypatch)
+    assert again.bits_of(undisturbed)
+    assert [found(r) for r in again.results] == [found(r) for r in undisturbed.results]
+    assert again.seen == list(enumerate(again.results))
+    assert again.progress.done == undisturbed.progress.done or method == "nearest"
+    finished = {name for result in again.results[:blocks] for name in result.layers}
+    assert not finished & set(fitted)
+
+
+def test_a_damaged_block_is_done_again_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupted("resnet", "qdrop", tmp_path, 3)
+    path = tmp_path / "block-0001.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    again, fitted = continued("resnet", "qdrop", tmp_path, monkeypatch)
+    undisturbed = outcome("resnet", "qdrop")
+    assert again.bits_of(undisturbed)
+    # The last block, of 8 bits, has nothing to be fitted.
+    assert [i for i, r in enumerate(again.results) if set(r.layers) & set(fitted)] == [1, 3]
+
+
+def test_a_finished_reconstruction_fits_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = Outcome("resnet", "qdrop", Finished(tmp_path))
+    again, fitted = continued("resnet", "qdrop", tmp_path, monkeypatch)
+    assert again.bits_of(first) and again.bits_of(outcome("resnet", "qdrop")) and not fitted
+    assert again.results == first.results
+
+
+def test_three_activations_are_the_most_at_a_time() -> None:
+    memory, student, x = Memory(1 << 30), student_of("resnet", 3, 4), images(COUNT)
+    results = reconstruct(student, x, quick("qdrop"), memory=memory)
+    sizes = [x.numel()]
+    with torch.no_grad():
+        for block in split(student.prepared.module, student.blocks):
+            x = block(x)
+            sizes.append(x.numel())
+    # A block's two inputs and its target; then its input and both outputs.
+    both = list(pairwise(sizes))
+    assert memory.peak == 2 * max(*(2 * a + b for a, b in both[1:]), *(a + 2 * b for a, b in both))
+    assert memory.peak == results[-1].memory and results[-1].disk == 0
+    assert [r.memory for r in results] == sorted(r.memory for r in results)
+
+
 def test_another_seed_other_bits() -> None:
     student, first = student_of("resnet", 3, 4), outcome("resnet", "qdrop").student
     reconstruct(student, images(COUNT), replace(quick("qdrop"), seed=1))
@@ -232,3 +337,22 @@ def _broadcast(quantizer: WeightQuantizer, weight: Tensor) -> Tensor:
     shape = [1] * weight.dim()
     shape[quantizer.spec.axis or 0] = -1
     return quantizer.scale.reshape(shape)
+
+
+def test_merged_blocks_are_fitted_as_one() -> None:
+    apart, pairs = student_of("resnet", 3, 4), student_of("resnet", 3, 4)
+    one = reconstruct(apart, images(COUNT), quick("nearest"))
+    two = reconstruct(pairs, images(COUNT), replace(quick("qdrop"), merge=2))
+    assert len(two) == (len(one) + 1) // 2
+    assert [n for r in two for n in r.layers] == [n for r in one for n in r.layers]
+
+
+def test_a_prediction_term_brings_the_predictions_nearer() -> None:
+    model, x, errors = build("resnet"), images(COUNT), []
+    for prediction in (0.0, 3.0):
+        student = student_of("resnet", 3, 4)
+        reconstruct(student, x, replace(quick("qdrop", 40), prediction=prediction, drop=0.0))
+        with torch.no_grad():
+            p, q = model(x).log_softmax(1), student.module(x).log_softmax(1)
+        errors.append(float((p.exp() * (p - q)).sum()))
+    assert errors[1] < errors[0]

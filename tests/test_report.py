@@ -30,6 +30,7 @@ def made_up() -> dict[str, Any]:
         ],
         "seconds": {"prepare": 0.5, "reconstruct": 12.0},
         "peak_rss_bytes": 3 * 2**30,
+        "peak_activations_bytes": {"memory": 5 << 20, "disk": 3 << 19},
         "command": "ptq quantize --model tinynet --bits 4",
         "seed": 7,
         **environment(),
@@ -58,7 +59,8 @@ def test_the_page_holds_every_figure() -> None:
     for text in (
         "- second note",
         "- 64 images: mixmix from tinynet",
-        "3.00 GiB",
+        "- peak memory: 3.00 GiB",
+        "- peak of cached activations: 5.00 MiB in memory, 1.50 MiB on disk",
         "ptq quantize --model tinynet",
         "seed 7",
         "torch 2",

@@ -10,12 +10,13 @@ from networks import build
 from torch import nn
 
 from ptq import sources
-from ptq.calibration import CalibrationSet, synthesis_preset
+from ptq.calibration import CalibrationSet, gaussian_noise, synthesis_preset
 from ptq.errors import PtqError
 from ptq.models import Model, as_model
 from ptq.pipeline import calibrate_datafree
+from ptq.resume import Finished
 from ptq.settings import Settings
-from ptq.sources import calibration_images, load_teacher
+from ptq.sources import calibration_images, load_teacher, load_teachers, run_images
 
 CPU = torch.device("cpu")
 NETWORK = """
@@ -60,39 +61,39 @@ def settings(folder: Path, **options: object) -> Settings:
     return Settings("net", 8, out=str(folder / "run"), **options)  # type: ignore[arg-type]
 
 
+def made_for(model: Model, chosen: Settings) -> CalibrationSet:
+    return calibration_images(model, load_teachers(chosen), chosen, CPU)
+
+
 @pytest.mark.parametrize("source", ["mixmix", "zeroq", "deepinversion", "genie", "synq"])
 def test_recipes_give_images_with_figures_of_their_quality(
     source: str, model: Model, tmp_path: Path
 ) -> None:
-    made = calibration_images(model, settings(tmp_path, images=source), CPU)
+    made = made_for(model, settings(tmp_path, images=source))
     assert len(made) == 6 and made.provenance["source"] == source
     assert set(made.provenance["quality"]["statistics"]) == {"net"}
 
 
 def test_files_folders_and_noise(model: Model, tmp_path: Path) -> None:
-    noise = calibration_images(model, settings(tmp_path, images="noise"), CPU)
+    noise = made_for(model, settings(tmp_path, images="noise"))
     assert noise.provenance["source"] == "gaussian noise" and len(noise) == 6
     noise.save(tmp_path / "images.safetensors")
-    again = calibration_images(
-        model, settings(tmp_path, images=str(tmp_path / "images.safetensors")), CPU
-    )
+    again = made_for(model, settings(tmp_path, images=str(tmp_path / "images.safetensors")))
     assert torch.equal(again.images, noise.images)
     np.savez(tmp_path / "real.npz", images=noise.images.numpy())
-    real = calibration_images(model, settings(tmp_path, images=str(tmp_path / "real.npz")), CPU)
+    real = made_for(model, settings(tmp_path, images=str(tmp_path / "real.npz")))
     assert torch.equal(real.images, noise.images)
     CalibrationSet.from_pixels(torch.rand(2, 3, 8, 8)).save(tmp_path / "small.safetensors")
     with pytest.raises(PtqError, match=r"are \(8, 8\) pixels, the model takes \(16, 16\)"):
-        calibration_images(
-            model, settings(tmp_path, images=str(tmp_path / "small.safetensors")), CPU
-        )
+        made_for(model, settings(tmp_path, images=str(tmp_path / "small.safetensors")))
 
 
 def test_teachers_bring_their_weights_and_a_verifier_judges(
     model: Model, teacher: str, tmp_path: Path
 ) -> None:
-    alone = calibration_images(model, settings(tmp_path), CPU)
+    alone = made_for(model, settings(tmp_path))
     chosen = settings(tmp_path, teachers=(teacher,), verifier=teacher)
-    made = calibration_images(model, chosen, CPU)
+    made = made_for(model, chosen)
     assert [t["name"] for t in made.provenance["teachers"]] == ["net", "small"]
     assert made.provenance["teachers"][1]["weights"] == "small.pth"
     assert set(made.provenance["quality"]["statistics"]) == {"net", "small"}
@@ -105,24 +106,45 @@ def test_a_model_without_batch_norm_leaves_it_to_the_teachers(teacher: str, tmp_
         nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10)
     )
     model = as_model(bare, size=(12, 20), mean=(0.5,) * 3, std=(0.25,) * 3, name="bare")
-    made = calibration_images(model, settings(tmp_path, teachers=(teacher,)), CPU)
+    made = made_for(model, settings(tmp_path, teachers=(teacher,)))
     assert made.images.shape == (6, 3, 12, 20)
     assert [t["name"] for t in made.provenance["teachers"]] == ["small"]
     with pytest.raises(PtqError, match=r"bare has no BatchNorm.*--teachers"):
-        calibration_images(model, settings(tmp_path), CPU)
+        made_for(model, settings(tmp_path))
 
 
 def test_an_interrupted_run_finds_its_batches(
     model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen = settings(tmp_path)
-    made = calibration_images(model, chosen, CPU)
+    made = made_for(model, chosen)
     parts = sorted(p.name for p in (tmp_path / "run" / "images.part").iterdir())
     assert parts == ["batch-0000.safetensors", "batch-0001.safetensors"]
     monkeypatch.setattr("ptq.calibration.synthesis._optimise", None)  # nothing is left to optimise
-    assert torch.equal(calibration_images(model, chosen, CPU).images, made.images)
+    assert torch.equal(made_for(model, chosen).images, made.images)
     with pytest.raises(TypeError):
-        calibration_images(model, replace(chosen, seed=1), CPU)
+        made_for(model, replace(chosen, seed=1))
+
+
+def test_images_that_are_finished_are_not_made_again_and_altered_ones_are(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen, part = settings(tmp_path), tmp_path / "run" / "run.part"
+    made = run_images(model, [], chosen, CPU, Finished(part))
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert names == {"images.safetensors", "images.png", "run.part"}  # no batches any more
+    Finished(part).save("ranges", model.module)
+    with monkeypatch.context() as patch:
+        patch.setattr(sources, "calibration_images", None)
+        (tmp_path / "run" / ".ptq-images-x7d.png").touch()  # what a kill left
+        again = run_images(model, [], chosen, CPU, Finished(part))
+        assert torch.equal(again.images, made.images) and again.provenance == made.provenance
+        assert {path.name for path in (tmp_path / "run").iterdir()} == names
+    gaussian_noise(model, 6).save(tmp_path / "run" / "images.safetensors")
+    finished = Finished(part)
+    assert finished.found == ["images", "ranges"]
+    assert torch.equal(run_images(model, [], chosen, CPU, finished).images, made.images)
+    assert finished.found == [] and Finished(part).found == ["images"]
 
 
 def test_calibrate_datafree_takes_models_of_one_s_own(teacher: str) -> None:

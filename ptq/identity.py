@@ -1,0 +1,54 @@
+"""What decides the result of a run, by names that a user knows."""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from ptq.graph import Prepared
+from ptq.models import Model
+from ptq.report import environment
+from ptq.settings import Settings
+
+__all__ = ["decided_by"]
+
+
+def decided_by(
+    settings: Settings,
+    model: Model,
+    teachers: Sequence[Model],
+    prepared: Prepared,
+    device: torch.device,
+) -> dict[str, Any]:
+    """Return what two runs on one machine must agree in to give the same student, as JSON-able data.
+
+    Args:
+        settings: those that play a part, device and threads as they turned out.
+        model: its weights, and what its images go through.
+        teachers: as `settings.teachers` has them; their weights.
+        prepared: the network's structure, which a module or a file brings along.
+        device: where the run computes.
+    """
+    preprocess = {f"preprocess {k}": value for k, value in asdict(model.preprocess).items()}
+    zoo = zip(settings.teachers, teachers, strict=True)
+    structure = re.sub(
+        r"\b0x[0-9a-f]+", "", str(prepared.module)
+    )  # addresses differ from run to run
+    versions = environment()["versions"]
+    return {
+        **settings.decisive(),
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+        **preprocess,
+        "sha256 of the model's weights": _short(model.sha256),
+        "sha256 of the model's structure": _short(hashlib.sha256(structure.encode()).hexdigest()),
+        **{f"sha256 of the weights of {ref}": _short(teacher.sha256) for ref, teacher in zoo},
+        **{f"version of {name}": versions.get(name) for name in ("ptq", "torch")},
+    }
+
+
+def _short(sha256: str) -> str:
+    return sha256[:16]

@@ -1,0 +1,183 @@
+"""Inspecting a finished run, before and after reconstruction, or a network that is yet to be quantized."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ptq.calibration import CalibrationSet, calibrate, mixed_copies
+from ptq.errors import PtqError
+from ptq.graph import prepare
+from ptq.machine import use_device
+from ptq.models import Model, as_model, load_model
+from ptq.placement import Student, make_plan, place
+from ptq.preprocess import Preprocess
+from ptq.progress import SILENT, Progress
+from ptq.sensitivity import Sensitivity, measure_sensitivity
+from ptq.settings import Settings
+from ptq.sources import calibration_images
+from ptq.store import load_student, read_metadata
+
+__all__ = ["Inspection", "inspect_model", "inspect_run"]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What was found out about a network and how it is quantized.
+
+    Args:
+        settings: of the run, or what was asked for.
+        name: of the network.
+        images: facts about the images that gave the ranges: "count", "source", ...
+        before: with nearest rounding and ranges as calibrated.
+        after: as reconstruction left it; None where there was none.
+    """
+
+    settings: Settings
+    name: str
+    images: dict[str, Any] = field(repr=False)
+    before: Sensitivity = field(repr=False)
+    after: Sensitivity | None = field(repr=False)
+
+    @property
+    def latest(self) -> Sensitivity:
+        """The network as it would be used."""
+        return self.before if self.after is None else self.after
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as JSON-able data."""
+        return {
+            "model": self.name,
+            "settings": self.settings.to_json(),
+            "images": self.images,
+            "before": self.before.to_json(),
+            "after": None if self.after is None else self.after.to_json(),
+        }
+
+
+def inspect_run(
+    folder: Path | str,
+    model: nn.Module | None = None,
+    *,
+    count: int = 32,
+    device: str | None = None,
+    threads: int | None = None,
+    progress: Progress = SILENT,
+) -> Inspection:
+    """Measure what every layer of a finished run costs, before and after its reconstruction.
+
+    The state before is built anew: the float weights, and ranges from the run's images and seed.
+
+    Args:
+        folder: as `quantize` wrote it.
+        model: the float network, where the run was made from a module; left as it is.
+        count: images of the run to measure on.
+        device, threads: where and with how many.
+        progress: told of every layer.
+
+    Raises:
+        PtqError: when files are missing, or the network is not the one that the run was made from.
+
+    Example:
+        >>> found = inspect_run("runs/resnet18-w4a8")
+        >>> found.before.network.kl > found.after.network.kl
+        True
+    """
+    folder, where = Path(folder), use_device(device, threads)
+    about = read_metadata(folder / "student.safetensors")["about"]
+    settings = Settings(**{**about["settings"], "out": str(folder)})
+    network = _network(folder, settings, about, model)
+    images = CalibrationSet.load(folder / "images.safetensors")
+    many = mixed_copies(images, settings.mixed_copies, settings.seed)
+    after = load_student(folder, network.module)
+    before = place(after.prepared, after.plan)
+    inputs = network.preprocess.normalize(many.floats())
+    _calibrate(before, inputs, settings.seed, where, progress)
+    after.module.to(where)
+    used = inputs[: len(images)]  # mixed copies are for reconstruction alone
+    found = [
+        measure_sensitivity(student, used, images=count, progress=progress)
+        for student in (before, after)
+    ]
+    facts = {"count": len(images), **images.provenance}
+    return Inspection(settings, network.name, facts, found[0], found[1])
+
+
+def inspect_model(
+    settings: Settings,
+    model: Model | None = None,
+    *,
+    count: int = 32,
+    progress: Progress = SILENT,
+) -> Inspection:
+    """Measure what every layer of a network would cost with nearest rounding; nothing is written.
+
+    Args:
+        settings: model, bits, images and what they need; images are best those of an earlier run or of
+            `synthesize`.
+        model: the network, where it is not to be loaded by ``settings.model``.
+        count: images to measure on.
+        progress: told of every layer.
+
+    Raises:
+        PtqError: whatever a user can act on.
+
+    Example:
+        >>> found = inspect_model(Settings("resnet18", bits=4, images="runs/a/images.safetensors"))
+        >>> sorted(found.before.layers, key=lambda layer: layer.cost.kl)[-1].name
+        'conv1'
+    """
+    device = use_device(settings.device, settings.threads)
+    network = model or _load(settings)
+    prepared = prepare(network.module, (3, *network.preprocess.size))
+    plan = make_plan(
+        prepared, settings.bits, settings.act_bits,
+        reduce_range=settings.reduce_range, overrides=settings.overrides,
+    )  # fmt: skip
+    student = place(prepared, plan)
+    images = calibration_images(network, (), settings, device, progress)
+    inputs = network.preprocess.normalize(images.floats())
+    _calibrate(student, inputs, settings.seed, device, progress)
+    found = measure_sensitivity(student, inputs, images=count, progress=progress)
+    facts = {"count": len(images), **images.provenance}
+    return Inspection(settings, network.name, facts, found, None)
+
+
+def _network(
+    folder: Path, settings: Settings, about: dict[str, Any], module: nn.Module | None
+) -> Model:
+    """The float network of a run, and no other."""
+    if module is not None:
+        model = as_model(module, **asdict(Preprocess.from_json(about["preprocess"])))
+    elif about["model"] is None:
+        raise PtqError(
+            f"{folder} was made from a Python module: use ptq.inspect_run(folder, model) from Python."
+        )
+    else:
+        model = _load(settings)
+    try:
+        expected = json.loads((folder / "report.json").read_text())["model"]["sha256"]
+    except (OSError, ValueError, KeyError) as error:
+        raise PtqError(f"{folder} has no readable report.json: run ptq quantize again.") from error
+    if model.sha256 != expected:
+        raise PtqError(f"{model.name} has other weights now than when {folder} was made.")
+    return model
+
+
+def _load(settings: Settings) -> Model:
+    return load_model(
+        settings.model,
+        Path(settings.weights) if settings.weights else None,
+        size=settings.size, resize=settings.resize, mean=settings.mean, std=settings.std,
+    )  # fmt: skip
+
+
+def _calibrate(
+    student: Student, inputs: Tensor, seed: int, device: torch.device, progress: Progress
+) -> None:
+    student.module.to(device)
+    student.prepared.module.to(device)
+    calibrate(student, inputs, seed=seed, progress=progress)

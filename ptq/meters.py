@@ -1,0 +1,114 @@
+"""What is summed up about tensors that come in pieces: noise, moved logits, ranges."""
+
+import math
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ptq.affine import per_channel
+from ptq.metrics import decibels, kl_divergence
+from ptq.spec import QuantSpec
+
+__all__ = ["Change", "Cost", "Extent", "Noise", "TensorRange"]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """How far the network's output moved.
+
+    Args:
+        kl: divergence of the softmax from the float network's, in nats; the mean over images.
+        sqnr: of the logits, in dB.
+    """
+
+    kl: float
+    sqnr: float
+
+
+@dataclass(frozen=True)
+class TensorRange:
+    """The numbers a tensor holds, and those its quantizer can give.
+
+    Args:
+        bits: of a code.
+        low, high: the smallest and the largest number there was.
+        grid_low, grid_high: the ends of the grid; of the widest channel where each has its own.
+        clipped: share of the numbers, 0..1, that lie beyond and are moved to an end.
+    """
+
+    bits: int
+    low: float
+    high: float
+    grid_low: float
+    grid_high: float
+    clipped: float
+
+
+class Noise:
+    """Signal and noise of a tensor against its approximation.
+
+    Example:
+        >>> noise = Noise()
+        >>> noise.add(torch.tensor([10.0]), torch.tensor([9.0]))
+        >>> noise.db()
+        20.0
+    """
+
+    def __init__(self) -> None:
+        self.signal = self.noise = 0.0
+
+    def add(self, reference: Tensor, approximation: Tensor) -> None:
+        """Take in a piece and its approximation, of one shape."""
+        self.signal += float(reference.double().square().sum())
+        self.noise += float((reference.double() - approximation.double()).square().sum())
+
+    def db(self) -> float:
+        """Return the signal-to-quantization-noise ratio in dB."""
+        return decibels(self.signal, self.noise)
+
+
+class Change:
+    """How far logits moved from the float network's."""
+
+    def __init__(self) -> None:
+        self.noise, self.kl, self.images = Noise(), 0.0, 0
+
+    def add(self, reference: Tensor, logits: Tensor) -> None:
+        """Take in the logits (N, C) of some images, in float and now."""
+        self.noise.add(reference, logits)
+        self.kl += kl_divergence(reference, logits) * len(logits)
+        self.images += len(logits)
+
+    def cost(self) -> Cost:
+        """Return the figures over all images."""
+        return Cost(self.kl / self.images, self.noise.db())
+
+
+class Extent:
+    """The numbers that come to a grid.
+
+    Args:
+        spec: its codes.
+        scale, zero_point: of the grid, () or (C,).
+    """
+
+    def __init__(self, spec: QuantSpec, scale: Tensor, zero_point: Tensor) -> None:
+        self.spec, self.scale, self.zero_point = spec, scale, zero_point
+        self.low, self.high, self.clipped, self.count = math.inf, -math.inf, 0, 0
+
+    def add(self, x: Tensor) -> None:
+        """Take in some of the numbers, of any shape with the spec's axis."""
+        codes = (x / per_channel(self.scale, x, self.spec.axis)).round() + self.zero_point
+        self.low, self.high = min(self.low, float(x.min())), max(self.high, float(x.max()))
+        self.clipped += int(((codes < self.spec.qmin) | (codes > self.spec.qmax)).sum())
+        self.count += x.numel()
+
+    def result(self) -> TensorRange:
+        """Return the figures over all numbers."""
+        low, high = (
+            (end - self.zero_point) * self.scale for end in (self.spec.qmin, self.spec.qmax)
+        )
+        return TensorRange(
+            self.spec.bits, self.low, self.high, float(low.min()), float(high.max()),
+            self.clipped / self.count,
+        )  # fmt: skip

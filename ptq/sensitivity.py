@@ -1,0 +1,297 @@
+"""Where quantization hurts: the noise of every layer and block, and what it costs the network's output.
+
+Noise is measured in three ways:
+
+- *alone*: one layer or one block is quantized and reads what the float network gives;
+- *accumulated*: all that comes before is quantized, too;
+- as *cost*: one layer or one block is quantized, and the network's output moves.
+
+A layer takes its input's quantizer along. A block takes the quantizers of the tensors it computes, so
+that every quantizer belongs to exactly one block; the one of its input is the block's before it.
+A cost needs the rest of the network once per layer: it starts at the layer's block, from what the float blocks
+before it give. All is measured on real numbers, as reconstruction sees the student (`Student.module`).
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from ptq.blocks import compose, split
+from ptq.errors import PtqError
+from ptq.meters import Change, Cost, Extent, Noise, TensorRange
+from ptq.ops import LAYERS, module_of, sole_input, watch
+from ptq.placement import Student
+from ptq.progress import SILENT, Progress, Task
+from ptq.quantizer import QuantLayer
+
+__all__ = [
+    "BlockSensitivity",
+    "LayerSensitivity",
+    "Sensitivity",
+    "measure_sensitivity",
+]
+
+BATCH = 16  # images at a time: their activations within one block are what is in memory
+
+
+@dataclass(frozen=True)
+class LayerSensitivity:
+    """One quantized layer.
+
+    Args:
+        name: of its node.
+        block: index of its block.
+        weight: the float weight and its grid.
+        weight_sqnr: dB of the weight by itself; falls where reconstruction rounds against the nearest.
+        input: what the layer reads in the float network, and the grid for it; None where that is float.
+        alone: dB of the layer's output, weight and input quantized.
+        alone_weight, alone_input: dB of it with only one of the two quantized.
+        accumulated: dB of the layer's output in the student.
+        cost: when only this layer is quantized.
+    """
+
+    name: str
+    block: int
+    weight: TensorRange
+    weight_sqnr: float
+    input: TensorRange | None
+    alone: float
+    alone_weight: float
+    alone_input: float
+    accumulated: float
+    cost: Cost
+
+
+@dataclass(frozen=True)
+class BlockSensitivity:
+    """One block.
+
+    Args:
+        name: of its last quantized layer.
+        layers: names of its quantized layers.
+        alone: dB of the block's output on float inputs.
+        accumulated: dB of it in the student.
+        cost: when only this block is quantized.
+    """
+
+    name: str
+    layers: tuple[str, ...]
+    alone: float
+    accumulated: float
+    cost: Cost
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """Every layer and block of a student, in order of computation.
+
+    Args:
+        layers: the quantized ones.
+        blocks: all.
+        network: the cost of quantizing everything that the plan says.
+        images: how many it was measured on.
+    """
+
+    layers: tuple[LayerSensitivity, ...]
+    blocks: tuple[BlockSensitivity, ...]
+    network: Cost
+    images: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the figures as JSON-able data; decibels without any noise, infinite, are None."""
+        data: dict[str, Any] = _finite(asdict(self))
+        return data
+
+
+@torch.no_grad()
+def measure_sensitivity(
+    student: Student, inputs: Tensor, *, images: int = 32, progress: Progress = SILENT
+) -> Sensitivity:
+    """Measure what each layer and each block of a calibrated student does to the network's output.
+
+    Takes about half as many passes of the float network as there are layers and blocks.
+
+    Args:
+        student: calibrated, with the weights of its float network; it computes where its modules are.
+        inputs: images as the network takes them, (N, C, H, W), normalised.
+        images: how many of them to measure on, spread evenly.
+        progress: told of every layer.
+
+    Raises:
+        PtqError: for a student without ranges or without float weights, and for no images.
+
+    Example:
+        >>> found = measure_sensitivity(calibrate(student, inputs), inputs)
+        >>> max(found.layers, key=lambda layer: layer.cost.kl).name
+        'features_0_0'
+    """
+    _check(student, inputs, images)
+    blocks, whole = _meters(student), Change()
+    count = min(images, len(inputs))
+    pieces = inputs[torch.linspace(0, len(inputs) - 1, count).round().long()].split(BATCH)
+    device = next(iter(student.prepared.module.state_dict().values()), inputs).device
+    steps = len(pieces) * sum(len(block.layers) + 1 for block in blocks)
+    with progress.stage("measure", steps) as task:
+        for piece in pieces:
+            x = y = piece.to(device)
+            logits = student.prepared.module(x).flatten(1)
+            for block in blocks:
+                x, y = block.add(x, y, logits, task)
+            whole.add(logits, y.flatten(1))
+    return Sensitivity(
+        tuple(layer.result(i) for i, block in enumerate(blocks) for layer in block.layers),
+        tuple(block.result(i) for i, block in enumerate(blocks)),
+        whole.cost(),
+        count,
+    )
+
+
+def _check(student: Student, inputs: Tensor, images: int) -> None:
+    if not all(quantizer.calibrated for quantizer in student.quantizers().values()):
+        raise PtqError("calibrate the student before measuring its sensitivity.")
+    if any(bool(p.isnan().any()) for p in student.prepared.module.parameters()):
+        raise PtqError(
+            "the student's float network has no weights to compare with: load it with its model, as "
+            "ptq.load(folder, model)."
+        )
+    if inputs.dim() != 4 or tuple(inputs.shape[1:]) != student.prepared.input_shape:
+        shape = ", ".join(map(str, student.prepared.input_shape))
+        raise PtqError(f"images must be of shape (N, {shape}), not {tuple(inputs.shape)}.")
+    if not len(inputs) or images < 1:
+        raise PtqError("sensitivity is measured on at least one image.")
+
+
+class _LayerMeter:
+    """What is summed up about a layer.
+
+    Args:
+        name: of its node in the network.
+        teacher: its block in the float network.
+        node: the layer in there.
+        layer: the student's.
+    """
+
+    def __init__(
+        self, name: str, teacher: fx.GraphModule, node: fx.Node, layer: QuantLayer
+    ) -> None:
+        self.name, self.node, self.layer = name, node, layer
+        op = module_of(teacher, node)
+        assert isinstance(op, LAYERS)
+        self.op, self.quantizer = op, layer.input_quantizer
+        self.alone, self.alone_weight, self.alone_input = Noise(), Noise(), Noise()
+        self.accumulated, self.change = Noise(), Change()
+        q = self.quantizer
+        self.read = None if q is None else Extent(q.spec, q.scale, q.zero_point)
+        quantized = nn.Sequential(layer) if q is None else nn.Sequential(q, layer)
+        # The block in which this layer alone is quantized; all other modules are the float block's.
+        self.changed = fx.GraphModule(teacher, teacher.graph)
+        self.changed.set_submodule(str(node.target), quantized)
+
+    def add(self, x: Tensor, output: Tensor, in_student: Tensor) -> None:
+        """Take in what the layer reads and gives in the float network, and gives in the student."""
+        read = x if self.quantizer is None else self.quantizer(x)
+        self.alone.add(output, self.layer(read))
+        self.alone_weight.add(output, self.layer(x))
+        self.alone_input.add(output, self.op(read))
+        self.accumulated.add(output, in_student)
+        if self.read is not None:
+            self.read.add(x)
+
+    def result(self, block: int) -> LayerSensitivity:
+        quantizer = self.layer.weight_quantizer
+        weight, noise = Extent(quantizer.spec, quantizer.scale, torch.zeros(())), Noise()
+        weight.add(self.op.weight)
+        noise.add(self.op.weight, quantizer(self.layer.op.weight))
+        return LayerSensitivity(
+            name=self.name,
+            block=block,
+            weight=weight.result(),
+            weight_sqnr=noise.db(),
+            input=None if self.read is None else self.read.result(),
+            alone=self.alone.db(),
+            alone_weight=self.alone_weight.db(),
+            alone_input=self.alone_input.db(),
+            accumulated=self.accumulated.db(),
+            cost=self.change.cost(),
+        )
+
+
+class _BlockMeter:
+    """What is summed up about a block and the layers in it.
+
+    Args:
+        names: node names of the student's layers.
+        teacher, block: the float block and the quantized one.
+        rest: the float blocks behind it.
+    """
+
+    def __init__(
+        self,
+        names: dict[nn.Module, str],
+        teacher: fx.GraphModule,
+        block: fx.GraphModule,
+        rest: nn.Module,
+    ) -> None:
+        self.teacher, self.block, self.rest = teacher, block, rest
+        self.alone, self.accumulated, self.change = Noise(), Noise(), Change()
+        floats = {str(node.target): node for node in teacher.graph.nodes}
+        self.layers: list[_LayerMeter] = []
+        self.in_student: list[str] = []  # their nodes in the quantized block
+        for node in block.graph.nodes:
+            if isinstance(layer := module_of(block, node), QuantLayer):
+                in_teacher = floats[str(node.target)]
+                self.layers.append(_LayerMeter(names[layer], teacher, in_teacher, layer))
+                self.in_student.append(node.name)
+
+    def add(self, x: Tensor, y: Tensor, logits: Tensor, task: Task) -> tuple[Tensor, Tensor]:
+        """Take in a piece of what the block reads in float (x) and in the student (y); return what it gives."""
+        nodes = [n for layer in self.layers for n in (layer.node, sole_input(layer.node))]
+        floats = _tensors(self.teacher, x, [n.name for n in nodes])
+        student = _tensors(self.block, y, self.in_student)
+        for layer, name in zip(self.layers, self.in_student, strict=True):
+            read, given = floats[sole_input(layer.node).name], floats[layer.node.name]
+            layer.add(read, given, student[name])
+            layer.change.add(logits, self.rest(layer.changed(x)).flatten(1))
+            task.advance()
+        output, in_student, alone = self.teacher(x), self.block(y), self.block(x)
+        self.alone.add(output, alone)
+        self.accumulated.add(output, in_student)
+        self.change.add(logits, self.rest(alone).flatten(1))
+        task.advance()
+        return output, in_student
+
+    def result(self, index: int) -> BlockSensitivity:
+        layers = tuple(layer.name for layer in self.layers)
+        name = layers[-1] if layers else f"block{index}"
+        return BlockSensitivity(
+            name, layers, self.alone.db(), self.accumulated.db(), self.change.cost()
+        )
+
+
+def _meters(student: Student) -> list[_BlockMeter]:
+    teachers = split(student.prepared.module, student.blocks)
+    names: dict[nn.Module, str] = {layer: name for name, layer in student.layers().items()}
+    return [
+        _BlockMeter(names, teacher, block, compose(teachers[index + 1 :]))
+        for index, (teacher, block) in enumerate(zip(teachers, student.split(), strict=True))
+    ]
+
+
+def _tensors(graph: fx.GraphModule, x: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
+    """What the nodes of these names give."""
+    found: dict[str, Tensor] = {}
+    watch(graph, x, {name: partial(found.__setitem__, name) for name in names})
+    return found
+
+
+def _finite(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {key: _finite(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_finite(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
