@@ -1,6 +1,6 @@
 """How long an iteration of reconstruction takes, over what the float block takes by itself.
 
-    python -m benchmarks.reconstruction_speed [--iterations 30] [--repeats 5]
+    python -m benchmarks.reconstruction_speed [--iterations 100] [--repeats 3]
 
 Three blocks with random weights, W4A4: a basic block of CIFAR ResNet-20 (32 images of 32x32), a bottleneck of
 ResNet-50 (8 images, 28x28), an inverted residual of MobileNetV2 (8 images, 56x56). In turns, in one run:
@@ -257,8 +257,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--iterations", type=int, default=30)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--iterations", type=int, default=100)
+    parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     rows = measure(options.iterations, options.repeats)
     with atomic(RESULTS / "reconstruction_speed.json") as path:
