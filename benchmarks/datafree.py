@@ -30,18 +30,18 @@ import torch
 from torch import Tensor
 
 from benchmarks import networks
+from benchmarks.rows import add_rows, footer
 from benchmarks.sources import PRESET, SOURCES, make_images, source_of, teachers_of
 from ptq.calibration import assess, calibrate
-from ptq.files import atomic
 from ptq.graph import prepare
 from ptq.methods import METHODS, method_preset
-from ptq.metrics import top1
+from ptq.metrics import kl_divergence, top1
 from ptq.models import Model
 from ptq.placement import make_plan, place
 from ptq.reconstruction import reconstruct
 from ptq.report import environment
 
-RESULTS = Path(__file__).parent / "results"
+KEYS = ("network", "source", "case", "seed", "iterations")
 
 
 def measure(
@@ -85,7 +85,7 @@ def measure(
                 "iterations": iterations,
                 "top1": round(top1(logits, real.labels), 3),
                 "top1_float": round(top1(reference, real.labels), 3),
-                "kl": round(divergence(reference, logits), 5),
+                "kl": round(kl_divergence(reference, logits), 5),
                 "teachers": teachers_of(source_of(name), network),
                 "quality": quality,
                 "seconds_images": images.provenance.get("seconds"),
@@ -105,31 +105,6 @@ def logits_of(network: Any, model: Model, images: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def divergence(reference: Tensor, logits: Tensor) -> float:
-    """Mean Kullback-Leibler divergence from the float network's predictions, in nats."""
-    p, q = reference.double().log_softmax(1), logits.double().log_softmax(1)
-    return float((p.exp() * (p - q)).sum(1).mean())
-
-
-def read_rows() -> list[dict[str, Any]]:
-    """The rows measured so far."""
-    path = RESULTS / "datafree.json"
-    rows: list[dict[str, Any]] = json.loads(path.read_text()) if path.exists() else []
-    return rows
-
-
-def write(new: list[dict[str, Any]]) -> None:
-    """Put new rows in the place of those of the same measurement, and make the page anew."""
-    keys = ("network", "source", "case", "seed", "iterations")
-    replaced = {tuple(row[k] for k in keys) for row in new}
-    rows = [r for r in read_rows() if tuple(r[k] for k in keys) not in replaced] + new
-    rows.sort(key=lambda r: tuple(str(r[k]) for k in keys))
-    with atomic(RESULTS / "datafree.json") as path:
-        path.write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
-    with atomic(RESULTS / "datafree.md") as path:
-        path.write_text("\n".join(page(rows)) + "\n")
-
-
 def page(rows: list[dict[str, Any]]) -> Iterator[str]:
     """Lines of a Markdown page: a table per network."""
     yield "# What calibration images are worth"
@@ -144,9 +119,7 @@ def page(rows: list[dict[str, Any]]) -> Iterator[str]:
             yield from _table(network, iterations, listed) if listed else ()
     for names in (tuple(networks.CIFAR), networks.LITES):
         yield from _transfer(names, [r for r in rows if r["network"] in names])
-    machines = sorted({r["machine"]["cpu"] for r in rows})
-    versions = rows[-1]["versions"] if rows else {}
-    yield f"\n{'; '.join(machines)}; " + ", ".join(f"{k} {v}" for k, v in versions.items())
+    yield footer(rows)
 
 
 def _table(network: str, iterations: int, rows: list[dict[str, Any]]) -> Iterator[str]:
@@ -233,7 +206,7 @@ def main() -> None:
     with ProcessPoolExecutor(options.workers, mp_context=context) as pool:
         for done in as_completed([pool.submit(measure, *job) for job in jobs]):
             rows = done.result()
-            write(rows)
+            add_rows("datafree", rows, KEYS, page)
             for row in rows:
                 shown = (
                     "network",

@@ -27,12 +27,12 @@ from typing import Any
 import torch
 
 from benchmarks import networks
-from benchmarks.datafree import RESULTS, divergence, logits_of
+from benchmarks.datafree import logits_of
+from benchmarks.rows import add_rows, footer
 from ptq.calibration import calibrate
-from ptq.files import atomic
 from ptq.graph import prepare
 from ptq.methods import method_preset
-from ptq.metrics import top1
+from ptq.metrics import kl_divergence, top1
 from ptq.placement import make_plan, place
 from ptq.reconstruction import reconstruct
 from ptq.report import environment
@@ -50,6 +50,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "blocks merged in pairs": {"merge": 2},
     "prediction term": {"prediction": 0.1},
 }
+KEYS = ("network", "case", "iterations", "variant", "seed")
 REFERENCE = {("resnet20", "w4a4"): 87.02, ("resnet20", "w2a4"): 84.45}
 
 
@@ -90,31 +91,13 @@ def measure(
         "iterations": iterations,
         "top1": round(top1(logits, real.labels), 3),
         "top1_float": round(top1(reference, real.labels), 3),
-        "kl": round(divergence(reference, logits), 5),
+        "kl": round(kl_divergence(reference, logits), 5),
         "seconds": round(seconds, 1),
         "seconds_per_block": round(seconds / len(blocks), 2),
         "kept_nearest": sum(block.kept == "nearest" for block in blocks),
         "threads": threads,
         **environment(),
     }  # fmt: skip
-
-
-def read_rows() -> list[dict[str, Any]]:
-    """The rows measured so far."""
-    path = RESULTS / "reconstruction.json"
-    rows: list[dict[str, Any]] = json.loads(path.read_text()) if path.exists() else []
-    return rows
-
-
-def write(new: dict[str, Any]) -> None:
-    """Put a row in the place of that of the same measurement, and make the page anew."""
-    keys = ("network", "case", "iterations", "variant", "seed")
-    rows = [r for r in read_rows() if any(r[k] != new[k] for k in keys)] + [new]
-    rows.sort(key=lambda r: tuple(str(r[k]) for k in keys))
-    with atomic(RESULTS / "reconstruction.json") as path:
-        path.write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
-    with atomic(RESULTS / "reconstruction.md") as path:
-        path.write_text("\n".join(page(rows)) + "\n")
 
 
 def page(rows: list[dict[str, Any]]) -> Iterator[str]:
@@ -137,10 +120,7 @@ def page(rows: list[dict[str, Any]]) -> Iterator[str]:
         published = [f"{REFERENCE.get((network, case), '')}" for case in cases]
         if any(published):
             yield f"| *BRECQ's code, 2,000 + 1,000 iterations* | {' | '.join(published)} |"
-    machines = sorted({r["machine"]["cpu"] for r in rows})
-    yield f"\n{'; '.join(machines)}; " + ", ".join(
-        f"{k} {v}" for k, v in rows[-1]["versions"].items()
-    )
+    yield footer(rows)
 
 
 def _cell(rows: list[dict[str, Any]]) -> str:
@@ -178,7 +158,7 @@ def main() -> None:
     with ProcessPoolExecutor(options.workers, mp_context=context) as pool:
         for done in as_completed([pool.submit(measure, *job) for job in jobs]):
             row = done.result()
-            write(row)
+            add_rows("reconstruction", [row], KEYS, page)
             shown = ("network", "case", "variant", "iterations", "seed", "top1", "kl", "seconds")
             print(json.dumps({key: row[key] for key in shown}), flush=True)
 

@@ -15,7 +15,6 @@ Writes results/reconstruction_speed.{json,md}. Nothing else should run on the ma
 
 import argparse
 import copy
-import json
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -28,11 +27,10 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from benchmarks import networks
-from benchmarks.datafree import RESULTS
+from benchmarks.rows import footer, write_rows
 from ptq.affine import per_channel, round_ste
 from ptq.blocks import split
 from ptq.calibration import calibrate
-from ptq.files import atomic
 from ptq.fit import Pair, optimise
 from ptq.graph import prepare
 from ptq.memory import Memory
@@ -246,10 +244,7 @@ def page(rows: list[dict[str, Any]]) -> Iterator[str]:
             f"| {row['block']} | {ms['float']:.2f} | {ms['ours']:.2f} | {ms['ours'] / ms['float']:.2f} "
             f"| {ms['plain']:.2f} | {ms['plain'] / ms['ours']:.1f} |"
         )
-    facts = rows[0]
-    yield f"\n{facts['machine']['cpu']}, {facts['threads']} threads; " + ", ".join(
-        f"{k} {v}" for k, v in facts["versions"].items()
-    )
+    yield footer(rows, f", {rows[0]['threads']} threads")
 
 
 def main() -> None:
@@ -261,12 +256,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     rows = measure(options.iterations, options.repeats)
-    with atomic(RESULTS / "reconstruction_speed.json") as path:
-        path.write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
-    lines = list(page(rows))
-    with atomic(RESULTS / "reconstruction_speed.md") as path:
-        path.write_text("\n".join(lines) + "\n")
-    print("\n".join(lines))
+    write_rows("reconstruction_speed", rows, page)
+    print("\n".join(page(rows)))
 
 
 if __name__ == "__main__":

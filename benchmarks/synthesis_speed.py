@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import networks
-from benchmarks.datafree import RESULTS
+from benchmarks.rows import RESULTS, footer
 from benchmarks.sources import mct_images
 from ptq.calibration import SynthesisConfig, synthesis_preset, synthesize
 from ptq.calibration.mixmix import augment, mix, random_box, total_variation
@@ -123,10 +123,7 @@ def page(rows: list[dict[str, Any]]) -> Iterator[str]:
         median = statistics.median(row["seconds"])
         ratio = "" if "Lite" in row["what"] else f"{median / ours:.1f}"
         yield f"| {row['what']} | {row['images']} | {row['iterations']} | {median:.1f} | {ratio} |"
-    facts = rows[0]
-    yield f"\n{facts['machine']['cpu']}, {facts['threads']} threads; " + ", ".join(
-        f"{k} {v}" for k, v in facts["versions"].items()
-    )
+    yield footer(rows, f", {rows[0]['threads']} threads")
 
 
 def main() -> None:

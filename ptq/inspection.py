@@ -12,13 +12,13 @@ from ptq.calibration import CalibrationSet, calibrate, mixed_copies
 from ptq.errors import PtqError
 from ptq.graph import prepare
 from ptq.machine import use_device
-from ptq.models import Model, as_model, load_model
+from ptq.models import Model, as_model
 from ptq.placement import Student, make_plan, place
 from ptq.preprocess import Preprocess
 from ptq.progress import SILENT, Progress
 from ptq.sensitivity import Sensitivity, measure_sensitivity
 from ptq.settings import Settings
-from ptq.sources import calibration_images
+from ptq.sources import calibration_images, load_network
 from ptq.store import load_student, read_metadata
 
 __all__ = ["Inspection", "inspect_model", "inspect_run"]
@@ -131,7 +131,7 @@ def inspect_model(
         'conv1'
     """
     device = use_device(settings.device, settings.threads)
-    network = model or _load(settings)
+    network = model or load_network(settings)
     prepared = prepare(network.module, (3, *network.preprocess.size))
     plan = make_plan(
         prepared, settings.bits, settings.act_bits,
@@ -157,7 +157,7 @@ def _network(
             f"{folder} was made from a Python module: use ptq.inspect_run(folder, model) from Python."
         )
     else:
-        model = _load(settings)
+        model = load_network(settings)
     try:
         expected = json.loads((folder / "report.json").read_text())["model"]["sha256"]
     except (OSError, ValueError, KeyError) as error:
@@ -165,14 +165,6 @@ def _network(
     if model.sha256 != expected:
         raise PtqError(f"{model.name} has other weights now than when {folder} was made.")
     return model
-
-
-def _load(settings: Settings) -> Model:
-    return load_model(
-        settings.model,
-        Path(settings.weights) if settings.weights else None,
-        size=settings.size, resize=settings.resize, mean=settings.mean, std=settings.std,
-    )  # fmt: skip
 
 
 def _calibrate(

@@ -32,7 +32,7 @@ from ptq.reconstruction import reconstruct
 from ptq.report import Stopwatch, write_report
 from ptq.resume import Finished, resume
 from ptq.settings import Settings
-from ptq.sources import ValidationBatches, load_teachers, run_images, synthesized
+from ptq.sources import ValidationBatches, load_network, load_teachers, run_images, synthesized
 from ptq.store import load_student, read_metadata, save_student
 from ptq.summary import summarize
 
@@ -90,7 +90,7 @@ def run(
     watch, device = Stopwatch(), use_device(settings.device, settings.threads)
     by_reference = model is None
     with watch("load"):
-        model = model or _load(settings)
+        model = model or load_network(settings)
         teachers = load_teachers(settings)
         evaluation = (
             load_eval(settings.data, model.preprocess, model.num_classes) if settings.data else None
@@ -249,7 +249,7 @@ def synthesize_images(settings: Settings, progress: Progress = SILENT) -> Calibr
     """Write images.safetensors and images.png into the run directory, and nothing else."""
     run_folder(settings.out)
     device = use_device(settings.device, settings.threads)
-    model, teachers = _load(settings), load_teachers(settings)
+    model, teachers = load_network(settings), load_teachers(settings)
     return run_images(model, teachers, settings, device, Finished(), progress)
 
 
@@ -274,7 +274,7 @@ def validate_run(
         raise PtqError(
             f"{folder} was made from a Python module: use ptq.validate with that module."
         )
-    model = _load(Settings(**{**about["settings"], "out": str(folder)}))
+    model = load_network(Settings(**{**about["settings"], "out": str(folder)}))
     if model.sha256 != report["model"]["sha256"]:
         raise PtqError(f"{model.name} has other weights now than when {folder} was made.")
     images = CalibrationSet.load(folder / "images.safetensors")
@@ -301,14 +301,6 @@ def _as_model(model: nn.Module | Model, preprocess: Preprocess | None) -> Model:
 def _inputs(model: Model, images: CalibrationSet) -> Tensor:
     """Images as the network takes them; four bytes where they have one, so nobody keeps them."""
     return model.preprocess.normalize(images.floats())
-
-
-def _load(settings: Settings) -> Model:
-    return load_model(
-        settings.model,
-        Path(settings.weights) if settings.weights else None,
-        size=settings.size, resize=settings.resize, mean=settings.mean, std=settings.std,
-    )  # fmt: skip
 
 
 def _move(student: Student, device: torch.device) -> None:

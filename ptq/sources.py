@@ -29,6 +29,7 @@ from ptq.settings import Settings
 __all__ = [
     "ValidationBatches",
     "calibration_images",
+    "load_network",
     "load_teacher",
     "load_teachers",
     "run_images",
@@ -138,6 +139,15 @@ def synthesized(
     return synthesize(
         zoo, config, preprocess=model.preprocess, device=device, progress=progress, folder=folder
     )
+
+
+def load_network(settings: Settings) -> Model:
+    """Load the model to be quantized, with the weights and the preprocessing that the settings give it."""
+    return load_model(
+        settings.model,
+        Path(settings.weights) if settings.weights else None,
+        size=settings.size, resize=settings.resize, mean=settings.mean, std=settings.std,
+    )  # fmt: skip
 
 
 def load_teachers(settings: Settings) -> list[Model]:
