@@ -127,9 +127,9 @@ def _loss(output: Tensor, pair: Pair, index: Tensor, scales: tuple[float, float]
 
 @torch.no_grad()
 def _scales(
-    unit: fx.GraphModule, pair: Pair, prediction: float, device: torch.device, images: int = 16
+    unit: fx.GraphModule, pair: Pair, prediction: float, device: torch.device, images: int = 8
 ) -> tuple[float, float]:
-    """The factors of both errors that count them in units of nearest rounding's."""
+    """The factors of both errors that count them in units of nearest rounding's, as some images show them."""
     index = torch.arange(min(images, len(pair.target)))
     output = unit(_rows(pair.x_quantized, index, device).float())
     error = float(_loss(output, pair, index, (1.0, 0.0)))

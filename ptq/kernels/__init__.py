@@ -1,6 +1,6 @@
 """The operations reconstruction spends its time in, each with its own backward pass.
 
-`reference` defines them in plain torch, `compiled` is the same in one pass over memory on a CPU, `fused_triton`
+`reference` defines them in plain torch, `fused_cpu` is the same in one pass over memory on a CPU, `fused_triton`
 on a GPU, and `functions` makes them differentiable and chooses.
 """
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ptq.kernels import compiled, reference
+from ptq.kernels import fused_cpu, reference
 from ptq.kernels.reference import GAMMA, ZETA
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)  # that the Triton kernels read and write
@@ -26,8 +26,8 @@ def implementation(x: Tensor) -> ModuleType:
     """The module whose kernels are the fastest for a tensor."""
     if x.is_cuda and x.dtype in FLOATS:
         return _fused(x.device) or reference
-    if x.device.type == "cpu" and x.numel() >= compiled.LEAST and compiled.available():
-        return compiled
+    if x.device.type == "cpu" and x.dtype in fused_cpu.TYPES and fused_cpu.available():
+        return fused_cpu
     return reference
 
 

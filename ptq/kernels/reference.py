@@ -1,8 +1,7 @@
 """The kernels in plain torch: the definition that every other implementation is tested against.
 
-They know nothing of autograd (`ptq.kernels.functions` does) and return what memory they need only. No
-comparisons: torch's boolean kernels take twenty times as long as arithmetic on a CPU. All arithmetic is in
-float32, whatever the tensors are in.
+They know nothing of autograd (`ptq.kernels.functions` does). All arithmetic is in float32, whatever the tensors
+are in.
 """
 
 import torch
@@ -23,7 +22,6 @@ __all__ = [
 # The rectified sigmoid stretches (0, 1) to (GAMMA, ZETA) so that it reaches 0 and 1 exactly
 # (Louizos et al., 2018; AdaRound, Nagel et al., ICML 2020).
 ZETA, GAMMA = 1.1, -0.1
-TINY = 1e-30  # less than the difference of any two numbers that differ here
 
 
 def quantize_forward(x: Tensor, keep: Tensor | None, scale: Tensor, grid: Tensor) -> Tensor:
@@ -40,7 +38,7 @@ def quantize_forward(x: Tensor, keep: Tensor | None, scale: Tensor, grid: Tensor
     """
     c, _, codes = _codes(x, scale, grid)
     y = codes * scale
-    return (y if keep is None else torch.lerp(c, y, keep.float())).to(x.dtype)
+    return (y if keep is None else torch.where(keep > 0, y, c)).to(x.dtype)
 
 
 def quantize_backward(
@@ -56,12 +54,10 @@ def quantize_backward(
     g = grad.float()
     c, steps, codes = _codes(x, scale, grid)
     through = g if keep is None else g * keep.float()
-    # 1 - |distance from the middle of the range| in units of its half: a gradient of a clamp.
-    middle, half = (grid[2] + grid[3]) / 2, (grid[3] - grid[2]) / 2 + 0.5
-    inside = torch.ops.aten.hardtanh_backward(through, (steps - middle) / half, -1.0, 1.0)
-    grad_scale = (through * codes - inside * steps).sum()
-    grad_c = g - through + inside
-    grad_x = torch.ops.aten.hardtanh_backward(grad_c, x.float() - c, -TINY, TINY)
+    inside = (steps > grid[2] - 0.5) & (steps < grid[3] + 0.5)
+    grad_scale = (through * torch.where(inside, codes - steps, codes)).sum()
+    grad_c = torch.where(inside, g, g - through)
+    grad_x = torch.where(x.float() == c, grad_c, 0.0)  # the activation function's own clamp
     return grad_x.to(x.dtype), grad_scale
 
 
@@ -74,7 +70,7 @@ def _codes(x: Tensor, scale: Tensor, grid: Tensor) -> tuple[Tensor, Tensor, Tens
 
 def blend(x: Tensor, y: Tensor, keep: Tensor) -> Tensor:
     """`y` where `keep` (uint8) is 1 and `x` where it is 0; all of one shape."""
-    return torch.lerp(x.float(), y.float(), keep.float()).to(x.dtype)
+    return torch.where(keep > 0, y.to(x.dtype), x)
 
 
 def error_forward(output: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
