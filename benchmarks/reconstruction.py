@@ -29,7 +29,7 @@ import torch
 from benchmarks import networks
 from benchmarks.datafree import logits_of
 from benchmarks.rows import add_rows, footer
-from ptq.calibration import calibrate
+from ptq.calibration import calibrate, mixed_copies
 from ptq.graph import prepare
 from ptq.methods import method_preset
 from ptq.metrics import kl_divergence, top1
@@ -49,6 +49,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "learned weight scales": {"lr_gain": 1e-3},
     "blocks merged in pairs": {"merge": 2},
     "prediction term": {"prediction": 0.1},
+    "a mixed copy of every image": {"mixed_copies": 1},
 }
 KEYS = ("network", "case", "iterations", "variant", "seed")
 REFERENCE = {("resnet20", "w4a4"): 87.02, ("resnet20", "w2a4"): 84.45}
@@ -67,10 +68,11 @@ def measure(
     torch.set_num_threads(threads)
     model = networks.load(network, data)
     size, real = model.preprocess.size, networks.images(network, data, model)
-    images = real.real(512, seed)
+    changes = dict(VARIANTS[variant])
+    images = mixed_copies(real.real(512, seed), changes.pop("mixed_copies", 0), seed)
     inputs = model.preprocess.normalize(images.floats())
     config = replace(method_preset("qdrop", "default", size), iterations=iterations, seed=seed)
-    config = replace(config, **VARIANTS[variant])
+    config = replace(config, **changes)
     bits, act_bits = (int(part) for part in case[1:].split("a"))
     prepared = prepare(model.module, (3, *size))
     student = place(prepared, make_plan(prepared, bits, act_bits))

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from ptq.calibration.mixmix import pink_noise, resize
+from ptq.calibration.mixmix import focus_map, pink_noise, resize
 from ptq.calibration.recipes import SynthesisConfig
 from ptq.precision import fast_autocast
 from ptq.preprocess import Preprocess
@@ -47,7 +47,10 @@ def make_canvas(
         noise = preprocess.denormalize(torch.randn(count, 3, *size, generator=generator)).clamp(
             0, 1
         )
-    return (_Pyramid if config.canvas == "pyramid" else _Pixels)(noise.to(device))
+    if config.canvas == "pixels":
+        return _Pixels(noise.to(device))
+    focus = focus_map(count, size, generator).to(device) if config.focus else None
+    return _Pyramid(noise.to(device), focus)
 
 
 class _Pixels:
@@ -74,40 +77,53 @@ class _Pyramid:
     """Images as a sum of levels, each half as fine as the one before, kept within [0, 1].
 
     A step of Adam is as long for every parameter. On pixels alone it makes fine detail; large shapes and their
-    contrast, which many pixels would have to make together, stay those of the noise.
+    contrast, which many pixels would have to make together, stay those of the noise. And it makes as much detail
+    everywhere, where photographs have flat areas and textures: with a `focus`, (N, 1, H, W) in [0, 1], the finest
+    levels show as much as that says.
     """
 
     COARSEST = 8  # pixels a side
+    FOCUSED = 3  # levels
 
-    def __init__(self, images: Tensor) -> None:
-        self.size = (images.shape[-2], images.shape[-1])
-        self.levels, size = [images.detach().clone()], self.size
-        while min(size) > self.COARSEST:
-            size = (math.ceil(size[0] / 2), math.ceil(size[1] / 2))
-            self.levels.append(images.new_zeros(*images.shape[:2], *size))
+    def __init__(self, images: Tensor, focus: Tensor | None = None) -> None:
+        self.size, self.focus = (images.shape[-2], images.shape[-1]), focus
+        levels, sizes = [images.detach()], [self.size]
+        while min(sizes[-1]) > self.COARSEST:
+            sizes.append((math.ceil(sizes[-1][0] / 2), math.ceil(sizes[-1][1] / 2)))
+            coarser = resize(levels[-1], sizes[-1])
+            levels[-1:] = [levels[-1] - resize(coarser, sizes[-2]), coarser]
         self.levels = [
-            level.contiguous(memory_format=torch.channels_last).requires_grad_()
-            for level in self.levels
+            level.contiguous(memory_format=torch.channels_last).requires_grad_() for level in levels
         ]
+        focused = [] if focus is None else [resize(focus, size) for size in sizes[: self.FOCUSED]]
+        self.shown = focused[: len(levels) - 1]
 
     def groups(self, lr: float) -> list[dict[str, Any]]:
         return [{"params": self.levels, "lr": lr}]
 
     def images(self) -> Tensor:
         total = self.levels[-1]
-        for finer in reversed(self.levels[:-1]):
+        for index in reversed(range(len(self.levels) - 1)):
+            finer = self.levels[index]
+            finer = finer * self.shown[index] if index < len(self.shown) else finer
             total = finer + resize(total, (finer.shape[-2], finer.shape[-1]))
         return total
 
     @torch.no_grad()
     def settle(self) -> None:
         total = self.images()
-        self.levels[0] += total.clamp(0, 1) - total
+        excess = total.clamp(0, 1) - total
+        self.levels[0] += excess / self.shown[0].clamp_min(0.2) if self.shown else excess
 
+    @torch.no_grad()
     def at(self, size: tuple[int, int]) -> "_Pyramid":
         if size == self.size:
             return self
-        return _Pyramid(resize(self.images().detach(), size).clamp_(0, 1))
+        focus = None if self.focus is None else resize(self.focus, size)
+        other = _Pyramid(resize(self.images(), size).clamp_(0, 1), focus)
+        for level, shown in zip(other.levels, other.shown, strict=False):
+            level /= shown.clamp_min(0.1)  # what the focus had dimmed already
+        return other
 
 
 class _Generated:

@@ -25,6 +25,7 @@ from ptq.models import Preprocess
 __all__ = [
     "Box",
     "augment",
+    "focus_map",
     "low_pass",
     "mix",
     "pink_noise",
@@ -146,6 +147,21 @@ def pink_noise(count: int, size: tuple[int, int], generator: torch.Generator) ->
         total += resize(0.9**0.5 * grey + 0.1**0.5 * colours, size)
         octave *= 2
     return (0.45 + 0.22 * total / total.std()).clamp_(0, 1)
+
+
+def focus_map(count: int, size: tuple[int, int], generator: torch.Generator) -> Tensor:
+    """Where images show detail, (count, 1, *size) in [0, 1]: in patches, and in some images more than in others.
+
+    Photographs have sharp objects before blurred or plain grounds. BatchNorm statistics, which are of all places
+    together, are matched as well by a middling texture everywhere.
+    """
+    total, octave = torch.zeros(count, 1, *size), max(1, min(size) // 7)
+    while octave < 2 * min(size):
+        coarse = (math.ceil(size[0] / octave) + 1, math.ceil(size[1] / octave) + 1)
+        total += resize(torch.randn((count, 1, *coarse), generator=generator), size)
+        octave *= 2
+    total = total / total.std() + torch.randn((count, 1, 1, 1), generator=generator)
+    return torch.sigmoid(3 * total)
 
 
 def resize(images: Tensor, size: tuple[int, int]) -> Tensor:

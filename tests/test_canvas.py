@@ -6,7 +6,8 @@ from typing import Literal
 import pytest
 import torch
 
-from ptq.calibration.canvas import Canvas, make_canvas
+from ptq.calibration.canvas import Canvas, _Pyramid, make_canvas
+from ptq.calibration.mixmix import focus_map
 from ptq.calibration.recipes import SynthesisConfig
 from ptq.preprocess import Preprocess
 
@@ -16,6 +17,7 @@ KINDS = [
     SynthesisConfig(),
     SynthesisConfig(start="white"),
     SynthesisConfig(canvas="pyramid"),
+    SynthesisConfig(canvas="pyramid", focus=True),
     SynthesisConfig(canvas="generator"),
 ]
 
@@ -80,3 +82,22 @@ def test_a_step_on_a_pyramid_moves_large_shapes_as_far_as_fine_ones() -> None:
         moved[kind] = float((canvas.images().detach() - before).abs().mean())
     assert moved["pixels"] == pytest.approx(0.01, rel=1e-3)
     assert moved["pyramid"] == pytest.approx(0.03, rel=1e-3)  # three levels: 32, 16 and 8 pixels
+
+
+def test_a_focus_leaves_what_lies_outside_smooth() -> None:
+    canvas = made(SynthesisConfig(canvas="pyramid", focus=True), size=(64, 64))
+    optimizer = torch.optim.Adam(canvas.groups(0.02))
+    weights = torch.randn(canvas.images().shape, generator=torch.Generator().manual_seed(0))
+    for _ in range(5):  # every pixel is pulled somewhere else
+        optimizer.zero_grad()
+        (canvas.images() * weights).sum().backward()
+        optimizer.step()
+    images = canvas.images().detach()
+    focus = focus_map(5, (64, 64), torch.Generator().manual_seed(0))
+    assert isinstance(canvas, _Pyramid)
+    assert canvas.focus is not None
+    edges = (images[..., 1:, 1:] - images[..., :-1, :-1]).square().mean(1)
+    shown = canvas.focus[:, 0, 1:, 1:]
+    assert float(edges[shown < 0.1].mean()) < 0.1 * float(edges[shown > 0.9].mean())
+    assert focus.shape == canvas.focus.shape
+    assert 0 <= float(focus.min()) < 0.1 and 0.9 < float(focus.max()) <= 1
