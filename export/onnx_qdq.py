@@ -21,33 +21,40 @@ from torch import Tensor, nn
 from ptq.errors import PtqError
 from ptq.export.deploy import deploy
 from ptq.export.operators import TRANSLATIONS
+from ptq.export.packing import pack, supported
 from ptq.files import atomic
 from ptq.placement import Student
 
-__all__ = ["OPSET", "export_float", "export_qdq"]
+__all__ = ["FORMATS", "OPSET", "export_float", "export_qdq"]
 
 OPSET = 21
+FORMATS = ("packed", "int8")
 
 
 def export_qdq(
-    student: Student, path: Path | str, metadata: Mapping[str, str] | None = None
+    student: Student,
+    path: Path | str,
+    metadata: Mapping[str, str] | None = None,
+    *,
+    format: str | None = None,
 ) -> Path:
     """Write a calibrated student as ONNX with quantized operators.
 
-    Weights of 2 to 8 bits lie in int8; activations below 8 bits are uint8 with an integer Clip. One
-    input, float32 (N, C, H, W), normalised as the network wants it, named as in the model's forward; one
+    Activations below 8 bits are uint8 with an integer Clip. One input, float32 (N, C, H, W), normalised as the network wants it, named as in the model's forward; one
     output, float32, named "output". N is free.
 
     Args:
         student: stays untouched.
         path: of the file, written whole or not at all.
         metadata: more entries for the file's metadata: model, seed, source of the calibration images.
+        format: "packed" writes weights below 5 bits as INT4 or INT2, "int8" all as INT8. None packs as far as the
+            onnxruntime at hand is as fast with it (`ptq.export.packing`).
 
     Returns:
-        `path`.
+        `path`. The metadata's "ptq.format" says which it is.
 
     Raises:
-        PtqError: for a student without ranges, an operator ONNX cannot say, a full disk.
+        PtqError: where "packed" is asked for and onnxruntime cannot run it, for a student without ranges, an operator ONNX cannot say, a full disk.
 
     Example:
         >>> export_qdq(student, "model.onnx", {"model": "resnet18", "seed": "0"})
@@ -57,7 +64,16 @@ def export_qdq(
         "activation_bits": _bits(spec.bits for spec in student.plan.activations.values()),
         "layers": str(len(student.plan.weights)),
     }
+    if format not in (None, *FORMATS):
+        raise PtqError(f"unknown format {format!r}; choose one of {', '.join(FORMATS)}.")
+    containers = () if format == "int8" else supported()
+    if format == "packed" and not containers:
+        raise PtqError(
+            "the onnxruntime at hand does not run packed weights in integers: update it, or use --format int8."
+        )
     model = _translate(deploy(student.module), student.prepared.example(2))
+    _clean(model)
+    facts["format"] = "packed" if pack(model, containers) else "int8"
     return _write(model, Path(path), {**facts, **(metadata or {})})
 
 
@@ -77,7 +93,9 @@ def export_float(
     Example:
         >>> export_float(prepared.module, "float.onnx", prepared.example(2))
     """
-    return _write(_translate(module, example), Path(path), metadata or {})
+    model = _translate(module, example)
+    _clean(model)
+    return _write(model, Path(path), metadata or {})
 
 
 def _translate(module: nn.Module, example: Tensor) -> ir.Model:
@@ -107,7 +125,6 @@ def _translate(module: nn.Module, example: Tensor) -> ir.Model:
 
 
 def _write(model: ir.Model, path: Path, metadata: Mapping[str, str]) -> Path:
-    _clean(model)
     model.producer_name, model.producer_version = "ptq", _version()
     model.metadata_props.update({f"ptq.{key}": value for key, value in metadata.items()})
     with atomic(path) as temporary:

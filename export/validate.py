@@ -42,6 +42,7 @@ class Validation:
         disagreement: images on which simulation and file name another class; None without simulation.
         latency_ms: of "float" and "onnx", median at batch 1, and the "threads" it was measured with.
         size_bytes: of "float" and "onnx".
+        format: of the file's weights, "packed" or "int8"; "" where the file does not say.
         precise: whether onnxruntime was asked for exact sums because its default ones saturate here.
         float_layers: layers that onnxruntime ran in float.
         failed: one sentence per gate that failed; empty is good.
@@ -53,6 +54,7 @@ class Validation:
     disagreement: float | None
     latency_ms: dict[str, float]
     size_bytes: dict[str, int]
+    format: str
     precise: bool
     float_layers: tuple[str, ...]
     failed: tuple[str, ...] = field(default=())
@@ -139,6 +141,7 @@ def validate(
         disagreement=disagreement,
         latency_ms=latency,
         size_bytes=size,
+        format=file.metadata.get("ptq.format", ""),
         precise=not runtime.exact_by_default(),
         float_layers=float_layers,
         failed=tuple(failed),

@@ -12,6 +12,7 @@ from ptq.figures import image_lines
 from ptq.options import (
     DataOption,
     DeviceOption,
+    FormatOption,
     ImagesOption,
     MemoryLimitOption,
     Method,
@@ -112,6 +113,7 @@ def quantize(
     verifier: VerifierOption = None,
     mixed_copies: MixedCopiesOption = 0,
     data: DataOption = None,
+    format: FormatOption = None,
     memory_limit: MemoryLimitOption = None,
     restart: RestartOption = False,
 ) -> None:
@@ -143,6 +145,7 @@ def quantize(
             verifier=verifier and options.weighted_ref("--verifier", verifier),
             mixed_copies=mixed_copies,
             data=options.existing("--data", data),
+            format=format and format.value,
         )
         from ptq import pipeline  # torch takes seconds to import: options are checked before
 

@@ -12,6 +12,7 @@ from ptq.errors import PtqError
 __all__ = [
     "DataOption",
     "DeviceOption",
+    "FormatOption",
     "ImagesOption",
     "MemoryLimitOption",
     "Method",
@@ -49,6 +50,13 @@ class Preset(StrEnum):
     fast = "fast"
     default = "default"
     best = "best"
+
+
+class Format(StrEnum):
+    """How weights lie in the file; see `ptq.export.packing`."""
+
+    packed = "packed"
+    int8 = "int8"
 
 
 class Recipe(StrEnum):
@@ -278,6 +286,14 @@ DeviceOption = Annotated[
 ]
 ThreadsOption = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="CPU threads; all cores when not given.")
+]
+FormatOption = Annotated[
+    Format | None,
+    typer.Option(
+        "--format",
+        help="Of the weights in the file: packed takes 4 bits for 3 and 4, and 2 for 2. Packed where this "
+        "onnxruntime is as fast with it when not given.",
+    ),
 ]
 MemoryLimitOption = Annotated[
     str | None,

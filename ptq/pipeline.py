@@ -132,7 +132,9 @@ def run(
     }
     save_student(student, folder / "student.safetensors", about)
     with watch("export"):
-        export_qdq(student, folder / "model.onnx", _metadata(settings, images))
+        export_qdq(
+            student, folder / "model.onnx", _metadata(settings, images), format=settings.format
+        )
     with watch("validate"):
         measured = validate(
             folder / "model.onnx", student, model.preprocess, ValidationBatches(evaluation, images),

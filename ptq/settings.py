@@ -12,7 +12,12 @@ from ptq.spec import check_bits
 __all__ = ["PRESETS", "Settings"]
 
 PRESETS = ("fast", "default", "best")
-_UNDECISIVE = ("out", "data", "memory_limit")  # where, measured with what, and within what memory
+_UNDECISIVE = (
+    "out",
+    "data",
+    "memory_limit",
+    "format",
+)  # of what is made of the student, and within what memory
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,8 @@ class Settings:
         memory_limit: of the activations that reconstruction keeps in memory, "1GiB"; what is more lies on
             disk. None takes half of what is free.
         size, resize, mean, std: override what the model reference says about its input.
+        format: of the file's weights: "packed", below 5 bits in 4 or 2, or "int8"; None packs where onnxruntime
+            is as fast with it.
         reduce_range: weights of at most 7 bits, first and last layer included. On x86 CPUs without VNNI
             onnxruntime's fast kernels saturate with 8-bit weights; with 7 they are exact.
         overrides: layer name pattern -> weight bits, None for float.
@@ -67,6 +74,7 @@ class Settings:
     resize: int | None = None
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
+    format: str | None = None
     reduce_range: bool = False
     overrides: Mapping[str, int | None] = field(default_factory=dict)
 

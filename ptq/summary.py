@@ -13,6 +13,8 @@ from ptq.settings import Settings
 
 __all__ = ["summarize"]
 
+PACKABLE = 4  # bits, and fewer: `ptq.export.packing`
+
 
 def summarize(
     settings: Settings,
@@ -46,13 +48,25 @@ def summarize(
         "blocks": [block.to_json() for block in blocks],
         "bits": {name: spec.bits for name, spec in student.plan.weights.items()},
         "activation_bits": {name: spec.bits for name, spec in student.plan.activations.items()},
-        "notes": [*student.plan.notes, *_advice(student, measured), *_interruption(before)],
+        "notes": [
+            *student.plan.notes,
+            *_container(settings, measured),
+            *_advice(student, measured),
+            *_interruption(before),
+        ],
         "images": {"count": len(images), **images.provenance},
         "settings": settings.to_json(),
         "command": settings.command(),
         "seed": settings.seed,
         **environment(),
     }
+
+
+def _container(settings: Settings, measured: Validation) -> list[str]:
+    """Why low-bit weights take a byte each, where nobody asked for that."""
+    if settings.bits > PACKABLE or settings.format is not None or measured.format != "int8":
+        return []
+    return ["weights lie in int8: the onnxruntime at hand does not run packed ones in integers"]
 
 
 def _advice(student: Student, measured: Validation) -> list[str]:

@@ -139,6 +139,6 @@ def test_validation_is_plain_data() -> None:
     fields = dict(
         validated_on=1, top1={}, agreement={}, disagreement=None, latency_ms={}, size_bytes={}
     )
-    made = Validation(**fields, precise=False, float_layers=(), failed=("a", "b"))  # type: ignore[arg-type]
+    made = Validation(**fields, format="int8", precise=False, float_layers=(), failed=("a", "b"))  # type: ignore[arg-type]
     with pytest.raises(PtqError, match="- a\n- b"):
         made.raise_for_failure()
