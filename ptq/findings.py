@@ -109,7 +109,7 @@ def advice(found: Inspection) -> str:
     if coarse:
         overrides = {**found.settings.overrides, **{layer.name: FULL for layer in coarse}}
         text.append(
-            f"With {FULL} bits for the weights there the file is neither slower nor larger; from Python: quantize(..., "
+            f"With {FULL} bits for the weights there the file is not slower; from Python: quantize(..., "
             f"overrides={json.dumps(overrides).replace('null', 'None')})."
         )
     if narrow:

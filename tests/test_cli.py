@@ -239,7 +239,7 @@ def test_a_stopped_run_continues_or_names_what_changed(
 ) -> None:
     from ptq import pipeline
 
-    def stop(*_: object) -> None:
+    def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     def quantize(*arguments: str) -> Result:
