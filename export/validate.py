@@ -21,6 +21,7 @@ from ptq.errors import PtqError
 from ptq.export import runtime
 from ptq.export.checks import QuantizedFile
 from ptq.export.onnx_qdq import export_float
+from ptq.export.oracle import Oracle
 from ptq.metrics import agreement, top1
 from ptq.placement import Student
 from ptq.preprocess import Preprocess
@@ -40,6 +41,9 @@ class Validation:
         top1: of "float", "simulated", "onnx" and "onnx_unoptimized"; empty without labels.
         agreement: of "simulated", "onnx" and "onnx_unoptimized" with float, as far as they were given.
         disagreement: images on which simulation and file name another class; None without simulation.
+        exact: how the file compares with exact integer arithmetic (`ptq.export.oracle`): "images" compared, on how many
+            any output is "differing", and the "largest" difference as a share of the largest output; None where
+            that was not asked for.
         latency_ms: of "float" and "onnx", median at batch 1, and the "threads" it was measured with.
         size_bytes: of "float" and "onnx".
         format: of the file's weights, "packed" or "int8"; "" where the file does not say.
@@ -52,6 +56,7 @@ class Validation:
     top1: dict[str, float]
     agreement: dict[str, float]
     disagreement: float | None
+    exact: dict[str, float] | None
     latency_ms: dict[str, float]
     size_bytes: dict[str, int]
     format: str
@@ -84,6 +89,7 @@ def validate(
     runs: int = 30,
     tolerance: float = 1.0,
     float_path: Path | str | None = None,
+    exact: bool = False,
     progress: Progress = SILENT,
 ) -> Validation:
     """Run an exported file and compare it with the simulation and with float.
@@ -99,6 +105,7 @@ def validate(
         tolerance: points of top-1 (without labels, of agreement) by which optimized, unoptimized and
             simulated may differ before a gate fails. One image out of few is always allowed.
         float_path: keep the float ONNX file, that latency and size are compared with, here.
+        exact: compare the file with exact integer arithmetic, too, on up to 64 images; slow.
 
     Returns:
         The figures; `failed` names the gates that failed, and `raise_for_failure` raises for them.
@@ -116,7 +123,8 @@ def validate(
         reference = student.prepared.module
     file = QuantizedFile(path)
     networks = _networks(path, threads, student, reference)
-    logits, labels, image = _run_all(networks, batches, preprocess, progress)
+    judge = _Exactness(Oracle(path)) if exact else None
+    logits, labels, image = _run_all(networks, batches, preprocess, progress, judge)
     count = len(labels)
     known = bool((labels >= 0).all())
     scores = {name: top1(y, labels) for name, y in logits.items()} if known else {}
@@ -132,6 +140,7 @@ def validate(
     failed = [
         *_structure(file, student, float_layers),
         *_differences(logits, scores, max(tolerance, 100.0 / count)),
+        *(judge.failed() if judge else ()),
     ]
     latency, size = _cost(path, reference, image, threads, runs, float_path)
     return Validation(
@@ -139,6 +148,7 @@ def validate(
         top1=scores,
         agreement=agreements,
         disagreement=disagreement,
+        exact=judge.figures() if judge else None,
         latency_ms=latency,
         size_bytes=size,
         format=file.metadata.get("ptq.format", ""),
@@ -149,6 +159,38 @@ def validate(
 
 
 Network = Callable[[Tensor], Tensor]
+
+
+class _Exactness:
+    """Compares what onnxruntime gives with exact integer arithmetic."""
+
+    IMAGES = 64
+    NOISE = 1e-5  # of float operators, whose sums are in another order
+
+    def __init__(self, oracle: Oracle) -> None:
+        self.oracle = oracle
+        self.images, self.differing, self.largest = 0, 0, 0.0
+
+    def look(self, x: Tensor, given: Tensor) -> None:
+        """Compare the outputs for some of the images `x`, as far as there were too few."""
+        x = x[: max(0, self.IMAGES - self.images)]
+        if len(x):
+            expected, given = torch.from_numpy(self.oracle(x.numpy())), given[: len(x)]
+            apart = (expected - given).abs()
+            self.images += len(x)
+            self.differing += int(apart.flatten(1).amax(1).gt(0).sum())
+            self.largest = max(self.largest, float(apart.max() / expected.abs().max()))
+
+    def figures(self) -> dict[str, float]:
+        return {"images": self.images, "differing": self.differing, "largest": self.largest}
+
+    def failed(self) -> list[str]:
+        if self.largest <= self.NOISE:
+            return []
+        return [
+            f"onnxruntime differs from exact integer arithmetic on {self.differing} of {self.images} images, by up to "
+            f"{100 * self.largest:.2g} % of the largest output."
+        ]
 
 
 def _networks(
@@ -176,6 +218,7 @@ def _run_all(
     batches: Iterable[Batch],
     preprocess: Preprocess,
     progress: Progress,
+    judge: _Exactness | None,
 ) -> tuple[dict[str, Tensor], Tensor, NDArray[np.float32]]:
     """Return the logits of every network, the labels (-1 unknown) and one normalised image."""
     logits: dict[str, list[Tensor]] = {name: [] for name in networks}
@@ -187,6 +230,8 @@ def _run_all(
             x = preprocess.normalize(images)
             for name, network in networks.items():
                 logits[name].append(network(x).float())
+            if judge is not None:
+                judge.look(x, logits["onnx"][-1])
             labels.append(torch.full((len(x),), -1) if truth is None else truth)
             image = x[:1].numpy() if image is None else image
             task.advance()

@@ -206,6 +206,12 @@ def validate(
     ],
     data: DataOption = None,
     threads: ThreadsOption = None,
+    exact: Annotated[
+        bool,
+        typer.Option(
+            "--exact", help="Compare with exact integer arithmetic, too, on up to 64 images; slow."
+        ),
+    ] = False,
 ) -> None:
     """Measure a finished run again: accuracy, agreement with float, latency, size."""
     with reported():
@@ -214,7 +220,9 @@ def validate(
         evaluation = options.existing("--data", data)
         from ptq import pipeline
 
-        pipeline.validate_run(run_dir, data=evaluation, threads=threads, progress=progress())
+        pipeline.validate_run(
+            run_dir, data=evaluation, threads=threads, exact=exact, progress=progress()
+        )
         show(run_dir)
 
 

@@ -1,11 +1,11 @@
-"""What is known about images and memory, in words: for reports and for the terminal."""
+"""What is known about images, exactness and memory, in words: for reports and for the terminal."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from ptq.sizes import byte_text
 
-__all__ = ["image_lines", "memory_lines"]
+__all__ = ["exactness_lines", "image_lines", "memory_lines"]
 
 
 def image_lines(facts: Mapping[str, Any]) -> list[str]:
@@ -29,6 +29,24 @@ def image_lines(facts: Mapping[str, Any]) -> list[str]:
         lines.append(f"{quality['verifier']} sees the label in {share:.0f} % of them")
     lines.append(f"as different from each other as {quality['diversity']:.1f} images")
     return lines
+
+
+def exactness_lines(figures: Mapping[str, float] | None) -> list[str]:
+    """A line about how the file compares with exact integer arithmetic, where it was compared.
+
+    Example:
+        >>> exactness_lines({"images": 64, "differing": 0, "largest": 0.0})
+        ['bit for bit what exact integer arithmetic gives, on 64 images']
+    """
+    if not figures:
+        return []
+    images, differing = f"{figures['images']:.0f}", f"{figures['differing']:.0f}"
+    if figures["differing"] == 0:
+        return [f"bit for bit what exact integer arithmetic gives, on {images} images"]
+    return [
+        f"differs from exact integer arithmetic on {differing} of {images} images, by up to "
+        f"{100 * figures['largest']:.2g} % of the largest output"
+    ]
 
 
 def memory_lines(report: Mapping[str, Any]) -> list[str]:

@@ -260,9 +260,12 @@ def validate_run(
     *,
     data: str | None = None,
     threads: int | None = None,
+    exact: bool = False,
     progress: Progress = SILENT,
 ) -> Validation:
     """Measure a finished run again, and bring its report up to date.
+
+    `exact` compares the file with exact integer arithmetic, too.
 
     Raises:
         PtqError: when files are missing or the ONNX file fails a gate.
@@ -288,6 +291,7 @@ def validate_run(
         model.preprocess,
         ValidationBatches(evaluation, images),
         threads=threads,
+        exact=exact,
         progress=progress,
     )
     write_report(report | measured.to_json(), folder)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ptq.figures import image_lines, memory_lines
+from ptq.figures import exactness_lines, image_lines, memory_lines
 from ptq.files import atomic
 
 __all__ = ["Stopwatch", "environment", "markdown", "peak_rss_bytes", "write_report"]
@@ -100,6 +100,7 @@ def markdown(report: Mapping[str, Any]) -> str:
         *_table(("", "float", "simulated", "onnx"), _figures(report)),
         "",
         *[f"- {note}" for note in report["notes"]],
+        *[f"- {line}" for line in exactness_lines(report.get("exact"))],
         "",
         "## Images",
         "",

@@ -11,7 +11,7 @@ from typing import Any
 import typer
 
 from ptq.errors import PtqError
-from ptq.figures import image_lines, memory_lines
+from ptq.figures import exactness_lines, image_lines, memory_lines
 from ptq.progress import Progress
 
 __all__ = ["headline", "progress", "reported", "show"]
@@ -63,7 +63,12 @@ def show(folder: Path) -> None:
     report = folder / "report.json"
     if report.is_file():
         facts = json.loads(report.read_text())
-        lines = [headline(facts), *image_lines(facts["images"]), *memory_lines(facts)]
+        lines = [
+            headline(facts),
+            *exactness_lines(facts.get("exact")),
+            *image_lines(facts["images"]),
+            *memory_lines(facts),
+        ]
         typer.echo("\n" + "\n".join(lines))
     typer.echo("\nwrote")
     for path in sorted(p for p in folder.iterdir() if p.is_file() and p.name[0] != "."):

@@ -136,9 +136,9 @@ def test_sums_are_exact_in_the_sessions_validation_opens(
 
 
 def test_validation_is_plain_data() -> None:
-    fields = dict(
-        validated_on=1, top1={}, agreement={}, disagreement=None, latency_ms={}, size_bytes={}
-    )
-    made = Validation(**fields, format="int8", precise=False, float_layers=(), failed=("a", "b"))  # type: ignore[arg-type]
+    made = Validation(
+        validated_on=1, top1={}, agreement={}, disagreement=None, exact=None, latency_ms={}, size_bytes={},
+        format="int8", precise=False, float_layers=(), failed=("a", "b"),
+    )  # fmt: skip
     with pytest.raises(PtqError, match="- a\n- b"):
         made.raise_for_failure()

@@ -1,0 +1,59 @@
+"""Exact integer arithmetic read from the file: what onnxruntime computes, and what it should have."""
+
+from pathlib import Path
+
+import networks
+import numpy as np
+import pytest
+import torch
+
+from ptq.errors import PtqError
+from ptq.export import export_qdq, runtime, validate
+from ptq.export.oracle import Oracle
+from ptq.export.validate import _Exactness
+from ptq.preprocess import Preprocess
+
+PREPROCESS = Preprocess((16, 16), 16, "bilinear", (0.5,) * 3, (0.5,) * 3)
+NAMES = ("resnet", "mobilenet", "squeeze_excite", "shared", "functional", "densenet", "shufflenet", "upsampling")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("bits", [(8, 8), (4, 4), (2, 8)])
+def test_onnxruntime_computes_it_bit_for_bit(
+    name: str, bits: tuple[int, int], tmp_path: Path
+) -> None:
+    path = export_qdq(networks.student_of(name, *bits), tmp_path / "model.onnx")
+    x = networks.images(16, seed=3).numpy()
+    given = runtime.run(runtime.session(path), x)
+    assert np.array_equal(Oracle(path)(x), given)
+    assert not np.array_equal(given[0], given[1])
+
+
+def test_a_batch_is_its_images_one_by_one(tmp_path: Path) -> None:
+    oracle = Oracle(export_qdq(networks.student_of("shufflenet", 4, 8), tmp_path / "model.onnx"))
+    x = networks.images(3, seed=5).numpy()
+    assert np.array_equal(oracle(x), np.concatenate([oracle(x[i : i + 1]) for i in range(3)]))
+
+
+def test_validation_compares_and_says_where_they_differ(tmp_path: Path) -> None:
+    student = networks.student_of("resnet", 4, 8)
+    path = export_qdq(student, tmp_path / "model.onnx")
+    images = torch.rand(70, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    found = validate(path, student, PREPROCESS, [(images, None)], runs=2, exact=True)
+    assert found.exact == {"images": 64, "differing": 0, "largest": 0.0}
+    assert found.failed == ()
+
+    judge, x = _Exactness(Oracle(path)), PREPROCESS.normalize(images[:4])
+    given = torch.from_numpy(runtime.run(runtime.session(path), x.numpy()))
+    given[1] += 0.01 * given.abs().max()
+    judge.look(x, given)
+    assert judge.figures()["differing"] == 1
+    assert judge.figures()["largest"] == pytest.approx(0.01, rel=1e-3)
+    (message,) = judge.failed()
+    assert "1 of 4 images, by up to 1 %" in message
+
+
+def test_a_file_that_is_no_onnx_is_one_message(tmp_path: Path) -> None:
+    (tmp_path / "bad.onnx").write_text("no model")
+    with pytest.raises(PtqError, match=r"bad\.onnx is no valid ONNX"):
+        Oracle(tmp_path / "bad.onnx")
