@@ -167,6 +167,8 @@ def _transfer(names: tuple[str, ...], rows: list[dict[str, Any]]) -> Iterator[st
         yield f"| target | float | {' | '.join(sources)} |\n|{' --- |' * (len(sources) + 2)}"
         for network in (name for name in names if name in crossed):
             mine = [r for r in rows if (r["network"], r["case"]) == (network, case)]
+            if not mine:
+                continue
             cells = [_cell([r for r in mine if r["source"] == s]) for s in sources.values()]
             yield f"| {network} | {mine[0]['top1_float']:.2f} | {' | '.join(cells)} |"
 

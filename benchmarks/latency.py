@@ -1,0 +1,161 @@
+"""How fast the exported files are in onnxruntime, beside float and beside onnxruntime's own quantization.
+
+    python -m benchmarks.latency [--networks resnet18,...] [--threads 1,2] [--runs 30]
+
+Weights are random (a seed), because latency does not depend on them; nothing is reconstructed. Per network, in turns,
+so that whatever else the machine does meets all of them alike; medians:
+
+    float             the float network
+    W8A8              8 bits
+    W4A8 packed       weights of 4 bits in INT4
+    W4A8 int8         the same weights in bytes
+    W4A4 packed       activations of 4 bits, too
+    quantize_static   onnxruntime.quantization.quantize_static after its own preparation: QDQ, uint8 activations, int8
+                      weights per channel, the same images
+
+Rows are added to results/latency.json as they are finished, and results/latency.md is made from it. Nothing else should
+run on the machine.
+"""
+
+import argparse
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.rows import add_rows, footer
+from ptq.calibration import calibrate
+from ptq.export import export_float, export_qdq, runtime
+from ptq.graph import Prepared, prepare
+from ptq.models import load_model
+from ptq.placement import make_plan, place
+from ptq.report import environment
+
+NETWORKS = (
+    "resnet18",
+    "resnet50",
+    "mobilenet_v2",
+    "efficientnet_lite0",
+    "mobilenet_v3_large",
+    "efficientnet_b0",
+    "densenet121",
+    "regnet_y_400mf",
+    "shufflenet_v2_x1_0",
+    "googlenet",
+)
+OURS = {
+    "W8A8": (8, 8, None),
+    "W4A8 packed": (4, 8, "packed"),
+    "W4A8 int8": (4, 8, "int8"),
+    "W4A4 packed": (4, 4, "packed"),
+}
+VARIANTS = ("float", *OURS, "quantize_static")
+IMAGES = 8  # to calibrate with
+
+
+def export_all(prepared: Prepared, folder: Path) -> dict[str, Path]:
+    """Write every variant of one network."""
+    x = torch.randn(IMAGES, *prepared.input_shape, generator=torch.Generator().manual_seed(0))
+    files = {"float": export_float(prepared.module, folder / "float.onnx", x[:2])}
+    for name, (bits, act_bits, format) in OURS.items():
+        student = calibrate(place(prepared, make_plan(prepared, bits, act_bits)), x)
+        files[name] = export_qdq(student, folder / f"{name}.onnx", format=format)
+    files["quantize_static"] = quantize_static(files["float"], folder / "static.onnx", x.numpy())
+    return files
+
+
+def quantize_static(source: Path, target: Path, images: NDArray[np.float32]) -> Path:
+    """onnxruntime's own tool, as its documentation uses it."""
+    from onnxruntime import quantization
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            name = runtime.session(source).get_inputs()[0].name
+            self.left = iter([{name: image[None]} for image in images])
+
+        def get_next(self) -> dict[str, NDArray[np.float32]] | None:
+            return next(self.left, None)
+
+    prepared = source.with_name("preprocessed.onnx")
+    quant_pre_process(str(source), str(prepared))
+    quantization.quantize_static(
+        str(prepared), str(target), Reader(), per_channel=True,
+        quant_format=quantization.QuantFormat.QDQ,
+        activation_type=quantization.QuantType.QUInt8, weight_type=quantization.QuantType.QInt8,
+    )  # fmt: skip
+    return target
+
+
+def measure(network: str, threads: list[int], runs: int) -> list[dict[str, Any]]:
+    """One row per number of threads."""
+    torch.manual_seed(0)
+    model = load_model(network, pretrained=False)
+    prepared = prepare(model.module, (3, *model.preprocess.size))
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        files = export_all(prepared, Path(folder))
+        image = np.random.default_rng(0).standard_normal((1, *prepared.input_shape), np.float32)
+        left_in_float = {name: len(runtime.float_layers(files[name])) for name in VARIANTS[1:]}
+        for count in threads:
+            opened = {name: runtime.session(path, threads=count) for name, path in files.items()}
+            rows.append(
+                {
+                    "network": network,
+                    "threads": count,
+                    "runs": runs,
+                    "ms": {
+                        k: round(v, 3) for k, v in runtime.latencies(opened, image, runs).items()
+                    },
+                    "bytes": {name: path.stat().st_size for name, path in files.items()},
+                    "float_layers": left_in_float,
+                    **environment(),
+                }
+            )
+    return rows
+
+
+def page(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """Lines of a Markdown page: a table per number of threads."""
+    yield "# Latency in onnxruntime\n"
+    yield "Made by `python -m benchmarks.latency`, which says what the columns are. Milliseconds at batch 1, medians in turns;"
+    yield "in brackets how many times as fast as float; layers that stayed in float are counted."
+    for threads in sorted({row["threads"] for row in rows}):
+        yield f"\n## {threads} thread{'s' if threads > 1 else ''}\n"
+        yield f"| network | {' | '.join(VARIANTS)} | packed over int8: size | ours over quantize_static |"
+        yield f"|{' --- |' * (len(VARIANTS) + 3)}"
+        for row in (row for row in rows if row["threads"] == threads):
+            ms, size, slow = row["ms"], row["bytes"], row["float_layers"]
+            cells = [f"{ms['float']:.1f}"]
+            for name in VARIANTS[1:]:
+                note = f", {slow[name]} in float" if slow[name] else ""
+                cells.append(f"{ms[name]:.1f} ({ms['float'] / ms[name]:.1f}×{note})")
+            cells.append(f"{size['W4A8 packed'] / size['W4A8 int8']:.2f}")
+            cells.append(f"{ms['W8A8'] / ms['quantize_static']:.2f}")
+            yield f"| {row['network']} | {' | '.join(cells)} |"
+    yield footer(rows)
+
+
+def main() -> None:
+    """Measure what the command line asks for and write both result files."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--networks", default=",".join(NETWORKS))
+    parser.add_argument("--threads", default="1,2")
+    parser.add_argument("--runs", type=int, default=30)
+    options = parser.parse_args()
+    for network in options.networks.split(","):
+        rows = measure(network, [int(n) for n in options.threads.split(",")], options.runs)
+        add_rows("latency", rows, ("network", "threads"), page)
+        for row in rows:
+            print(json.dumps({key: row[key] for key in ("network", "threads", "ms")}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
