@@ -349,10 +349,10 @@ def test_merged_blocks_are_fitted_as_one() -> None:
 
 def test_a_prediction_term_brings_the_predictions_nearer() -> None:
     model, x, errors = build("resnet"), images(COUNT), []
-    for prediction in (0.0, 3.0):
+    for prediction in (0.0, 30.0):
         student = student_of("resnet", 3, 4)
-        reconstruct(student, x, replace(quick("qdrop", 40), prediction=prediction, drop=0.0))
+        reconstruct(student, x, replace(quick("qdrop", 120), prediction=prediction, drop=0.0))
         with torch.no_grad():
             p, q = model(x).log_softmax(1), student.module(x).log_softmax(1)
         errors.append(float((p.exp() * (p - q)).sum()))
-    assert errors[1] < errors[0]
+    assert errors[1] < 0.8 * errors[0]
