@@ -65,6 +65,22 @@ class QuantizedFile:
                 wrong.append(node.name)
         return wrong
 
+    def wrong_axes(self) -> list[str]:
+        """Names of the layers whose weight has its scales along another axis than its output channels.
+
+        onnxruntime's integer kernels take no notice of the axis; the standard, and every other runtime, do.
+        """
+        wrong = []
+        for node in self._layers:
+            source = self._producer.get(node.input[1])
+            scale = self._scale(node.input[1])
+            if source is None or scale is None or scale.size == 1:
+                continue
+            axes = [a.i for a in source.attribute if a.name == "axis"] or [1]
+            if axes[0] != (0 if node.op_type == "Conv" else 1):
+                wrong.append(node.name)
+        return wrong
+
     def _scale(self, name: str) -> NDArray[np.float32] | None:
         """The scale a tensor is dequantized with, flat, or None when it is no dequantized tensor."""
         node: NodeProto | None = self._producer.get(name)

@@ -247,6 +247,10 @@ def _structure(
     failed = []
     if wrong := file.wrong_bias_scales():
         failed.append(f"the bias scale is not scale_x * scale_w in {_some(wrong)}; export again.")
+    if wrong := file.wrong_axes():
+        failed.append(
+            f"the scales of the weight lie along the wrong axis in {_some(wrong)}; export again."
+        )
     allowed = set(file.unquantized())
     if student is not None:
         missing = len(student.plan.weights) - (len(file.layers()) - len(allowed))

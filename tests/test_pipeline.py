@@ -103,7 +103,7 @@ def test_the_same_seed_gives_the_same_run(digits: Any, made: Run, tmp_path: Path
     assert torch.equal(again.images.images, made.images.images)
 
 
-def stop(*_: object) -> None:
+def stop(*_: object, **__: object) -> None:
     raise KeyboardInterrupt
 
 

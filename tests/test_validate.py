@@ -90,6 +90,19 @@ def test_wrong_scales_are_caught(
         found.raise_for_failure()
 
 
+def test_a_wrong_axis_is_caught(digits: Any, trained: tuple[Student, Path], tmp_path: Path) -> None:
+    """onnxruntime's kernels do not mind; other runtimes would compute something else."""
+    model = onnx.load(str(trained[1]))
+    (codes,) = [t for t in model.graph.initializer if t.name == "blocks.0.conv1.weight.codes"]
+    assert codes.dims[0] == codes.dims[1]  # so that the file is still valid
+    (dequantize,) = [n for n in model.graph.node if codes.name in n.input]
+    (axis,) = [a for a in dequantize.attribute if a.name == "axis"]
+    axis.i = 1
+    onnx.save(model, str(tmp_path / "axis.onnx"))
+    found = validate(tmp_path / "axis.onnx", trained[0], PREPROCESS, batches(digits), runs=2)
+    assert any("wrong axis" in line and "blocks.0.conv1" in line for line in found.failed)
+
+
 def test_float_layers_are_caught(
     digits: Any, trained: tuple[Student, Path], tmp_path: Path
 ) -> None:
