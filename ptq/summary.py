@@ -5,6 +5,7 @@ from typing import Any
 
 from ptq.calibration import CalibrationSet
 from ptq.export import Validation
+from ptq.export.packing import supported
 from ptq.models import Model
 from ptq.placement import Student
 from ptq.reconstruction import BlockResult
@@ -50,7 +51,7 @@ def summarize(
         "activation_bits": {name: spec.bits for name, spec in student.plan.activations.items()},
         "notes": [
             *student.plan.notes,
-            *_container(settings, measured),
+            *_container(settings),
             *_advice(student, measured),
             *_interruption(before),
         ],
@@ -62,9 +63,9 @@ def summarize(
     }
 
 
-def _container(settings: Settings, measured: Validation) -> list[str]:
+def _container(settings: Settings) -> list[str]:
     """Why low-bit weights take a byte each, where nobody asked for that."""
-    if settings.bits > PACKABLE or settings.format is not None or measured.format != "int8":
+    if settings.bits > PACKABLE or settings.format is not None or supported():
         return []
     return ["weights lie in int8: the onnxruntime at hand does not run packed ones in integers"]
 
