@@ -6,6 +6,7 @@ from typing import Any
 from ptq.calibration import CalibrationSet
 from ptq.export import Validation
 from ptq.export.packing import supported
+from ptq.kernels import fused_cpu
 from ptq.models import Model
 from ptq.placement import Student
 from ptq.reconstruction import BlockResult
@@ -52,6 +53,7 @@ def summarize(
         "notes": [
             *student.plan.notes,
             *_container(settings),
+            *_compiler(blocks),
             *_advice(student, measured),
             *_interruption(before),
         ],
@@ -68,6 +70,15 @@ def _container(settings: Settings) -> list[str]:
     if settings.bits > PACKABLE or settings.format is not None or supported():
         return []
     return ["weights lie in int8: the onnxruntime at hand does not run packed ones in integers"]
+
+
+def _compiler(blocks: list[BlockResult]) -> list[str]:
+    """Why reconstruction took longer than it has to."""
+    if fused_cpu.available() or all(block.kept == "skipped" for block in blocks):
+        return []
+    return [
+        "no C++ compiler was found (c++, or what CXX names): with one, reconstruction is faster on a CPU"
+    ]
 
 
 def _advice(student: Student, measured: Validation) -> list[str]:
