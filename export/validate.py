@@ -22,6 +22,7 @@ from ptq.export import runtime
 from ptq.export.checks import QuantizedFile
 from ptq.export.onnx_qdq import export_float
 from ptq.export.oracle import Oracle
+from ptq.figures import exactness_lines
 from ptq.metrics import agreement, top1
 from ptq.placement import Student
 from ptq.preprocess import Preprocess
@@ -187,10 +188,7 @@ class _Exactness:
     def failed(self) -> list[str]:
         if self.largest <= self.NOISE:
             return []
-        return [
-            f"onnxruntime differs from exact integer arithmetic on {self.differing} of {self.images} images, by up to "
-            f"{100 * self.largest:.2g} % of the largest output."
-        ]
+        return [f"onnxruntime {line}." for line in exactness_lines(self.figures())]
 
 
 def _networks(

@@ -5,7 +5,7 @@ from typing import Any
 
 from ptq.calibration import CalibrationSet
 from ptq.export import Validation
-from ptq.export.packing import supported
+from ptq.export.packing import CONTAINERS, supported
 from ptq.kernels import fused_cpu
 from ptq.models import Model
 from ptq.placement import Student
@@ -14,8 +14,6 @@ from ptq.report import Stopwatch, environment, peak_rss_bytes
 from ptq.settings import Settings
 
 __all__ = ["summarize"]
-
-PACKABLE = 4  # bits, and fewer: `ptq.export.packing`
 
 
 def summarize(
@@ -67,7 +65,7 @@ def summarize(
 
 def _container(settings: Settings) -> list[str]:
     """Why low-bit weights take a byte each, where nobody asked for that."""
-    if settings.bits > PACKABLE or settings.format is not None or supported():
+    if settings.bits > CONTAINERS[-1].bits or settings.format is not None or supported():
         return []
     return ["weights lie in int8: the onnxruntime at hand does not run packed ones in integers"]
 

@@ -12,13 +12,13 @@ import subprocess
 from ctypes import c_float, c_int, c_long, c_void_p
 from functools import cache
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from ptq.errors import PtqError
 from ptq.files import atomic
+from ptq.kernels.layout import aligned, dense
 
 __all__ = [
     "available",
@@ -38,8 +38,6 @@ FLAGS = (
     "-ffp-contract=off", "-shared", "-fPIC",
 )  # fmt: skip
 TYPES = {torch.float32: 0, torch.bfloat16: 1}
-LAYOUTS = (torch.contiguous_format, torch.channels_last)
-T = TypeVar("T", Tensor, Tensor | None)
 
 
 def available() -> bool:
@@ -49,8 +47,8 @@ def available() -> bool:
 
 def quantize_forward(x: Tensor, keep: Tensor | None, scale: Tensor, grid: Tensor) -> Tensor:
     """As `reference.quantize_forward`, for float32 and bfloat16."""
-    x = _dense(x)
-    keep, out = _along(keep, x), torch.empty_like(x)
+    x = dense(x)
+    keep, out = aligned(keep, x), torch.empty_like(x)
     _call("quantize_forward", TYPES[x.dtype], x, keep, scale, grid, out, x.numel())
     return out
 
@@ -59,8 +57,8 @@ def quantize_backward(
     grad: Tensor, x: Tensor, keep: Tensor | None, scale: Tensor, grid: Tensor
 ) -> tuple[Tensor, Tensor]:
     """As `reference.quantize_backward`."""
-    x = _dense(x)
-    grad, keep = _along(grad.to(x.dtype), x), _along(keep, x)
+    x = dense(x)
+    grad, keep = aligned(grad.to(x.dtype), x), aligned(keep, x)
     grad_x, grad_scale = torch.empty_like(x), torch.empty_like(scale)
     _call(
         "quantize_backward",
@@ -71,16 +69,16 @@ def quantize_backward(
 
 def blend(x: Tensor, y: Tensor, keep: Tensor) -> Tensor:
     """As `reference.blend`."""
-    x = _dense(x)
-    y, keep, out = _along(y.to(x.dtype), x), _along(keep, x), torch.empty_like(x)
+    x = dense(x)
+    y, keep, out = aligned(y.to(x.dtype), x), aligned(keep, x), torch.empty_like(x)
     _call("blend", TYPES[x.dtype], x, y, keep, out, x.numel())
     return out
 
 
 def error_forward(output: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
     """As `reference.error_forward`."""
-    output = _dense(output)
-    target, weight = _along(target, output), _along(_float(weight), output)
+    output = dense(output)
+    target, weight = aligned(target, output), aligned(_float(weight), output)
     error = output.new_empty((), dtype=torch.float32)
     _call(
         "error_forward",
@@ -91,8 +89,8 @@ def error_forward(output: Tensor, target: Tensor, weight: Tensor | None) -> Tens
 
 def error_backward(output: Tensor, target: Tensor, weight: Tensor | None, grad: Tensor) -> Tensor:
     """As `reference.error_backward`."""
-    output = _dense(output)
-    target, weight = _along(target, output), _along(_float(weight), output)
+    output = dense(output)
+    target, weight = aligned(target, output), aligned(_float(weight), output)
     out = torch.empty_like(output)
     _call(
         "error_backward",
@@ -106,7 +104,7 @@ def round_forward(
 ) -> Tensor:
     """As `reference.round_forward`, in float32."""
     base, scale, channels = _channels(base, scale)
-    alpha, out = _along(alpha, base), torch.empty_like(base)
+    alpha, out = aligned(alpha, base), torch.empty_like(base)
     _call(
         "round_forward",
         base, alpha, scale, sharpness, qmin, qmax, out, channels, base.numel() // channels,
@@ -125,7 +123,7 @@ def round_backward(
 ) -> tuple[Tensor, Tensor]:
     """As `reference.round_backward`."""
     base, scale, channels = _channels(base, scale)
-    grad, alpha = _along(grad.float(), base), _along(alpha, base)
+    grad, alpha = aligned(grad.float(), base), aligned(alpha, base)
     of_alpha, of_scale = torch.empty_like(base), torch.empty_like(base)
     _call(
         "round_backward",
@@ -137,7 +135,7 @@ def round_backward(
 
 def _channels(base: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, int]:
     """A weight, its scales, and how many there are: equal parts of the weight's memory have one each."""
-    base = _dense(base)
+    base = dense(base)
     count = scale.numel()
     if count > 1 and (count != base.shape[0] or scale.shape[0] != count):
         scale = torch.empty_like(base).copy_(
@@ -145,25 +143,6 @@ def _channels(base: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, int]:
         )  # one for every element, in their order
         count = base.numel()
     return base, scale, count
-
-
-def _dense(x: Tensor) -> Tensor:
-    return x if any(x.is_contiguous(memory_format=f) for f in _layouts(x)) else x.contiguous()
-
-
-def _along(t: T, x: Tensor) -> T:
-    """`t` in the order in which `x` lies in memory."""
-    if t is None or any(_both(t, x, layout) for layout in _layouts(x)):
-        return t
-    return torch.empty_like(x, dtype=t.dtype).copy_(t)
-
-
-def _both(t: Tensor, x: Tensor, layout: torch.memory_format) -> bool:
-    return t.is_contiguous(memory_format=layout) and x.is_contiguous(memory_format=layout)
-
-
-def _layouts(x: Tensor) -> tuple[torch.memory_format, ...]:
-    return LAYOUTS if x.dim() == 4 else LAYOUTS[:1]
 
 
 def _float(t: Tensor | None) -> Tensor | None:

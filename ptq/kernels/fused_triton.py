@@ -13,6 +13,7 @@ from torch import Tensor
 from triton import language as tl
 
 from ptq.kernels import reference
+from ptq.kernels.layout import aligned
 from ptq.kernels.reference import blend, error_backward, error_forward
 
 __all__ = [
@@ -46,7 +47,7 @@ def available(device: torch.device) -> bool:
 def quantize_forward(x: Tensor, keep: Tensor | None, scale: Tensor, grid: Tensor) -> Tensor:
     """As `reference.quantize_forward`."""
     out = torch.empty_like(x)
-    _launch(_quantize_forward, out, _like(x, out), _like(keep, out), scale, grid, out)
+    _launch(_quantize_forward, out, aligned(x, out), aligned(keep, out), scale, grid, out)
     return out
 
 
@@ -56,7 +57,7 @@ def quantize_backward(
     """As `reference.quantize_backward`."""
     out = torch.empty_like(x)
     sums = torch.empty(_programs(out), dtype=torch.float32, device=x.device)
-    tensors = _like(grad, out), _like(x, out), _like(keep, out)
+    tensors = aligned(grad, out), aligned(x, out), aligned(keep, out)
     _launch(_quantize_backward, out, *tensors, scale, grid, out, sums)
     return out, sums.sum()
 
@@ -67,7 +68,7 @@ def round_forward(
     """As `reference.round_forward`."""
     out = torch.empty_like(base)
     steps, channels, inner = _channels(scale, out)
-    tensors = _like(base, out), _like(alpha, out), steps, sharpness
+    tensors = aligned(base, out), aligned(alpha, out), steps, sharpness
     _launch(_round_forward, out, *tensors, out, channels, inner, float(qmin), float(qmax))
     return out
 
@@ -84,17 +85,10 @@ def round_backward(
     """As `reference.round_backward`."""
     of_alpha, of_scale = torch.empty_like(base), torch.empty_like(base)
     steps, channels, inner = _channels(scale, of_alpha)
-    tensors = _like(grad, of_alpha), _like(base, of_alpha), _like(alpha, of_alpha)
+    tensors = aligned(grad, of_alpha), aligned(base, of_alpha), aligned(alpha, of_alpha)
     bounds = channels, inner, float(qmin), float(qmax)
     _launch(_round_backward, of_alpha, *tensors, steps, sharpness, of_alpha, of_scale, *bounds)
     return of_alpha, of_scale
-
-
-def _like(t: Tensor | None, out: Tensor) -> Tensor | None:
-    """`t` in the order in which `out` lies in memory; kernels see memory only."""
-    if t is None or t.stride() == out.stride():
-        return t
-    return torch.empty_like(out, dtype=t.dtype).copy_(t)
 
 
 def _channels(scale: Tensor, like: Tensor) -> tuple[Tensor, int, int]:
