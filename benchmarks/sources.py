@@ -37,13 +37,15 @@ class Source:
 
 
 PLAIN = {"data_mixing": False}
+BASELINE = {"iterations": 500}  # fewer than published (2,000 and 4,000); MixMix takes 150
+LARGE_BASELINE = {"iterations": 200}  # as many as MixMix takes, but all of them at full resolution
 SOURCES = {
     "noise": Source("Gaussian noise", "noise"),
-    "zeroq": Source("ZeroQ", "zeroq", changes={"iterations": 500}),
-    "deepinversion": Source("DeepInversion", "deepinversion", changes={"iterations": 500}),
-    "genie": Source("GENIE-D", "genie", changes={"iterations": 500}),
-    "synq": Source("GENIE-D + SynQ's low-pass", "synq", changes={"iterations": 500}),
-    "mct": Source("Sony MCT 2.6.1 (needs --mct)", "mct", changes={"iterations": 500}),
+    "zeroq": Source("ZeroQ", "zeroq", changes=BASELINE),
+    "deepinversion": Source("DeepInversion", "deepinversion", changes=BASELINE),
+    "genie": Source("GENIE-D", "genie", changes=BASELINE),
+    "synq": Source("GENIE-D + SynQ's low-pass", "synq", changes=BASELINE),
+    "mct": Source("Sony MCT 2.6.1 (needs --mct)", "mct", changes=BASELINE),
     "mixmix-plain": Source("MixMix, one teacher, no data mixing", "mixmix", changes=PLAIN),
     "mixmix": Source("MixMix, one teacher", "mixmix"),
     "mixmix-zoo-plain": Source("MixMix, several teachers, no data mixing", "mixmix", "zoo", PLAIN),
@@ -88,7 +90,9 @@ def make_images(
     if source.recipe == "mct":
         path = IMAGES / f"mct-{network}-{seed}.npz"
         return mct_images(mct, network, data, path, budget.images, seed, **source.changes)
-    config = synthesis_preset(PRESET, model.preprocess, source.recipe, seed=seed, **source.changes)
+    large = max(model.preprocess.size) > 64
+    changes = LARGE_BASELINE if large and source.changes == BASELINE else source.changes
+    config = synthesis_preset(PRESET, model.preprocess, source.recipe, seed=seed, **changes)
     if source.recipe == "synq":  # GENIE's images, filtered: they need not be made twice
         images = make_images("genie", network, model, data, seed)
         filtered = CalibrationSet.from_pixels(low_pass(images.floats(), config.low_pass))
