@@ -5,6 +5,7 @@ from torch import Tensor
 
 from ptq.calibration.observers import OBSERVERS, Observer, weight_range
 from ptq.errors import PtqError
+from ptq.gates import observed
 from ptq.ops import watch
 from ptq.placement import Student
 from ptq.progress import SILENT, Progress
@@ -90,6 +91,7 @@ def calibrate(
                 raise PtqError(
                     f"the activations of {name} are NaN or infinite on the calibration images."
                 )
+            values = observed(values, quantizer.spec)
             quantizer.set_range(*rule(values, quantizer.spec))
             task.advance()
     for layer in student.layers().values():

@@ -4,6 +4,7 @@ The student simulates; this graph is its twin for deployment, and the student st
 
 - a quantizer becomes QuantizeLinear and DequantizeLinear, and swallows the ReLU or ReLU6 before it;
 - a layer holds integer weights, and its bias as int32 codes of scale scale_x * scale_w;
+- a hard sigmoid becomes a Clip of its input's codes, read with another scale;
 - zero padding before a convolution becomes the convolution's own;
 - behind whatever only moves data stands its input's quantizer once more, so that onnxruntime moves bytes.
 """
@@ -16,8 +17,9 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from ptq.errors import PtqError
-from ptq.exact import code_bounds, folded_activation
+from ptq.exact import code_bounds, folded_activation, hard_gate
 from ptq.export import operators
+from ptq.gates import gate_codes
 from ptq.ops import LAYERS, attribute, averages_globally, module_of, sole_input
 from ptq.placement import moves_data
 from ptq.quantizer import INT32, Layer, Quantizer, QuantLayer, WeightQuantizer, weight_axis
@@ -109,6 +111,25 @@ class GlobalAveragePool(nn.Module):
         return y
 
 
+class HardGate(nn.Module):
+    """A hard sigmoid, as the codes of its input on another grid."""
+
+    def __init__(self, grid: QuantizeDequantize) -> None:
+        super().__init__()
+        self.grid = grid
+        scale, self.top = gate_codes(grid.scale, grid.zero_point)
+        self.register_buffer("scale", scale)
+        self.register_buffer("zero", torch.zeros_like(grid.zero_point))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape stays."""
+        grid = self.grid
+        y: Tensor = operators.hard_gate(
+            x, grid.scale, grid.zero_point, self.scale, self.zero, self.top
+        )
+        return y
+
+
 class KeepFloat(nn.Module):
     """Before a layer that the plan leaves in float."""
 
@@ -187,6 +208,10 @@ def deploy(student: fx.GraphModule) -> fx.GraphModule:
         elif isinstance(module, QuantLayer):
             source, pads = _padding(student, sole_input(node), module)
             new[node] = call(str(node.target), IntegerLayer(module, pads), new[source])
+        elif hard_gate(student, node):
+            new[node] = call(
+                str(node.target), HardGate(grids[sole_input(node)]), new[sole_input(node)]
+            )
         elif averages_globally(module):
             new[node] = call(str(node.target), GlobalAveragePool(), new[sole_input(node)])
         else:

@@ -142,6 +142,8 @@ def _clean(model: ir.Model) -> None:
     """Constants become initializers, names say what a tensor is, notes of the exporter go."""
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     common.RemoveUnusedNodesPass()(model)
+    _join_codes(model.graph)
+    common.RemoveUnusedNodesPass()(model)
     _unshare_weights(model.graph)
     owners = {node: _owner(node) for node in model.graph}
     taken = {value.name for value in (*model.graph.inputs, *model.graph.outputs)}
@@ -165,6 +167,19 @@ def _clean(model: ir.Model) -> None:
         value.meta.clear()
     model.graph.metadata_props.clear()
     _name_batch(model)
+
+
+def _join_codes(graph: ir.Graph) -> None:
+    """Let who quantizes what has just been dequantized, on the same grid, read the codes themselves."""
+    for node in list(graph):
+        source = node.inputs[0] if node.op_type == "QuantizeLinear" else None
+        before = None if source is None else source.producer()
+        if before is None or before.op_type != "DequantizeLinear" or len(before.inputs) < 3:
+            continue
+        codes = before.inputs[0]
+        grids = [[v.const_value for v in n.inputs[1:3] if v is not None] for n in (node, before)]
+        if codes and all(a is b or np.array_equal(a, b) for a, b in zip(*grids, strict=True)):
+            node.outputs[0].replace_all_uses_with(codes)
 
 
 def _unshare_weights(graph: ir.Graph) -> None:

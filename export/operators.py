@@ -15,7 +15,7 @@ from onnxscript import opset21 as op
 from torch import Tensor
 from torch.nn import functional as F
 
-from ptq.affine import fake_quant, per_channel
+from ptq.affine import fake_quant, per_channel, quantize
 
 __all__ = [
     "TRANSLATIONS",
@@ -23,6 +23,7 @@ __all__ = [
     "conv_transpose",
     "dequantize",
     "global_average_pool",
+    "hard_gate",
     "keep_float",
     "linear",
     "quantize_dequantize",
@@ -86,6 +87,15 @@ def global_average_pool(x: Tensor) -> Tensor:
     return x.mean((2, 3), keepdim=True)
 
 
+@torch.library.custom_op("ptq::hard_gate", mutates_args=())
+def hard_gate(
+    x: Tensor, scale: Tensor, zero_point: Tensor, gate_scale: Tensor, gate_zero: Tensor, top: int
+) -> Tensor:
+    """Hard sigmoid of `x`, which is on the grid of `scale` and `zero_point`, as codes within [0, top]."""
+    codes = quantize(x, scale, zero_point.float(), 0, top)
+    return codes * gate_scale
+
+
 @torch.library.custom_op("ptq::keep_float", mutates_args=())
 def keep_float(x: Tensor) -> Tensor:
     """Return `x`; stands before a layer that shall compute in float although its neighbours do not."""
@@ -103,7 +113,7 @@ def _like_codes(codes: Tensor, scale: Tensor, axis: int) -> Tensor:
 
 
 # The other operators find the shape of their result by running on tensors without data.
-for _operator in (conv, conv_transpose, linear, global_average_pool, keep_float):
+for _operator in (conv, conv_transpose, linear, global_average_pool, hard_gate, keep_float):
     _operator.register_fake(_operator._init_fn)
 
 
@@ -178,6 +188,15 @@ def _write_global_average_pool(x: Any) -> Any:
     return op.GlobalAveragePool(x)
 
 
+def _write_hard_gate(
+    x: Any, scale: Any, zero_point: Any, gate_scale: Any, gate_zero: Any, top: int
+) -> Any:
+    codes = op.QuantizeLinear(
+        x, scale, zero_point
+    )  # undone where `x` comes from such codes: `export_qdq`
+    return op.DequantizeLinear(op.Clip(codes, _uint8(0), _uint8(top)), gate_scale, gate_zero)
+
+
 def _write_keep_float(x: Any) -> Any:
     # onnxruntime quantizes the float weight of a layer between DequantizeLinear and QuantizeLinear by
     # itself, per tensor. A Clip that clips nothing, before the layer, keeps it away (behind it does not).
@@ -196,5 +215,6 @@ TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.ops.ptq.conv_transpose.default: _write_conv_transpose,
     torch.ops.ptq.linear.default: _write_linear,
     torch.ops.ptq.global_average_pool.default: _write_global_average_pool,
+    torch.ops.ptq.hard_gate.default: _write_hard_gate,
     torch.ops.ptq.keep_float.default: _write_keep_float,
 }

@@ -9,6 +9,7 @@ Codes are integers held in float tensors: torch computes on them without convers
 import torch
 from torch import Tensor
 
+from ptq.gates import UNIT, hard_grid
 from ptq.spec import QuantSpec
 
 __all__ = ["dequantize", "fake_quant", "per_channel", "qparams", "quantize", "round_ste"]
@@ -39,7 +40,8 @@ def per_channel(values: Tensor, like: Tensor, axis: int | None) -> Tensor:
 def qparams(low: Tensor, high: Tensor, spec: QuantSpec) -> tuple[Tensor, Tensor]:
     """Turn a range into a scale and a zero point.
 
-    The range is widened to contain 0, so that zero padding and ReLU are exact.
+    The range is widened to contain 0, so that zero padding and ReLU are exact. A grid that is bound to a gate
+    takes from it what it can.
 
     Args:
         low, high: range ends, one per tensor () or per channel (C,).
@@ -60,6 +62,10 @@ def qparams(low: Tensor, high: Tensor, spec: QuantSpec) -> tuple[Tensor, Tensor]
             scale = torch.maximum(low / spec.qmin, scale)
         scale = scale.clamp(min=TINY)
         return scale, torch.zeros_like(scale)
+    if spec.grid == "unit":
+        return torch.full_like(high, UNIT), torch.zeros_like(high)
+    if spec.grid in ("hardsigmoid", "hardswish"):
+        return hard_grid(high, spec.qmax)
     scale = ((high - low) / (spec.qmax - spec.qmin)).clamp(min=TINY)
     zero_point = (spec.qmin - low / scale).round().clamp(spec.qmin, spec.qmax)
     return scale, zero_point

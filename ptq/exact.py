@@ -8,6 +8,7 @@ differs, and with them a few predictions in a thousand. So a student that predic
   the float32 number scale_x * scale_w / scale_y, before the only rounding (QLinearConv, QGemm);
 - an addition is fma(a, scale_a / scale_y, fma(b, scale_b / scale_y, c)) (QLinearAdd);
 - a product is the integer product times scale_a * scale_b / scale_y (QLinearMul);
+- a hard sigmoid is a clamp of codes (`ptq.gates`);
 - a global average is the integer sum times scale_x / (scale_y * height * width) (QLinearGlobalAveragePool);
 - everything else dequantizes, computes in float32 and quantizes again, as the ONNX operators say.
 
@@ -23,10 +24,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from ptq.gates import gate_codes
 from ptq.ops import averages_globally, foldable, module_of, sole_input
 from ptq.quantizer import Quantizer, QuantLayer, WeightQuantizer, apply_layer
 
-__all__ = ["code_bounds", "folded_activation", "run_exact"]
+__all__ = ["code_bounds", "folded_activation", "hard_gate", "run_exact"]
 
 EXACT = 2**24  # integers up to here, and so their sums, are exact in float32
 
@@ -91,6 +93,14 @@ def folded_activation(graph: fx.GraphModule, quantizer: fx.Node) -> fx.Node | No
     return source if foldable(graph, source) and len(source.users) == 1 else None
 
 
+def hard_gate(graph: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a node of a student is a hard sigmoid whose input's grid was made for it."""
+    if not isinstance(module_of(graph, node), nn.Hardsigmoid):
+        return False
+    quantizer = module_of(graph, sole_input(node))
+    return isinstance(quantizer, Quantizer) and quantizer.spec.grid.startswith("hard")
+
+
 def code_bounds(quantizer: Quantizer, activation: nn.Module | None) -> tuple[int, int]:
     """Return the lowest and highest code of a quantizer that also does the activation before it.
 
@@ -130,6 +140,8 @@ class _Integers(fx.Interpreter):
             if len(readers) == 1 and isinstance(readers[0], Quantizer):
                 return replace(values[0], activation=module)
         if values and all(isinstance(value, Codes) for value in values):
+            if hard_gate(self.student, n):
+                return _gate(values[0])
             if self.moves(n):
                 return self._moved(n, values[0])
             if (pending := _pending(n, module, values)) is not None:
@@ -202,6 +214,14 @@ def _largest_sum(layer: QuantLayer, x: Tensor, weight: Tensor) -> float:
     up, down = rows.clamp(min=0).flatten(1).sum(1), rows.clamp(max=0).flatten(1).sum(1).neg()
     low, high = (end.abs() for end in x.aminmax())
     return float(torch.maximum(up * high + down * low, up * low + down * high).max())
+
+
+def _gate(x: Codes) -> Codes:
+    """A hard sigmoid: the same codes, clamped, on another grid (`ptq.gates`)."""
+    scale, top = gate_codes(x.quantizer.scale, x.quantizer.zero_point)
+    grid = Quantizer(x.quantizer.spec)
+    grid.scale.data, grid.zero_point = scale, torch.zeros_like(scale)
+    return Codes((x.values + x.quantizer.zero_point).clamp(0, top), grid)
 
 
 def _sum(a: Codes, b: Codes) -> Pending:

@@ -28,6 +28,18 @@ def _normalise_module(graph: fx.GraphModule, node: fx.Node) -> None:
         _normalise_pool(graph, node)
     elif isinstance(module, nn.Hardtanh) and (module.min_val, module.max_val) == (0.0, 6.0):
         add_module(graph, node, nn.ReLU6(), sole_input(node))
+    elif isinstance(module, nn.Hardswish | nn.SiLU):
+        _gate(graph, node, nn.Hardsigmoid() if isinstance(module, nn.Hardswish) else nn.Sigmoid())
+
+
+def _gate(graph: fx.GraphModule, node: fx.Node, gate: nn.Module) -> None:
+    """A swish is its input times a gate: two operators that have integer kernels."""
+    source = sole_input(node)
+    with graph.graph.inserting_after(node):
+        product = graph.graph.call_function(operator.mul, (source, node))
+    product.meta = dict(node.meta)
+    node.replace_all_uses_with(product, delete_user_cb=lambda user: user is not product)
+    add_module(graph, node, gate, source)
 
 
 def _normalise_function(graph: fx.GraphModule, node: fx.Node) -> None:
@@ -46,6 +58,14 @@ def _normalise_function(graph: fx.GraphModule, node: fx.Node) -> None:
             _retarget(node, operator.add)
         case "mul" | "imul" if len(node.args) == 2 and not node.kwargs:
             _retarget(node, operator.mul)
+        case "hardsigmoid" | "sigmoid":
+            gate = nn.Hardsigmoid() if name == "hardsigmoid" else nn.Sigmoid()
+            add_module(graph, node, gate, sole_input(node))
+        case "hardswish" | "silu":
+            _gate(graph, node, nn.Hardsigmoid() if name == "hardswish" else nn.Sigmoid())
+        case "leaky_relu":
+            slope = node.args[1] if len(node.args) > 1 else node.kwargs.get("negative_slope", 0.01)
+            add_module(graph, node, nn.LeakyReLU(slope), sole_input(node))  # type: ignore[arg-type]
         case "mean" | "adaptive_avg_pool2d" | "avg_pool2d":
             _normalise_pool(graph, node)
         case "reshape" | "view":

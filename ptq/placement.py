@@ -24,7 +24,7 @@ from ptq.exact import run_exact
 from ptq.graph import Prepared
 from ptq.ops import LAYERS, averages_globally, foldable, input_tensors, module_of, sole_input
 from ptq.quantizer import Quantizer, QuantLayer, WeightQuantizer, weight_axis
-from ptq.spec import QuantPlan, QuantSpec
+from ptq.spec import Grid, QuantPlan, QuantSpec
 
 __all__ = ["Student", "make_plan", "moves_data", "place"]
 
@@ -42,6 +42,7 @@ MOVING_FUNCTIONS = {
     "flatten", "reshape", "permute", "transpose", "squeeze", "unsqueeze", "chunk", "split",
     "getitem", "max_pool2d", "pad", "narrow", "select", "channel_shuffle", "roll",
 }  # fmt: skip
+TABLES = (nn.Sigmoid, nn.LeakyReLU)  # looked up by code
 CONTAINER_BITS = 8
 REDUCED_BITS = 7  # two products of a uint8 and a 7-bit weight fit the 16-bit sums of AVX2 kernels
 
@@ -68,10 +69,12 @@ def _is_layer(graph: fx.GraphModule, node: fx.Node) -> bool:
 
 
 def _computes_in_integers(graph: fx.GraphModule, node: fx.Node) -> bool:
-    """Additions, products, concatenations and average pools that have integer kernels."""
+    """Additions, products, concatenations, average pools and activations that have integer kernels."""
     module = module_of(graph, node)
     if averages_globally(module) or isinstance(module, nn.AvgPool2d):
         return True
+    if isinstance(module, TABLES):
+        return not _is_network_output(graph, node)
     if node.op != "call_function":
         return False
     if node.target in (operator.add, operator.mul):
@@ -81,9 +84,26 @@ def _computes_in_integers(graph: fx.GraphModule, node: fx.Node) -> bool:
 
 def _root(graph: fx.GraphModule, node: fx.Node) -> fx.Node:
     """The node whose range `node` shares: back through everything that only moves data."""
-    while moves_data(graph, node):
+    while moves_data(graph, node) or _hard_gate(graph, node):
         node = sole_input(node)
     return node
+
+
+def _hard_gate(graph: fx.GraphModule, node: fx.Node) -> Grid | None:
+    """What a hard sigmoid wants its input's grid to be, so that it can read the same codes (`ptq.gates`).
+
+    None for other nodes, and where somebody else reads the input, too, or anything but products the gate.
+    """
+    if not isinstance(module_of(graph, node), nn.Hardsigmoid):
+        return None
+    source = sole_input(node)
+    scaled = {user for user in node.users if user.target is operator.mul}
+    if len(scaled) < len(node.users) or moves_data(graph, source) or source.op == "placeholder":
+        return None
+    others = set(source.users) - {node}
+    if not others:
+        return "hardsigmoid"
+    return "hardswish" if others == scaled else None
 
 
 def _tail(graph: fx.GraphModule, node: fx.Node) -> fx.Node:
@@ -181,15 +201,19 @@ def make_plan(
     for node in tensors:
         if not any(reader.name in weights for reader in _readers(graph, node)):
             tensors[node] = CONTAINER_BITS
+    grids = _grids(graph, tensors)
     for node in (
         _root(graph, sole_input(real[0])),
         _tail(graph, real[0]),
         _root(graph, sole_input(real[-1])),
     ):
-        if node in tensors:
+        if node in tensors and not grids.get(node, "").startswith("hard"):
             tensors[node] = edge_bits
     order = {n: i for i, n in enumerate(graph.graph.nodes)}
-    activations = {n.name: QuantSpec(tensors[n]) for n in sorted(tensors, key=order.__getitem__)}
+    activations = {
+        n.name: QuantSpec(bits, grid=grids.get(n, "free") if bits == CONTAINER_BITS else "free")
+        for n, bits in sorted(tensors.items(), key=lambda item: order[item[0]])
+    }
     notes = (
         f"weights: {weight_bits} bits, per output channel, symmetric"
         + (f", none above {REDUCED_BITS} bits" if reduce_range else ""),
@@ -199,6 +223,18 @@ def make_plan(
         "the first reads and writes and for what the last reads; the network's output is float",
     )
     return QuantPlan(weights, activations, notes)
+
+
+def _grids(graph: fx.GraphModule, tensors: Mapping[fx.Node, int]) -> dict[fx.Node, Grid]:
+    """What the gates of the network bind the quantized tensors they read and write to."""
+    grids: dict[fx.Node, Grid] = {}
+    for node in graph.graph.nodes:
+        if isinstance(module_of(graph, node), nn.Sigmoid) and node in tensors:
+            grids[_root(graph, sole_input(node))] = "sigmoid"
+            grids[node] = "unit"
+        elif gate := _hard_gate(graph, node):
+            grids[sole_input(node)] = gate
+    return grids
 
 
 @dataclass(frozen=True)

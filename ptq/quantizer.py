@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from ptq.affine import fake_quant, per_channel, qparams, quantize
 from ptq.errors import PtqError
+from ptq.gates import clear_of_ties
 from ptq.spec import QuantSpec
 
 __all__ = [
@@ -51,6 +52,8 @@ class Quantizer(nn.Module):
     def set_range(self, low: Tensor, high: Tensor) -> "Quantizer":
         """Spread the codes over [low, high] and return self."""
         scale, zero_point = qparams(low, high, self.spec)
+        if self.spec.grid == "sigmoid":
+            scale = clear_of_ties(scale, zero_point, self.spec.qmax)
         self.scale.data.copy_(scale)
         self.zero_point.copy_(zero_point)
         return self

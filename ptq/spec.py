@@ -2,14 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from ptq.errors import PtqError
 
-__all__ = ["MAX_BITS", "MIN_BITS", "QuantPlan", "QuantSpec", "check_bits"]
+__all__ = ["MAX_BITS", "MIN_BITS", "Grid", "QuantPlan", "QuantSpec", "check_bits"]
 
 MIN_BITS = 2
 MAX_BITS = 8  # every code lives in an 8-bit container, because that is what integer kernels read
+
+Grid = Literal["free", "hardsigmoid", "hardswish", "sigmoid", "unit"]
 
 
 def check_bits(bits: int, what: str) -> int:
@@ -32,6 +34,8 @@ class QuantSpec:
         signed: codes span [-2^(b-1), 2^(b-1) - 1] when true, else [0, 2^b - 1].
         symmetric: the zero point is 0.
         axis: dimension with a scale of its own for every index; None for one scale per tensor.
+        grid: what scale and zero point are bound to (`ptq.gates`): by nothing, by the gate that reads the tensor,
+            or "unit", which holds [0, 1). All but "free" stay as calibration sets them.
 
     Raises:
         PtqError: for a bit width outside 2..8.
@@ -45,6 +49,7 @@ class QuantSpec:
     signed: bool = False
     symmetric: bool = False
     axis: int | None = None
+    grid: Grid = "free"
 
     def __post_init__(self) -> None:
         check_bits(self.bits, "a quantized tensor")

@@ -86,7 +86,10 @@ class LearnedStep(nn.Module):
         self._quantizer, self.mask = (quantizer,), mask  # in a tuple: it is not this view's
         self.register_buffer("scale", quantizer.scale.detach().clone())
         self.register_buffer("grid", self.scale.new_tensor([*bounds, *codes]))
-        self.gain = nn.Parameter(torch.ones_like(self.scale)) if gain is None else gain
+        free = quantizer.spec.grid == "free"
+        if gain is None:
+            gain = nn.Parameter(torch.ones_like(self.scale), requires_grad=free)
+        self.gain = gain
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `x` clamped and quantized; same shape."""
@@ -195,7 +198,7 @@ class Tuning(nn.Module):
         self.graph = graph
         self.layers = [m for m in graph.modules() if isinstance(m, SoftLayer)]
         steps = [m for m in graph.modules() if isinstance(m, LearnedStep)]
-        self.steps = list({step.gain: step for step in steps}.values())
+        self.steps = list({step.gain: step for step in steps if step.gain.requires_grad}.values())
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute the unit's output as it stands, in float32 where autocast is off."""
@@ -223,7 +226,7 @@ def tuning(
         unit: a part of a calibrated student.
         mask: of the activations that are quantized; None quantizes all of them.
         weights: learn roundings.
-        steps: learn the scales of activations; without, activations stay in float.
+        steps: learn the scales of activations, but for those that a gate binds; without, activations stay in float.
         gains: with the roundings, learn the scales of weights.
 
     Example:

@@ -127,6 +127,30 @@ class SqueezeExcite(nn.Module):
         return logits
 
 
+class HardGates(nn.Module):
+    """As MobileNetV3: hard swish, a hard sigmoid as gate; and a leaky ReLU, a table of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8), nn.Hardswish(inplace=True)
+        )
+        self.squeeze = nn.Conv2d(8, 4, 1)
+        self.excite = nn.Conv2d(4, 8, 1)
+        self.project = nn.Sequential(nn.Conv2d(8, 8, 1, bias=False), nn.BatchNorm2d(8))
+        self.mix = nn.Sequential(nn.Conv2d(8, 12, 3, 1, 1), nn.LeakyReLU(0.1, inplace=True))
+        self.hidden = nn.Linear(12, 16)
+        self.head = nn.Linear(16, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        gate = F.relu(self.squeeze(F.adaptive_avg_pool2d(x, 1)))
+        x = x + self.project(F.hardsigmoid(self.excite(gate)) * x)
+        x = F.adaptive_avg_pool2d(self.mix(x), 1).flatten(1)
+        logits: Tensor = self.head(F.hardswish(self.hidden(x)))
+        return logits
+
+
 class Shared(nn.Module):
     """One convolution and one ReLU, called three times."""
 
@@ -244,6 +268,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "resnet": ResNet,
     "mobilenet": MobileNet,
     "squeeze_excite": SqueezeExcite,
+    "hard_gates": HardGates,
     "shared": Shared,
     "functional": Functional,
     "densenet": DenseNet,

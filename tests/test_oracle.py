@@ -14,7 +14,7 @@ from ptq.export.validate import _Exactness
 from ptq.preprocess import Preprocess
 
 PREPROCESS = Preprocess((16, 16), 16, "bilinear", (0.5,) * 3, (0.5,) * 3)
-NAMES = ("resnet", "mobilenet", "squeeze_excite", "shared", "functional", "densenet", "shufflenet", "upsampling")  # fmt: skip
+NAMES = ("resnet", "mobilenet", "squeeze_excite", "hard_gates", "shared", "functional", "densenet", "shufflenet", "upsampling")  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -44,11 +44,41 @@ def test_a_residual_network_is_quantized_where_integer_kernels_read_and_write() 
     assert all(spec.signed and spec.symmetric for spec in plan.weights.values())
 
 
-def test_float_activations_read_and_are_read_at_full_width() -> None:
+def test_activations_read_and_are_read_at_full_width() -> None:
     plan = make_plan(prepared_of("squeeze_excite"), 4, 4)
     bits = {name: spec.bits for name, spec in plan.activations.items()}
     assert {name for name, b in bits.items() if b == 4} == {"mean", "relu"}
-    assert list(bits) == ["x", "conv", "silu", "mean", "relu", "excite", "sigmoid", "mul", "mean_1"]
+    assert list(bits) == [
+        "x", "conv", "silu", "mul_1", "mean", "relu", "excite", "sigmoid", "mul", "mean_1"
+    ]  # fmt: skip
+    grids = {name: spec.grid for name, spec in plan.activations.items() if spec.grid != "free"}
+    assert grids == {"conv": "sigmoid", "silu": "unit", "excite": "sigmoid", "sigmoid": "unit"}
+
+
+def test_hard_gates_read_the_codes_of_their_input() -> None:
+    plan = make_plan(prepared_of("hard_gates"), 4, 4, edge_bits=4)
+    grids = {name: spec.grid for name, spec in plan.activations.items() if spec.grid != "free"}
+    assert grids == {"stem_0": "hardswish", "excite": "hardsigmoid", "hidden": "hardswish"}
+    # Its own 8 bits, although the first layer's edge has 4; no quantizer behind the gates themselves.
+    assert all(plan.activations[name].bits == 8 for name in grids)
+    assert not [name for name in plan.activations if "hardsig" in name or name == "stem_2"]
+
+
+def test_a_gate_whose_input_others_read_stays_in_float() -> None:
+    class Other(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.left, self.right = (nn.Conv2d(n, 8, 3) for n in (3, 8, 8))
+            self.head = nn.Linear(8, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.left(self.stem(x))
+            x = torch.cat([nn.functional.hardsigmoid(x), x], 1)[:, 4:12]
+            return self.head(self.right(x).mean((2, 3)))  # type: ignore[no-any-return]
+
+    plan = make_plan(prepare(Other().eval(), SHAPE), 8)
+    assert {spec.grid for spec in plan.activations.values()} == {"free"}
+    assert "hardsigmoid" in plan.activations
 
 
 def test_transposed_convolutions_have_their_channels_elsewhere() -> None:

@@ -1,0 +1,70 @@
+"""Grids on which gates are integer operators."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from networks import images, student_of
+from torch.nn import functional as F
+
+from ptq.gates import CLOSE, UNIT, clear_of_ties, gate_codes, hard_grid, observed
+from ptq.methods import ReconstructConfig
+from ptq.quantizer import Quantizer
+from ptq.reconstruction import reconstruct
+from ptq.spec import QuantSpec
+
+FLOATS = st.floats(0.0078125, 1000, width=32)
+
+
+@given(FLOATS, st.integers(4, 8))
+def test_a_hard_sigmoid_is_its_codes_on_another_grid(high: float, bits: int) -> None:
+    top = (1 << bits) - 1
+    scale, zero = hard_grid(torch.tensor(high), top)
+    assert top * scale - zero * scale >= 0.999 * min(high, 3 * top - 3)
+    codes = torch.arange(top + 1)
+    gate, largest = gate_codes(scale, zero)
+    assert largest <= top
+    wanted = F.hardsigmoid((codes - zero).double() * scale.double())
+    torch.testing.assert_close(codes.clamp(0, largest) * gate.double(), wanted, atol=1e-6, rtol=0)
+
+
+@given(FLOATS, FLOATS)
+def test_no_sigmoid_of_a_code_is_close_to_a_tie(low: float, high: float) -> None:
+    quantizer = Quantizer(QuantSpec(8, grid="sigmoid"))
+    quantizer.set_range(torch.tensor(-low), torch.tensor(high))
+    free = Quantizer(QuantSpec(8)).set_range(torch.tensor(-low), torch.tensor(high))
+    assert 1 <= quantizer.scale / free.scale < 1.01
+    x = (np.arange(256) - quantizer.zero_point.numpy()) * quantizer.scale.numpy()
+    x = x[np.abs(x) < 15].astype(np.float64)
+    steps = 1 / (1 + np.exp(-x)) / UNIT
+    assert np.abs(steps % 1 - 0.5).min() > CLOSE / 2
+
+
+def test_a_grid_without_ties_stays_as_it_is() -> None:
+    scale = torch.tensor(1.0)
+    assert clear_of_ties(scale, torch.tensor(128.0), 255) == scale
+
+
+@pytest.mark.parametrize(
+    ("grid", "expected"),
+    [
+        ("hardsigmoid", [-3.0, -1.0, 3.0]),
+        ("hardswish", [-3.0, -1.0, 9.0]),
+        ("free", [-9.0, -1.0, 9.0]),
+    ],
+)
+def test_observers_see_what_makes_a_difference(grid: str, expected: list[float]) -> None:
+    values = torch.tensor([-9.0, -1.0, 9.0])
+    assert observed(values, QuantSpec(8, grid=grid)).tolist() == expected  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["hard_gates", "squeeze_excite"])
+def test_reconstruction_leaves_grids_that_gates_bind(name: str) -> None:
+    student = student_of(name, 3, 3)
+    before = {key: float(q.scale) for key, q in student.quantizers().items()}
+    reconstruct(student, images(16), ReconstructConfig(iterations=20, batch=8, lr_step=0.1))
+    moved = {key for key, q in student.quantizers().items() if float(q.scale) != before[key]}
+    bound = {key for key, q in student.quantizers().items() if q.spec.grid != "free"}
+    assert bound and not moved & bound
+    assert moved
