@@ -21,16 +21,17 @@ import argparse
 import json
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from benchmarks.rows import add_rows, footer
 from ptq.calibration import calibrate
 from ptq.export import export_float, export_qdq, runtime
+from ptq.export.peer import quantize_static
 from ptq.graph import Prepared, prepare
 from ptq.models import load_model
 from ptq.placement import make_plan, place
@@ -69,29 +70,6 @@ def export_all(prepared: Prepared, folder: Path) -> dict[str, Path]:
     return files
 
 
-def quantize_static(source: Path, target: Path, images: NDArray[np.float32]) -> Path:
-    """onnxruntime's own tool, as its documentation uses it."""
-    from onnxruntime import quantization
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
-    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            name = runtime.session(source).get_inputs()[0].name
-            self.left = iter([{name: image[None]} for image in images])
-
-        def get_next(self) -> dict[str, NDArray[np.float32]] | None:
-            return next(self.left, None)
-
-    prepared = source.with_name("preprocessed.onnx")
-    quant_pre_process(str(source), str(prepared))
-    quantization.quantize_static(
-        str(prepared), str(target), Reader(), per_channel=True,
-        quant_format=quantization.QuantFormat.QDQ,
-        activation_type=quantization.QuantType.QUInt8, weight_type=quantization.QuantType.QInt8,
-    )  # fmt: skip
-    return target
-
-
 def measure(network: str, threads: list[int], runs: int) -> list[dict[str, Any]]:
     """One row per number of threads."""
     torch.manual_seed(0)
@@ -103,7 +81,10 @@ def measure(network: str, threads: list[int], runs: int) -> list[dict[str, Any]]
         image = np.random.default_rng(0).standard_normal((1, *prepared.input_shape), np.float32)
         left_in_float = {name: len(runtime.float_layers(files[name])) for name in VARIANTS[1:]}
         for count in threads:
-            opened = {name: runtime.session(path, threads=count) for name, path in files.items()}
+            opened = {
+                name: partial(runtime.run, runtime.session(path, threads=count))
+                for name, path in files.items()
+            }
             rows.append(
                 {
                     "network": network,

@@ -10,7 +10,7 @@ never saturate and stay fast. `exact_by_default` finds out by computing, not by 
 import statistics
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,16 @@ from onnx import TensorProto, helper
 
 from ptq.errors import PtqError
 
-__all__ = ["PRECISE", "exact_by_default", "float_layers", "latencies", "run", "session"]
+__all__ = [
+    "PRECISE", "exact_by_default", "float_layers", "float_operators", "latencies", "run", "session",
+]  # fmt: skip
 
 PRECISE = ("session.x64quantprecision", "1")
 LAYER_OPS = ("Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul")
+CONVERTING = (
+    "QuantizeLinear", "Cast", "Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Concat", "Split",
+    "Slice", "Gather", "Pad", "DepthToSpace", "SpaceToDepth", "Expand",
+)  # fmt: skip
 
 
 @cache
@@ -93,22 +99,24 @@ def run(opened: Any, images: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def latencies(
-    opened: Mapping[str, Any], image: NDArray[np.float32], runs: int = 30
+    networks: Mapping[str, Callable[[NDArray[np.float32]], Any]],
+    image: NDArray[np.float32],
+    runs: int = 30,
 ) -> dict[str, float]:
-    """Return the median milliseconds per run of each session, measured in turns.
+    """Return the median milliseconds per run of each network, measured in turns.
 
     Turns, so that whatever else the machine does meets all of them alike.
 
     Args:
-        opened: sessions by name.
+        networks: by name, e.g. ``partial(run, session(path))``.
         image: (1, C, H, W).
         runs: of each, after three to warm up.
     """
-    times: dict[str, list[float]] = {name: [] for name in opened}
+    times: dict[str, list[float]] = {name: [] for name in networks}
     for turn in range(-3, runs):
-        for name, one in opened.items():
+        for name, network in networks.items():
             start = time.perf_counter()
-            run(one, image)
+            network(image)
             if turn >= 0:
                 times[name].append(1000 * (time.perf_counter() - start))
     return {name: statistics.median(values) for name, values in times.items()}
@@ -119,6 +127,28 @@ def float_layers(path: Path | str) -> list[str]:
 
     It is asked for its optimized graph: what quantization nodes did not fuse with is still there.
     """
+    return [node.name for node in _optimized(path).node if node.op_type in LAYER_OPS]
+
+
+def float_operators(path: Path | str) -> list[str]:
+    """Return the names of the other operators that compute on real numbers in onnxruntime's optimized graph.
+
+    What only moves or converts numbers does not count, nor does a last layer that writes real ones.
+    """
+    graph = _optimized(path)
+    real = {value.name for value in graph.input}
+    real |= {t.name for t in graph.initializer if t.data_type == TensorProto.FLOAT}
+    names = []
+    for node in graph.node:
+        reads = [name for name in node.input[:1] if name in real]
+        if node.op_type == "DequantizeLinear" or (reads and node.op_type != "QuantizeLinear"):
+            real.update(node.output)
+        if reads and node.op_type not in (*LAYER_OPS, *CONVERTING):
+            names.append(node.name)
+    return names
+
+
+def _optimized(path: Path | str) -> onnx.GraphProto:
     with tempfile.TemporaryDirectory() as folder:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
@@ -126,5 +156,4 @@ def float_layers(path: Path | str) -> list[str]:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         options.optimized_model_filepath = str(Path(folder) / "optimized.onnx")
         _open(path, options)
-        graph = onnx.load(options.optimized_model_filepath, load_external_data=False).graph
-    return [node.name for node in graph.node if node.op_type in LAYER_OPS]
+        return onnx.load(options.optimized_model_filepath, load_external_data=False).graph

@@ -6,7 +6,6 @@ be there fails a gate.
 """
 
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Sequence, Sized
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,9 +19,10 @@ from torch import Tensor, nn
 from ptq.errors import PtqError
 from ptq.export import runtime
 from ptq.export.checks import QuantizedFile
-from ptq.export.onnx_qdq import export_float
+from ptq.export.costs import measure_costs
 from ptq.export.oracle import Oracle
-from ptq.figures import exactness_lines
+from ptq.export.second_runtime import RUNTIMES, open_openvino
+from ptq.export.verdicts import Exactness, deviation, differences, structure
 from ptq.metrics import agreement, top1
 from ptq.placement import Student
 from ptq.preprocess import Preprocess
@@ -39,17 +39,20 @@ class Validation:
 
     Attributes:
         validated_on: how many images.
-        top1: of "float", "simulated", "onnx" and "onnx_unoptimized"; empty without labels.
+        top1: of "float", "simulated", "onnx", "onnx_unoptimized" and other runtimes; empty without labels.
         agreement: of "simulated", "onnx" and "onnx_unoptimized" with float, as far as they were given.
         disagreement: images on which simulation and file name another class; None without simulation.
         exact: how the file compares with exact integer arithmetic (`ptq.export.oracle`): "images" compared, on how many
             any output is "differing", and the "largest" difference as a share of the largest output; None where
             that was not asked for.
-        latency_ms: of "float" and "onnx", median at batch 1, and the "threads" it was measured with.
-        size_bytes: of "float" and "onnx".
+        latency_ms: of "float", "onnx", onnxruntime's own "quantize_static" and other runtimes, medians at batch 1, and
+            the "threads" they were measured with.
+        size_bytes: of "float", "onnx" and "quantize_static".
         format: of the file's weights, "packed" or "int8"; "" where the file does not say.
         precise: whether onnxruntime was asked for exact sums because its default ones saturate here.
         float_layers: layers that onnxruntime ran in float.
+        float_operators: the other operators that it ran in float.
+        notes: why something could not be measured.
         failed: one sentence per gate that failed; empty is good.
     """
 
@@ -63,6 +66,8 @@ class Validation:
     format: str
     precise: bool
     float_layers: tuple[str, ...]
+    float_operators: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     failed: tuple[str, ...] = field(default=())
 
     def to_json(self) -> dict[str, Any]:
@@ -91,6 +96,8 @@ def validate(
     tolerance: float = 1.0,
     float_path: Path | str | None = None,
     exact: bool = False,
+    peer: bool = True,
+    runtimes: Sequence[str] = (),
     progress: Progress = SILENT,
 ) -> Validation:
     """Run an exported file and compare it with the simulation and with float.
@@ -107,6 +114,8 @@ def validate(
             simulated may differ before a gate fails. One image out of few is always allowed.
         float_path: keep the float ONNX file, that latency and size are compared with, here.
         exact: compare the file with exact integer arithmetic, too, on up to 64 images; slow.
+        peer: compare latency with onnxruntime's quantize_static, too, where there is a float network.
+        runtimes: others that shall run the file: "openvino".
 
     Returns:
         The figures; `failed` names the gates that failed, and `raise_for_failure` raises for them.
@@ -123,8 +132,10 @@ def validate(
     if reference is None and student is not None:
         reference = student.prepared.module
     file = QuantizedFile(path)
-    networks = _networks(path, threads, student, reference)
-    judge = _Exactness(Oracle(path)) if exact else None
+    if unknown := set(runtimes) - set(RUNTIMES):
+        raise PtqError(f"unknown runtime {unknown.pop()!r}; choose one of {', '.join(RUNTIMES)}.")
+    networks = _networks(path, threads, student, reference, runtimes)
+    judge = Exactness(Oracle(path)) if exact else None
     logits, labels, image = _run_all(networks, batches, preprocess, progress, judge)
     count = len(labels)
     known = bool((labels >= 0).all())
@@ -138,23 +149,30 @@ def validate(
     if "simulated" in logits:
         disagreement = 100.0 - agreement(logits["simulated"], logits["onnx"])
     float_layers = tuple(runtime.float_layers(path))
+    float_operators = tuple(runtime.float_operators(path))
+    costs = measure_costs(
+        path, reference, image, threads=threads, runs=runs, float_path=float_path, peer=peer, runtimes=runtimes
+    )  # fmt: skip
     failed = [
-        *_structure(file, student, float_layers),
-        *_differences(logits, scores, max(tolerance, 100.0 / count)),
+        *structure(file, student, float_layers),
+        *differences(logits, scores, max(tolerance, 100.0 / count)),
+        *(deviation(logits) if not float_layers and not float_operators else ()),
         *(judge.failed() if judge else ()),
+        *costs.failed(),
     ]
-    latency, size = _cost(path, reference, image, threads, runs, float_path)
     return Validation(
         validated_on=count,
         top1=scores,
         agreement=agreements,
         disagreement=disagreement,
         exact=judge.figures() if judge else None,
-        latency_ms=latency,
-        size_bytes=size,
+        latency_ms=costs.latency_ms,
+        size_bytes=costs.size_bytes,
         format=file.metadata.get("ptq.format", ""),
         precise=not runtime.exact_by_default(),
         float_layers=float_layers,
+        float_operators=float_operators,
+        notes=costs.notes,
         failed=tuple(failed),
     )
 
@@ -162,37 +180,12 @@ def validate(
 Network = Callable[[Tensor], Tensor]
 
 
-class _Exactness:
-    """Compares what onnxruntime gives with exact integer arithmetic."""
-
-    IMAGES = 64
-    NOISE = 1e-5  # of float operators, whose sums are in another order
-
-    def __init__(self, oracle: Oracle) -> None:
-        self.oracle = oracle
-        self.images, self.differing, self.largest = 0, 0, 0.0
-
-    def look(self, x: Tensor, given: Tensor) -> None:
-        """Compare the outputs for some of the images `x`, as far as there were too few."""
-        x = x[: max(0, self.IMAGES - self.images)]
-        if len(x):
-            expected, given = torch.from_numpy(self.oracle(x.numpy())), given[: len(x)]
-            apart = (expected - given).abs()
-            self.images += len(x)
-            self.differing += int(apart.flatten(1).amax(1).gt(0).sum())
-            self.largest = max(self.largest, float(apart.max() / expected.abs().max()))
-
-    def figures(self) -> dict[str, float]:
-        return {"images": self.images, "differing": self.differing, "largest": self.largest}
-
-    def failed(self) -> list[str]:
-        if self.largest <= self.NOISE:
-            return []
-        return [f"onnxruntime {line}." for line in exactness_lines(self.figures())]
-
-
 def _networks(
-    path: Path | str, threads: int, student: Student | None, reference: nn.Module | None
+    path: Path | str,
+    threads: int,
+    student: Student | None,
+    reference: nn.Module | None,
+    runtimes: Sequence[str],
 ) -> dict[str, Network]:
     networks: dict[str, Network] = {}
     if reference is not None:
@@ -203,6 +196,9 @@ def _networks(
     networks["onnx_unoptimized"] = _from_session(
         runtime.session(path, threads=threads, optimize=False)
     )
+    if "openvino" in runtimes:
+        compiled = open_openvino(path, threads)
+        networks["openvino"] = lambda x: torch.from_numpy(compiled(x.numpy()))
     return networks
 
 
@@ -216,7 +212,7 @@ def _run_all(
     batches: Iterable[Batch],
     preprocess: Preprocess,
     progress: Progress,
-    judge: _Exactness | None,
+    judge: Exactness | None,
 ) -> tuple[dict[str, Tensor], Tensor, NDArray[np.float32]]:
     """Return the logits of every network, the labels (-1 unknown) and one normalised image."""
     logits: dict[str, list[Tensor]] = {name: [] for name in networks}
@@ -236,73 +232,3 @@ def _run_all(
     if image is None:
         raise PtqError("there are no images to validate with.")
     return {name: torch.cat(parts) for name, parts in logits.items()}, torch.cat(labels), image
-
-
-def _structure(
-    file: QuantizedFile, student: Student | None, float_layers: Sequence[str]
-) -> list[str]:
-    """The gates on what the file says and on what onnxruntime made of it."""
-    failed = []
-    if wrong := file.wrong_bias_scales():
-        failed.append(f"the bias scale is not scale_x * scale_w in {_some(wrong)}; export again.")
-    if wrong := file.wrong_axes():
-        failed.append(
-            f"the scales of the weight lie along the wrong axis in {_some(wrong)}; export again."
-        )
-    allowed = set(file.unquantized())
-    if student is not None:
-        missing = len(student.plan.weights) - (len(file.layers()) - len(allowed))
-        unread = sum(layer.input_quantizer is None for layer in student.layers().values())
-        if missing > unread:
-            failed.append(f"{missing} layers that the plan quantizes are float in the file.")
-    if slow := [name for name in float_layers if name not in allowed]:
-        failed.append(f"onnxruntime runs {_some(slow)} in float although quantized in the file.")
-    return failed
-
-
-def _differences(
-    logits: dict[str, Tensor], scores: dict[str, float], tolerance: float
-) -> list[str]:
-    """The gates on results: what computes the same network must score the same."""
-    failed = []
-    for other in ("onnx_unoptimized", "simulated"):
-        if other not in logits:
-            continue
-        apart = (
-            abs(scores["onnx"] - scores[other])
-            if scores
-            else 100.0 - agreement(logits["onnx"], logits[other])
-        )
-        if apart > tolerance:
-            measure = "top-1" if scores else "predictions"
-            failed.append(
-                f"{measure} of the optimized file and of {other.replace('_', ' ')} differ by "
-                f"{apart:.2f} points (at most {tolerance:.2f})."
-            )
-    return failed
-
-
-def _cost(
-    path: Path | str,
-    reference: nn.Module | None,
-    image: NDArray[np.float32],
-    threads: int,
-    runs: int,
-    float_path: Path | str | None,
-) -> tuple[dict[str, float], dict[str, int]]:
-    """Latency at batch 1 and size of the file, and of the float network's."""
-    with tempfile.TemporaryDirectory() as folder:
-        files = {"onnx": Path(path)}
-        if reference is not None:
-            example = torch.from_numpy(image).repeat(2, 1, 1, 1)
-            target = Path(folder) / "float.onnx" if float_path is None else Path(float_path)
-            files = {"float": export_float(reference, target, example), **files}
-        opened = {name: runtime.session(one, threads=threads) for name, one in files.items()}
-        latency = {**runtime.latencies(opened, image, runs), "threads": threads}
-        return latency, {name: one.stat().st_size for name, one in files.items()}
-
-
-def _some(names: Sequence[str], limit: int = 3) -> str:
-    return ", ".join(names[:limit]) + (
-        f" and {len(names) - limit} more" if len(names) > limit else ""
-    )

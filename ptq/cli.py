@@ -212,6 +212,10 @@ def validate(
             "--exact", help="Compare with exact integer arithmetic, too, on up to 64 images; slow."
         ),
     ] = False,
+    runtime: Annotated[
+        list[str] | None,
+        typer.Option("--runtime", help="Run the file in this runtime, too: openvino (an extra)."),
+    ] = None,
 ) -> None:
     """Measure a finished run again: accuracy, agreement with float, latency, size."""
     with reported():
@@ -221,7 +225,12 @@ def validate(
         from ptq import pipeline
 
         pipeline.validate_run(
-            run_dir, data=evaluation, threads=threads, exact=exact, progress=progress()
+            run_dir,
+            data=evaluation,
+            threads=threads,
+            exact=exact,
+            runtimes=runtime or (),
+            progress=progress(),
         )
         show(run_dir)
 

@@ -1,7 +1,7 @@
 """The whole road from a trained network to a validated ONNX file. Read `run` first."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -261,11 +261,12 @@ def validate_run(
     data: str | None = None,
     threads: int | None = None,
     exact: bool = False,
+    runtimes: Sequence[str] = (),
     progress: Progress = SILENT,
 ) -> Validation:
     """Measure a finished run again, and bring its report up to date.
 
-    `exact` compares the file with exact integer arithmetic, too.
+    `exact` compares the file with exact integer arithmetic, too; `runtimes` are others that shall run it ("openvino").
 
     Raises:
         PtqError: when files are missing or the ONNX file fails a gate.
@@ -292,6 +293,7 @@ def validate_run(
         ValidationBatches(evaluation, images),
         threads=threads,
         exact=exact,
+        runtimes=runtimes,
         progress=progress,
     )
     write_report(report | measured.to_json(), folder)

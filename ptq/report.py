@@ -6,7 +6,7 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -93,11 +93,11 @@ def write_report(report: Mapping[str, Any], folder: Path) -> None:
 
 def markdown(report: Mapping[str, Any]) -> str:
     """Return a report as a Markdown page."""
-    settings = report["settings"]
+    settings, columns = report["settings"], _columns(report)
     lines = [
         f"# {report['model']['name']}, weights {settings['bits']} bits, activations {settings['act_bits']} bits",
         "",
-        *_table(("", "float", "simulated", "onnx"), _figures(report)),
+        *_table(("", *columns), _figures(report, columns)),
         "",
         *[f"- {note}" for note in report["notes"]],
         *[f"- {line}" for line in exactness_lines(report.get("exact"))],
@@ -149,16 +149,25 @@ def markdown(report: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _figures(report: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    top1, agreement = report["top1"], report["agreement"]
+def _figures(report: Mapping[str, Any], columns: Sequence[str]) -> list[tuple[str, ...]]:
     latency, size = report["latency_ms"], report["size_bytes"]
     return [
-        ("top-1 (%)", *(_number(top1.get(k), "{:.2f}") for k in ("float", "simulated", "onnx"))),
-        ("same prediction as float (%)", "", *(_number(agreement.get(k), "{:.2f}") for k in ("simulated", "onnx"))),
-        (f"latency (ms, {latency.get('threads')} threads)", _number(latency.get("float"), "{:.2f}"), "",
-         _number(latency.get("onnx"), "{:.2f}")),
-        ("size (MB)", _number(size.get("float"), "{:.2f}", 1e-6), "", _number(size.get("onnx"), "{:.2f}", 1e-6)),
+        ("top-1 (%)", *(_number(report["top1"].get(c), "{:.2f}") for c in columns)),
+        ("same prediction as float (%)", *(_number(report["agreement"].get(c), "{:.2f}") for c in columns)),
+        (f"latency (ms, {latency.get('threads')} threads)", *(_number(latency.get(c), "{:.2f}") for c in columns)),
+        ("size (MB)", *(_number(size.get(c), "{:.2f}", 1e-6) for c in columns)),
     ]  # fmt: skip
+
+
+def _columns(report: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a run always measures, and what else this one did."""
+    known = {*report["top1"], *report["agreement"], *report["latency_ms"]}
+    return (
+        "float",
+        "simulated",
+        "onnx",
+        *(c for c in ("quantize_static", "openvino") if c in known),
+    )
 
 
 def _number(value: float | None, form: str, factor: float = 1.0) -> str:

@@ -75,6 +75,9 @@ def show(folder: Path) -> None:
         typer.echo(f"  {path}  ({_size(path.stat().st_size)})")
 
 
+SHOWN = ("float", "simulated", "onnx", "quantize_static", "openvino")
+
+
 def headline(report: dict[str, Any]) -> str:
     """Accuracy, latency and size against float, as far as `report` has them, a line for each.
 
@@ -84,9 +87,7 @@ def headline(report: dict[str, Any]) -> str:
     """
     lines = []
     for name, key, text in _ROWS:
-        figures = {
-            k: v for k, v in (report.get(key) or {}).items() if k in ("float", "simulated", "onnx")
-        }
+        figures = {k: v for k, v in (report.get(key) or {}).items() if k in SHOWN}
         shown = [f"{k} {text(v)}" for k, v in figures.items() if v is not None]
         if shown:
             lines.append(f"{name:11} {'  '.join(shown)}")

@@ -53,6 +53,7 @@ def summarize(
             *_container(settings),
             *_compiler(blocks),
             *_advice(student, measured),
+            *measured.notes,
             *_interruption(before),
         ],
         "images": {"count": len(images), **images.provenance},

@@ -64,7 +64,7 @@ def test_the_run_directory_is_complete(made: Run) -> None:
     report = json.loads((made.folder / "report.json").read_text())
     assert set(report["top1"]) >= {"float", "simulated", "onnx"}
     assert set(report["agreement"]) >= {"simulated", "onnx"}
-    assert set(report["latency_ms"]) == {"float", "onnx", "threads"}
+    assert set(report["latency_ms"]) == {"float", "onnx", "quantize_static", "threads"}
     assert set(report["size_bytes"]) == {"float", "onnx"}
     for key in (
         "seconds",

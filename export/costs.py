@@ -1,0 +1,117 @@
+"""What an exported file costs, latency and bytes, beside the float network and onnxruntime's own quantization."""
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from ptq.errors import PtqError
+from ptq.export import runtime
+from ptq.export.onnx_qdq import export_float
+from ptq.export.peer import quantize_static
+from ptq.export.second_runtime import open_openvino
+
+__all__ = ["Costs", "measure_costs"]
+
+Network = Callable[[NDArray[np.float32]], Any]
+
+ATTEMPTS = 3
+MARGIN = (
+    1.1  # by which a file may be slower before it counts: medians of a busy machine differ by that
+)
+LAUNCH = (
+    0.1  # milliseconds that do not count: what the operators of a tiny network take to be called
+)
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Latency and size.
+
+    Attributes:
+        latency_ms: of "onnx" and, as far as they were measured, "float", "quantize_static" and "openvino"; medians
+            at batch 1 in turns; and the "threads".
+        size_bytes: of "onnx", "float" and "quantize_static".
+        notes: why something could not be measured.
+    """
+
+    latency_ms: dict[str, float]
+    size_bytes: dict[str, int]
+    notes: tuple[str, ...] = ()
+
+    def failed(self) -> list[str]:
+        """Return a sentence for each of float and quantize_static that is faster."""
+        return [
+            f"the file is slower than {what}: {self.latency_ms['onnx']:.2f} against "
+            f"{self.latency_ms[name]:.2f} ms, in each of {ATTEMPTS} measurements."
+            for name, what in (
+                ("float", "the float network"),
+                ("quantize_static", "onnxruntime's quantize_static"),
+            )
+            if _is_slower(self.latency_ms, name)
+        ]
+
+
+def _is_slower(latency: Mapping[str, float], name: str) -> bool:
+    return name in latency and latency["onnx"] > MARGIN * latency[name] + LAUNCH
+
+
+def measure_costs(
+    path: Path | str,
+    reference: nn.Module | None,
+    image: NDArray[np.float32],
+    *,
+    threads: int,
+    runs: int = 30,
+    float_path: Path | str | None = None,
+    peer: bool = True,
+    runtimes: Sequence[str] = (),
+) -> Costs:
+    """Measure a file. Where it looks slower than it may be, the whole measurement is taken again, at most thrice.
+
+    Args:
+        path: of the exported file.
+        reference: the float network; None leaves out everything but the file.
+        image: (1, C, H, W), normalised.
+        threads: of every runtime.
+        runs: of each network, in turns.
+        float_path: keep the float ONNX file here.
+        peer: quantize the float network with onnxruntime's quantize_static, too.
+        runtimes: others to measure the file in ("openvino").
+
+    Raises:
+        PtqError: for a network that cannot be written or a file that cannot be run.
+    """
+    notes: list[str] = []
+    with tempfile.TemporaryDirectory() as folder:
+        files = {"onnx": Path(path)}
+        if reference is not None:
+            example = torch.from_numpy(image).repeat(2, 1, 1, 1)
+            target = Path(folder) / "float.onnx" if float_path is None else Path(float_path)
+            files = {"float": export_float(reference, target, example), **files}
+            if peer:
+                try:
+                    static = quantize_static(target, Path(folder) / "static.onnx", image)
+                    files["quantize_static"] = static
+                except PtqError as error:
+                    notes.append(str(error))
+        networks: dict[str, Network] = {
+            name: partial(runtime.run, runtime.session(file, threads=threads))
+            for name, file in files.items()
+        }
+        if "openvino" in runtimes:
+            networks["openvino"] = open_openvino(path, threads)
+        size = {name: file.stat().st_size for name, file in files.items()}
+        for _ in range(ATTEMPTS):
+            latency = {**runtime.latencies(networks, image, runs), "threads": threads}
+            costs = Costs(latency, size, tuple(notes))
+            if not costs.failed():
+                break
+    return costs

@@ -1,0 +1,61 @@
+"""OpenVINO on CPUs: a second opinion on an exported file, from a runtime that shares no code with onnxruntime."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptq.errors import PtqError
+
+__all__ = ["RUNTIMES", "open_openvino"]
+
+RUNTIMES = ("openvino",)
+
+
+def open_openvino(
+    path: Path | str, threads: int = 1
+) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+    """Compile an ONNX file for the CPU; what is returned maps normalised (N, C, H, W) to logits.
+
+    Operators that stay in float compute in float32, not in bfloat16, so that results can be compared.
+
+    Args:
+        path: of the file.
+        threads: that compute.
+
+    Raises:
+        PtqError: where the package is missing (extra `openvino`) or cannot read the file.
+
+    Example:
+        >>> network = open_openvino("model.onnx")
+        >>> network(images).argmax(1)
+    """
+    try:
+        import openvino
+    except ImportError as error:
+        raise PtqError(
+            "OpenVINO is not installed: pip install 'ptq[openvino]', or leave out --runtime openvino."
+        ) from error
+    logging.getLogger("openvino").setLevel(logging.ERROR)
+    try:
+        core = openvino.Core()
+        settings: dict[str, Any] = {
+            "INFERENCE_NUM_THREADS": threads,
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": "f32",
+        }
+        compiled = core.compile_model(core.read_model(str(path)), "CPU", settings)
+    except Exception as error:  # RuntimeErrors of several lines, the reason last
+        reason = [line for line in str(error).splitlines() if line.strip()][-1:]
+        raise PtqError(
+            f"OpenVINO cannot read {path} ({''.join(reason).strip()}): weights of 2 and 3 bits may be in a type it "
+            "does not know; export them with --format int8."
+        ) from error
+
+    def network(images: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.asarray(compiled(np.ascontiguousarray(images))[0])
+
+    return network
