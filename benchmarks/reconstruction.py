@@ -43,7 +43,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no drop": {"drop": 0.0},
     "drop of block inputs only": {"drop_inside": False},
     "fixed steps": {"lr_step": 0.0},
-    "weights first, then steps": {"joint": False},
+    "weights before steps": {"joint": False},
     "layer by layer": {"unit": "layer"},
     "Fisher weights": {"fisher": True},
     "learned weight scales": {"lr_gain": 1e-3},
