@@ -24,7 +24,7 @@ from onnx import TensorProto, helper
 from ptq.errors import PtqError
 
 __all__ = [
-    "PRECISE", "exact_by_default", "float_layers", "float_operators", "latencies", "run", "session",
+    "PRECISE", "exact_by_default", "float_layers", "float_operators", "latencies", "optimized", "run", "session",
 ]  # fmt: skip
 
 PRECISE = ("session.x64quantprecision", "1")
@@ -127,7 +127,7 @@ def float_layers(path: Path | str) -> list[str]:
 
     It is asked for its optimized graph: what quantization nodes did not fuse with is still there.
     """
-    return [node.name for node in _optimized(path).node if node.op_type in LAYER_OPS]
+    return [node.name for node in optimized(path).node if node.op_type in LAYER_OPS]
 
 
 def float_operators(path: Path | str) -> list[str]:
@@ -135,7 +135,7 @@ def float_operators(path: Path | str) -> list[str]:
 
     What only moves or converts numbers does not count, nor does a last layer that writes real ones.
     """
-    graph = _optimized(path)
+    graph = optimized(path)
     real = {value.name for value in graph.input}
     real |= {t.name for t in graph.initializer if t.data_type == TensorProto.FLOAT}
     names = []
@@ -148,7 +148,12 @@ def float_operators(path: Path | str) -> list[str]:
     return names
 
 
-def _optimized(path: Path | str) -> onnx.GraphProto:
+def optimized(path: Path | str) -> onnx.GraphProto:
+    """Return the graph that onnxruntime makes of a file, before it lays memory out for the processor.
+
+    Raises:
+        PtqError: for a file onnxruntime cannot load.
+    """
     with tempfile.TemporaryDirectory() as folder:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3

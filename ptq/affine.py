@@ -9,7 +9,7 @@ Codes are integers held in float tensors: torch computes on them without convers
 import torch
 from torch import Tensor
 
-from ptq.gates import UNIT, hard_grid
+from ptq.gates import UNIT, hard_grid, suits
 from ptq.spec import QuantSpec
 
 __all__ = ["dequantize", "fake_quant", "per_channel", "qparams", "quantize", "round_ste"]
@@ -64,7 +64,7 @@ def qparams(low: Tensor, high: Tensor, spec: QuantSpec) -> tuple[Tensor, Tensor]
         return scale, torch.zeros_like(scale)
     if spec.grid == "unit":
         return torch.full_like(high, UNIT), torch.zeros_like(high)
-    if spec.grid in ("hardsigmoid", "hardswish"):
+    if spec.grid in ("hardsigmoid", "hardswish") and suits(high):
         return hard_grid(high, spec.qmax)
     scale = ((high - low) / (spec.qmax - spec.qmin)).clamp(min=TINY)
     zero_point = (spec.qmin - low / scale).round().clamp(spec.qmin, spec.qmax)

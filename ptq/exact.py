@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from ptq.gates import gate_codes
+from ptq.gates import gate_codes, is_hard
 from ptq.ops import averages_globally, foldable, module_of, sole_input
 from ptq.quantizer import Quantizer, QuantLayer, WeightQuantizer, apply_layer
 
@@ -94,11 +94,15 @@ def folded_activation(graph: fx.GraphModule, quantizer: fx.Node) -> fx.Node | No
 
 
 def hard_gate(graph: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether a node of a student is a hard sigmoid whose input's grid was made for it."""
+    """Whether a node of a student is a hard sigmoid whose input's grid is made for it, and not too coarse."""
     if not isinstance(module_of(graph, node), nn.Hardsigmoid):
         return False
     quantizer = module_of(graph, sole_input(node))
-    return isinstance(quantizer, Quantizer) and quantizer.spec.grid.startswith("hard")
+    return (
+        isinstance(quantizer, Quantizer)
+        and quantizer.spec.grid.startswith("hard")
+        and is_hard(quantizer.scale, quantizer.zero_point)
+    )
 
 
 def code_bounds(quantizer: Quantizer, activation: nn.Module | None) -> tuple[int, int]:

@@ -14,7 +14,16 @@ from torch import Tensor
 
 from ptq.spec import QuantSpec
 
-__all__ = ["BEND", "UNIT", "clear_of_ties", "gate_codes", "hard_grid", "observed"]
+__all__ = [
+    "BEND",
+    "UNIT",
+    "clear_of_ties",
+    "gate_codes",
+    "hard_grid",
+    "is_hard",
+    "observed",
+    "suits",
+]
 
 BEND = 3.0  # where a hard sigmoid becomes constant, and a hard swish 0
 UNIT = 1 / 256  # the scale of a tensor within [0, 1)
@@ -40,6 +49,16 @@ def hard_grid(high: Tensor, qmax: int) -> tuple[Tensor, Tensor]:
     """
     k = (BEND * qmax / (BEND + high.clamp(min=BEND))).floor().clamp(min=1.0)
     return BEND / k, k
+
+
+def suits(high: Tensor) -> bool:
+    """Whether a hard grid has codes enough for values up to `high`; its steps are at least 3 / 127."""
+    return bool(high >= BEND / 2)
+
+
+def is_hard(scale: Tensor, zero_point: Tensor) -> bool:
+    """Whether scale and zero point are those of a hard grid."""
+    return abs(float(scale * zero_point) / BEND - 1) < 1e-6
 
 
 def gate_codes(scale: Tensor, zero_point: Tensor) -> tuple[Tensor, int]:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from networks import images, student_of
 from torch.nn import functional as F
 
-from ptq.gates import CLOSE, UNIT, clear_of_ties, gate_codes, hard_grid, observed
+from ptq.gates import BEND, CLOSE, UNIT, clear_of_ties, gate_codes, hard_grid, is_hard, observed
 from ptq.methods import ReconstructConfig
 from ptq.quantizer import Quantizer
 from ptq.reconstruction import reconstruct
@@ -27,6 +27,16 @@ def test_a_hard_sigmoid_is_its_codes_on_another_grid(high: float, bits: int) -> 
     assert largest <= top
     wanted = F.hardsigmoid((codes - zero).double() * scale.double())
     torch.testing.assert_close(codes.clamp(0, largest) * gate.double(), wanted, atol=1e-6, rtol=0)
+
+
+@given(st.floats(0.125, 100, width=32), st.floats(0.125, 100, width=32))
+def test_small_inputs_of_a_gate_keep_their_precision(low: float, high: float) -> None:
+    quantizer = Quantizer(QuantSpec(8, grid="hardswish"))
+    quantizer.set_range(torch.tensor(-low), torch.tensor(high))
+    assert is_hard(quantizer.scale, quantizer.zero_point) == (high >= BEND / 2)
+    if high < BEND / 2:
+        free = Quantizer(QuantSpec(8)).set_range(torch.tensor(-low), torch.tensor(high))
+        assert quantizer.scale == free.scale and quantizer.zero_point == free.zero_point
 
 
 @given(FLOATS, FLOATS)
