@@ -12,7 +12,7 @@ whether onnxruntime computes what the simulation computes. Columns:
     sim~float  SQNR in dB of the simulated W8A8 network against the float one
     onnx~sim   SQNR in dB of onnxruntime against the simulation, on images it was not calibrated with
     latency    of the float network over that of the file, two threads, medians in turns
-    result     "whole" where every step works and every gate of `ptq.validate` passes
+    result     "whole" where every step works and every gate of `ptq.validate` passes but that on predictions
 """
 
 import argparse
@@ -169,8 +169,10 @@ def check(name: str) -> dict[str, Any]:
         row["onnx_sim_db"] = round(min(sqnr_db(simulated, onnx), EQUAL), 1)
         row["ok"] = row["composed"] and row["onnx_sim_db"] > SQNR_SAME
         row["step"] = "done" if row["ok"] else "compute"
-        if found.failed:
-            row |= {"ok": False, "step": "gates", "error": " ".join(found.failed)}
+        # Classes mean nothing here: random networks name nearly the same one for everything.
+        failed = [line for line in found.failed if not line.startswith("predictions")]
+        if failed:
+            row |= {"ok": False, "step": "gates", "error": " ".join(failed)}
     except PtqError as error:
         row["error"] = str(error)
     except Exception as error:  # what a user must never see: it counts as a failure and is shown

@@ -140,8 +140,9 @@ def float_operators(path: Path | str) -> list[str]:
     real |= {t.name for t in graph.initializer if t.data_type == TensorProto.FLOAT}
     names = []
     for node in graph.node:
-        reads = [name for name in node.input[:1] if name in real]
-        if node.op_type == "DequantizeLinear" or (reads and node.op_type != "QuantizeLinear"):
+        integer = node.op_type.startswith(("QLinear", "QGemm", "QuantizeLinear"))
+        reads = node.input and node.input[0] in real and not integer
+        if reads or node.op_type == "DequantizeLinear":
             real.update(node.output)
         if reads and node.op_type not in (*LAYER_OPS, *CONVERTING):
             names.append(node.name)

@@ -64,7 +64,7 @@ def qparams(low: Tensor, high: Tensor, spec: QuantSpec) -> tuple[Tensor, Tensor]
         return scale, torch.zeros_like(scale)
     if spec.grid == "unit":
         return torch.full_like(high, UNIT), torch.zeros_like(high)
-    if spec.grid in ("hardsigmoid", "hardswish") and suits(high):
+    if spec.grid == "hardsigmoid" or (spec.grid == "hardswish" and suits(high)):
         return hard_grid(high, spec.qmax)
     scale = ((high - low) / (spec.qmax - spec.qmin)).clamp(min=TINY)
     zero_point = (spec.qmin - low / scale).round().clamp(spec.qmin, spec.qmax)

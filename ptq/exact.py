@@ -139,6 +139,8 @@ class _Integers(fx.Interpreter):
             return _quantized(module, values[0])
         if n.op == "output":
             return super().run_node(n)
+        if n.target is operator.getitem and isinstance(values[0], tuple):
+            return values[0][n.args[1]]  # type: ignore[index]  # a piece of codes stays codes
         if foldable(self.student, n) and isinstance(values[0], Pending):
             readers = [module_of(self.student, reader) for reader in n.users]
             if len(readers) == 1 and isinstance(readers[0], Quantizer):

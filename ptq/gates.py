@@ -52,7 +52,10 @@ def hard_grid(high: Tensor, qmax: int) -> tuple[Tensor, Tensor]:
 
 
 def suits(high: Tensor) -> bool:
-    """Whether a hard grid has codes enough for values up to `high`; its steps are at least 3 / 127."""
+    """Whether a hard grid has codes enough for a hard swish of values up to `high`: its steps are at least 3 / 127.
+
+    They are always fine enough for a hard sigmoid, which varies by 1 over 254 of them.
+    """
     return bool(high >= BEND / 2)
 
 

@@ -226,3 +226,33 @@ def test_layers_with_equal_weights_do_not_share_them_in_the_file(tmp_path: Path)
     assert len(weights) == len(set(weights)) == 5
     for precise in (True, False):
         runtime.run(runtime.session(path, precise=precise), x.numpy())
+
+
+def test_what_computes_on_real_numbers_is_named(tmp_path: Path) -> None:
+    """Only what has no integer kernel: neither conversions nor the last layer, which writes real numbers."""
+
+    class Odd(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3)
+            self.head = nn.Linear(16, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = nn.functional.gelu(self.first(x))
+            x = torch.cat([x[..., 1:-1, 1:-1], self.second(x)], 1)
+            return self.head(x.mean((2, 3)))  # type: ignore[no-any-return]
+
+    prepared = prepare(Odd().eval(), networks.SHAPE)
+    student = calibrate(place(prepared, make_plan(prepared, 8)), networks.images(4))
+    path = export_qdq(student, tmp_path / "odd.onnx")
+    kinds = {node.name: node.op_type for node in runtime.optimized(path).node}
+    assert {kinds[name] for name in runtime.float_operators(path)} <= {
+        "Gelu",
+        "Erf",
+        "Mul",
+        "Add",
+        "Div",
+    }
+    assert runtime.float_operators(path)
+    clean = export_qdq(networks.student_of("densenet", 4, 4), tmp_path / "clean.onnx")
+    assert runtime.float_operators(clean) == []
