@@ -259,9 +259,10 @@ def _capture(graph: fx.GraphModule, unit: fx.GraphModule, x: Tensor, memory: Mem
 
 
 def _fisher(network: nn.Module, target: Tensor, memory: Memory) -> Tensor:
-    """Squared gradients of the network's loss with respect to a block's output, mean 1 (BRECQ, eq. 10).
+    """Squared gradients of the network's loss with respect to a block's output (BRECQ, eq. 10), mean 1 for every image.
 
-    The loss is the cross-entropy with the float network's own prediction.
+    The loss is the cross-entropy with the float network's own prediction. What the network is sure of has gradients
+    next to 0: if images were not put on one scale, a few would decide everything (ResNet-20 W2A4: 79 % for 85 %).
     """
 
     def parts() -> Iterator[Tensor]:
@@ -271,7 +272,7 @@ def _fisher(network: nn.Module, target: Tensor, memory: Memory) -> Tensor:
                 logits = network(leaf).flatten(1)
                 loss = F.cross_entropy(logits, logits.argmax(1), reduction="sum")
                 (grad,) = torch.autograd.grad(loss, leaf)
-            yield grad.square()
+            weight = grad.square().flatten(1)
+            yield (weight / weight.mean(1, keepdim=True).clamp(min=1e-30)).view_as(grad)
 
-    weight = memory.gather(parts(), len(target), torch.float32)
-    return weight.div_(weight.mean().clamp(min=1e-30))
+    return memory.gather(parts(), len(target), torch.float32)

@@ -356,3 +356,18 @@ def test_a_prediction_term_brings_the_predictions_nearer() -> None:
             p, q = model(x).log_softmax(1), student.module(x).log_softmax(1)
         errors.append(float((p.exp() * (p - q)).sum()))
     assert errors[1] < 0.8 * errors[0]
+
+
+def test_fisher_weights_are_squared_gradients_on_one_scale_for_every_image() -> None:
+    torch.manual_seed(0)
+    rest = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(8, 5))
+    x = torch.randn(6, 2, 2, 2) * torch.tensor([0.1, 1, 1, 1, 1, 30.0]).reshape(-1, 1, 1, 1)
+    weight = reconstruction._fisher(rest, x, Memory())
+    torch.testing.assert_close(weight.mean((1, 2, 3)), torch.ones(6))
+    for image, row in zip(x, weight, strict=True):
+        leaf = image[None].clone().requires_grad_()
+        logits = rest(leaf)
+        torch.nn.functional.cross_entropy(logits, logits.argmax(1)).backward()
+        assert leaf.grad is not None
+        squared = leaf.grad[0].square()
+        torch.testing.assert_close(row, squared / squared.mean(), rtol=1e-4, atol=1e-6)
