@@ -110,7 +110,7 @@ def validate(
         reference: the float network; the student's where it is not given.
         threads: of onnxruntime, for accuracy and latency; all processors where it is not given.
         runs: of each network for the latency, in turns; at least 30 for a median worth reporting.
-        tolerance: points of top-1 (without labels, of agreement) by which optimized, unoptimized and
+        tolerance: points of top-1 (without labels, of agreement with float) by which optimized, unoptimized and
             simulated may differ before a gate fails. One image out of few is always allowed.
         float_path: keep the float ONNX file, that latency and size are compared with, here.
         exact: compare the file with exact integer arithmetic, too, on up to 64 images; slow.

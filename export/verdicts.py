@@ -70,18 +70,24 @@ def structure(
 
 
 def differences(logits: dict[str, Tensor], scores: dict[str, float], tolerance: float) -> list[str]:
-    """The gates on results: what computes the same network must score the same."""
+    """The gates on results: what computes the same network must score the same.
+
+    A score is top-1 or, without labels, how often a network predicts what the float one does. Without either,
+    predictions are compared with each other.
+    """
+    measure = "top-1"
+    if not scores and "float" in logits:
+        measure = "agreement with float"
+        scores = {name: agreement(y, logits["float"]) for name, y in logits.items()}
     failed = []
     for other in ("onnx_unoptimized", "simulated", *RUNTIMES):
         if other not in logits:
             continue
-        apart = (
-            abs(scores["onnx"] - scores[other])
-            if scores
-            else 100.0 - agreement(logits["onnx"], logits[other])
-        )
+        if scores:
+            apart = abs(scores["onnx"] - scores[other])
+        else:
+            measure, apart = "predictions", 100.0 - agreement(logits["onnx"], logits[other])
         if apart > tolerance:
-            measure = "top-1" if scores else "predictions"
             failed.append(
                 f"{measure} of the optimized file and of {other.replace('_', ' ')} differ by "
                 f"{apart:.2f} points (at most {tolerance:.2f})."

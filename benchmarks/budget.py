@@ -1,0 +1,113 @@
+"""What whole runs take: minutes and memory, each in a process of its own.
+
+    python -m benchmarks.budget DATA [--cases lite0,lite0-1gib,resnet50]
+
+DATA is described in benchmarks/networks.py. Cases:
+
+    lite0        EfficientNet-Lite0, W4A4, default preset, 256 real images at 224
+    lite0-1gib   the same with --memory-limit 1GiB
+    resnet50     ResNet-50 with seeded random weights at 224, W4A8, fast preset, from synthesis to validation
+
+Rows are added to results/budget.json as they are finished, and results/budget.md is made from it. Nothing else should run
+on the machine. Memory is the process's peak, libraries and the validation in onnxruntime included.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+from safetensors.torch import save_file
+
+from benchmarks.rows import add_rows, footer
+from ptq.calibration import CalibrationSet
+from ptq.data import load_images
+from ptq.models import load_model
+from ptq.report import environment
+from ptq.sizes import byte_text
+
+IMAGES = 256
+LITE0 = ("--model", "efficientnet_lite0", "--bits", "4", "--act-bits", "4", "--preset", "default")
+RESNET50 = ("--model", "resnet50", "--bits", "4", "--preset", "fast")
+CASES = ("lite0", "lite0-1gib", "resnet50")
+
+
+def options_of(case: str, data: Path, folder: Path) -> list[str]:
+    """The command line of a case; what it reads is made in `folder`."""
+    if case == "resnet50":
+        torch.manual_seed(0)
+        save_file(torchvision.models.resnet50(weights=None).state_dict(), folder / "w.safetensors")
+        return [*RESNET50, "--weights", str(folder / "w.safetensors")]
+    pixels = load_images(data / "imagenet-dev", load_model("efficientnet_lite0").preprocess, IMAGES)
+    CalibrationSet.from_pixels(pixels).save(folder / "images.safetensors")
+    limit = ["--memory-limit", "1GiB"] if case == "lite0-1gib" else []
+    return [*LITE0, "--images", str(folder / "images.safetensors"), *limit]
+
+
+def measure(case: str, data: Path) -> dict[str, Any]:
+    """Run one case and return its row."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        options = options_of(case, data, folder)
+        command = [sys.executable, "-m", "ptq", "quantize", *options, "--out", str(folder / "run")]
+        done = subprocess.run(command, capture_output=True, text=True)
+        report_file = folder / "run" / "report.json"
+        if not report_file.exists():
+            raise SystemExit(f"{case} failed:\n{done.stderr[-2000:]}")
+        report = json.loads(report_file.read_text())
+    return {
+        "case": case,
+        "images": report["images"]["count"],
+        "blocks": len(report["blocks"]),
+        "seconds": {name: round(value, 1) for name, value in report["seconds"].items()},
+        "peak_rss_bytes": report["peak_rss_bytes"],
+        "peak_activations_bytes": report["peak_activations_bytes"],
+        "latency_ms": report["latency_ms"],
+        "size_bytes": report["size_bytes"],
+        "failed": list(report["failed"]),
+        "threads": torch.get_num_threads(),
+        **environment(),
+    }
+
+
+def page(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """Lines of a Markdown page."""
+    yield "# What whole runs take\n"
+    yield "Made by `python -m benchmarks.budget DATA`; its docstring says what the cases are.\n"
+    yield "| case | images | blocks | synthesis | reconstruction | validation | minutes in all | peak memory | activations kept: memory, disk | gates |"
+    yield "|" + " --- |" * 10
+    for row in rows:
+        seconds, kept = row["seconds"], row["peak_activations_bytes"]
+        cells = [
+            row["case"], str(row["images"]), str(row["blocks"]),
+            *(f"{seconds.get(stage, 0):.0f} s" for stage in ("synthesize", "reconstruct", "validate")),
+            f"{sum(seconds.values()) / 60:.1f}", byte_text(row["peak_rss_bytes"]),
+            f"{byte_text(kept['memory'])}, {byte_text(kept['disk'])}",
+            "; ".join(row["failed"]) or "passed",
+        ]  # fmt: skip
+        yield f"| {' | '.join(cells)} |"
+    yield footer(rows)
+
+
+def main() -> None:
+    """Measure what the command line asks for and write both result files."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--cases", default=",".join(CASES))
+    options = parser.parse_args()
+    for case in options.cases.split(","):
+        row = measure(case, options.data)
+        add_rows("budget", [row], ("case",), page)
+        print(json.dumps({k: row[k] for k in ("case", "seconds", "peak_rss_bytes", "failed")}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""What fails a file, and what does not."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from ptq.export.verdicts import EQUAL, deviation, differences
+
+
+def predicting(*classes: int) -> Tensor:
+    return torch.nn.functional.one_hot(torch.tensor(classes), 4).float()
+
+
+def test_scores_are_compared_where_there_are_labels() -> None:
+    logits = {"onnx": predicting(0, 1), "simulated": predicting(0, 1), "openvino": predicting(2, 2)}
+    scores = {"onnx": 80.0, "simulated": 80.5, "openvino": 70.0}
+    (line,) = differences(logits, scores, 1.0)
+    assert (
+        line == "top-1 of the optimized file and of openvino differ by 10.00 points (at most 1.00)."
+    )
+
+
+def test_without_labels_agreement_with_float_stands_for_accuracy() -> None:
+    """At few bits two correct roundings name different classes for images that both get wrong."""
+    float_, onnx = predicting(0, 1, 2, 3), predicting(0, 1, 2, 1)
+    other = {"float": float_, "onnx": onnx, "onnx_unoptimized": predicting(0, 1, 0, 3)}
+    assert differences(other, {}, 1.0) == []
+    worse = {"float": float_, "onnx": onnx, "onnx_unoptimized": predicting(1, 1, 1, 1)}
+    (line,) = differences(worse, {}, 25.0)
+    assert "agreement with float" in line and "onnx unoptimized" in line and "50.00" in line
+
+
+def test_without_labels_and_float_predictions_are_compared() -> None:
+    logits = {"onnx": predicting(0, 1), "onnx_unoptimized": predicting(0, 2)}
+    (line,) = differences(logits, {}, 25.0)
+    assert line.startswith("predictions") and "50.00" in line
+    assert differences(logits, {}, 50.0) == []
+
+
+@pytest.mark.parametrize(("noise", "fails"), [(0.0, False), (1e-6, False), (1e-4, True)])
+def test_numbers_are_those_of_the_simulation(noise: float, fails: bool) -> None:
+    simulated = torch.randn(8, 10, generator=torch.Generator().manual_seed(0))
+    found = deviation({"simulated": simulated, "onnx": simulated * (1 + noise)})
+    assert bool(found) == fails
+    assert not fails or f"at least {EQUAL:.0f} dB" in found[0]
+    assert deviation({"onnx": simulated}) == []
