@@ -25,6 +25,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.networks import settle
 from ptq.blocks import assign_blocks, compose, split
 from ptq.calibration import calibrate
 from ptq.errors import PtqError
@@ -180,16 +181,6 @@ def check(name: str) -> dict[str, Any]:
         row["unexpected"] = True
     row["seconds"] = round(time.perf_counter() - started, 1)
     return row
-
-
-@torch.no_grad()
-def settle(module: torch.nn.Module, inputs: torch.Tensor) -> None:
-    """Let BatchNorms remember some images, so that activations are as large as in a trained network."""
-    norms = [m for m in module.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
-    for norm in norms:
-        norm.train().momentum = 1.0
-    module(inputs)
-    module.eval()
 
 
 def table(rows: list[dict[str, Any]]) -> str:

@@ -84,3 +84,13 @@ def _read(path: Path, model: Model) -> tuple[Tensor, Tensor]:
     found = load_eval(path, model.preprocess, model.num_classes)
     parts = [(images * 255).round().to(torch.uint8) for images, _ in found.batches()]
     return torch.cat(parts), found.labels
+
+
+@torch.no_grad()
+def settle(module: torch.nn.Module, inputs: torch.Tensor) -> None:
+    """Let BatchNorms remember some images, so that activations are as large as in a trained network."""
+    norms = [m for m in module.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
+    for norm in norms:
+        norm.train().momentum = 1.0
+    module(inputs)
+    module.eval()

@@ -1,0 +1,140 @@
+"""Bit for bit: onnxruntime against exact integer arithmetic and against the simulation.
+
+    python -m benchmarks.exactness DATA [--networks resnet20,...] [--bits w8a8,...] [--images 64]
+
+DATA is described in benchmarks/networks.py. EfficientNet-Lite0 and the CIFAR networks have their trained weights and see
+real images; others have seeded random weights, BatchNorms that have seen eight images, and random images. Nothing
+is reconstructed: roundings do not matter here. Counted are the images with any output that differs between onnxruntime and
+
+    oracle       the file, interpreted in exact integer arithmetic (`ptq.export.oracle`)
+    simulation   the student (`ptq.exact`)
+
+Rows are added to results/exactness.json as they are finished, and results/exactness.md is made from it.
+"""
+
+import argparse
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks import networks
+from benchmarks.rows import add_rows, footer
+from ptq.calibration import calibrate
+from ptq.export import export_qdq, runtime
+from ptq.export.oracle import Oracle
+from ptq.graph import prepare
+from ptq.models import load_model
+from ptq.placement import make_plan, place
+from ptq.report import environment
+
+NETWORKS = (
+    "resnet20",
+    "efficientnet_lite0",
+    "resnet18",
+    "mobilenet_v2",
+    "mobilenet_v3_large",
+    "efficientnet_b0",
+)
+BITS = ("w8a8", "w4a8", "w4a4", "w3a3", "w2a4")
+CALIBRATE_WITH = 16
+BATCH = 8
+
+
+def measure(network: str, cases: list[str], count: int, data: Path) -> list[dict[str, Any]]:
+    """Rows of one network, one for every pair of bit widths."""
+    torch.manual_seed(0)
+    trained = network in (*networks.CIFAR, *networks.LITES)
+    model = networks.load(network, data) if trained else load_model(network, pretrained=False)
+    if trained:
+        pixels = networks.images(network, data, model).test[: CALIBRATE_WITH + count].float() / 255
+    else:
+        generator = torch.Generator().manual_seed(1)
+        size = (CALIBRATE_WITH + count, 3, *model.preprocess.size)
+        pixels = torch.rand(size, generator=generator)
+    inputs = model.preprocess.normalize(pixels)
+    if not trained:
+        networks.settle(model.module, inputs[:8])
+    prepared = prepare(model.module, (3, *model.preprocess.size))
+    rows = []
+    for case in cases:
+        bits, act_bits = (int(part) for part in case[1:].split("a"))
+        student = place(prepared, make_plan(prepared, bits, act_bits))
+        calibrate(student, inputs[:CALIBRATE_WITH])
+        with tempfile.TemporaryDirectory() as folder:
+            path = export_qdq(student, Path(folder) / "model.onnx")
+            opened, oracle = runtime.session(path), Oracle(path)
+            parts = inputs[CALIBRATE_WITH:].split(BATCH)
+            ours = torch.cat([torch.from_numpy(runtime.run(opened, x.numpy())) for x in parts])
+            exact = torch.cat([torch.from_numpy(oracle(x.numpy())) for x in parts])
+            left = len(runtime.float_operators(path)) + len(runtime.float_layers(path))
+        simulated = torch.cat([student(x) for x in parts])
+        rows.append(
+            {
+                "network": network,
+                "case": case,
+                "images": len(ours),
+                "trained": trained,
+                "differing_oracle": _differing(exact, ours),
+                "differing_simulation": _differing(simulated, ours),
+                "classes": len(ours.argmax(1).unique()),
+                "float_operators": left,
+                **environment(),
+            }
+        )
+    return rows
+
+
+def _differing(a: Tensor, b: Tensor) -> int:
+    return int((a != b).any(1).sum())
+
+
+def page(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """Lines of a Markdown page."""
+    yield "# Bit for bit\n"
+    yield "Made by `python -m benchmarks.exactness DATA`; its docstring says how. Images on which any output of onnxruntime"
+    yield "differs from exact integer arithmetic, and from the simulation; how many classes it names, which shows that outputs differ.\n"
+    head = (
+        "network",
+        "weights",
+        "bits",
+        "images",
+        "oracle",
+        "simulation",
+        "classes",
+        "operators in float",
+    )
+    yield f"| {' | '.join(head)} |\n|{' --- |' * len(head)}"
+    for row in rows:
+        cells = (
+            row["network"], "trained" if row["trained"] else "random", row["case"], row["images"],
+            row["differing_oracle"], row["differing_simulation"], row["classes"], row["float_operators"],
+        )  # fmt: skip
+        yield f"| {' | '.join(str(cell) for cell in cells)} |"
+    yield footer(rows)
+
+
+def main() -> None:
+    """Compare what the command line asks for and write both result files."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--networks", default=",".join(NETWORKS))
+    parser.add_argument("--bits", default=",".join(BITS))
+    parser.add_argument("--images", type=int, default=64)
+    options = parser.parse_args()
+    for network in options.networks.split(","):
+        rows = measure(network, options.bits.split(","), options.images, options.data)
+        add_rows("exactness", rows, ("network", "case"), page)
+        for row in rows:
+            shown = ("network", "case", "images", "differing_oracle", "differing_simulation")
+            print(json.dumps({key: row[key] for key in shown}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
