@@ -114,7 +114,7 @@ class Oracle:
             values.update(zip(node.output, outputs, strict=True))
             for name in node.input:
                 left[name] -= 1
-                if not left[name] and name not in self.constants:
+                if name and not left[name] and name not in self.constants:
                     del values[name]
         result: NDArray[np.float32] = _real(values[self.graph.output[0].name]).numpy()
         return result

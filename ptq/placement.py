@@ -41,6 +41,7 @@ MOVING_MODULES = (
 MOVING_FUNCTIONS = {
     "flatten", "reshape", "permute", "transpose", "squeeze", "unsqueeze", "chunk", "split",
     "getitem", "max_pool2d", "pad", "narrow", "select", "channel_shuffle", "roll",
+    "interpolate",
 }  # fmt: skip
 TABLES = (nn.Sigmoid, nn.LeakyReLU)  # looked up by code
 CONTAINER_BITS = 8
@@ -54,12 +55,17 @@ def _name(node: fx.Node) -> str:
 def moves_data(graph: fx.GraphModule, node: fx.Node) -> bool:
     """Whether the node only rearranges or selects values: its output needs no range of its own."""
     if node.op == "call_module":
-        return isinstance(module_of(graph, node), MOVING_MODULES)
+        module = module_of(graph, node)
+        nearest = isinstance(module, nn.Upsample) and module.mode == "nearest"
+        return nearest or isinstance(module, MOVING_MODULES)
     if node.op not in ("call_function", "call_method") or _name(node) not in MOVING_FUNCTIONS:
         return False
     if _name(node) == "getitem":  # of a tensor, or of its pieces, but not of several results
         source = sole_input(node)
         return bool(source.meta.get("tensor")) or moves_data(graph, source)
+    if _name(node) == "interpolate":
+        mode = node.args[3] if len(node.args) > 3 else node.kwargs.get("mode", "nearest")
+        return bool(mode == "nearest")
     # Padding with anything but 0 brings in values the range may not hold.
     return _name(node) != "pad" or (len(node.args) < 4 and not node.kwargs.get("value"))
 

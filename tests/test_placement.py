@@ -84,7 +84,7 @@ def test_a_gate_whose_input_others_read_stays_in_float() -> None:
 def test_transposed_convolutions_have_their_channels_elsewhere() -> None:
     plan = make_plan(prepared_of("upsampling"), 4)
     assert {name: spec.axis for name, spec in plan.weights.items()} == {
-        "conv": 0, "up": 1, "hidden": 0, "head": 0
+        "conv": 0, "up": 1, "side": 0, "hidden": 0, "head": 0
     }  # fmt: skip
 
 
