@@ -1,6 +1,6 @@
 """How long images take, side by side in one run.
 
-    python -m benchmarks.synthesis_speed DATA [--mct PYTHON] [--repeats 3]
+    python -m benchmarks.synthesis_speed DATA [--mct PYTHON] [--repeats 3] [--sizes small,large]
 
 256 images for CIFAR ResNet-20 in default settings, against a plain float32 loop of the same objective and
 the same steps, and against Sony's Model Compression Toolkit (500 iterations; PYTHON is one that has
@@ -9,11 +9,10 @@ benchmarks/networks.py. Writes results/synthesis_speed.{json,md}. Nothing else s
 """
 
 import argparse
-import json
 import math
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +20,15 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import networks
-from benchmarks.rows import RESULTS, footer
+from benchmarks.rows import add_rows, footer, read_rows
 from benchmarks.sources import mct_images
 from ptq.calibration import SynthesisConfig, synthesis_preset, synthesize
 from ptq.calibration.mixmix import augment, mix, random_box, total_variation
-from ptq.files import atomic
 from ptq.models import Model
 from ptq.report import environment
+
+
+LITE0 = "ptq, EfficientNet-Lite0"
 
 
 def plain_loop(model: Model, config: SynthesisConfig) -> None:
@@ -74,32 +75,33 @@ def seconds(work: Any) -> float:
     return time.perf_counter() - started
 
 
-def measure(data: Path, mct: str, repeats: int) -> list[dict[str, Any]]:
+def measure(data: Path, mct: str, repeats: int, sizes: list[str]) -> list[dict[str, Any]]:
     """One row per contender, measured in turns."""
     resnet, lite = networks.load("resnet20", data), networks.load("efficientnet_lite0", data)
     small = synthesis_preset("default", resnet.preprocess)
     large = synthesis_preset("default", lite.preprocess, images=128)
-    times: dict[str, list[float]] = {
-        "ptq": [],
-        "plain float32 loop": [],
-        "ptq, EfficientNet-Lite0": [],
-    }
+    contenders: dict[str, Callable[[], object]] = {}
+    if "small" in sizes:
+        contenders["ptq"] = lambda: synthesize([resnet], small)
+        contenders["plain float32 loop"] = lambda: plain_loop(resnet, small)
+    if "large" in sizes:
+        contenders[LITE0] = lambda: synthesize([lite], large)
+    times: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(repeats):
-        times["ptq"].append(seconds(lambda: synthesize([resnet], small)))
-        times["plain float32 loop"].append(seconds(lambda: plain_loop(resnet, small)))
-        times["ptq, EfficientNet-Lite0"].append(seconds(lambda: synthesize([lite], large)))
+        for name, work in contenders.items():
+            times[name].append(seconds(work))
     steps = {
         "ptq": small.iterations,
         "plain float32 loop": small.iterations,
-        "ptq, EfficientNet-Lite0": large.iterations,
+        LITE0: large.iterations,
     }
-    if mct:
+    if mct and "small" in sizes:
         path = Path("runs/synthesis_speed.npz")
         path.unlink(missing_ok=True)
         made = mct_images(mct, "resnet20", data, path, small.images, 0, iterations=500)
         times["Sony MCT 2.6.1"] = [made.provenance["seconds"]]
         steps["Sony MCT 2.6.1"] = 500
-    counts = dict.fromkeys(times, small.images) | {"ptq, EfficientNet-Lite0": large.images}
+    counts = dict.fromkeys(times, small.images) | {LITE0: large.images}
     return [
         {
             "what": what,
@@ -116,7 +118,7 @@ def measure(data: Path, mct: str, repeats: int) -> list[dict[str, Any]]:
 def page(rows: list[dict[str, Any]]) -> Iterator[str]:
     """Lines of a Markdown page."""
     ours = statistics.median(next(r["seconds"] for r in rows if r["what"] == "ptq"))
-    yield "# How long images take\n\nMade by `python -m benchmarks.synthesis_speed DATA --mct PYTHON`: medians, in one run."
+    yield "# How long images take\n\nMade by `python -m benchmarks.synthesis_speed DATA --mct PYTHON`: medians; all at 32x32 in one run."
     yield "ResNet-20 at 32x32 unless something else is said.\n"
     yield "| what | images | iterations | seconds | over ptq |\n| --- | --- | --- | --- | --- |"
     for row in rows:
@@ -134,13 +136,11 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--mct", default="")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--sizes", default="small,large", help="images of 32 pixels, of 224")
     options = parser.parse_args()
-    rows = measure(options.data, options.mct, options.repeats)
-    with atomic(RESULTS / "synthesis_speed.json") as path:
-        path.write_text(json.dumps(rows, indent=1) + "\n")
-    with atomic(RESULTS / "synthesis_speed.md") as path:
-        path.write_text("\n".join(page(rows)) + "\n")
-    print("\n".join(page(rows)))
+    rows = measure(options.data, options.mct, options.repeats, options.sizes.split(","))
+    add_rows("synthesis_speed", rows, ("what",), page)
+    print("\n".join(page(read_rows("synthesis_speed"))))
 
 
 if __name__ == "__main__":
