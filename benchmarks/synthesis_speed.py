@@ -27,7 +27,6 @@ from ptq.calibration.mixmix import augment, mix, random_box, total_variation
 from ptq.models import Model
 from ptq.report import environment
 
-
 LITE0 = "ptq, EfficientNet-Lite0"
 
 
