@@ -50,13 +50,21 @@ class Costs:
         """Return a sentence for each of float and quantize_static that is faster."""
         return [
             f"the file is slower than {what}: {self.latency_ms['onnx']:.2f} against "
-            f"{self.latency_ms[name]:.2f} ms, in each of {ATTEMPTS} measurements."
+            f"{self.latency_ms[name]:.2f} ms, in each of {ATTEMPTS} measurements{_advice()}."
             for name, what in (
                 ("float", "the float network"),
                 ("quantize_static", "onnxruntime's quantize_static"),
             )
             if _is_slower(self.latency_ms, name)
         ]
+
+
+def _advice() -> str:
+    if runtime.exact_by_default():
+        return ""
+    return (
+        "; this CPU has no VNNI, and exact sums of 8-bit weights are slow on it: try --reduce-range"
+    )
 
 
 def _is_slower(latency: Mapping[str, float], name: str) -> bool:

@@ -58,6 +58,14 @@ def test_being_slower_fails(other: str) -> None:
     assert "slower" in line and other in line
 
 
+def test_cpus_without_vnni_get_advice(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ptq.export import runtime
+
+    monkeypatch.setattr(runtime, "exact_by_default", lambda: False)
+    (line,) = Costs({"onnx": 9.0, "float": 2.0, "threads": 1}, {}).failed()
+    assert line.endswith("try --reduce-range.")
+
+
 def test_a_network_that_looks_slow_is_measured_again(
     exported: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
