@@ -213,7 +213,7 @@ def validate(
         ),
     ] = False,
     runtime: Annotated[
-        list[str] | None,
+        list[options.Runtime] | None,
         typer.Option("--runtime", help="Run the file in this runtime, too: openvino (an extra)."),
     ] = None,
 ) -> None:
@@ -229,7 +229,7 @@ def validate(
             data=evaluation,
             threads=threads,
             exact=exact,
-            runtimes=runtime or (),
+            runtimes=[one.value for one in runtime or ()],
             progress=progress(),
         )
         show(run_dir)

@@ -59,6 +59,12 @@ class Format(StrEnum):
     int8 = "int8"
 
 
+class Runtime(StrEnum):
+    """The keys of `ptq.export.second_runtime.RUNTIMES`."""
+
+    openvino = "openvino"
+
+
 class Recipe(StrEnum):
     """How images are synthesized; see `ptq.calibration.recipes`."""
 
