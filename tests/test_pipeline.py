@@ -65,7 +65,7 @@ def test_the_run_directory_is_complete(made: Run) -> None:
     assert set(report["top1"]) >= {"float", "simulated", "onnx"}
     assert set(report["agreement"]) >= {"simulated", "onnx"}
     assert set(report["latency_ms"]) == {"float", "onnx", "quantize_static", "threads"}
-    assert set(report["size_bytes"]) == {"float", "onnx"}
+    assert set(report["size_bytes"]) == {"float", "onnx", "quantize_static"}
     for key in (
         "seconds",
         "peak_rss_bytes",
