@@ -71,7 +71,8 @@ def measure(network: str, cases: list[str], count: int, data: Path) -> list[dict
             parts = inputs[CALIBRATE_WITH:].split(BATCH)
             ours = torch.cat([torch.from_numpy(runtime.run(opened, x.numpy())) for x in parts])
             exact = torch.cat([torch.from_numpy(oracle(x.numpy())) for x in parts])
-            left = len(runtime.float_operators(path)) + len(runtime.float_layers(path))
+            graph = runtime.optimized(path)
+            left = len(runtime.float_operators(graph)) + len(runtime.float_layers(graph))
         simulated = torch.cat([student(x) for x in parts])
         rows.append(
             {

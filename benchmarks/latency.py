@@ -79,7 +79,9 @@ def measure(network: str, threads: list[int], runs: int) -> list[dict[str, Any]]
     with tempfile.TemporaryDirectory() as folder:
         files = export_all(prepared, Path(folder))
         image = np.random.default_rng(0).standard_normal((1, *prepared.input_shape), np.float32)
-        left_in_float = {name: len(runtime.float_layers(files[name])) for name in VARIANTS[1:]}
+        left_in_float = {
+            name: len(runtime.float_layers(runtime.optimized(files[name]))) for name in VARIANTS[1:]
+        }
         for count in threads:
             opened = {
                 name: partial(runtime.run, runtime.session(path, threads=count))

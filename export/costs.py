@@ -23,12 +23,10 @@ __all__ = ["Costs", "measure_costs"]
 Network = Callable[[NDArray[np.float32]], Any]
 
 ATTEMPTS = 3
-MARGIN = (
-    1.1  # by which a file may be slower before it counts: medians of a busy machine differ by that
-)
-LAUNCH = (
-    0.1  # milliseconds that do not count: what the operators of a tiny network take to be called
-)
+# By which a file may be slower before it counts: medians of a busy machine differ by that.
+MARGIN = 1.1
+# Milliseconds that do not count: what the operators of a tiny network take to be called.
+LAUNCH = 0.1
 
 
 @dataclass(frozen=True)

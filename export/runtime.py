@@ -122,20 +122,20 @@ def latencies(
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def float_layers(path: Path | str) -> list[str]:
+def float_layers(graph: onnx.GraphProto) -> list[str]:
     """Return the names of convolutions and matrix products that onnxruntime runs in float.
 
-    It is asked for its optimized graph: what quantization nodes did not fuse with is still there.
+    Args:
+        graph: what onnxruntime made of a file (`optimized`): what quantization nodes did not fuse with is still there.
     """
-    return [node.name for node in optimized(path).node if node.op_type in LAYER_OPS]
+    return [node.name for node in graph.node if node.op_type in LAYER_OPS]
 
 
-def float_operators(path: Path | str) -> list[str]:
-    """Return the names of the other operators that compute on real numbers in onnxruntime's optimized graph.
+def float_operators(graph: onnx.GraphProto) -> list[str]:
+    """Return the names of the other operators that compute on real numbers in an `optimized` graph.
 
     What only moves or converts numbers does not count, nor does a last layer that writes real ones.
     """
-    graph = optimized(path)
     real = {value.name for value in graph.input}
     real |= {t.name for t in graph.initializer if t.data_type == TensorProto.FLOAT}
     names = []

@@ -148,8 +148,9 @@ def validate(
     disagreement = None
     if "simulated" in logits:
         disagreement = 100.0 - agreement(logits["simulated"], logits["onnx"])
-    float_layers = tuple(runtime.float_layers(path))
-    float_operators = tuple(runtime.float_operators(path))
+    optimized = runtime.optimized(path)
+    float_layers = tuple(runtime.float_layers(optimized))
+    float_operators = tuple(runtime.float_operators(optimized))
     costs = measure_costs(
         path, reference, image, threads=threads, runs=runs, float_path=float_path, peer=peer, runtimes=runtimes
     )  # fmt: skip

@@ -5,7 +5,11 @@ from typing import Any
 
 from ptq.sizes import byte_text
 
-__all__ = ["exactness_lines", "image_lines", "memory_lines"]
+__all__ = ["ALWAYS", "COLUMNS", "exactness_lines", "image_lines", "memory_lines"]
+
+ALWAYS = ("float", "simulated", "onnx")
+COLUMNS = (*ALWAYS, "quantize_static", "openvino")
+"""What reports and the terminal show beside each other: always, and as far as it was measured."""
 
 
 def image_lines(facts: Mapping[str, Any]) -> list[str]:

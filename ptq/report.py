@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ptq.figures import exactness_lines, image_lines, memory_lines
+from ptq.figures import ALWAYS, COLUMNS, exactness_lines, image_lines, memory_lines
 from ptq.files import atomic
 
 __all__ = ["Stopwatch", "environment", "markdown", "peak_rss_bytes", "write_report"]
@@ -162,12 +162,7 @@ def _figures(report: Mapping[str, Any], columns: Sequence[str]) -> list[tuple[st
 def _columns(report: Mapping[str, Any]) -> tuple[str, ...]:
     """What a run always measures, and what else this one did."""
     known = {*report["top1"], *report["agreement"], *report["latency_ms"]}
-    return (
-        "float",
-        "simulated",
-        "onnx",
-        *(c for c in ("quantize_static", "openvino") if c in known),
-    )
+    return tuple(c for c in COLUMNS if c in ALWAYS or c in known)
 
 
 def _number(value: float | None, form: str, factor: float = 1.0) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import typer
 
 from ptq.errors import PtqError
-from ptq.figures import exactness_lines, image_lines, memory_lines
+from ptq.figures import COLUMNS, exactness_lines, image_lines, memory_lines
 from ptq.progress import Progress
 
 __all__ = ["headline", "progress", "reported", "show"]
@@ -75,9 +75,6 @@ def show(folder: Path) -> None:
         typer.echo(f"  {path}  ({_size(path.stat().st_size)})")
 
 
-SHOWN = ("float", "simulated", "onnx", "quantize_static", "openvino")
-
-
 def headline(report: dict[str, Any]) -> str:
     """Accuracy, latency and size against float, as far as `report` has them, a line for each.
 
@@ -87,7 +84,7 @@ def headline(report: dict[str, Any]) -> str:
     """
     lines = []
     for name, key, text in _ROWS:
-        figures = {k: v for k, v in (report.get(key) or {}).items() if k in SHOWN}
+        figures = {k: v for k, v in (report.get(key) or {}).items() if k in COLUMNS}
         shown = [f"{k} {text(v)}" for k, v in figures.items() if v is not None]
         if shown:
             lines.append(f"{name:11} {'  '.join(shown)}")

@@ -89,7 +89,7 @@ def test_integer_kernels_run_every_layer(
     name: str, bits: tuple[int, int], exported: Callable[..., Exported]
 ) -> None:
     path = exported(name, *bits).path
-    assert runtime.float_layers(path) == []
+    assert runtime.float_layers(runtime.optimized(path)) == []
     nodes = Counter(node.op_type for node in onnx.load(str(path)).graph.node)
     assert not {"Relu", "Pad", "ReduceMean", "Shape", "Constant"} & set(nodes)
 
@@ -184,7 +184,7 @@ def test_float_layer_of_the_plan_stays_float(tmp_path: Path) -> None:
     student = calibrate(place(prepared, plan), networks.images(16))
     path = export_qdq(student, tmp_path / "model.onnx")
     assert QuantizedFile(path).unquantized() == ["blocks.1.conv1/Conv"]
-    assert runtime.float_layers(path) == ["blocks.1.conv1/Conv"]
+    assert runtime.float_layers(runtime.optimized(path)) == ["blocks.1.conv1/Conv"]
     x = networks.images(32, seed=3)
     assert_close(run(path, x), student, x)
 
@@ -246,13 +246,13 @@ def test_what_computes_on_real_numbers_is_named(tmp_path: Path) -> None:
     student = calibrate(place(prepared, make_plan(prepared, 8)), networks.images(4))
     path = export_qdq(student, tmp_path / "odd.onnx")
     kinds = {node.name: node.op_type for node in runtime.optimized(path).node}
-    assert {kinds[name] for name in runtime.float_operators(path)} <= {
+    assert {kinds[name] for name in runtime.float_operators(runtime.optimized(path))} <= {
         "Gelu",
         "Erf",
         "Mul",
         "Add",
         "Div",
     }
-    assert runtime.float_operators(path)
+    assert runtime.float_operators(runtime.optimized(path))
     clean = export_qdq(networks.student_of("densenet", 4, 4), tmp_path / "clean.onnx")
-    assert runtime.float_operators(clean) == []
+    assert runtime.float_operators(runtime.optimized(clean)) == []
