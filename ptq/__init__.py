@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ptq.pipeline import Calibrated, Run, calibrate_datafree, load, quantize
     from ptq.placement import Student, make_plan, place
     from ptq.preprocess import Preprocess
+    from ptq.recipe import read_recipe, write_recipe
     from ptq.reconstruction import BlockResult, reconstruct
     from ptq.sensitivity import Sensitivity, measure_sensitivity
     from ptq.settings import Settings
@@ -56,9 +57,11 @@ __all__ = [
     "place",
     "prepare",
     "quantize",
+    "read_recipe",
     "reconstruct",
     "synthesize",
     "validate",
+    "write_recipe",
 ]
 
 _HOMES = {
@@ -72,6 +75,7 @@ _HOMES = {
     "ptq.placement": ("Student", "make_plan", "place"),
     "ptq.preprocess": ("Preprocess",),
     "ptq.methods": ("ReconstructConfig",),
+    "ptq.recipe": ("read_recipe", "write_recipe"),
     "ptq.reconstruction": ("BlockResult", "reconstruct"),
     "ptq.sensitivity": ("Sensitivity", "measure_sensitivity"),
     "ptq.settings": ("Settings",),

@@ -6,14 +6,17 @@ from typing import Annotated
 
 import typer
 
-from ptq import options
+from ptq.arguments import device_name, existing, settings_from
 from ptq.errors import PtqError
 from ptq.figures import image_lines
 from ptq.options import (
+    ConfigOption,
     DataOption,
     DeviceOption,
+    DumpConfigOption,
     FormatOption,
     ImagesOption,
+    LayerOption,
     MemoryLimitOption,
     Method,
     MixedCopiesOption,
@@ -25,6 +28,7 @@ from ptq.options import (
     RecipeOption,
     ResizeOption,
     RestartOption,
+    Runtime,
     SeedOption,
     SizeOption,
     TeachersOption,
@@ -33,8 +37,8 @@ from ptq.options import (
     VerifierOption,
     WeightsOption,
 )
+from ptq.recipe import recipe_text
 from ptq.reporting import progress, reported, show
-from ptq.settings import Settings
 
 __all__ = ["app", "main"]
 
@@ -76,6 +80,7 @@ def _root(
 
 @app.command()
 def quantize(
+    context: typer.Context,
     model: ModelOption,
     bits: Annotated[
         int,
@@ -116,6 +121,9 @@ def quantize(
     format: FormatOption = None,
     memory_limit: MemoryLimitOption = None,
     restart: RestartOption = False,
+    layer: LayerOption = None,
+    config: ConfigOption = None,
+    dump_config: DumpConfigOption = False,
 ) -> None:
     """Quantize a model and write an ONNX file that onnxruntime runs in integers.
 
@@ -123,30 +131,10 @@ def quantize(
     was interrupted continues when the same command is given again.
     """
     with reported():
-        model = options.model_ref("--model", model)
-        settings = Settings(
-            model=model,
-            bits=bits,
-            act_bits=act_bits,
-            preset=preset.value,
-            method=method.value,
-            out=str(options.out_folder(out, model, f"w{bits}a{act_bits}")),
-            seed=seed,
-            device=options.device_name(device),
-            threads=threads,
-            memory_limit=memory_limit,
-            weights=options.existing("--weights", weights),
-            size=options.input_size(size),
-            resize=resize,
-            mean=options.per_channel("--mean", mean),
-            std=options.per_channel("--std", std),
-            images=options.image_source(images),
-            teachers=options.teacher_refs(teachers),
-            verifier=verifier and options.weighted_ref("--verifier", verifier),
-            mixed_copies=mixed_copies,
-            data=options.existing("--data", data),
-            format=format and format.value,
-        )
+        settings = settings_from(context.params, f"w{bits}a{act_bits}")
+        if dump_config:
+            typer.echo(recipe_text(settings), nl=False)
+            return
         from ptq import pipeline  # torch takes seconds to import: options are checked before
 
         pipeline.run(settings, progress(), restart=restart, say=typer.echo)
@@ -155,6 +143,7 @@ def quantize(
 
 @app.command()
 def synthesize(
+    context: typer.Context,
     model: ModelOption,
     preset: PresetOption = Preset.default,
     out: OutOption = None,
@@ -172,24 +161,7 @@ def synthesize(
 ) -> None:
     """Synthesize calibration images alone; `ptq quantize --images` takes them."""
     with reported():
-        model = options.model_ref("--model", model)
-        settings = Settings(
-            model=model,
-            bits=8,
-            preset=preset.value,
-            out=str(options.out_folder(out, model, "images")),
-            seed=seed,
-            device=options.device_name(device),
-            threads=threads,
-            weights=options.existing("--weights", weights),
-            size=options.input_size(size),
-            resize=resize,
-            mean=options.per_channel("--mean", mean),
-            std=options.per_channel("--std", std),
-            images=recipe.value,
-            teachers=options.teacher_refs(teachers),
-            verifier=verifier and options.weighted_ref("--verifier", verifier),
-        )
+        settings = settings_from(context.params | {"bits": 8, "images": recipe}, "images")
         from ptq import pipeline
 
         images = pipeline.synthesize_images(settings, progress())
@@ -213,15 +185,15 @@ def validate(
         ),
     ] = False,
     runtime: Annotated[
-        list[options.Runtime] | None,
+        list[Runtime] | None,
         typer.Option("--runtime", help="Run the file in this runtime, too: openvino (an extra)."),
     ] = None,
 ) -> None:
     """Measure a finished run again: accuracy, agreement with float, latency, size."""
     with reported():
-        options.existing("RUN_DIR|model.onnx", target)
+        existing("RUN_DIR|model.onnx", target)
         run_dir = target if target.is_dir() else target.parent
-        evaluation = options.existing("--data", data)
+        evaluation = existing("--data", data)
         from ptq import pipeline
 
         pipeline.validate_run(
@@ -286,9 +258,9 @@ def inspect(
         if json is not None and json.is_dir():
             raise PtqError(f"--json: {json} is a folder; give a file")
         if run_dir is not None:
-            options.existing("RUN_DIR", run_dir)
+            existing("RUN_DIR", run_dir)
             _refuse_a_model(context, run_dir)
-            options.device_name(device)
+            device_name(device)
             from ptq import findings, inspection
 
             found = inspection.inspect_run(
@@ -303,22 +275,7 @@ def inspect(
                     f"--images: nothing is synthesized here; give the images.safetensors of "
                     f"ptq synthesize --model {model}"
                 )
-            settings = Settings(
-                model=options.model_ref("--model", model),
-                bits=bits,
-                act_bits=act_bits,
-                preset=Preset.fast.value,
-                reduce_range=reduce_range,
-                images=options.image_source(images),
-                weights=options.existing("--weights", weights),
-                size=options.input_size(size),
-                resize=resize,
-                mean=options.per_channel("--mean", mean),
-                std=options.per_channel("--std", std),
-                seed=seed,
-                device=options.device_name(device),
-                threads=threads,
-            )
+            settings = settings_from(context.params | {"preset": Preset.fast}, "inspect")
             from ptq import findings, inspection
 
             found = inspection.inspect_model(settings, count=count, progress=progress())

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from ptq.figures import image_lines
 from ptq.files import atomic
 from ptq.inspection import Inspection
 from ptq.sensitivity import BlockSensitivity, LayerSensitivity, Sensitivity
+from ptq.settings import layer_texts
 from ptq.tables import Table
 
 __all__ = [
@@ -109,8 +111,8 @@ def advice(found: Inspection) -> str:
     if coarse:
         overrides = {**found.settings.overrides, **{layer.name: FULL for layer in coarse}}
         text.append(
-            f"With {FULL} bits for the weights there the file is not slower; from Python: quantize(..., "
-            f"overrides={json.dumps(overrides).replace('null', 'None')})."
+            f"With {FULL} bits for the weights there the file is not slower: "
+            f"{' '.join(f'--layer {shlex.quote(one)}' for one in layer_texts(overrides))}."
         )
     if narrow:
         text.append(

@@ -1,19 +1,22 @@
-"""The options of the command line, and their checks: none of them imports torch."""
+"""The options of the command line; `ptq.arguments` checks what is given. Nothing here imports torch."""
 
-import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ptq.errors import PtqError
+from ptq.recipe import option_values
+from ptq.reporting import reported
 
 __all__ = [
+    "ConfigOption",
     "DataOption",
     "DeviceOption",
+    "DumpConfigOption",
     "FormatOption",
     "ImagesOption",
+    "LayerOption",
     "MemoryLimitOption",
     "Method",
     "MixedCopiesOption",
@@ -32,15 +35,6 @@ __all__ = [
     "TripleOption",
     "VerifierOption",
     "WeightsOption",
-    "device_name",
-    "existing",
-    "image_source",
-    "input_size",
-    "model_ref",
-    "out_folder",
-    "per_channel",
-    "teacher_refs",
-    "weighted_ref",
 ]
 
 
@@ -84,107 +78,11 @@ class Method(StrEnum):
     nearest = "nearest"
 
 
-def existing(option: str, path: Path | None) -> str | None:
-    """The path as text, None where none was given.
-
-    Raises:
-        PtqError: when nothing is there.
-    """
-    if path is not None and not path.exists():
-        raise PtqError(f"{option}: there is nothing at {path}")
-    return None if path is None else str(path)
-
-
-def model_ref(option: str, text: str) -> str:
-    """A model reference whose file, if it names one, exists.
-
-    Raises:
-        PtqError: otherwise.
-    """
-    text = text.strip()
-    file = text.rpartition(":")[0] if ".py:" in text else text if text.endswith(".py") else ""
-    if not text:
-        raise PtqError(f"{option}: name a model, such as resnet50 or timm:resnet18")
-    if file and not Path(file).is_file():
-        raise PtqError(f"{option}: there is no file {file}; a model of your own is FILE.py:factory")
-    return text
-
-
-def teacher_refs(text: str) -> tuple[str, ...]:
-    """Model references from "M1,M2=FILE"."""
-    return tuple(weighted_ref("--teachers", part) for part in text.split(",")) if text else ()
-
-
-def weighted_ref(option: str, text: str) -> str:
-    """A model reference, or one and a file with its weights, "M=FILE".
-
-    Raises:
-        PtqError: when there is no such file.
-    """
-    model, separator, weights = text.partition("=")
-    model = model_ref(option, model)
-    return f"{model}={existing(option, Path(weights))}" if separator else model
-
-
-def image_source(text: str) -> str:
-    """A way to synthesize, noise, or a path that exists."""
-    if text not in (*Recipe, "noise") and not Path(text).exists():
-        raise PtqError(
-            f"--images: {text!r} is none of {', '.join(Recipe)} and noise, and there is no such file or "
-            "folder"
-        )
-    return text
-
-
-def input_size(text: str | None) -> tuple[int, int] | None:
-    """(height, width) from "224" or "224x320".
-
-    Example:
-        >>> input_size("224x320")
-        (224, 320)
-    """
-    if text is None:
-        return None
-    if not re.fullmatch(r"[1-9]\d{0,4}([x,][1-9]\d{0,4})?", text):
-        raise PtqError(f"--size: {text!r} is no size; give 224, or height and width as 224x320")
-    numbers = [int(part) for part in re.split("[x,]", text)]
-    return numbers[0], numbers[-1]
-
-
-def per_channel(option: str, text: str | None) -> tuple[float, float, float] | None:
-    """Three numbers from "0.485,0.456,0.406", or from one for all channels."""
-    if text is None:
-        return None
-    try:
-        values = [float(part) for part in text.split(",")]
-    except ValueError:
-        values = []
-    if len(values) not in (1, 3):
-        raise PtqError(f"{option}: {text!r}; give three numbers in [0, 1], as 0.485,0.456,0.406")
-    return values[0], values[len(values) // 2], values[-1]
-
-
-def device_name(text: str | None) -> str | None:
-    """cpu, cuda, cuda:N, mps, xpu; whether the machine has it is found out later."""
-    if text is not None and not re.fullmatch(r"cpu|mps|(cuda|xpu)(:\d+)?", text):
-        raise PtqError(f"--device: {text!r}; give cpu, cuda or cuda:N")
-    return text
-
-
-def out_folder(path: Path | None, model: str, suffix: str) -> Path:
-    """Where a run goes: `path`, or runs/<model>-<suffix> with the model's name made fit for it.
-
-    Raises:
-        PtqError: when that is a file.
-
-    Example:
-        >>> out_folder(None, "nets/mine.py:small", "w4a8").as_posix()
-        'runs/small-w4a8'
-    """
-    name = model.rpartition(":")[2] if ".py:" in model else model
-    path = path or Path("runs", f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', name)}-{suffix}")
-    if path.exists() and not path.is_dir():
-        raise PtqError(f"--out: {path} is a file; give a folder")
+def _take_recipe(context: typer.Context, path: Path | None) -> Path | None:
+    """Let a recipe's values stand in for options that are not given."""
+    if path is not None:
+        with reported():
+            context.default_map = {**(context.default_map or {}), **option_values(path)}
     return path
 
 
@@ -319,4 +217,27 @@ RestartOption = Annotated[
         "--restart",
         help="Begin anew where an unfinished run is in the run directory, instead of continuing it.",
     ),
+]
+LayerOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--layer",
+        metavar="PATTERN=BITS",
+        help="Weight bits of the layers whose names match, as 'layer4.*=8'; 'fc=float' leaves one in float. "
+        "Can be given several times; the last that matches holds.",
+    ),
+]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        is_eager=True,
+        callback=_take_recipe,
+        help="A recipe (TOML) that says what the command line does not; every run directory has its own.",
+    ),
+]
+DumpConfigOption = Annotated[
+    bool,
+    typer.Option("--dump-config", help="Print the recipe of this command, and do nothing else."),
 ]

@@ -28,6 +28,7 @@ from ptq.models import Model, as_model, load_model
 from ptq.placement import Student, make_plan, place
 from ptq.preprocess import Preprocess
 from ptq.progress import SILENT, Progress
+from ptq.recipe import write_recipe
 from ptq.reconstruction import reconstruct
 from ptq.report import Stopwatch, write_report
 from ptq.resume import Finished, resume
@@ -142,6 +143,7 @@ def run(
         )  # fmt: skip
     report = summarize(settings, model, student, images, blocks, measured, watch, finished.words())
     write_report(report, folder)
+    write_recipe(settings, folder)
     finished.discard()
     measured.raise_for_failure()
     return Run(student, images, report, folder)

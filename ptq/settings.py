@@ -9,8 +9,9 @@ from ptq.errors import PtqError
 from ptq.sizes import byte_count
 from ptq.spec import check_bits
 
-__all__ = ["PRESETS", "Settings"]
+__all__ = ["FLOAT", "PRESETS", "Settings", "layer_texts", "option_text"]
 
+FLOAT = "float"  # in place of bits: the layer is left in float
 PRESETS = ("fast", "default", "best")
 _UNDECISIVE = (
     "out",
@@ -81,6 +82,9 @@ class Settings:
     def __post_init__(self) -> None:
         check_bits(self.bits, "weights (--bits)")
         check_bits(self.act_bits, "activations (--act-bits)")
+        for pattern, bits in self.overrides.items():
+            if bits is not None:
+                check_bits(bits, f"the weights of {pattern} (--layer)")
         if self.preset not in PRESETS:
             raise PtqError(f"unknown preset {self.preset!r}; choose one of {', '.join(PRESETS)}.")
         self.memory_bytes()
@@ -109,10 +113,31 @@ class Settings:
             value = getattr(self, item.name)
             if item.name == "overrides" or (value == item.default and item.name != "out"):
                 continue
-            if value is True:
-                words.append(f"--{item.name.replace('_', '-')}")
-                continue
-            separator = "x" if item.name == "size" else ","
-            text = separator.join(map(str, value)) if isinstance(value, tuple) else str(value)
-            words += [f"--{item.name.replace('_', '-')}", text]
-        return shlex.join(words)
+            words.append(f"--{item.name.replace('_', '-')}")
+            if value is not True:
+                words.append(option_text(item.name, value))
+        for text in layer_texts(self.overrides):
+            words += ["--layer", text]
+        return shlex.join(map(str, words))
+
+
+def option_text(name: str, value: Any) -> Any:
+    """Return a setting as its option takes it: tuples as text, all else as it is.
+
+    Example:
+        >>> option_text("size", (224, 320)), option_text("bits", 4)
+        ('224x320', 4)
+    """
+    if not isinstance(value, tuple):
+        return value
+    return ("x" if name == "size" else ",").join(map(str, value))
+
+
+def layer_texts(overrides: Mapping[str, int | None]) -> list[str]:
+    """Return per-layer bits as `--layer` takes them.
+
+    Example:
+        >>> layer_texts({"layer4.*": 8, "fc": None})
+        ['layer4.*=8', 'fc=float']
+    """
+    return [f"{pattern}={FLOAT if bits is None else bits}" for pattern, bits in overrides.items()]

@@ -10,7 +10,6 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from ptq import options
 from ptq.errors import PtqError
 from ptq.reporting import headline, reported
 
@@ -138,21 +137,6 @@ def test_what_a_user_can_act_on_is_one_message(
 def test_bugs_keep_their_traceback(error: Exception) -> None:
     with pytest.raises(type(error)), reported():
         raise error
-
-
-def test_options_that_are_understood(tmp_path: Path) -> None:
-    assert options.input_size("224") == (224, 224)
-    assert options.input_size("224x320") == (224, 320)
-    assert options.per_channel("--mean", "0.5") == (0.5, 0.5, 0.5)
-    assert options.per_channel("--mean", "0.1,0.2,0.3") == (0.1, 0.2, 0.3)
-    assert options.teacher_refs("resnet18, timm:resnet10t") == ("resnet18", "timm:resnet10t")
-    weights = tmp_path / "w.pth"
-    weights.touch()
-    assert options.teacher_refs(f"resnet18={weights}") == (f"resnet18={weights}",)
-    assert options.image_source(str(tmp_path)) == str(tmp_path)
-    assert options.image_source("genie") == "genie"
-    assert options.device_name("cuda:1") == "cuda:1"
-    assert options.out_folder(None, "timm:a.b", "w4a8") == Path("runs/timm-a.b-w4a8")
 
 
 def test_headline_shows_what_a_report_has() -> None:

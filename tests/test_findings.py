@@ -2,6 +2,7 @@
 
 import io
 import json
+import shlex
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from networks import images, student_of
 from rich.console import Console
 
+from ptq.arguments import layer_bits
 from ptq.findings import advice, headlines, markdown, show, tables, write_inspection
 from ptq.inspection import Inspection
 from ptq.methods import METHODS
@@ -100,19 +102,20 @@ def test_noise_is_said_to_be_noise() -> None:
 
 def test_advice_names_layers_by_what_makes_their_noise() -> None:
     weights = advice(hurt(2, 8))
-    assert "overrides={" in weights and "--act-bits" not in weights
-    named = json.loads(weights[weights.index("{") : weights.index("}") + 1])
+    assert "--layer" in weights and "--act-bits" not in weights
+    words = shlex.split(weights[weights.index("--layer") :].rstrip("."))
+    named = layer_bits(words[1::2])
     cost = {layer.name: layer.cost.kl for layer in found(2, 8, after=False).before.layers}
     assert set(named.values()) == {8}
     assert max(cost, key=lambda name: cost[name]) in named
     inputs = advice(hurt(8, 2))
-    assert "--act-bits" in inputs and "overrides" not in inputs
+    assert "--act-bits" in inputs and "--layer" not in inputs
 
 
 def test_advice_keeps_the_overrides_there_are() -> None:
     inspection = hurt(2, 8)
     chosen = replace(inspection.settings, overrides={"blocks.9.*": None})
-    assert '{"blocks.9.*": None, "' in advice(replace(inspection, settings=chosen))
+    assert "--layer 'blocks.9.*=float' --layer " in advice(replace(inspection, settings=chosen))
 
 
 def test_there_may_be_nothing_to_do() -> None:

@@ -59,8 +59,10 @@ def test_the_run_directory_is_complete(made: Run) -> None:
     names = {path.name for path in made.folder.iterdir()}
     assert names == {
         "images.safetensors", "images.png", "student.safetensors", "model.onnx", "report.json",
-        "report.md",
+        "report.md", "recipe.toml",
     }  # fmt: skip
+    recipe = Settings(**ptq.read_recipe(made.folder / "recipe.toml"))
+    assert recipe.to_json() == made.report["settings"]
     report = json.loads((made.folder / "report.json").read_text())
     assert set(report["top1"]) >= {"float", "simulated", "onnx"}
     assert set(report["agreement"]) >= {"simulated", "onnx"}
