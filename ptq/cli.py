@@ -13,6 +13,7 @@ from ptq.options import (
     ConfigOption,
     DataOption,
     DeviceOption,
+    DryRunOption,
     DumpConfigOption,
     FormatOption,
     ImagesOption,
@@ -124,6 +125,7 @@ def quantize(
     layer: LayerOption = None,
     config: ConfigOption = None,
     dump_config: DumpConfigOption = False,
+    dry_run: DryRunOption = False,
 ) -> None:
     """Quantize a model and write an ONNX file that onnxruntime runs in integers.
 
@@ -134,6 +136,11 @@ def quantize(
         settings = settings_from(context.params, f"w{bits}a{act_bits}")
         if dump_config:
             typer.echo(recipe_text(settings), nl=False)
+            return
+        if dry_run:
+            from ptq import outlook, rehearsal
+
+            outlook.show(rehearsal.rehearse(settings, progress()))
             return
         from ptq import pipeline  # torch takes seconds to import: options are checked before
 

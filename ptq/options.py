@@ -13,6 +13,7 @@ __all__ = [
     "ConfigOption",
     "DataOption",
     "DeviceOption",
+    "DryRunOption",
     "DumpConfigOption",
     "FormatOption",
     "ImagesOption",
@@ -240,4 +241,11 @@ ConfigOption = Annotated[
 DumpConfigOption = Annotated[
     bool,
     typer.Option("--dump-config", help="Print the recipe of this command, and do nothing else."),
+]
+DryRunOption = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run",
+        help="Show the plan, and from a few steps of every stage what the run will take; write nothing.",
+    ),
 ]

@@ -1,0 +1,91 @@
+"""A rehearsal says what the run then does, and writes nothing."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from ptq.cli import app
+from ptq.models import Model, as_model
+from ptq.outlook import outlook, show
+from ptq.pipeline import run
+from ptq.preprocess import Preprocess
+from ptq.rehearsal import Forecast, rehearse
+from ptq.settings import Settings
+
+PREPROCESS = Preprocess((16, 16), 16, "bilinear", (0.3,) * 3, (0.35,) * 3)
+
+
+@pytest.fixture(scope="module")
+def model(digits: Any) -> Model:
+    return as_model(digits.model, **asdict(PREPROCESS))
+
+
+def settings(folder: Path, **options: Any) -> Settings:
+    return Settings(
+        "digits",
+        **{"bits": 4, "preset": "fast", "threads": 1, "out": str(folder / "run"), **options},
+    )
+
+
+@pytest.mark.slow
+def test_the_run_is_what_the_rehearsal_said(model: Model, tmp_path: Path) -> None:
+    chosen = settings(tmp_path, overrides={"fc": None}, mixed_copies=1)
+    said = rehearse(chosen, model=model)
+    assert list(tmp_path.iterdir()) == []
+    report = run(chosen, model=model).report
+    *quantized, last = said.blocks
+    assert [block.name for block in quantized] == [b["name"] for b in report["blocks"][:-1]]
+    assert last.bits == {"fc": None}
+    bits = {name: n for block in said.blocks for name, n in block.bits.items() if n is not None}
+    assert bits == report["bits"]
+    assert said.kept_float == (*report["float_layers"], *report["float_operators"])
+    assert said.images == report["images"]["count"]
+    assert said.cached_bytes == report["peak_activations_bytes"]["memory"]
+    assert said.size_bytes["float"] == report["size_bytes"]["float"]
+    assert said.size_bytes["onnx"] == pytest.approx(report["size_bytes"]["onnx"], rel=0.02)
+    assert said.seconds.keys() == report["seconds"].keys()
+    assert all(seconds > 0 for seconds in said.seconds.values())
+
+
+@pytest.mark.slow
+def test_steps_that_are_still_to_come_are_counted(model: Model, tmp_path: Path) -> None:
+    fast = rehearse(settings(tmp_path), model=model)
+    best = rehearse(settings(tmp_path, preset="best"), model=model)
+    assert best.images == 8 * fast.images  # 32 times the steps
+    assert best.seconds["synthesize"] > 8 * fast.seconds["synthesize"]
+    assert best.seconds["reconstruct"] > 8 * fast.seconds["reconstruct"]
+    assert best.cached_bytes == 8 * fast.cached_bytes
+
+
+def test_nearest_rounding_and_noise_take_no_steps(model: Model, tmp_path: Path) -> None:
+    said = rehearse(settings(tmp_path, images="noise", method="nearest"), model=model)
+    assert said.seconds["synthesize"] < 5
+    text = "\n".join(outlook(said))
+    assert "nothing is left in float" in text and "memory      about" in text
+    console = Console(width=80, record=True)
+    show(said, console)
+    shown = console.export_text()
+    assert all(block.name in shown for block in said.blocks) and "nothing was written" in shown
+
+
+def test_the_command_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Settings] = []
+
+    def rehearsed(settings: Settings, progress: object) -> Forecast:
+        seen.append(settings)
+        return Forecast(
+            "net", (), (), ("gelu",), 8, {"onnx": 10}, {"onnx": 1.0}, {"load": 200.0}, 1, 1
+        )
+
+    monkeypatch.setattr("ptq.rehearsal.rehearse", rehearsed)
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(
+        app, ["quantize", "--model", "resnet18", "--bits", "3", "--dry-run"]
+    )
+    assert result.exit_code == 0, result.output
+    assert "left in float: gelu" in result.stdout and "about 3.3 min" in result.stdout
+    assert seen[0].bits == 3 and list(tmp_path.iterdir()) == []
