@@ -1,10 +1,11 @@
-"""Accuracy, agreement, latency and size of whole data-free runs, over several seeds.
+"""Accuracy of whole data-free runs in onnxruntime, and whether the simulation predicted the same.
 
-    python -m benchmarks.accuracy DATA [--cases cifar-w4a4,lite0-w8a8] [--seeds 0,1,2]
+    python -m benchmarks.accuracy DATA [--cases cifar-w4a4,lite0-w8a8] [--seeds 0,1,2] [--preset default]
 
 DATA is a folder with what the cases need: imagenet-dev/ (an ImageFolder), resnet20.pth, cifar10-test-dev.npz.
 It serves the evaluation only; every run calibrates on images it synthesized. Each finished run is added to
-results/accuracy.json at once, and results/accuracy.md is made from that file.
+results/accuracy.json at once, and results/accuracy.md is made from that file. How fast files are is measured by
+benchmarks/latency.py on an idle machine.
 """
 
 import argparse
@@ -12,36 +13,34 @@ import json
 import statistics
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ptq.files import atomic
+from benchmarks.rows import Rows, add_rows, footer
 from ptq.pipeline import run
-from ptq.settings import Settings
+from ptq.settings import PRESETS, Settings
 
-RESULTS = Path(__file__).parent / "results"
 RESNET20 = f"{Path(__file__).parent / 'models' / 'cifar_resnet.py'}:resnet20"
 CIFAR = {"model": RESNET20, "weights": "resnet20.pth", "data": "cifar10-test-dev.npz"}
 LITE0 = {"model": "efficientnet_lite0", "data": "imagenet-dev"}
-CASES: dict[str, dict[str, Any]] = {
-    "cifar-w4a4": {**CIFAR, "bits": 4, "act_bits": 4},
-    "lite0-w8a8": {**LITE0, "bits": 8},
-    "lite0-w8a8-reduced": {**LITE0, "bits": 8, "reduce_range": True},
-    "lite0-w4a8": {**LITE0, "bits": 4, "reduce_range": True},
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "cifar-w4a4": ("CIFAR ResNet-20, W4A4", {**CIFAR, "bits": 4, "act_bits": 4}),
+    "lite0-w8a8": ("EfficientNet-Lite0, W8A8", {**LITE0, "bits": 8}),
+    "lite0-w7a8": (
+        "EfficientNet-Lite0, W7A8 (`--bits 8 --reduce-range`)",
+        {**LITE0, "bits": 8, "reduce_range": True},
+    ),
+    "lite0-w4a8": ("EfficientNet-Lite0, W4A8", {**LITE0, "bits": 4}),
+    "lite0-w4a4": ("EfficientNet-Lite0, W4A4", {**LITE0, "bits": 4, "act_bits": 4}),
 }
-TITLES = {
-    "cifar-w4a4": "CIFAR ResNet-20, W4A4",
-    "lite0-w8a8": "EfficientNet-Lite0, W8A8",
-    "lite0-w8a8-reduced": "EfficientNet-Lite0, W7A8 (`--bits 8 --reduce-range`)",
-    "lite0-w4a8": "EfficientNet-Lite0, W4A8 (`--bits 4 --reduce-range`)",
-}
-KEEP = ("top1", "agreement", "disagreement", "latency_ms", "size_bytes", "seconds", "peak_rss_bytes", "precise",
+KEEP = ("top1", "agreement", "disagreement", "size_bytes", "validated_on", "seconds", "peak_rss_bytes", "precise",
         "notes", "versions", "machine")  # fmt: skip
 
 
 def measure(case: str, seed: int, data: Path, preset: str) -> dict[str, Any]:
     """Make one run and return what of its report belongs into the table."""
-    given = dict(CASES[case])
+    given = dict(CASES[case][1])
     for key in ("weights", "data"):
         if key in given:
             given[key] = str(data / given[key])
@@ -53,39 +52,36 @@ def measure(case: str, seed: int, data: Path, preset: str) -> dict[str, Any]:
     return row | {key: report[key] for key in KEEP}
 
 
-def load() -> list[dict[str, Any]]:
-    """Return the rows measured so far."""
-    path = RESULTS / "accuracy.json"
-    rows: list[dict[str, Any]] = json.loads(path.read_text()) if path.exists() else []
-    return rows
-
-
-def table(rows: list[dict[str, Any]]) -> str:
-    """Return rows as a Markdown table, seeds of a case together."""
-    head = ("network", "preset, seeds", "top-1 float", "top-1 onnx", "spread", "simulation differs on", "latency float → onnx",
-            "size", "time")  # fmt: skip
-    lines = [f"| {' | '.join(head)} |", "|" + " --- |" * len(head)]
-    for case in CASES:
-        for preset in ("fast", "default", "best"):
+def page(rows: Rows) -> Iterator[str]:
+    """Lines of a Markdown page; the seeds of a case are one line of the table."""
+    yield "# Accuracy without data\n"
+    yield "Made by `python -m benchmarks.accuracy DATA`: whole runs, validated in onnxruntime on images that no run has"
+    yield "seen. First and last layer 8 bits (7 with `--reduce-range`); tensors that no layer reads 8 bits. Mean and range of"
+    yield "the seeds; images on which the simulation and onnxruntime name another class, of all seeds together.\n"
+    head = ("network", "preset", "seeds", "images", "top-1 float", "top-1 onnx", "agrees with float", "simulation differs",
+            "size")  # fmt: skip
+    yield f"| {' | '.join(head)} |\n|{' --- |' * len(head)}"
+    for case, (title, _) in CASES.items():
+        for preset in PRESETS:
             mine = [r for r in rows if r["case"] == case and r["preset"] == preset]
-            if not mine:
-                continue
-            onnx = [r["top1"]["onnx"] for r in mine]
-            middle = sorted(mine, key=lambda r: r["top1"]["onnx"])[len(mine) // 2]
-            latency, size = middle["latency_ms"], middle["size_bytes"]
-            cells = (
-                TITLES[case],
-                f"{preset}, {len(mine)}",
-                f"{middle['top1']['float']:.2f} %",
-                f"{statistics.mean(onnx):.2f} %",
-                f"{min(onnx):.2f}–{max(onnx):.2f}",
-                f"{max(r['disagreement'] for r in mine):.2f} %",
-                f"{latency['float']:.2f} → {latency['onnx']:.2f} ms",
-                f"{size['float'] / 1e6:.2f} → {size['onnx'] / 1e6:.2f} MB",
-                f"{statistics.mean(r['total_seconds'] for r in mine) / 60:.1f} min",
-            )
-            lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+            if mine:
+                yield f"| {title} | {preset} | {' | '.join(_cells(mine))} |"
+    yield footer(rows)
+
+
+def _cells(rows: Rows) -> tuple[str, ...]:
+    onnx = [row["top1"]["onnx"] for row in rows]
+    differing = sum(round(row["disagreement"] / 100 * row["validated_on"]) for row in rows)
+    images, size = sum(row["validated_on"] for row in rows), rows[0]["size_bytes"]
+    return (
+        ", ".join(str(row["seed"]) for row in rows),
+        str(rows[0]["validated_on"]),
+        f"{rows[0]['top1']['float']:.2f} %",
+        f"{statistics.mean(onnx):.2f} % ({min(onnx):.2f} to {max(onnx):.2f})",
+        f"{statistics.mean(row['agreement']['onnx'] for row in rows):.1f} %",
+        f"{differing} of {images}",
+        f"{size['float'] / 1e6:.2f} → {size['onnx'] / 1e6:.2f} MB",
+    )
 
 
 def main() -> None:
@@ -96,26 +92,14 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--cases", default=",".join(CASES))
     parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--preset", default="default")
+    parser.add_argument("--preset", default="default", choices=PRESETS)
     options = parser.parse_args()
     for case in options.cases.split(","):
         for seed in map(int, options.seeds.split(",")):
             row = measure(case, seed, options.data, options.preset)
-            same = (case, seed, options.preset)
-            rows = [r for r in load() if (r["case"], r["seed"], r["preset"]) != same] + [row]
-            with atomic(RESULTS / "accuracy.json") as path:
-                path.write_text(json.dumps(rows, indent=1) + "\n")
-            machine, versions = row["machine"]["cpu"], row["versions"]
-            with atomic(RESULTS / "accuracy.md") as path:
-                path.write_text(
-                    "# Accuracy without data\n\nMade by `python -m benchmarks.accuracy DATA`. "
-                    "First and last layer 8 bits (7 with `--reduce-range`); tensors that no layer "
-                    f"reads 8 bits.\n\n{table(rows)}\n\n{machine}; "
-                    + ", ".join(f"{k} {v}" for k, v in versions.items())
-                    + "\n"
-                )
+            add_rows("accuracy", [row], ("case", "preset", "seed"), page)
             print(
-                json.dumps({k: row[k] for k in (*KEEP[:5], "case", "seed", "total_seconds")}),
+                json.dumps({k: row[k] for k in ("case", "seed", "top1", "disagreement")}),
                 flush=True,
             )
 
