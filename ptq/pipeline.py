@@ -220,8 +220,8 @@ def calibrate_datafree(
         PtqError: for a network without BatchNorm, or one that cannot be traced.
 
     Example:
-        >>> student, images = calibrate_datafree(net).student, ...
-        >>> logits = student(x)
+        >>> found = calibrate_datafree(net)
+        >>> logits = found.student(x)
     """
     network = load_model(model) if isinstance(model, str) else _as_model(model, preprocess)
     prepared = prepare(network.module, (3, *network.preprocess.size))

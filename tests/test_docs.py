@@ -6,11 +6,13 @@ network. Beside its blocks it can say, in comments that nobody sees who reads th
     <!-- run resnet50 as net.py:net -->     from here on the page is run with the one in place of the other
     <!-- parse -->                          the next block needs the network or minutes: its options are parsed
     <!-- usage -->                          the next block names options of commands, which they must have
+    <!-- measured accuracy: 88.80 % -->     what is said here stands in benchmarks/results/accuracy.md; more after semicolons
     <!-- test ... -->                       Python, run in its place: what the page takes for granted, what it claims
 
 A Python block with a title is written to the file of that name. Other blocks, as ```text, are shown and not run.
 """
 
+import ast
 import re
 import runpy
 import shlex
@@ -23,8 +25,14 @@ from typing import Any
 
 import pytest
 import typer
+from mkdocs.commands.build import build
+from mkdocs.config import load_config
 from typer.testing import CliRunner
 
+import ptq
+import ptq.calibration
+import ptq.export
+import ptq.kernels
 from ptq.cli import app
 
 ROOT = Path(__file__).parent.parent
@@ -44,6 +52,7 @@ def net():
 _PIECE = re.compile(
     r"^```(?P<language>\w+)(?: title=\"(?P<title>[^\"]+)\")?\n(?P<code>.*?)^```$"
     r"|^<!-- run (?P<shown>.+?) as (?P<taken>.+?) -->$"
+    r"|^<!-- measured (?P<table>\w+): (?P<figures>.+?) -->$"
     r"|^<!-- (?P<mark>parse|usage) -->$"
     r"|^<!-- test\n(?P<test>.*?)^-->$",
     re.MULTILINE | re.DOTALL,
@@ -52,7 +61,7 @@ _PIECE = re.compile(
 
 @dataclass(frozen=True)
 class Block:
-    """A piece of a page to run: `kind` is python, file, sh, parse or usage; `line` is where its code begins."""
+    """A piece of a page to run: `kind` is python, file, sh, parse, usage or measured; `line` is where it begins."""
 
     kind: str
     code: str
@@ -69,6 +78,8 @@ def blocks(page: Path) -> Iterator[Block]:
             stand_ins[found["shown"]] = found["taken"]
         elif found["mark"]:
             mark = found["mark"]
+        elif found["table"]:
+            yield Block("measured", found["figures"], line, found["table"])
         elif found["test"]:
             yield Block("python", found["test"], line)
         else:
@@ -192,8 +203,66 @@ def test_command_lines_are_what_ptq_understands(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_figures_are_those_of_the_tables(page: Path) -> None:
+    for block in blocks(page):
+        if block.kind == "measured":
+            table = (ROOT / "benchmarks" / "results" / f"{block.title}.md").read_text()
+            for figure in block.code.split("; "):
+                assert figure in table, f"{name_of(page)}:{block.line}: {figure} in {block.title}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_every_block_is_in_a_language_that_says_whether_it_runs(page: Path) -> None:
     fences = re.findall(r"^ *```(.*)$", page.read_text(), re.MULTILINE)
     opening = {fence.partition(" ")[0] for fence in fences[::2]}
     assert opening <= {"python", "sh", "text"}, opening
     assert not any(fences[1::2])
+
+
+def messages() -> list[str]:
+    """All texts in the sources, with … for what is put into them."""
+    files = [f for folder in ("ptq", "calibration", "export") for f in (ROOT / folder).glob("*.py")]
+    found = []
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                parts = [v.value if isinstance(v, ast.Constant) else "…" for v in node.values]
+                found.append("".join(map(str, parts)))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(node.value)
+    return found
+
+
+def test_messages_are_quoted_as_they_are() -> None:
+    rows = re.findall(r"^\| `(.+?)` \|", (ROOT / "docs" / "limits.md").read_text(), re.MULTILINE)
+    known = messages()
+    assert len(rows) > 10
+    for row in rows:
+        assert any(row in message for message in known), row
+
+
+def public_names() -> Iterator[str]:
+    """What ptq and its packages export."""
+    for package in (ptq, ptq.calibration, ptq.export, ptq.kernels):
+        yield from (f"{package.__name__}.{name}" for name in package.__all__)
+
+
+def test_the_reference_has_every_public_name() -> None:
+    pages = "".join(page.read_text() for page in (ROOT / "docs" / "api").glob("*.md"))
+    shown = re.findall(r"^::: (\S+)$", pages, re.MULTILINE)
+    assert len(shown) == len(set(shown))
+    top = {f"ptq.{name}" for name in ptq.__all__}
+    for name in public_names():
+        assert name in shown or f"ptq.{name.rpartition('.')[2]}" in top, name
+
+
+def test_the_site_builds_and_needs_no_network(tmp_path: Path) -> None:
+    config = load_config(str(ROOT / "mkdocs.yml"), site_dir=str(tmp_path), strict=True)
+    build(config)
+    pages = [page.read_text() for page in tmp_path.rglob("*.html")]
+    assert len(pages) > 20
+    for page in pages:
+        fetched = r"<(?:script|img|iframe)[^>]+src=\"?(?:https?:)?//|<link[^>]+href=\"?(?:https?:)?//"
+        assert not [tag for tag in re.findall(fetched, page) if "canonical" not in tag]
+    method = (tmp_path / "method.html").read_text()
+    assert method.count("<math") > 30 and r"\(" not in method

@@ -27,4 +27,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Write formulas as MathML, which browsers draw by themselves."""
     html = _INLINE.sub(lambda found: convert(unescape(found[1])), html)
-    return _BLOCK.sub(lambda found: convert(unescape(found[1]), display="block"), html)
+    return _BLOCK.sub(lambda found: f'<div class="formula">{_display(found[1])}</div>', html)
+
+
+def _display(formula: str) -> str:
+    return convert(unescape(formula), display="block")
