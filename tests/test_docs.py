@@ -122,7 +122,7 @@ def check_usage(block: Block) -> None:
     for line in block.code.splitlines():
         if line.startswith("ptq "):
             known = options_of(line.split()[1])
-        named = set(re.findall(r"--[a-z][a-z-]*", line.partition("#")[0]))
+        named = set(re.findall(r"--[a-z][a-z-]*", line))
         assert named <= known, f"{named - known} in: {line}"
 
 
@@ -262,7 +262,9 @@ def test_the_site_builds_and_needs_no_network(tmp_path: Path) -> None:
     pages = [page.read_text() for page in tmp_path.rglob("*.html")]
     assert len(pages) > 20
     for page in pages:
-        fetched = r"<(?:script|img|iframe)[^>]+src=\"?(?:https?:)?//|<link[^>]+href=\"?(?:https?:)?//"
+        fetched = (
+            r"<(?:script|img|iframe)[^>]+src=\"?(?:https?:)?//|<link[^>]+href=\"?(?:https?:)?//"
+        )
         assert not [tag for tag in re.findall(fetched, page) if "canonical" not in tag]
     method = (tmp_path / "method.html").read_text()
     assert method.count("<math") > 30 and r"\(" not in method

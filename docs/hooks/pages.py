@@ -18,9 +18,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the tables of `benchmarks/results` as they are, each a page under Measured."""
     root = Path(config.config_file_path).parent
     for table in sorted((root / RESULTS).glob("*.md")):
-        files.append(
-            File.generated(config, f"measured/{table.name}", abs_src_path=str(table))
-        )
+        files.append(File.generated(config, f"measured/{table.name}", abs_src_path=str(table)))
     return files
 
 
