@@ -208,7 +208,8 @@ def calibrate_datafree(
 
     Args:
         model: a reference, your own trained module, or a `Model`. It comes out untouched.
-        bits, act_bits: of weights and activations, 2..8.
+        bits: of the weights, 2..8.
+        act_bits: of the activations, 2..8.
         teachers: further models to synthesize from (feature mixing).
         preprocess: of your own module; ImageNet's at 224 by default.
         preset: "fast", "default" or "best".
