@@ -22,6 +22,7 @@ from configparser import ConfigParser
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import typer
@@ -33,7 +34,10 @@ import ptq
 import ptq.calibration
 import ptq.export
 import ptq.kernels
+from ptq.calibration.observers import OBSERVERS
+from ptq.calibration.recipes import RECIPES
 from ptq.cli import app
+from ptq.methods import METHODS
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -162,12 +166,13 @@ def runs(page: Path) -> bool:
 
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty directory with net.py, from which modules can be imported while the test runs."""
+    """An empty directory with net.py: what is imported from there, or registered, is forgotten afterwards."""
     (tmp_path / "net.py").write_text(NET)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     before = set(sys.modules)
-    yield tmp_path
+    with patch.dict(RECIPES), patch.dict(OBSERVERS), patch.dict(METHODS):
+        yield tmp_path
     for name in set(sys.modules) - before:
         file = getattr(sys.modules[name], "__file__", None) or ""
         if file.startswith(str(tmp_path)):
