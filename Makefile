@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install -c constraints.txt
 INSTALL_KEY := setup.cfg constraints.txt
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint docs clean
 
 # Quantize a network that comes with its weights, to 8 bits, without any data.
 demo: $(VENV)/.demo
@@ -22,8 +22,12 @@ lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The site, in site/index.html; the tests build it, too.
+docs: $(VENV)/.test
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) site build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
 
 # A stamp for each set of extras, renewed when what to install changes.
 $(VENV)/.demo: $(INSTALL_KEY) | $(BIN)/python

@@ -28,7 +28,7 @@ class CalibrationSet:
         images: uint8 (N, 3, H, W), RGB.
         labels: int64 (N,), class index under the first teacher, -1 where unknown.
         provenance: JSON-able facts: source, teachers and their hashes, settings, seed, losses,
-        versions.
+            versions.
 
     Raises:
         PtqError: when shapes or types are others.

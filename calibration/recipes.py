@@ -44,15 +44,15 @@ class SynthesisConfig:
         bn: weight of the BatchNorm statistics.
         first_bn: of the first BatchNorm, which sees the colours, relative to the others.
         label: weight of the cross-entropy.
-        tv: weight of the total variation, which is
-        sparse: of lengths of differences rather than of their squares.
+        tv: weight of the total variation.
+        sparse: the total variation is of lengths of differences rather than of their squares.
         standard: weight of every image's own mean and deviation being the normalisation's.
         jitter: largest shift as a share of the side.
         flip: mirror every other time.
         swing: shift the input of every strided convolution by up to a pixel at random (GENIE).
         low_pass: cut-off of a Gaussian low-pass of the result, in cycles per pixel; 0 for none (SynQ).
-        data_mixing: paste every image's partner into a random box, in
-        mixed: this share of the steps. In the others the images have to match by themselves.
+        data_mixing: paste every image's partner into a random box.
+        mixed: in this share of the steps. In the others the images have to match by themselves.
         teachers_per_step: how many of the zoo look at each step, in turn; 0 for all of them.
         seed: of everything random; same seed, same machine, same images.
 

@@ -75,7 +75,8 @@ def inspect_run(
         folder: as `quantize` wrote it.
         model: the float network, where the run was made from a module; left as it is.
         count: images of the run to measure on.
-        device, threads: where and with how many.
+        device: where to measure; None takes a GPU where there is one.
+        threads: of the CPU; None takes all cores.
         progress: told of every layer.
 
     Raises:

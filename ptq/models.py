@@ -60,8 +60,10 @@ def load_model(
         weights: a .safetensors, .pth or .pt state dict to use in place of the published weights.
         pretrained: False builds the network with random weights when `weights` is not given; call
             `torch.manual_seed` first to know which.
-        size, resize, mean, std, interpolation: override what the reference says; in pixels, and in
-            units of [0, 1].
+        size: of the input in pixels, in place of what the reference says, as all that follow.
+        resize: shorter side before the centre crop, in pixels.
+        mean, std: per channel, in units of [0, 1].
+        interpolation: "bilinear" or "bicubic".
         num_classes: length of the output; read from `weights` where it is not given.
 
     Raises:

@@ -210,7 +210,8 @@ def calibrate_datafree(
 
     Args:
         model: a reference, your own trained module, or a `Model`. It comes out untouched.
-        bits, act_bits: of weights and activations, 2..8.
+        bits: of the weights, 2..8.
+        act_bits: of the activations, 2..8.
         teachers: further models to synthesize from (feature mixing).
         preprocess: of your own module; ImageNet's at 224 by default.
         preset: "fast", "default" or "best".
@@ -222,8 +223,8 @@ def calibrate_datafree(
         PtqError: for a network without BatchNorm, or one that cannot be traced.
 
     Example:
-        >>> student, images = calibrate_datafree(net).student, ...
-        >>> logits = student(x)
+        >>> found = calibrate_datafree(net)
+        >>> logits = found.student(x)
     """
     network = load_model(model) if isinstance(model, str) else _as_model(model, preprocess)
     prepared = prepare(network.module, (3, *network.preprocess.size))

@@ -44,7 +44,8 @@ class BlockResult:
         sqnr: dB with what was kept.
         kept: "learned", "nearest" (learning did not help) or "skipped" (nothing below 8 bits).
         seconds: spent.
-        memory, disk: most bytes of activations that were kept in memory and on disk, up to this block.
+        memory: most bytes of activations that were kept in memory up to this block.
+        disk: the same on disk.
     """
 
     name: str

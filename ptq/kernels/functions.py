@@ -151,7 +151,8 @@ def soft_round(
         alpha: the rounding variable V, shaped like `base`.
         scale: broadcastable against `base`.
         sharpness: (); 1 for AdaRound's rectified sigmoid, larger for a steeper one.
-        qmin, qmax: the code range.
+        qmin: the smallest code.
+        qmax: the largest code.
 
     Returns:
         clamp(base + h(sharpness * alpha), qmin, qmax) * scale.
