@@ -20,10 +20,10 @@ def class_names(names: object, count: int) -> tuple[str, ...]:
 
 def timm_classes(config: Any) -> tuple[str, ...]:
     """Return the names that timm knows for the classes of a pretrained configuration."""
-    from timm import data
+    from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 
-    subset = data.infer_imagenet_subset(config)
-    return () if subset is None else tuple(data.ImageNetInfo(subset).label_descriptions())
+    subset = infer_imagenet_subset(config)
+    return () if subset is None else tuple(ImageNetInfo(subset).label_descriptions())
 
 
 def label_names(

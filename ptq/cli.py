@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ptq import options
+from ptq import cli_runs, options
 from ptq.errors import PtqError
 from ptq.figures import image_lines
 from ptq.options import (
@@ -326,6 +326,10 @@ def inspect(
         findings.show(found, None if everything else top)
         for path in wrote:
             typer.echo(f"wrote {path}")
+
+
+app.command()(cli_runs.report)
+app.command()(cli_runs.compare)
 
 
 def _refuse_a_model(context: typer.Context, run_dir: Path) -> None:

@@ -136,11 +136,15 @@ def _histogram(values: Tensor, step: float, grid_low: float, grid_high: float) -
     if len(values):
         low, high = min(low, float(values.min())), max(high, float(values.max()))
     counts = torch.histc(values, BINS, low, high).long().tolist()
-    numbers = (_short(number) for number in (low, high))
     return Histogram(
-        *numbers, tuple(counts), _short(step), _short(grid_low), _short(grid_high),
-        float(beyond.float().mean()) if len(values) else 0.0,
-    )  # fmt: skip
+        low=_short(low),
+        high=_short(high),
+        counts=tuple(counts),
+        step=_short(step),
+        grid_low=_short(grid_low),
+        grid_high=_short(grid_high),
+        clipped=float(beyond.float().mean()) if len(values) else 0.0,
+    )
 
 
 def _short(number: float) -> float:

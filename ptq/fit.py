@@ -113,12 +113,13 @@ def _descend(
         loss.backward()
         optimizer.step()
         recent.append(loss.detach())
-        figures = {}
         if len(recent) == -(-config.iterations // POINTS) or iteration + 1 == config.iterations:
-            figures["loss"] = float(torch.stack(recent).mean())
-            curve.append(round(figures["loss"], 5))
+            mean = float(torch.stack(recent).mean())
+            curve.append(round(mean, 5))
             recent.clear()
-        task.advance(**figures)
+            task.advance(loss=mean)
+        else:
+            task.advance()
     return tuple(curve)
 
 

@@ -16,7 +16,7 @@ from ptq.figures import exactness_lines, figure_columns, figure_rows, image_line
 from ptq.files import atomic
 from ptq.report import read_report
 
-__all__ = ["available", "page", "refresh", "render", "write_html_report"]
+__all__ = ["Chart", "available", "page", "refresh", "render", "require", "write_html_report"]
 
 NEEDED = ("jinja2", "matplotlib")
 
@@ -24,6 +24,16 @@ NEEDED = ("jinja2", "matplotlib")
 def available() -> bool:
     """Whether what a page needs is installed."""
     return all(importlib.util.find_spec(name) is not None for name in NEEDED)
+
+
+def require() -> None:
+    """Refuse to go on without what a page needs.
+
+    Raises:
+        PtqError: saying how to get it.
+    """
+    if not available():
+        raise PtqError("an HTML page needs jinja2 and matplotlib: pip install 'ptq[report]'.")
 
 
 def refresh(folder: Path) -> Path | None:
@@ -81,8 +91,7 @@ def render(template: str, content: Mapping[str, Any]) -> str:
     Raises:
         PtqError: when jinja2 or matplotlib are missing.
     """
-    if not available():
-        raise PtqError("an HTML page needs jinja2 and matplotlib: pip install 'ptq[report]'.")
+    require()
     import jinja2
 
     environment = jinja2.Environment(
@@ -105,8 +114,7 @@ class Chart:
 
 
 def _content(report: Mapping[str, Any], folder: Path | None) -> dict[str, Any]:
-    if not available():
-        raise PtqError("an HTML page needs jinja2 and matplotlib: pip install 'ptq[report]'.")
+    require()
     from ptq import gallery, plots
 
     settings, images = report["settings"], report["images"]
