@@ -1,7 +1,7 @@
 """What an exported file costs, latency and bytes, beside the float network and onnxruntime's own quantization."""
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -59,8 +59,10 @@ class Costs:
                     f"the file is slower than {what}: {both}, in each of {ATTEMPTS} "
                     f"measurements{_advice()}."
                 )
-                slower = _is_slower(self.latency_ms, name)
-                gates.append(Gate(f"not slower than {what}", both, failure if slower else ""))
+                limit = MARGIN * self.latency_ms[name] + LAUNCH
+                slower = self.latency_ms["onnx"] > limit
+                measured = f"{both}; at most {limit:.2f}"
+                gates.append(Gate(f"not slower than {what}", measured, failure if slower else ""))
         return gates
 
 
@@ -70,10 +72,6 @@ def _advice() -> str:
     return (
         "; this CPU has no VNNI, and exact sums of 8-bit weights are slow on it: try --reduce-range"
     )
-
-
-def _is_slower(latency: Mapping[str, float], name: str) -> bool:
-    return latency["onnx"] > MARGIN * latency[name] + LAUNCH
 
 
 def measure_costs(

@@ -12,7 +12,7 @@ from rich.console import Console
 from ptq.compare import Comparison
 from ptq.errors import PtqError
 from ptq.files import atomic
-from ptq.html_report import Chart, render, require
+from ptq.html_report import render, require
 
 if TYPE_CHECKING:
     from ptq.plots import Point
@@ -92,6 +92,7 @@ def _csv(found: Comparison, path: Path) -> dict[str, str]:
 def _html(found: Comparison, path: Path) -> dict[str, str]:
     require()
     from ptq import plots
+    from ptq.html_content import Chart
 
     score, panels = _panels(found)
     charts = [
@@ -124,6 +125,7 @@ def _panels(found: Comparison) -> "tuple[str, dict[str, list[Point]]]":
     reports = [entry.report for entry in found.entries]
     figure = "top1" if all("onnx" in report["top1"] for report in reports) else "agreement"
     score = "top-1 %" if figure == "top1" else "same as float %"
+    many = len({entry.model for entry in found.entries}) > 1
     panels: dict[str, list[Point]] = {}
     for title, cost, factor in (
         ("size MB", "size_bytes", 1e-6),
@@ -133,7 +135,8 @@ def _panels(found: Comparison) -> "tuple[str, dict[str, list[Point]]]":
         for entry in found.entries:
             scores, costs = entry.report[figure], entry.report[cost]
             references = {**scores, "float": scores.get("float", 100.0)}
-            for name, label in (("float", "float"), ("onnx", entry.name)):
+            reference = entry.model if many else "float"
+            for name, label in (("float", reference), ("onnx", entry.name)):
                 if references.get(name) is not None and costs.get(name) is not None:
                     at = (label, costs[name] * factor, references[name])
                     points.setdefault(at, Point(*at, reference=name == "float"))

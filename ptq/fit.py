@@ -22,9 +22,7 @@ from ptq.tuning import DropMask, Tuning, tuning
 
 __all__ = ["Curve", "Pair", "optimise"]
 
-Curve = tuple[
-    float, ...
-]  # means of the loss over equal pieces of a descent, nearest rounding's is 1
+Curve = tuple[float, ...]  # means of the loss over equal pieces of a descent, 1 at its beginning
 
 POINTS = 50  # of a curve: a mean each, because reading every loss would make a GPU wait
 SOFTENED = 4.0  # temperature of the predictions (PD-Quant)

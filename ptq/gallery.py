@@ -44,8 +44,9 @@ def tiles(path: Path, names: Mapping[str, str], most: int = 32) -> list[Tile]:
     """
     try:
         with safe_open(path, "np") as file:
-            images = file.get_slice("images")[:most]
-            labels = file.get_slice("labels")[:most].tolist()
+            stored = file.get_slice("images")
+            count = min(most, stored.get_shape()[0])
+            images, labels = stored[:count], file.get_tensor("labels")[:count].tolist()
     except (OSError, SafetensorError):
         return []  # a report can do without
     return [

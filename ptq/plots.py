@@ -29,11 +29,12 @@ _PLAIN = {
 }  # fmt: skip
 _STYLE: dict[Any, Any] = {
     "svg.hashsalt": "ptq", "svg.fonttype": "none",  # text stays text: it can be read aloud, searched and copied
-    "font.size": 10.5, "text.parse_math": False, "text.color": INK, "axes.edgecolor": LINE,
+    "font.size": 10, "text.parse_math": False, "text.color": INK, "axes.edgecolor": LINE,
     "axes.labelcolor": MUTED, "xtick.color": MUTED, "ytick.color": MUTED, "axes.spines.top": False,
-    "axes.spines.right": False, "axes.linewidth": 1.0, "axes.labelsize": 10.5, "xtick.labelsize": 10.5,
-    "ytick.labelsize": 10.5, "figure.facecolor": "none", "axes.facecolor": "none",
+    "axes.spines.right": False, "axes.linewidth": 1.0, "axes.labelsize": 10, "xtick.labelsize": 10,
+    "ytick.labelsize": 10, "figure.facecolor": "none", "axes.facecolor": "none",
 }  # fmt: skip
+_WIDTH, _HEIGHT = 290.0, 190.0  # of the axes in a chart of scores, about
 _MOST_LEVELS = 33  # that can be told apart in a small chart
 
 
@@ -54,13 +55,14 @@ class Point:
     reference: bool = False
 
 
-def histogram(data: Mapping[str, Any], unit: str, levels: int) -> str:
+def histogram(data: Mapping[str, Any], unit: str, levels: int, mark: str) -> str:
     """Draw a `ptq.distributions.Histogram`: shares on a log scale, the grid's levels, and what lies beyond.
 
     Args:
         data: its fields.
         unit: of the numbers, in words.
         levels: of the grid; drawn where they can be told apart.
+        mark: tells the ids in it from those of other drawings on the page.
     """
 
     def draw(axes: Axes) -> None:
@@ -84,8 +86,10 @@ def histogram(data: Mapping[str, Any], unit: str, levels: int) -> str:
         axes.minorticks_off()
         if levels <= _MOST_LEVELS:
             at = [data["grid_low"] + i * data["step"] for i in range(levels)]
-            # Ticks within the axes, at its foot: lines through all of it would hide the bars.
-            axes.vlines(at, 0, 0.07, INK, linewidth=1, transform=axes.get_xaxis_transform())
+            # Below the axis, where bars do not hide them.
+            foot = axes.get_xaxis_transform()
+            axes.vlines(at, -0.06, 0, INK, linewidth=1, transform=foot, clip_on=False)
+        axes.tick_params(axis="x", length=0, pad=8)
         for end in (data["grid_low"], data["grid_high"]):
             axes.axvline(end, color=INK, linewidth=1, linestyle=(0, (4, 3)))
         pad = (high - low) / 60
@@ -93,14 +97,15 @@ def histogram(data: Mapping[str, Any], unit: str, levels: int) -> str:
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.set_xlabel(unit)
 
-    return _page_svg(draw, 270, 165)
+    return _page_svg(draw, 215, 150, mark)
 
 
-def loss_curves(curves: Sequence[Sequence[float]]) -> str:
-    """Draw the losses of a block's descents one after the other, relative to nearest rounding.
+def loss_curves(curves: Sequence[Sequence[float]], mark: str) -> str:
+    """Draw the losses of a block's descents one after the other, relative to their beginnings.
 
     Args:
         curves: of a `ptq.reconstruction.BlockResult`; at least one, none of them empty.
+        mark: tells the ids in it from those of other drawings on the page.
     """
 
     def draw(axes: Axes) -> None:
@@ -116,7 +121,7 @@ def loss_curves(curves: Sequence[Sequence[float]]) -> str:
         axes.set_xticks([0, len(curves) / 2, len(curves)])
         axes.xaxis.set_major_formatter(PercentFormatter(len(curves), decimals=0, symbol=" %"))
 
-    return _page_svg(draw, 190, 110)
+    return _page_svg(draw, 165, 105, mark)
 
 
 def tradeoff(points: Sequence[Point], cost: str, score: str) -> str:
@@ -126,7 +131,7 @@ def tradeoff(points: Sequence[Point], cost: str, score: str) -> str:
         points: at least one.
         cost, score: what the axes show, in words.
     """
-    return _page_svg(lambda axes: _draw_tradeoff(axes, points, cost, score), 420, 280)
+    return _page_svg(lambda axes: _draw_tradeoff(axes, points, cost, score), 340, 240, cost)
 
 
 def tradeoff_file(panels: Mapping[str, Sequence[Point]], score: str) -> str:
@@ -137,34 +142,38 @@ def tradeoff_file(panels: Mapping[str, Sequence[Point]], score: str) -> str:
         score: what all vertical axes show, in words.
     """
     with matplotlib.rc_context({**_STYLE, "svg.fonttype": "path", "figure.facecolor": SURFACE}):
-        figure = Figure(figsize=(420 * len(panels) / 72, 280 / 72), layout="constrained")
+        figure = Figure(figsize=(340 * len(panels) / 72, 240 / 72), layout="constrained")
         for index, (cost, points) in enumerate(panels.items()):
-            _draw_tradeoff(
-                figure.add_subplot(1, len(panels), index + 1), points, cost, score, limit=24
-            )
+            _draw_tradeoff(figure.add_subplot(1, len(panels), index + 1), points, cost, score)
         text = _written(figure)
     for stand_in, colour in _PLAIN.items():
         text = text.replace(stand_in, colour)
     return text
 
 
-def _draw_tradeoff(
-    axes: Axes, points: Sequence[Point], cost: str, score: str, limit: int = 18
-) -> None:
-    for point in points:
-        fill = SURFACE if point.reference else BLUE
-        edge = MUTED if point.reference else BLUE
+def _draw_tradeoff(axes: Axes, points: Sequence[Point], cost: str, score: str) -> None:
+    costs, scores = [p.cost for p in points], [p.score for p in points]
+    most, spread = max(costs) or 1.0, (max(scores) - min(scores)) or 1.0
+    x, y = (
+        (-0.04 * most, 1.15 * most),
+        (min(scores) - spread / 6, max(scores) + spread / 6),
+    )
+    axes.set_xlim(*x)
+    axes.set_ylim(*y)
+    centres = [
+        (_WIDTH * (p.cost - x[0]) / (x[1] - x[0]), _HEIGHT * (p.score - y[0]) / (y[1] - y[0]))
+        for p in points
+    ]
+    for point, place in zip(points, _places(points, centres), strict=True):
+        fill, edge = (SURFACE, MUTED) if point.reference else (BLUE, BLUE)
         axes.plot(
             point.cost, point.score, "o", markersize=7, markerfacecolor=fill, markeredgecolor=edge,
-            markeredgewidth=1.5, clip_on=False,
+            markeredgewidth=1.5, zorder=3,
         )  # fmt: skip
-        label = point.label if len(point.label) <= limit else f"{point.label[: limit - 1]}…"
         axes.annotate(
-            label, (point.cost, point.score), (0, 7), textcoords="offset points", ha="center",
-            color=INK if not point.reference else MUTED,
+            _clipped(point.label), (point.cost, point.score), place, ha="center", va="center",
+            textcoords="offset points", color=MUTED if point.reference else INK, zorder=4,
         )  # fmt: skip
-    axes.margins(x=0.2, y=0.2)
-    axes.set_xlim(left=0)
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.grid(color=LINE, linewidth=0.6)
@@ -173,7 +182,35 @@ def _draw_tradeoff(
     axes.set_ylabel(score)
 
 
-def _page_svg(draw: Callable[[Axes], None], width: float, height: float) -> str:
+def _places(
+    points: Sequence[Point], centres: Sequence[tuple[float, float]]
+) -> list[tuple[float, float]]:
+    """Where each label stands from its point: within the axes, and few of them over another or a point."""
+    taken = [(x - 5, x + 5, y - 5, y + 5) for x, y in centres]
+    places = []
+    for point, (x, y) in zip(points, centres, strict=True):
+        half = 3.2 * len(_clipped(point.label))
+        middle = max(half, min(_WIDTH - half, x))
+        boxes = {
+            up: (middle - half, middle + half, y + up - 5.5, y + up + 5.5)
+            for up in (12.0, -12.0, 24.0, -24.0)
+        }
+        free = [up for up, box in boxes.items() if not any(_meet(box, other) for other in taken)]
+        up = (free or [12.0])[0]
+        places.append((middle - x, up))
+        taken.append(boxes[up])
+    return places
+
+
+def _meet(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    return one[0] < other[1] and other[0] < one[1] and one[2] < other[3] and other[2] < one[3]
+
+
+def _clipped(label: str, most: int = 22) -> str:
+    return label if len(label) <= most else f"{label[: most - 1]}…"
+
+
+def _page_svg(draw: Callable[[Axes], None], width: float, height: float, mark: str) -> str:
     """A chart of so many CSS pixels, as an element of a page."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(width / 72, height / 72), layout="constrained")
@@ -187,13 +224,8 @@ def _page_svg(draw: Callable[[Axes], None], width: float, height: float) -> str:
     text = re.sub(r"(\d\.\d\d)\d+", r"\1", re.sub(r"\s*\n\s*", "\n", text))
     for stand_in, name in _VARIABLES.items():
         text = text.replace(stand_in, f"var(--{name})")
-    return _own_ids(text.strip())
-
-
-def _own_ids(text: str) -> str:
-    """Ids that no other drawing of a page has."""
-    mark = hashlib.sha256(text.encode()).hexdigest()[:8]
-    return re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>c{mark}-", text)
+    prefix = f"c{hashlib.sha256(mark.encode()).hexdigest()[:10]}-"
+    return re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{prefix}", text.strip())
 
 
 def _written(figure: Figure) -> str:

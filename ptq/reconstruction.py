@@ -46,7 +46,7 @@ class BlockResult:
         seconds: spent.
         memory, disk: most bytes of activations that were kept in memory and on disk, up to this block.
         losses: a curve for each descent, one after the other: means of the loss over equal pieces of its
-            iterations, at most 50, where 1 is the loss of nearest rounding; none where nothing was learned.
+            iterations, at most 50, where 1 is the loss at its beginning; none where nothing was learned.
     """
 
     name: str
