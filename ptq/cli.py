@@ -119,8 +119,8 @@ def quantize(
 ) -> None:
     """Quantize a model and write an ONNX file that onnxruntime runs in integers.
 
-    The run directory has the file, the images, the report and the student; see report.md first. A run that
-    was interrupted continues when the same command is given again.
+    The run directory has the file, the images, the report and the student; see report.html first, or report.md
+    without the extra `report`. A run that was interrupted continues when the same command is given again.
     """
     with reported():
         model = options.model_ref("--model", model)

@@ -47,7 +47,6 @@ __all__ = [
     "synthesize_images",
     "validate_run",
 ]
-_SEEN = 4  # images that the histograms in the report are made of
 
 
 @dataclass(frozen=True)
@@ -143,7 +142,7 @@ def run(
             threads=settings.threads, progress=progress,
         )  # fmt: skip
     with watch("look at the worst layers"):
-        layers = worst_layers(student, model.preprocess.normalize(images.floats(slice(_SEEN))))
+        layers = worst_layers(student, model.preprocess.normalize(images.floats(slice(4))))
     report = summarize(
         settings, model, student, images, blocks, measured, layers, watch, finished.words()
     )
@@ -302,6 +301,7 @@ def validate_run(
     )
     write_report(report | measured.to_json(), folder)
     refresh(folder)
+    measured.raise_for_failure()
     return measured
 
 

@@ -82,9 +82,9 @@ def test_the_run_directory_is_complete(made: Run) -> None:
         assert report[key] is not None
     assert "torch" in report["versions"] and "onnxruntime" in report["versions"]
     assert (made.folder / "report.md").read_text().startswith("# ")
-    page = (made.folder / "report.html").read_text()
+    page = html.unescape((made.folder / "report.html").read_text())
     for gate in report["gates"]:
-        assert gate["passed"] and html.escape(gate["name"]) in page
+        assert gate["passed"] and gate["name"] in page and gate["measured"] in page
     assert len(report["worst_layers"]) == 6 and page.count("data:image/") == 32
 
 
@@ -142,14 +142,15 @@ def test_stopped_at_export_and_without_memory_it_ends_with_the_same_files(
     assert not any("continued" in note for note in undisturbed.report["notes"])
 
 
+def failing(*arguments: Any, **options: Any) -> Validation:
+    found = validate(*arguments, **options)
+    return replace(found, gates=(*found.gates, Gate("it is small", "9 MB", "it is not small.")))
+
+
 @pytest.mark.slow
 def test_a_run_that_fails_a_gate_has_a_report_that_says_which(
     digits: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def failing(*arguments: Any, **options: Any) -> Validation:
-        found = validate(*arguments, **options)
-        return replace(found, gates=(*found.gates, Gate("it is small", "9 MB", "it is not small.")))
-
     monkeypatch.setattr(pipeline, "validate", failing)
     with pytest.raises(PtqError, match=r"- it is not small\."):
         run(digits, tmp_path, 8, 8, preset="fast", images="noise")
@@ -158,7 +159,9 @@ def test_a_run_that_fails_a_gate_has_a_report_that_says_which(
 
 
 @pytest.mark.slow
-def test_a_finished_run_can_be_measured_again(digits: Any, tmp_path: Path) -> None:
+def test_a_finished_run_can_be_measured_again(
+    digits: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     torch.manual_seed(0)
     weights = tmp_path / "net.pth"
     torch.save(digits.model.state_dict(), weights)
@@ -188,6 +191,12 @@ def test_a_finished_run_can_be_measured_again(digits: Any, tmp_path: Path) -> No
     assert (
         report["images"]["source"] == made.report["images"]["source"]
     )  # what it was made with stays
+    monkeypatch.setattr(pipeline, "validate", failing)
+    with pytest.raises(PtqError, match=r"- it is not small\."):
+        validate_run(made.folder, data=str(tmp_path / "data.npz"), threads=1)
+    report = json.loads((made.folder / "report.json").read_text())
+    assert report["failed"] == ["it is not small."]
+    assert "it is not small." in (made.folder / "report.html").read_text()
 
 
 @pytest.mark.slow
