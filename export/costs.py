@@ -1,7 +1,7 @@
 """What an exported file costs, latency and bytes, beside the float network and onnxruntime's own quantization."""
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ from torch import nn
 
 from ptq.errors import PtqError
 from ptq.export import runtime
+from ptq.export.gate import Gate, failures
 from ptq.export.onnx_qdq import export_float
 from ptq.export.peer import quantize_static
 from ptq.export.second_runtime import open_openvino
@@ -27,6 +28,10 @@ ATTEMPTS = 3
 MARGIN = 1.1
 # Milliseconds that do not count: what the operators of a tiny network take to be called.
 LAUNCH = 0.1
+_PEERS = (
+    ("float", "the float network"),
+    ("quantize_static", "onnxruntime's quantize_static"),
+)
 
 
 @dataclass(frozen=True)
@@ -44,17 +49,21 @@ class Costs:
     size_bytes: dict[str, int]
     notes: tuple[str, ...] = ()
 
-    def failed(self) -> list[str]:
-        """Return a sentence for each of float and quantize_static that is faster."""
-        return [
-            f"the file is slower than {what}: {self.latency_ms['onnx']:.2f} against "
-            f"{self.latency_ms[name]:.2f} ms, in each of {ATTEMPTS} measurements{_advice()}."
-            for name, what in (
-                ("float", "the float network"),
-                ("quantize_static", "onnxruntime's quantize_static"),
-            )
-            if _is_slower(self.latency_ms, name)
-        ]
+    def gates(self) -> list[Gate]:
+        """Return a gate for each of float and quantize_static that was measured: it may not be faster."""
+        gates = []
+        for name, what in _PEERS:
+            if name in self.latency_ms:
+                both = f"{self.latency_ms['onnx']:.2f} against {self.latency_ms[name]:.2f} ms"
+                failure = (
+                    f"the file is slower than {what}: {both}, in each of {ATTEMPTS} "
+                    f"measurements{_advice()}."
+                )
+                limit = MARGIN * self.latency_ms[name] + LAUNCH
+                slower = self.latency_ms["onnx"] > limit
+                measured = f"{both}; at most {limit:.2f}"
+                gates.append(Gate(f"not slower than {what}", measured, failure if slower else ""))
+        return gates
 
 
 def _advice() -> str:
@@ -63,10 +72,6 @@ def _advice() -> str:
     return (
         "; this CPU has no VNNI, and exact sums of 8-bit weights are slow on it: try --reduce-range"
     )
-
-
-def _is_slower(latency: Mapping[str, float], name: str) -> bool:
-    return name in latency and latency["onnx"] > MARGIN * latency[name] + LAUNCH
 
 
 def measure_costs(
@@ -118,6 +123,6 @@ def measure_costs(
         for _ in range(ATTEMPTS):
             latency = {**runtime.latencies(networks, image, runs), "threads": threads}
             costs = Costs(latency, size, tuple(notes))
-            if not costs.failed():
+            if not failures(costs.gates()):
                 break
     return costs

@@ -7,7 +7,7 @@ be there fails a gate.
 
 import os
 from collections.abc import Callable, Iterable, Sequence, Sized
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from ptq.errors import PtqError
 from ptq.export import runtime
 from ptq.export.checks import QuantizedFile
 from ptq.export.costs import measure_costs
+from ptq.export.gate import Gate, failures
 from ptq.export.oracle import Oracle
 from ptq.export.second_runtime import RUNTIMES, open_openvino
 from ptq.export.verdicts import Exactness, deviation, differences, structure
@@ -53,7 +54,7 @@ class Validation:
         float_layers: layers that onnxruntime ran in float.
         float_operators: the other operators that it ran in float.
         notes: why something could not be measured.
-        failed: one sentence per gate that failed; empty is good.
+        gates: what must hold of the file, what was measured, and which of it failed.
     """
 
     validated_on: int
@@ -68,11 +69,17 @@ class Validation:
     float_layers: tuple[str, ...]
     float_operators: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    failed: tuple[str, ...] = field(default=())
+    gates: tuple[Gate, ...] = ()
+
+    @property
+    def failed(self) -> tuple[str, ...]:
+        """One sentence per gate that failed; empty is good."""
+        return tuple(failures(self.gates))
 
     def to_json(self) -> dict[str, Any]:
         """Return the figures as JSON-able data."""
-        return asdict(self)
+        gates = [gate.to_json() for gate in self.gates]
+        return {**asdict(self), "gates": gates, "failed": list(self.failed)}
 
     def raise_for_failure(self) -> None:
         """Raise when a gate failed.
@@ -154,13 +161,13 @@ def validate(
     costs = measure_costs(
         path, reference, image, threads=threads, runs=runs, float_path=float_path, peer=peer, runtimes=runtimes
     )  # fmt: skip
-    failed = [
+    gates = (
         *structure(file, student, float_layers),
         *differences(logits, scores, max(tolerance, 100.0 / count)),
         *(deviation(logits) if not float_layers and not float_operators else ()),
-        *(judge.failed() if judge else ()),
-        *costs.failed(),
-    ]
+        *([judge.gate()] if judge else ()),
+        *costs.gates(),
+    )
     return Validation(
         validated_on=count,
         top1=scores,
@@ -174,7 +181,7 @@ def validate(
         float_layers=float_layers,
         float_operators=float_operators,
         notes=costs.notes,
-        failed=tuple(failed),
+        gates=gates,
     )
 
 

@@ -1,11 +1,13 @@
-"""The gates: what must hold of an exported file, each a question with sentences for an answer; none is good."""
+"""What must hold of an exported file: of what it says, of what it computes, and of what onnxruntime made of it."""
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from ptq.export.checks import QuantizedFile
+from ptq.export.gate import Gate
 from ptq.export.oracle import Oracle
 from ptq.export.second_runtime import RUNTIMES
 from ptq.figures import exactness_lines
@@ -16,6 +18,12 @@ __all__ = ["Exactness", "deviation", "differences", "structure"]
 
 
 EQUAL = 100.0  # dB; equal but for the rounding of float32 in the last layer
+_OTHERS = {
+    "onnx_unoptimized": "as without onnxruntime's optimizations",
+    "simulated": "as the simulation",
+    **{name: f"in {name}" for name in RUNTIMES},
+}
+"""What is compared with the optimized file, and in words."""
 
 
 class Exactness:
@@ -41,35 +49,64 @@ class Exactness:
     def figures(self) -> dict[str, float]:
         return {"images": self.images, "differing": self.differing, "largest": self.largest}
 
-    def failed(self) -> list[str]:
-        if self.largest <= self.NOISE:
-            return []
-        return [f"onnxruntime {line}." for line in exactness_lines(self.figures())]
+    def gate(self) -> Gate:
+        """Whether both give the same, but for the noise of float operators."""
+        (line,) = exactness_lines(self.figures()) or ["no images"]
+        failure = "" if self.largest <= self.NOISE else f"onnxruntime {line}."
+        return Gate("exact integer arithmetic gives the same numbers", line, failure)
 
 
 def structure(
     file: QuantizedFile, student: Student | None, float_layers: Sequence[str]
-) -> list[str]:
+) -> list[Gate]:
     """The gates on what the file says and on what onnxruntime made of it."""
-    failed = []
-    if wrong := file.wrong_bias_scales():
-        failed.append(f"the bias scale is not scale_x * scale_w in {_some(wrong)}; export again.")
-    if wrong := file.wrong_axes():
-        failed.append(
-            f"the scales of the weight lie along the wrong axis in {_some(wrong)}; export again."
-        )
-    allowed = set(file.unquantized())
+    total, allowed = len(file.layers()), set(file.unquantized())
+    biases, axes = file.wrong_bias_scales(), file.wrong_axes()
+    gates = [
+        Gate(
+            "biases lie on the grid scale_x · scale_w",
+            f"{len(biases)} of {total} layers do not",
+            f"the bias scale is not scale_x * scale_w in {_some(biases)}; export again."
+            if biases
+            else "",
+        ),
+        Gate(
+            "weight scales lie along the output channels",
+            f"{len(axes)} of {total} layers do not",
+            f"the scales of the weight lie along the wrong axis in {_some(axes)}; export again."
+            if axes
+            else "",
+        ),
+    ]
     if student is not None:
-        missing = len(student.plan.weights) - (len(file.layers()) - len(allowed))
+        planned, quantized = len(student.plan.weights), total - len(allowed)
+        missing = planned - quantized
         unread = sum(layer.input_quantizer is None for layer in student.layers().values())
-        if missing > unread:
-            failed.append(f"{missing} layers that the plan quantizes are float in the file.")
-    if slow := [name for name in float_layers if name not in allowed]:
-        failed.append(f"onnxruntime runs {_some(slow)} in float although quantized in the file.")
-    return failed
+        gates.append(
+            Gate(
+                "the file quantizes the layers that the plan says",
+                f"{quantized} in the file, {planned} planned",
+                f"{missing} layers that the plan quantizes are float in the file."
+                if missing > unread
+                else "",
+            )
+        )
+    slow = [name for name in float_layers if name not in allowed]
+    gates.append(
+        Gate(
+            "onnxruntime runs every quantized layer in integers",
+            f"{len(slow)} of {total - len(allowed)} quantized layers run in float",
+            f"onnxruntime runs {_some(slow)} in float although quantized in the file."
+            if slow
+            else "",
+        )
+    )
+    return gates
 
 
-def differences(logits: dict[str, Tensor], scores: dict[str, float], tolerance: float) -> list[str]:
+def differences(
+    logits: dict[str, Tensor], scores: dict[str, float], tolerance: float
+) -> list[Gate]:
     """The gates on results: what computes the same network must score the same.
 
     A score is top-1 or, without labels, how often a network predicts what the float one does. Without either,
@@ -79,32 +116,44 @@ def differences(logits: dict[str, Tensor], scores: dict[str, float], tolerance: 
     if not scores and "float" in logits:
         measure = "agreement with float"
         scores = {name: agreement(y, logits["float"]) for name, y in logits.items()}
-    failed = []
-    for other in ("onnx_unoptimized", "simulated", *RUNTIMES):
-        if other not in logits:
-            continue
+    gates = []
+    for other in (name for name in _OTHERS if name in logits):
         if scores:
             apart = abs(scores["onnx"] - scores[other])
+            measured = f"{measure} {scores['onnx']:.2f} and {scores[other]:.2f} %"
         else:
             measure, apart = "predictions", 100.0 - agreement(logits["onnx"], logits[other])
-        if apart > tolerance:
-            failed.append(
-                f"{measure} of the optimized file and of {other.replace('_', ' ')} differ by "
-                f"{apart:.2f} points (at most {tolerance:.2f})."
+            measured = f"other predictions for {apart:.2f} % of the images"
+        failure = (
+            f"{measure} of the optimized file and of {other.replace('_', ' ')} differ by "
+            f"{apart:.2f} points (at most {tolerance:.2f})."
+        )
+        gates.append(
+            Gate(
+                f"the file is as good {_OTHERS[other]}",
+                f"{measured}; at most {tolerance:.2f} points apart",
+                failure if apart > tolerance else "",
             )
-    return failed
+        )
+    return gates
 
 
-def deviation(logits: dict[str, Tensor]) -> list[str]:
+def deviation(logits: dict[str, Tensor]) -> list[Gate]:
     """The gate on numbers, for a file without float operators: the simulation computes the same integers."""
     if "simulated" not in logits:
         return []
     apart = sqnr_db(logits["simulated"], logits["onnx"])
-    if apart >= EQUAL:
-        return []
-    return [
+    failure = (
         f"outputs of the file and of the simulation differ, by noise {apart:.0f} dB below them, where both compute the "
         f"same integers (at least {EQUAL:.0f} dB); the file was changed, or onnxruntime has a kernel that ptq does not know."
+    )
+    measured = "no difference" if math.isinf(apart) else f"noise {apart:.0f} dB below them"
+    return [
+        Gate(
+            "outputs are the simulation's",
+            f"{measured}; at least {EQUAL:.0f} dB",
+            failure if not apart >= EQUAL else "",
+        )
     ]
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ptq.errors import PtqError
     from ptq.export import Validation, export_qdq, validate
     from ptq.graph import Prepared, prepare
+    from ptq.html_report import write_html_report
     from ptq.inspection import Inspection, inspect_model, inspect_run
     from ptq.methods import ReconstructConfig
     from ptq.models import Model, as_model, load_model
@@ -61,6 +62,7 @@ __all__ = [
     "reconstruct",
     "synthesize",
     "validate",
+    "write_html_report",
     "write_recipe",
 ]
 
@@ -69,6 +71,7 @@ _HOMES = {
     "ptq.errors": ("PtqError",),
     "ptq.export": ("Validation", "export_qdq", "validate"),
     "ptq.graph": ("Prepared", "prepare"),
+    "ptq.html_report": ("write_html_report",),
     "ptq.inspection": ("Inspection", "inspect_model", "inspect_run"),
     "ptq.models": ("Model", "as_model", "load_model"),
     "ptq.pipeline": ("Calibrated", "Run", "calibrate_datafree", "load", "quantize"),

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from ptq import cli_runs
 from ptq.arguments import device_name, existing, settings_from
 from ptq.errors import PtqError
 from ptq.figures import image_lines
@@ -129,8 +130,8 @@ def quantize(
 ) -> None:
     """Quantize a model and write an ONNX file that onnxruntime runs in integers.
 
-    The run directory has the file, the images, the report and the student; see report.md first. A run that
-    was interrupted continues when the same command is given again.
+    The run directory has the file, the images, the report and the student; see report.html first, or report.md
+    without the extra `report`. A run that was interrupted continues when the same command is given again.
     """
     with reported():
         settings = settings_from(context.params, f"w{bits}a{act_bits}")
@@ -290,6 +291,10 @@ def inspect(
         findings.show(found, None if everything else top)
         for path in wrote:
             typer.echo(f"wrote {path}")
+
+
+app.command()(cli_runs.report)
+app.command()(cli_runs.compare)
 
 
 def _refuse_a_model(context: typer.Context, run_dir: Path) -> None:

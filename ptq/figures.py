@@ -1,15 +1,40 @@
 """What is known about images, exactness and memory, in words: for reports and for the terminal."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ptq.sizes import byte_text
 
-__all__ = ["ALWAYS", "COLUMNS", "exactness_lines", "image_lines", "memory_lines"]
+__all__ = [
+    "ALWAYS",
+    "COLUMNS",
+    "exactness_lines",
+    "figure_columns",
+    "figure_rows",
+    "image_lines",
+    "memory_lines",
+]
 
 ALWAYS = ("float", "simulated", "onnx")
 COLUMNS = (*ALWAYS, "quantize_static", "openvino")
 """What reports and the terminal show beside each other: always, and as far as it was measured."""
+
+
+def figure_columns(report: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what a run always measures, and what else this one did, of `COLUMNS`."""
+    known = {*report["top1"], *report["agreement"], *report["latency_ms"]}
+    return tuple(c for c in COLUMNS if c in ALWAYS or c in known)
+
+
+def figure_rows(report: Mapping[str, Any], columns: Sequence[str]) -> list[tuple[str, ...]]:
+    """Return accuracy, agreement, latency and size as text: a name and a cell for each column; blank where unknown."""
+    latency, size = report["latency_ms"], report["size_bytes"]
+    return [
+        ("top-1 (%)", *(_number(report["top1"].get(c), "{:.2f}") for c in columns)),
+        ("same prediction as float (%)", *(_number(report["agreement"].get(c), "{:.2f}") for c in columns)),
+        (f"latency (ms, {latency.get('threads')} threads)", *(_number(latency.get(c), "{:.2f}") for c in columns)),
+        ("size (MB)", *(_number(size.get(c), "{:.2f}", 1e-6) for c in columns)),
+    ]  # fmt: skip
 
 
 def image_lines(facts: Mapping[str, Any]) -> list[str]:
@@ -68,3 +93,7 @@ def memory_lines(report: Mapping[str, Any]) -> list[str]:
         memory, disk = byte_text(peak["memory"]), byte_text(peak["disk"])
         lines.append(f"peak of cached activations: {memory} in memory, {disk} on disk")
     return lines
+
+
+def _number(value: float | None, form: str, factor: float = 1.0) -> str:
+    return "" if value is None else form.format(value * factor)

@@ -20,8 +20,11 @@ from ptq.precision import fast_autocast
 from ptq.progress import Task
 from ptq.tuning import DropMask, Tuning, tuning
 
-__all__ = ["Pair", "optimise"]
+__all__ = ["Curve", "Pair", "optimise"]
 
+Curve = tuple[float, ...]  # means of the loss over equal pieces of a descent, 1 at its beginning
+
+POINTS = 50  # of a curve: a mean each, because reading every loss would make a GPU wait
 SOFTENED = 4.0  # temperature of the predictions (PD-Quant)
 TINY = 1e-20
 
@@ -41,15 +44,21 @@ class Pair:
     rest: nn.Module | None = None
 
 
-def optimise(unit: fx.GraphModule, pair: Pair, config: ReconstructConfig, task: Task) -> None:
+def optimise(
+    unit: fx.GraphModule, pair: Pair, config: ReconstructConfig, task: Task
+) -> tuple[Curve, ...]:
     """Fit one unit to its float output, in place; afterwards its roundings are decided.
 
     Args:
         unit: a part of a calibrated student with one input and one output.
         pair: what it reads and should give.
         config: of the method; `seed` decides images and masks.
-        task: told of every iteration, with the loss relative to nearest rounding.
+        task: told of every iteration, and up to 50 times of the loss relative to nearest rounding.
+
+    Returns:
+        A curve of at most 50 points for each descent: one, or two where steps follow roundings.
     """
+    curves = []
     for weights, steps in ((True, True),) if config.joint else ((True, False), (False, True)):
         device = next(unit.parameters(), pair.target).device
         drop = config.drop if steps else 0.0
@@ -58,10 +67,11 @@ def optimise(unit: fx.GraphModule, pair: Pair, config: ReconstructConfig, task: 
         view = tuning(unit, inside, weights, steps, gains=config.lr_gain > 0)
         if view.layers or view.steps:
             scales = _scales(unit, pair, config.prediction, device)
-            _descend(view, pair, config, task, scales, mask, device)
+            curves.append(_descend(view, pair, config, task, scales, mask, device))
             view.settle()
         else:
             task.advance(config.iterations)
+    return tuple(curves)
 
 
 def _descend(
@@ -72,7 +82,7 @@ def _descend(
     scales: tuple[float, float],
     mask: DropMask | None,
     device: torch.device,
-) -> None:
+) -> Curve:
     groups: list[dict[str, Any]] = [
         {"params": [m.alpha for m in view.layers], "lr": config.lr_rounding},
         {"params": [m.gain for m in view.layers if m.gain is not None], "lr": config.lr_gain},
@@ -80,6 +90,8 @@ def _descend(
     ]
     optimizer = torch.optim.Adam([group for group in groups if group["params"]], fused=True)
     generator = torch.Generator().manual_seed(config.seed)
+    curve: list[float] = []
+    recent: list[Tensor] = []
     for iteration in range(config.iterations):
         share = iteration / config.iterations
         # Roundings keep their pace to the end, where they are decided; steps settle.
@@ -98,7 +110,15 @@ def _descend(
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
-        task.advance(loss=float(loss.detach()))
+        recent.append(loss.detach())
+        if len(recent) == -(-config.iterations // POINTS) or iteration + 1 == config.iterations:
+            mean = float(torch.stack(recent).mean())
+            curve.append(round(mean, 5))
+            recent.clear()
+            task.advance(loss=mean)
+        else:
+            task.advance()
+    return tuple(curve)
 
 
 def _rows(values: Tensor, index: Tensor, device: torch.device) -> Tensor:

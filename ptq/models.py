@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ptq.checkpoints import check_finite, read_weights, state_digest
+from ptq.classes import class_names
 from ptq.errors import PtqError
 from ptq.preprocess import IMAGENET, Preprocess, pair, triple
 from ptq.references import Reference, resolve
@@ -27,6 +28,7 @@ class Model:
         num_classes: length of its output.
         weights: where they came from, for people: "torchvision IMAGENET1K_V2", a file name.
         sha256: over the tensors of the state dict.
+        classes: their names, as many as there are classes; empty where nobody wrote them down.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Model:
     num_classes: int
     weights: str
     sha256: str
+    classes: tuple[str, ...] = ()
 
 
 def load_model(
@@ -56,7 +59,8 @@ def load_model(
             ("efficientnet_lite0", 1 or 2), or "FILE.py:factory", a function without arguments that
             returns an nn.Module; FILE.py may hold ``PREPROCESS = dict(size=32, mean=(...),
             std=(...))``, with optional "resize" and "interpolation"; ImageNet's are assumed, with
-            a warning, for what neither it nor the arguments say.
+            a warning, for what neither it nor the arguments say. ``CLASSES = ("cat", ...)`` there names the
+            classes.
         weights: a .safetensors, .pth or .pt state dict to use in place of the published weights.
         pretrained: False builds the network with random weights when `weights` is not given; call
             `torch.manual_seed` first to know which.
@@ -91,7 +95,7 @@ def load_model(
         module, source = entry.pretrained(num_classes)
     else:
         module, source = entry.build(num_classes), "random"
-    model = _finish(entry.name, module, entry.preprocess, source)
+    model = _finish(entry.name, module, entry.preprocess, source, entry.classes)
     if num_classes is not None and model.num_classes != num_classes:
         raise PtqError(f"{ref} has {model.num_classes} classes, not {num_classes}")
     return model
@@ -106,6 +110,7 @@ def as_model(
     resize: int | None = None,
     interpolation: str = IMAGENET.interpolation,
     name: str = "model",
+    classes: Sequence[str] = (),
 ) -> Model:
     """Wrap a network of your own; it is copied, and left as it is.
 
@@ -114,6 +119,8 @@ def as_model(
         size: (height, width) of its input in pixels, or one number for both.
         mean, std: per channel, in units of [0, 1]; ImageNet's when not given.
         resize: shorter side before the centre crop; `size` when not given.
+        name: of the network, in reports.
+        classes: their names, for reports; as many as the network has classes.
 
     Raises:
         PtqError: for weights that are not finite or a network that does not run on such input.
@@ -131,10 +138,16 @@ def as_model(
         triple(mean),
         triple(std),
     )
-    return _finish(name, copy.deepcopy(module), preprocess, "as given")
+    return _finish(name, copy.deepcopy(module), preprocess, "as given", classes)
 
 
-def _finish(name: str, module: nn.Module, preprocess: Preprocess, weights: str) -> Model:
+def _finish(
+    name: str,
+    module: nn.Module,
+    preprocess: Preprocess,
+    weights: str,
+    classes: object,
+) -> Model:
     module = module.float().cpu().eval()
     check_finite(module, weights if weights not in ("random", "as given") else name)
     height, width = preprocess.size
@@ -150,7 +163,9 @@ def _finish(name: str, module: nn.Module, preprocess: Preprocess, weights: str) 
     if not isinstance(output, Tensor) or output.ndim != 2:
         shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise PtqError(f"{name} returns {shape} for one image: it must return (1, classes)")
-    return Model(name, module, preprocess, output.shape[1], weights, state_digest(module))
+    count = output.shape[1]
+    names = class_names(classes, count)
+    return Model(name, module, preprocess, count, weights, state_digest(module), names)
 
 
 def _build_for(entry: Reference, state: dict[str, Tensor], num_classes: int | None) -> nn.Module:

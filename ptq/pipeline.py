@@ -1,6 +1,5 @@
 """The whole road from a trained network to a validated ONNX file. Read `run` first."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,9 +16,11 @@ from ptq.calibration import (
     synthesis_preset,
 )
 from ptq.data import load_eval
+from ptq.distributions import worst_layers
 from ptq.errors import PtqError
 from ptq.export import Validation, export_qdq, validate
 from ptq.graph import prepare
+from ptq.html_report import refresh
 from ptq.identity import decided_by
 from ptq.machine import run_folder, use_device
 from ptq.memory import Memory
@@ -30,7 +31,7 @@ from ptq.preprocess import Preprocess
 from ptq.progress import SILENT, Progress
 from ptq.recipe import write_recipe
 from ptq.reconstruction import reconstruct
-from ptq.report import Stopwatch, write_report
+from ptq.report import Stopwatch, read_report, write_report
 from ptq.resume import Finished, resume
 from ptq.settings import Settings
 from ptq.sources import ValidationBatches, load_network, load_teachers, run_images, synthesized
@@ -141,9 +142,14 @@ def run(
             folder / "model.onnx", student, model.preprocess, ValidationBatches(evaluation, images),
             threads=settings.threads, progress=progress,
         )  # fmt: skip
-    report = summarize(settings, model, student, images, blocks, measured, watch, finished.words())
+    with watch("look at the worst layers"):
+        layers = worst_layers(student, model.preprocess.normalize(images.floats(slice(4))))
+    report = summarize(
+        settings, model, student, images, blocks, measured, layers, watch, finished.words()
+    )
     write_report(report, folder)
     write_recipe(settings, folder)
+    refresh(folder)
     finished.discard()
     measured.raise_for_failure()
     return Run(student, images, report, folder)
@@ -275,10 +281,7 @@ def validate_run(
         PtqError: when files are missing or the ONNX file fails a gate.
     """
     about = read_metadata(folder / "student.safetensors")["about"]
-    try:
-        report = json.loads((folder / "report.json").read_text())
-    except (OSError, ValueError) as error:
-        raise PtqError(f"{folder} has no readable report.json: run ptq quantize again.") from error
+    report = read_report(folder)
     if about["model"] is None:
         raise PtqError(
             f"{folder} was made from a Python module: use ptq.validate with that module."
@@ -300,6 +303,8 @@ def validate_run(
         progress=progress,
     )
     write_report(report | measured.to_json(), folder)
+    refresh(folder)
+    measured.raise_for_failure()
     return measured
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ptq.checkpoints import fit, fit_in_order, read_weights
+from ptq.classes import timm_classes
 from ptq.downloads import downloading
 from ptq.errors import PtqError
 from ptq.preprocess import IMAGENET, Preprocess, pair, triple
@@ -32,6 +33,7 @@ class Reference:
         build: number of classes (None: as published) -> the network with random weights.
         pretrained: number of classes -> the network with its own weights, and what to call those.
         fit: copies a state dict, read from the file named last, into a built network.
+        classes: their names as published; no more than a guess for other weights.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Reference:
     build: Callable[[int | None], nn.Module]
     pretrained: Callable[[int | None], tuple[nn.Module, str]]
     fit: Callable[[nn.Module, Mapping[str, Tensor], str], None] = fit
+    classes: object = ()
 
 
 _IMAGENET_HALVES = (0.5, 0.5, 0.5)
@@ -110,7 +113,10 @@ def _torchvision(ref: str, overrides: Mapping[str, Any]) -> Reference:
         fit_without_heads(module, state, source)
         return module, source
 
-    return Reference(name, preprocess.override(**overrides), build, pretrained, fit_without_heads)
+    return Reference(
+        name, preprocess.override(**overrides), build, pretrained, fit_without_heads,
+        published.meta.get("categories"),
+    )  # fmt: skip
 
 
 def _timm(name: str, overrides: Mapping[str, Any]) -> Reference:
@@ -153,7 +159,7 @@ def _timm(name: str, overrides: Mapping[str, Any]) -> Reference:
         with downloading(f"timm:{name}", None):
             return create(num_classes, with_weights=True), f"timm {config.hf_hub_id or config.tag}"
 
-    return Reference(name, preprocess, build, pretrained)
+    return Reference(name, preprocess, build, pretrained, classes=timm_classes(config))
 
 
 def _zoo(name: str, overrides: Mapping[str, Any]) -> Reference:
@@ -185,7 +191,10 @@ def _zoo(name: str, overrides: Mapping[str, Any]) -> Reference:
         fit_either(module, read_weights(files[0]), f"{package} {files[0].name}")
         return module, f"{package} {files[0].name}"
 
-    return Reference(name, preprocess.override(**overrides), build, pretrained, fit_either)
+    config = _import_timm(name).get_pretrained_cfg(f"tf_{name}")
+    return Reference(
+        name, preprocess.override(**overrides), build, pretrained, fit_either, timm_classes(config)
+    )
 
 
 def _factory(ref: str, overrides: Mapping[str, Any]) -> Reference:
@@ -231,7 +240,7 @@ def _factory(ref: str, overrides: Mapping[str, Any]) -> Reference:
     def pretrained(num_classes: int | None) -> tuple[nn.Module, str]:
         return build(num_classes), f"as {path.name}:{function} returns them"
 
-    return Reference(function, preprocess, build, pretrained)
+    return Reference(function, preprocess, build, pretrained, classes=getattr(code, "CLASSES", ()))
 
 
 def _is_own(value: object, code: ModuleType) -> bool:

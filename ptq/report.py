@@ -3,18 +3,27 @@
 import importlib.metadata
 import json
 import platform
+import re
 import resource
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ptq.figures import ALWAYS, COLUMNS, exactness_lines, image_lines, memory_lines
+from ptq.errors import PtqError
+from ptq.figures import exactness_lines, figure_columns, figure_rows, image_lines, memory_lines
 from ptq.files import atomic
 
-__all__ = ["Stopwatch", "environment", "markdown", "peak_rss_bytes", "write_report"]
+__all__ = [
+    "Stopwatch",
+    "environment",
+    "markdown",
+    "peak_rss_bytes",
+    "read_report",
+    "write_report",
+]
 
 LIBRARIES = (
     "torch",
@@ -86,18 +95,37 @@ def _cpu() -> str:
 def write_report(report: Mapping[str, Any], folder: Path) -> None:
     """Write report.json and report.md into `folder`, each atomically."""
     with atomic(folder / "report.json") as path:
-        path.write_text(json.dumps(report, indent=2) + "\n")
+        path.write_text(_rows_of_numbers(json.dumps(report, indent=2)) + "\n")
     with atomic(folder / "report.md") as path:
         path.write_text(markdown(report))
 
 
+def read_report(folder: Path) -> dict[str, Any]:
+    """Return the content of a run's report.json.
+
+    Raises:
+        PtqError: where there is none, or something else.
+    """
+    try:
+        report = json.loads((folder / "report.json").read_text())
+    except (OSError, ValueError) as error:
+        raise PtqError(
+            f"{folder} has no readable report.json: give the directory of a finished run, or run "
+            "ptq quantize again."
+        ) from error
+    wanted = ("model", "settings", "top1", "agreement", "latency_ms", "size_bytes", "images")
+    if not isinstance(report, dict) or any(not isinstance(report.get(k), dict) for k in wanted):
+        raise PtqError(f"{folder / 'report.json'} is no report of ptq: run ptq quantize again.")
+    return report
+
+
 def markdown(report: Mapping[str, Any]) -> str:
     """Return a report as a Markdown page."""
-    settings, columns = report["settings"], _columns(report)
+    settings, columns = report["settings"], figure_columns(report)
     lines = [
         f"# {report['model']['name']}, weights {settings['bits']} bits, activations {settings['act_bits']} bits",
         "",
-        *_table(("", *columns), _figures(report, columns)),
+        *_table(("", *columns), figure_rows(report, columns)),
         "",
         *[f"- {note}" for note in report["notes"]],
         *[f"- {line}" for line in exactness_lines(report.get("exact"))],
@@ -149,24 +177,16 @@ def markdown(report: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _figures(report: Mapping[str, Any], columns: Sequence[str]) -> list[tuple[str, ...]]:
-    latency, size = report["latency_ms"], report["size_bytes"]
-    return [
-        ("top-1 (%)", *(_number(report["top1"].get(c), "{:.2f}") for c in columns)),
-        ("same prediction as float (%)", *(_number(report["agreement"].get(c), "{:.2f}") for c in columns)),
-        (f"latency (ms, {latency.get('threads')} threads)", *(_number(latency.get(c), "{:.2f}") for c in columns)),
-        ("size (MB)", *(_number(size.get(c), "{:.2f}", 1e-6) for c in columns)),
-    ]  # fmt: skip
+def _rows_of_numbers(text: str) -> str:
+    """Put arrays of numbers on one line each: curves and histograms have hundreds.
 
-
-def _columns(report: Mapping[str, Any]) -> tuple[str, ...]:
-    """What a run always measures, and what else this one did."""
-    known = {*report["top1"], *report["agreement"], *report["latency_ms"]}
-    return tuple(c for c in COLUMNS if c in ALWAYS or c in known)
-
-
-def _number(value: float | None, form: str, factor: float = 1.0) -> str:
-    return "" if value is None else form.format(value * factor)
+    Text cannot be hit, because a line break in it is written as two characters.
+    """
+    return re.sub(
+        r"\[\n\s*([-+.\w]+(?:,\n\s*[-+.\w]+)*)\n\s*\]",
+        lambda found: f"[{' '.join(found[1].split())}]",
+        text,
+    )
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:

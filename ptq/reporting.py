@@ -73,6 +73,8 @@ def show(folder: Path) -> None:
     typer.echo("\nwrote")
     for path in sorted(p for p in folder.iterdir() if p.is_file() and p.name[0] != "."):
         typer.echo(f"  {path}  ({_size(path.stat().st_size)})")
+    if report.is_file() and not (folder / "report.html").is_file():
+        typer.echo(f"\nfor report.html: pip install 'ptq[report]', then ptq report {folder}")
 
 
 def headline(report: dict[str, Any]) -> str:

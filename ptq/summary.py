@@ -4,6 +4,8 @@ from dataclasses import asdict
 from typing import Any
 
 from ptq.calibration import CalibrationSet
+from ptq.classes import label_names
+from ptq.distributions import LayerDistribution
 from ptq.export import Validation
 from ptq.export.packing import CONTAINERS, supported
 from ptq.kernels import fused_cpu
@@ -23,12 +25,14 @@ def summarize(
     images: CalibrationSet,
     blocks: list[BlockResult],
     measured: Validation,
+    layers: list[LayerDistribution],
     watch: Stopwatch,
     before: str = "",
 ) -> dict[str, Any]:
     """Return the report of a run as JSON-able data.
 
     Args:
+        layers: those that lose most.
         before: what an interrupted run had done when this process began, in words.
     """
     return {
@@ -56,7 +60,14 @@ def summarize(
             *measured.notes,
             *_interruption(before),
         ],
-        "images": {"count": len(images), **images.provenance},
+        "worst_layers": [layer.to_json() for layer in layers],
+        "images": {
+            "count": len(images),
+            "names": label_names(
+                images.labels.tolist(), model.classes, model.sha256, images.provenance
+            ),
+            **images.provenance,
+        },
         "settings": settings.to_json(),
         "command": settings.command(),
         "seed": settings.seed,

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.table import Table as Drawn
+from rich.text import Text
 
 __all__ = ["Table"]
 
@@ -49,5 +50,5 @@ class Table:
                 overflow="fold",
             )
         for row in self.rows:
-            table.add_row(*row)
+            table.add_row(*map(Text, row))  # as it is: names may look like markup
         return table

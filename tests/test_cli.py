@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from reports import made_up
 from typer.testing import CliRunner, Result
 
 from ptq.errors import PtqError
@@ -150,6 +151,62 @@ def test_headline_shows_what_a_report_has() -> None:
         "latency     float 20.00 ms  onnx 8.00 ms",
         "size        float 18.6 MB  onnx 5.0 MB",
     ]
+
+
+def test_a_report_is_made_anew_and_runs_are_compared(tmp_path: Path) -> None:
+    from ptq.report import write_report
+
+    write_report(made_up(), tmp_path / "a")
+    made = call("report", str(tmp_path / "a"))
+    assert made.exit_code == 0 and "report.html" in made.stdout
+    assert (tmp_path / "a" / "report.html").is_file()
+    out = tmp_path / "runs.csv"
+    compared = call("compare", str(tmp_path / "a"), str(tmp_path / "a"), "--out", str(out))
+    assert compared.exit_code == 0 and "2 runs of tinynet" in compared.stdout
+    assert f"wrote {out}" in compared.stdout and out.is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("report", "none"), "none has no readable report.json"),
+        (("compare", "none"), "there is no run directory none"),
+        (("compare", ".", "none"), "there is no run directory none"),
+        (("compare", ".", "--out", "a.pdf"), "endings .md, .csv, .html"),
+        (("compare",), "RUN..."),
+    ],
+)
+def test_runs_that_are_none_are_one_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = call(*arguments)
+    assert result.exit_code == 2 and message in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_reading_runs_imports_no_torch(tmp_path: Path) -> None:
+    from ptq.report import write_report
+
+    write_report(made_up(), tmp_path / "a")
+    (tmp_path / "torch.py").write_text("raise SystemExit('torch was imported')")
+    for command in (["report", "a"], ["compare", "a", "--out", "runs.html"]):
+        result = run(*command, cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+
+
+def test_without_the_extra_a_line_says_how_to_get_the_page(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from ptq.report import write_report
+    from ptq.reporting import show
+
+    write_report(made_up(), tmp_path)
+    show(tmp_path)
+    assert "pip install 'ptq[report]'" in capsys.readouterr().out
+    (tmp_path / "report.html").touch()
+    show(tmp_path)
+    assert "pip install" not in capsys.readouterr().out
 
 
 NETWORK = """

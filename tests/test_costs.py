@@ -8,6 +8,7 @@ import pytest
 from ptq.errors import PtqError
 from ptq.export import export_qdq
 from ptq.export.costs import LAUNCH, MARGIN, Costs, measure_costs
+from ptq.export.gate import failures
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,7 @@ def test_what_the_peer_cannot_do_is_a_note(exported: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize("other", ["float", "quantize_static"])
 def test_being_slower_fails(other: str) -> None:
     def failed(onnx: float) -> list[str]:
-        return Costs({"onnx": onnx, other: 2.0, "threads": 1}, {}).failed()
+        return failures(Costs({"onnx": onnx, other: 2.0, "threads": 1}, {}).gates())
 
     limit = MARGIN * 2.0 + LAUNCH
     assert failed(limit) == []
@@ -62,7 +63,7 @@ def test_cpus_without_vnni_get_advice(monkeypatch: pytest.MonkeyPatch) -> None:
     from ptq.export import runtime
 
     monkeypatch.setattr(runtime, "exact_by_default", lambda: False)
-    (line,) = Costs({"onnx": 9.0, "float": 2.0, "threads": 1}, {}).failed()
+    (line,) = failures(Costs({"onnx": 9.0, "float": 2.0, "threads": 1}, {}).gates())
     assert line.endswith("try --reduce-range.")
 
 
@@ -75,9 +76,10 @@ def test_a_network_that_looks_slow_is_measured_again(
     monkeypatch.setattr(runtime, "latencies", lambda *args: {"onnx": next(measured), "float": 2.0})
     network, image = networks.build("resnet"), networks.images(1).numpy()
     costs = measure_costs(exported, network, image, threads=1, peer=False)
-    assert costs.latency_ms["onnx"] == 1.0 and costs.failed() == []
+    assert costs.latency_ms["onnx"] == 1.0 and failures(costs.gates()) == []
     monkeypatch.setattr(runtime, "latencies", lambda *args: {"onnx": 9.0, "float": 2.0})
-    assert len(measure_costs(exported, network, image, threads=1, peer=False).failed()) == 1
+    costs = measure_costs(exported, network, image, threads=1, peer=False)
+    assert len(failures(costs.gates())) == 1
 
 
 def test_a_missing_file_is_one_message(tmp_path: Path) -> None:

@@ -75,10 +75,22 @@ def test_the_loss_goes_down_and_the_block_gets_better(joint: bool) -> None:
     block, pair = residual_block()
     nearest, task = error(block, pair), Losses()
     config = ReconstructConfig(joint=joint, iterations=60, batch=16, drop=0.0, lr_rounding=1e-2)
-    optimise(block, pair, config, task)
-    assert task.done == len(task.losses) == (60 if joint else 120)
+    curves = optimise(block, pair, config, task)
+    assert task.done == 60 * len(curves) and len(curves) == (1 if joint else 2)
+    assert [round(loss, 5) for loss in task.losses] == [loss for curve in curves for loss in curve]
+    assert all(len(curve) == 30 and curve[-1] < curve[0] for curve in curves)
     assert error(block, pair) < 0.8 * nearest
     assert 0 < task.losses[-1] < 1  # in units of nearest rounding's error
+
+
+@pytest.mark.parametrize(("iterations", "points"), [(1, 1), (50, 50), (51, 26), (130, 44)])
+def test_a_curve_has_at_most_fifty_points_and_the_last_iteration(
+    iterations: int, points: int
+) -> None:
+    block, pair = residual_block()
+    config = ReconstructConfig(iterations=iterations, batch=4)
+    (curve,) = optimise(block, pair, config, Losses())
+    assert len(curve) == points
 
 
 @pytest.mark.parametrize("iterations", [40, 200])

@@ -49,7 +49,7 @@ def test_validation_compares_and_says_where_they_differ(tmp_path: Path) -> None:
     judge.look(x, given)
     assert judge.figures()["differing"] == 1
     assert judge.figures()["largest"] == pytest.approx(0.01, rel=1e-3)
-    (message,) = judge.failed()
+    message = judge.gate().failure
     assert "1 of 4 images, by up to 1 %" in message
 
 

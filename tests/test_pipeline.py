@@ -1,6 +1,8 @@
 """The whole road, without data, on a network that was really trained: accurate in onnxruntime."""
 
+import html
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,8 @@ import ptq
 from ptq import pipeline
 from ptq.calibration import CalibrationSet
 from ptq.errors import PtqError
-from ptq.export import runtime
+from ptq.export import Validation, runtime, validate
+from ptq.export.gate import Gate
 from ptq.pipeline import Run, validate_run
 from ptq.preprocess import Preprocess
 from ptq.settings import Settings
@@ -59,7 +62,7 @@ def test_the_run_directory_is_complete(made: Run) -> None:
     names = {path.name for path in made.folder.iterdir()}
     assert names == {
         "images.safetensors", "images.png", "student.safetensors", "model.onnx", "report.json",
-        "report.md", "recipe.toml",
+        "report.md", "report.html", "recipe.toml",
     }  # fmt: skip
     recipe = Settings(**ptq.read_recipe(made.folder / "recipe.toml"))
     assert recipe.to_json() == made.report["settings"]
@@ -81,6 +84,10 @@ def test_the_run_directory_is_complete(made: Run) -> None:
         assert report[key] is not None
     assert "torch" in report["versions"] and "onnxruntime" in report["versions"]
     assert (made.folder / "report.md").read_text().startswith("# ")
+    page = html.unescape((made.folder / "report.html").read_text())
+    for gate in report["gates"]:
+        assert gate["passed"] and gate["name"] in page and gate["measured"] in page
+    assert len(report["worst_layers"]) == 6 and page.count("data:image/") == 32
 
 
 @pytest.mark.slow
@@ -131,12 +138,32 @@ def test_stopped_at_export_and_without_memory_it_ends_with_the_same_files(
     assert not (continued.folder / "run.part").exists()
     peaks = [made.report["peak_activations_bytes"] for made in (undisturbed, continued)]
     assert peaks[0] == {"memory": peaks[1]["disk"], "disk": 0} and peaks[1]["memory"] == 0
+    curves = [[b["losses"] for b in made.report["blocks"]] for made in (undisturbed, continued)]
+    assert curves[0] == curves[1] and any(curves[0])
     assert any("continued after an interruption" in note for note in continued.report["notes"])
     assert not any("continued" in note for note in undisturbed.report["notes"])
 
 
+def failing(*arguments: Any, **options: Any) -> Validation:
+    found = validate(*arguments, **options)
+    return replace(found, gates=(*found.gates, Gate("it is small", "9 MB", "it is not small.")))
+
+
 @pytest.mark.slow
-def test_a_finished_run_can_be_measured_again(digits: Any, tmp_path: Path) -> None:
+def test_a_run_that_fails_a_gate_has_a_report_that_says_which(
+    digits: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "validate", failing)
+    with pytest.raises(PtqError, match=r"- it is not small\."):
+        run(digits, tmp_path, 8, 8, preset="fast", images="noise")
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "failed 1 of 10 gates" in page and "it is not small." in page and "9 MB" in page
+
+
+@pytest.mark.slow
+def test_a_finished_run_can_be_measured_again(
+    digits: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     torch.manual_seed(0)
     weights = tmp_path / "net.pth"
     torch.save(digits.model.state_dict(), weights)
@@ -166,6 +193,12 @@ def test_a_finished_run_can_be_measured_again(digits: Any, tmp_path: Path) -> No
     assert (
         report["images"]["source"] == made.report["images"]["source"]
     )  # what it was made with stays
+    monkeypatch.setattr(pipeline, "validate", failing)
+    with pytest.raises(PtqError, match=r"- it is not small\."):
+        validate_run(made.folder, data=str(tmp_path / "data.npz"), threads=1)
+    report = json.loads((made.folder / "report.json").read_text())
+    assert report["failed"] == ["it is not small."]
+    assert "it is not small." in (made.folder / "report.html").read_text()
 
 
 @pytest.mark.slow

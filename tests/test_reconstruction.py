@@ -18,6 +18,7 @@ from ptq import reconstruction
 from ptq.blocks import split
 from ptq.calibration.calibrate import calibrate
 from ptq.errors import PtqError
+from ptq.fit import Curve
 from ptq.graph import prepare
 from ptq.memory import Memory
 from ptq.methods import METHODS, ReconstructConfig
@@ -236,9 +237,9 @@ def continued(
     """What becomes of it, and the layers of the blocks that were fitted for it."""
     fitted: list[str] = []
 
-    def fit(block: Any, *rest: Any) -> None:
+    def fit(block: Any, *rest: Any) -> tuple[Curve, ...]:
         fitted.extend(n.name for n in block.student.graph.nodes)
-        _fit(block, *rest)
+        return _fit(block, *rest)
 
     monkeypatch.setattr(reconstruction, "_fit", fit)
     return Outcome(network, method, Finished(folder)), fitted
@@ -247,6 +248,16 @@ def continued(
 def found(result: BlockResult) -> dict[str, Any]:
     """A result but for what it cost."""
     return {k: v for k, v in result.to_json().items() if k not in ("seconds", "memory", "disk")}
+
+
+@runs
+def test_what_was_learned_has_curves(network: str, method: str) -> None:
+    config = quick(method)
+    for result in outcome(network, method).results:
+        assert bool(result.losses) == (result.kept != "skipped")
+        assert all(len(curve) == config.iterations for curve in result.losses)
+        if result.losses and config.unit == "block":
+            assert len(result.losses) == (1 if config.joint else 2)
 
 
 @runs

@@ -47,7 +47,7 @@ def test_the_run_is_what_the_rehearsal_said(model: Model, tmp_path: Path) -> Non
     assert said.cached_bytes == report["peak_activations_bytes"]["memory"]
     assert said.size_bytes["float"] == report["size_bytes"]["float"]
     assert said.size_bytes["onnx"] == pytest.approx(report["size_bytes"]["onnx"], rel=0.02)
-    assert said.seconds.keys() == report["seconds"].keys()
+    assert said.seconds.keys() < report["seconds"].keys()
     assert all(seconds > 0 for seconds in said.seconds.values())
 
 

@@ -3,38 +3,19 @@
 import json
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
+from reports import made_up
 
 from ptq.errors import PtqError
-from ptq.report import Stopwatch, environment, markdown, peak_rss_bytes, write_report
-
-
-def made_up() -> dict[str, Any]:
-    return {
-        "model": {"name": "tinynet"},
-        "settings": {"bits": 4, "act_bits": 8},
-        "top1": {"float": 88.25, "simulated": 87.5, "onnx": 87.75},
-        "agreement": {"simulated": 98.0, "onnx": 97.5},
-        "latency_ms": {"threads": 2, "float": 12.345, "onnx": 4.5},
-        "size_bytes": {"float": 4_000_000, "onnx": 600_000},
-        "images": {"count": 64, "source": "mixmix", "teachers": [{"name": "tinynet"}]},
-        "notes": ["first layer stem: 8 bits", "second note"],
-        "bits": {"stem": 8, "conv1": 4, "conv2": 4},
-        "blocks": [
-            {"name": "stem", "layers": ["stem"], "sqnr_nearest": 41.26, "sqnr": 41.26,
-             "kept": "skipped", "seconds": 0.1},
-            {"name": "conv2", "layers": ["conv1", "conv2"], "sqnr_nearest": 12.34, "sqnr": 18.9,
-             "kept": "learned", "seconds": 3.21},
-        ],
-        "seconds": {"prepare": 0.5, "reconstruct": 12.0},
-        "peak_rss_bytes": 3 * 2**30,
-        "peak_activations_bytes": {"memory": 5 << 20, "disk": 3 << 19},
-        "command": "ptq quantize --model tinynet --bits 4",
-        "seed": 7,
-        **environment(),
-    }  # fmt: skip
+from ptq.report import (
+    Stopwatch,
+    environment,
+    markdown,
+    peak_rss_bytes,
+    read_report,
+    write_report,
+)
 
 
 def rows(page: str) -> list[list[str]]:
@@ -122,3 +103,23 @@ def test_environment_is_told() -> None:
     assert about["machine"]["cpu"]
     assert json.dumps(about)
     assert 2**26 < peak_rss_bytes() < 2**42
+
+
+def test_numbers_stand_in_rows_and_text_is_left_alone(tmp_path: Path) -> None:
+    text = "[\n  1,\n  2\n]"
+    report = made_up() | {
+        "curves": [[1, 2.5, -3e-7], []],
+        "notes": [text, "[ 1,  2 ]"],
+        "none": [None],
+    }
+    write_report(report, tmp_path)
+    assert "[1, 2.5, -3e-07]" in (tmp_path / "report.json").read_text()
+    assert read_report(tmp_path) == report
+
+
+@pytest.mark.parametrize("content", [None, "", "{", "[]", "{}", '{"model": "a", "settings": {}}'])
+def test_what_is_no_report_is_one_message(content: str | None, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "report.json").write_text(content)
+    with pytest.raises(PtqError, match="run ptq quantize again"):
+        read_report(tmp_path)

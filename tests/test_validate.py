@@ -1,5 +1,6 @@
 """Validation measures, and its gates catch what they are there for."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor
 from ptq.calibration.calibrate import calibrate
 from ptq.errors import PtqError
 from ptq.export import Validation, export_qdq, runtime, validate
+from ptq.export.gate import Gate
 from ptq.graph import prepare
 from ptq.placement import Student, make_plan, place
 from ptq.preprocess import Preprocess
@@ -177,7 +179,11 @@ def test_sums_are_exact_in_the_sessions_validation_opens(
 def test_validation_is_plain_data() -> None:
     made = Validation(
         validated_on=1, top1={}, agreement={}, disagreement=None, exact=None, latency_ms={}, size_bytes={},
-        format="int8", precise=False, float_layers=(), failed=("a", "b"),
+        format="int8", precise=False, float_layers=(),
+        gates=(Gate("one", "1", "a"), Gate("two", "2"), Gate("three", "3", "b")),
     )  # fmt: skip
     with pytest.raises(PtqError, match="- a\n- b"):
         made.raise_for_failure()
+    data = json.loads(json.dumps(made.to_json()))
+    assert data["failed"] == ["a", "b"]
+    assert [gate["passed"] for gate in data["gates"]] == [False, True, False]

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from ptq.export.gate import failures
 from ptq.export.verdicts import EQUAL, deviation, differences
 
 
@@ -14,7 +15,7 @@ def predicting(*classes: int) -> Tensor:
 def test_scores_are_compared_where_there_are_labels() -> None:
     logits = {"onnx": predicting(0, 1), "simulated": predicting(0, 1), "openvino": predicting(2, 2)}
     scores = {"onnx": 80.0, "simulated": 80.5, "openvino": 70.0}
-    (line,) = differences(logits, scores, 1.0)
+    (line,) = failures(differences(logits, scores, 1.0))
     assert (
         line == "top-1 of the optimized file and of openvino differ by 10.00 points (at most 1.00)."
     )
@@ -24,23 +25,42 @@ def test_without_labels_agreement_with_float_stands_for_accuracy() -> None:
     """At few bits two correct roundings name different classes for images that both get wrong."""
     float_, onnx = predicting(0, 1, 2, 3), predicting(0, 1, 2, 1)
     other = {"float": float_, "onnx": onnx, "onnx_unoptimized": predicting(0, 1, 0, 3)}
-    assert differences(other, {}, 1.0) == []
+    assert failures(differences(other, {}, 1.0)) == []
     worse = {"float": float_, "onnx": onnx, "onnx_unoptimized": predicting(1, 1, 1, 1)}
-    (line,) = differences(worse, {}, 25.0)
+    (line,) = failures(differences(worse, {}, 25.0))
     assert "agreement with float" in line and "onnx unoptimized" in line and "50.00" in line
 
 
 def test_without_labels_and_float_predictions_are_compared() -> None:
     logits = {"onnx": predicting(0, 1), "onnx_unoptimized": predicting(0, 2)}
-    (line,) = differences(logits, {}, 25.0)
+    (line,) = failures(differences(logits, {}, 25.0))
     assert line.startswith("predictions") and "50.00" in line
-    assert differences(logits, {}, 50.0) == []
+    assert failures(differences(logits, {}, 50.0)) == []
 
 
 @pytest.mark.parametrize(("noise", "fails"), [(0.0, False), (1e-6, False), (1e-4, True)])
 def test_numbers_are_those_of_the_simulation(noise: float, fails: bool) -> None:
     simulated = torch.randn(8, 10, generator=torch.Generator().manual_seed(0))
-    found = deviation({"simulated": simulated, "onnx": simulated * (1 + noise)})
+    found = failures(deviation({"simulated": simulated, "onnx": simulated * (1 + noise)}))
     assert bool(found) == fails
     assert not fails or f"at least {EQUAL:.0f} dB" in found[0]
-    assert deviation({"onnx": simulated}) == []
+    assert failures(deviation({"onnx": simulated})) == []
+
+
+def test_a_gate_that_is_passed_says_what_was_measured() -> None:
+    logits = {"onnx": predicting(0, 1), "simulated": predicting(0, 1), "openvino": predicting(0, 1)}
+    scores = {"onnx": 80.0, "simulated": 80.5, "openvino": 79.5}
+    simulated, openvino = differences(logits, scores, 1.0)
+    assert simulated.passed and "80.00 and 80.50 %" in simulated.measured
+    assert openvino.passed and "openvino" in openvino.name
+    (same,) = deviation(logits)
+    assert same.passed and same.measured.startswith("no difference")
+    assert same.to_json() == {
+        "name": same.name, "measured": same.measured, "failure": "", "passed": True
+    }  # fmt: skip
+
+
+def test_what_is_not_a_number_is_not_the_simulations() -> None:
+    nan = torch.full((2, 4), torch.nan)
+    (gate,) = deviation({"onnx": nan, "simulated": predicting(0, 1)})
+    assert not gate.passed

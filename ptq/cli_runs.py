@@ -1,0 +1,48 @@
+"""Commands that read finished runs: their page, and several of them side by side."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ptq.reporting import reported
+
+__all__ = ["compare", "report"]
+
+
+def report(
+    run_dir: Annotated[
+        Path,
+        typer.Argument(metavar="RUN_DIR", help="A run, finished or failed in validation."),
+    ],
+) -> None:
+    """Make report.html of a run anew, from what is in its directory; needs the extra `report`."""
+    with reported():
+        from ptq.html_report import write_html_report
+
+        typer.echo(f"wrote {write_html_report(run_dir)}")
+
+
+def compare(
+    run_dirs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Where to write the comparison, too: .md, .csv or .html."
+        ),
+    ] = None,
+) -> None:
+    """Show several runs side by side: accuracy, latency, size and time, and the best of each.
+
+    Models, data and machines may differ; what cannot be compared then is said and not marked.
+    """
+    with reported():
+        from ptq import compare_files
+        from ptq.compare import compare as side_by_side
+
+        if out is not None:
+            compare_files.check_suffix(out)
+        found = side_by_side(run_dirs)
+        compare_files.show(found)
+        for path in compare_files.write(found, out) if out is not None else ():
+            typer.echo(f"wrote {path}")

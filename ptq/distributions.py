@@ -1,0 +1,152 @@
+"""What the worst layers of a student hold, and where their grids lie: small histograms for a report."""
+
+import math
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from ptq.affine import per_channel
+from ptq.errors import PtqError
+from ptq.meters import Noise
+from ptq.ops import LAYERS, module_of, sole_input, watch
+from ptq.placement import Student
+from ptq.quantizer import Layer, Quantizer, QuantLayer, WeightQuantizer
+
+__all__ = ["Histogram", "LayerDistribution", "worst_layers"]
+
+BINS = 96
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """How often which numbers occur, and the grid they are put on.
+
+    Args:
+        low, high: outer edges of the bins, which are equally wide.
+        counts: of the numbers in each bin.
+        step: from one level of the grid to the next, in the unit of `low`.
+        grid_low, grid_high: the lowest and the highest level.
+        clipped: share of the numbers, 0..1, that lie more than half a step beyond those.
+    """
+
+    low: float
+    high: float
+    counts: tuple[int, ...]
+    step: float
+    grid_low: float
+    grid_high: float
+    clipped: float
+
+
+@dataclass(frozen=True)
+class LayerDistribution:
+    """The float numbers of one layer.
+
+    Args:
+        name: of its node.
+        sqnr: dB of the layer's output when nothing but its weight and its input is quantized.
+        bits: of the weight's codes.
+        input_bits: of the codes that it reads; None where it reads float.
+        weight: each number in steps of its output channel, so that one grid holds for all channels.
+        input: what it reads in the float network; None where that stays in float.
+    """
+
+    name: str
+    sqnr: float
+    bits: int
+    input_bits: int | None
+    weight: Histogram
+    input: Histogram | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the figures as JSON-able data."""
+        return asdict(self)
+
+
+@torch.no_grad()
+def worst_layers(student: Student, inputs: Tensor, *, count: int = 6) -> list[LayerDistribution]:
+    """Return the layers that lose most by themselves, the worst first.
+
+    One pass of the float network: every layer is computed in float and quantized on what it reads there.
+
+    Args:
+        student: calibrated, with the weights of its float network; both on one device.
+        inputs: a few images as the network takes them, (N, C, H, W); all go through at once.
+        count: how many layers.
+
+    Raises:
+        PtqError: when the student has not been calibrated.
+
+    Example:
+        >>> worst_layers(student, images[:4], count=1)[0].name
+        'features_1_conv_0_0'
+    """
+    if not all(quantizer.calibrated for quantizer in student.quantizers().values()):
+        raise PtqError("calibrate the student before looking at its layers.")
+    graph, layers = student.prepared.module, student.layers()
+    readers: dict[str, list[fx.Node]] = {}
+    for node in graph.graph.nodes:
+        if node.name in layers and isinstance(module_of(graph, node), LAYERS):
+            readers.setdefault(sole_input(node).name, []).append(node)
+    found: list[LayerDistribution] = []
+
+    def look(nodes: list[fx.Node], x: Tensor) -> None:
+        for node in nodes:
+            op = module_of(graph, node)
+            assert isinstance(op, LAYERS)
+            found.append(_measured(node.name, op, layers[node.name], x))
+
+    device = next(iter(graph.state_dict().values()), inputs).device
+    watch(graph, inputs.to(device), {name: partial(look, nodes) for name, nodes in readers.items()})
+    return sorted(found, key=lambda layer: layer.sqnr)[:count]
+
+
+def _measured(name: str, op: Layer, layer: QuantLayer, x: Tensor) -> LayerDistribution:
+    quantizer, noise = layer.input_quantizer, Noise()
+    noise.add(op(x), layer(x if quantizer is None else quantizer(x)))
+    return LayerDistribution(
+        name=name,
+        sqnr=noise.db(),
+        bits=layer.weight_quantizer.spec.bits,
+        input_bits=None if quantizer is None else quantizer.spec.bits,
+        weight=_of_weight(op.weight, layer.weight_quantizer),
+        input=None if quantizer is None else _of_input(x, quantizer),
+    )
+
+
+def _of_weight(weight: Tensor, quantizer: WeightQuantizer) -> Histogram:
+    steps = weight / per_channel(quantizer.scale, weight, quantizer.spec.axis)
+    return _histogram(steps, 1.0, float(quantizer.spec.qmin), float(quantizer.spec.qmax))
+
+
+def _of_input(x: Tensor, quantizer: Quantizer) -> Histogram:
+    spec, step, zero = quantizer.spec, float(quantizer.scale), float(quantizer.zero_point)
+    return _histogram(x, step, (spec.qmin - zero) * step, (spec.qmax - zero) * step)
+
+
+def _histogram(values: Tensor, step: float, grid_low: float, grid_high: float) -> Histogram:
+    """Count numbers in bins that cover all of them and the whole grid; what is not finite does not count."""
+    values = values.float().flatten()
+    values = values[values.isfinite()]
+    low, high = grid_low - step / 2, grid_high + step / 2
+    beyond = (values < low) | (values > high)
+    if len(values):
+        low, high = min(low, float(values.min())), max(high, float(values.max()))
+    counts = torch.histc(values, BINS, low, high).long().tolist()
+    return Histogram(
+        low=_short(low),
+        high=_short(high),
+        counts=tuple(counts),
+        step=_short(step),
+        grid_low=_short(grid_low),
+        grid_high=_short(grid_high),
+        clipped=float(beyond.float().mean()) if len(values) else 0.0,
+    )
+
+
+def _short(number: float) -> float:
+    """As many digits as anybody can see in a plot."""
+    return float(f"{number:.5g}") if math.isfinite(number) else number

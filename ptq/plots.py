@@ -1,0 +1,234 @@
+"""Charts as SVG: inside a page they take its colours and its fonts, so that they follow light and dark.
+
+matplotlib draws with stand-ins for colours, which become CSS variables, or plain colours in a file of its own. What a
+chart is called stands in the page and never in the drawing: nothing that a user named can get into it.
+"""
+
+import hashlib
+import io
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, PercentFormatter
+
+__all__ = ["Point", "histogram", "loss_curves", "tradeoff", "tradeoff_file"]
+
+# Stand-ins -> names of variables in page.css, and the colours of a file of its own.
+INK, MUTED, LINE, SURFACE, BLUE, ORANGE = (f"#0a0b{i:02x}" for i in range(1, 7))
+_VARIABLES = {
+    INK: "ink", MUTED: "muted", LINE: "line", SURFACE: "surface", BLUE: "blue", ORANGE: "orange",
+}  # fmt: skip
+_PLAIN = {
+    INK: "#1d2129", MUTED: "#5b6472", LINE: "#d9dde3", SURFACE: "#ffffff", BLUE: "#2563b8",
+    ORANGE: "#b4540a",
+}  # fmt: skip
+_STYLE: dict[Any, Any] = {
+    "svg.hashsalt": "ptq", "svg.fonttype": "none",  # text stays text: it can be read aloud, searched and copied
+    "font.size": 10, "text.parse_math": False, "text.color": INK, "axes.edgecolor": LINE,
+    "axes.labelcolor": MUTED, "xtick.color": MUTED, "ytick.color": MUTED, "axes.spines.top": False,
+    "axes.spines.right": False, "axes.linewidth": 1.0, "axes.labelsize": 10, "xtick.labelsize": 10,
+    "ytick.labelsize": 10, "figure.facecolor": "none", "axes.facecolor": "none",
+}  # fmt: skip
+_WIDTH, _HEIGHT = 290.0, 190.0  # of the axes in a chart of scores, about
+_MOST_LEVELS = 33  # that can be told apart in a small chart
+
+
+@dataclass(frozen=True)
+class Point:
+    """A network in a chart of what accuracy costs.
+
+    Args:
+        label: short; drawn beside the point.
+        cost: bytes, milliseconds, ...
+        score: in %.
+        reference: whether it is what the others are compared with.
+    """
+
+    label: str
+    cost: float
+    score: float
+    reference: bool = False
+
+
+def histogram(data: Mapping[str, Any], unit: str, levels: int, mark: str) -> str:
+    """Draw a `ptq.distributions.Histogram`: shares on a log scale, the grid's levels, and what lies beyond.
+
+    Args:
+        data: its fields.
+        unit: of the numbers, in words.
+        levels: of the grid; drawn where they can be told apart.
+        mark: tells the ids in it from those of other drawings on the page.
+    """
+
+    def draw(axes: Axes) -> None:
+        counts, low, high = data["counts"], data["low"], data["high"]
+        total, width = max(1, sum(counts)), (high - low) / len(counts)
+        inside = data["grid_low"] - data["step"] / 2, data["grid_high"] + data["step"] / 2
+        floor = min([count for count in counts if count] or [1]) / total / 2
+        edges = [low + i * width for i in range(len(counts) + 1)]
+        for colour, beyond in ((BLUE, False), (ORANGE, True)):
+            shares = [
+                max(floor, count / total)
+                if beyond != (inside[0] <= left + width / 2 <= inside[1])
+                else floor
+                for count, left in zip(counts, edges, strict=False)
+            ]
+            axes.stairs(shares, edges, baseline=floor, fill=True, color=colour, linewidth=0)
+        axes.set_yscale("log")
+        axes.set_ylim(floor, 2.0)
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:g} %"))
+        axes.yaxis.set_major_locator(LogLocator(numticks=4))
+        axes.minorticks_off()
+        if levels <= _MOST_LEVELS:
+            at = [data["grid_low"] + i * data["step"] for i in range(levels)]
+            # Below the axis, where bars do not hide them.
+            foot = axes.get_xaxis_transform()
+            axes.vlines(at, -0.06, 0, INK, linewidth=1, transform=foot, clip_on=False)
+        axes.tick_params(axis="x", length=0, pad=8)
+        for end in (data["grid_low"], data["grid_high"]):
+            axes.axvline(end, color=INK, linewidth=1, linestyle=(0, (4, 3)))
+        pad = (high - low) / 60
+        axes.set_xlim(low - pad, high + pad)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.set_xlabel(unit)
+
+    return _page_svg(draw, 215, 150, mark)
+
+
+def loss_curves(curves: Sequence[Sequence[float]], mark: str) -> str:
+    """Draw the losses of a block's descents one after the other, relative to their beginnings.
+
+    Args:
+        curves: of a `ptq.reconstruction.BlockResult`; at least one, none of them empty.
+        mark: tells the ids in it from those of other drawings on the page.
+    """
+
+    def draw(axes: Axes) -> None:
+        axes.axhline(1.0, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
+        for index, curve in enumerate(curves):
+            x = [index + (i + 1) / len(curve) for i in range(len(curve))]
+            axes.plot(x, list(curve), color=BLUE, linewidth=1.6)
+            if index:
+                axes.axvline(index, color=LINE, linewidth=1)
+        axes.set_xlim(0, len(curves))
+        axes.set_ylim(0, 1.15 * max(1e-9, *(value for curve in curves for value in curve)))
+        axes.yaxis.set_major_locator(MaxNLocator(3))
+        axes.set_xticks([0, len(curves) / 2, len(curves)])
+        axes.xaxis.set_major_formatter(PercentFormatter(len(curves), decimals=0, symbol=" %"))
+
+    return _page_svg(draw, 165, 105, mark)
+
+
+def tradeoff(points: Sequence[Point], cost: str, score: str) -> str:
+    """Draw scores over costs, for a page.
+
+    Args:
+        points: at least one.
+        cost, score: what the axes show, in words.
+    """
+    return _page_svg(lambda axes: _draw_tradeoff(axes, points, cost, score), 340, 240, cost)
+
+
+def tradeoff_file(panels: Mapping[str, Sequence[Point]], score: str) -> str:
+    """Return charts of scores over several costs as the text of one SVG file.
+
+    Args:
+        panels: name of the cost -> points.
+        score: what all vertical axes show, in words.
+    """
+    with matplotlib.rc_context({**_STYLE, "svg.fonttype": "path", "figure.facecolor": SURFACE}):
+        figure = Figure(figsize=(340 * len(panels) / 72, 240 / 72), layout="constrained")
+        for index, (cost, points) in enumerate(panels.items()):
+            _draw_tradeoff(figure.add_subplot(1, len(panels), index + 1), points, cost, score)
+        text = _written(figure)
+    for stand_in, colour in _PLAIN.items():
+        text = text.replace(stand_in, colour)
+    return text
+
+
+def _draw_tradeoff(axes: Axes, points: Sequence[Point], cost: str, score: str) -> None:
+    costs, scores = [p.cost for p in points], [p.score for p in points]
+    most, spread = max(costs) or 1.0, (max(scores) - min(scores)) or 1.0
+    x, y = (
+        (-0.04 * most, 1.15 * most),
+        (min(scores) - spread / 6, max(scores) + spread / 6),
+    )
+    axes.set_xlim(*x)
+    axes.set_ylim(*y)
+    centres = [
+        (_WIDTH * (p.cost - x[0]) / (x[1] - x[0]), _HEIGHT * (p.score - y[0]) / (y[1] - y[0]))
+        for p in points
+    ]
+    for point, place in zip(points, _places(points, centres), strict=True):
+        fill, edge = (SURFACE, MUTED) if point.reference else (BLUE, BLUE)
+        axes.plot(
+            point.cost, point.score, "o", markersize=7, markerfacecolor=fill, markeredgecolor=edge,
+            markeredgewidth=1.5, zorder=3,
+        )  # fmt: skip
+        axes.annotate(
+            _clipped(point.label), (point.cost, point.score), place, ha="center", va="center",
+            textcoords="offset points", color=MUTED if point.reference else INK, zorder=4,
+        )  # fmt: skip
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.grid(color=LINE, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.set_xlabel(cost)
+    axes.set_ylabel(score)
+
+
+def _places(
+    points: Sequence[Point], centres: Sequence[tuple[float, float]]
+) -> list[tuple[float, float]]:
+    """Where each label stands from its point: within the axes, and few of them over another or a point."""
+    taken = [(x - 5, x + 5, y - 5, y + 5) for x, y in centres]
+    places = []
+    for point, (x, y) in zip(points, centres, strict=True):
+        half = 3.2 * len(_clipped(point.label))
+        middle = max(half, min(_WIDTH - half, x))
+        boxes = {
+            up: (middle - half, middle + half, y + up - 5.5, y + up + 5.5)
+            for up in (12.0, -12.0, 24.0, -24.0)
+        }
+        free = [up for up, box in boxes.items() if not any(_meet(box, other) for other in taken)]
+        up = (free or [12.0])[0]
+        places.append((middle - x, up))
+        taken.append(boxes[up])
+    return places
+
+
+def _meet(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    return one[0] < other[1] and other[0] < one[1] and one[2] < other[3] and other[2] < one[3]
+
+
+def _clipped(label: str, most: int = 22) -> str:
+    return label if len(label) <= most else f"{label[: most - 1]}…"
+
+
+def _page_svg(draw: Callable[[Axes], None], width: float, height: float, mark: str) -> str:
+    """A chart of so many CSS pixels, as an element of a page."""
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(width / 72, height / 72), layout="constrained")
+        draw(figure.add_subplot())
+        text = _written(figure)
+    text = text[text.index("<svg") :]
+    unused = r'<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->|font-family:[^;"]*;|(?<=<g) id="[^"]*"'
+    text = re.sub(unused, "", text, flags=re.DOTALL)
+    head = f'<svg viewBox="0 0 {width:g} {height:g}" aria-hidden="true">'
+    text = re.sub(r"<svg[^>]*>", head, text, count=1).replace("xlink:href", "href")
+    text = re.sub(r"(\d\.\d\d)\d+", r"\1", re.sub(r"\s*\n\s*", "\n", text))
+    for stand_in, name in _VARIABLES.items():
+        text = text.replace(stand_in, f"var(--{name})")
+    prefix = f"c{hashlib.sha256(mark.encode()).hexdigest()[:10]}-"
+    return re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{prefix}", text.strip())
+
+
+def _written(figure: Figure) -> str:
+    stream = io.StringIO()
+    figure.savefig(stream, format="svg", metadata={"Date": None})
+    return stream.getvalue()

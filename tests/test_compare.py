@@ -1,0 +1,112 @@
+"""Runs side by side: the best is marked where it means something, and what keeps runs apart is said."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from reports import gate, made_up
+
+from ptq.compare import Column, Comparison, compare
+from ptq.errors import PtqError
+from ptq.report import write_report
+
+
+def write(folder: Path, **changes: Any) -> Path:
+    """A run's report; dotted names change what lies within: top1__onnx."""
+    report = made_up() | {"validated_on": 500, "gates": [gate("one")], "failed": []}
+    report["settings"] = {**report["settings"], "data": "val"}
+    for name, value in changes.items():
+        *outer, last = name.split("__")
+        place = report
+        for key in outer:
+            place[key] = dict(place[key])
+            place = place[key]
+        place[last] = value
+    write_report(report, folder)
+    return folder
+
+
+def columns(found: Comparison) -> dict[str, Column]:
+    return {column.title: column for column in found.columns}
+
+
+def test_the_best_of_every_column_is_marked(tmp_path: Path) -> None:
+    one = write(tmp_path / "a", top1__onnx=80.0, latency_ms__onnx=3.0)
+    other = write(tmp_path / "b", top1__onnx=85.0, size_bytes__onnx=700_000)
+    found = compare([one, other])
+    best = {title: set(column.best) for title, column in columns(found).items() if column.best}
+    assert best == {
+        "top-1 %": {1}, "over float": {1}, "latency ms": {0}, "times as fast": {0}, "size MB": {0},
+    }  # fmt: skip
+    assert columns(found)["over float"].cells() == ["−8.25", "−3.25"]
+    assert [entry.name for entry in found.entries] == ["a", "b"] and found.notes == ()
+
+
+def test_what_looks_equal_is_marked_together_or_not_at_all(tmp_path: Path) -> None:
+    folders = [write(tmp_path / str(i), top1__onnx=v) for i, v in enumerate((80.001, 80.0, 79.0))]
+    assert columns(compare(folders))["top-1 %"].best == {0, 1}
+    assert not columns(compare(folders[:2]))["top-1 %"].best
+    assert not any(column.best for column in compare(folders[:1]).columns)
+
+
+@pytest.mark.parametrize(
+    ("change", "note", "unmarked"),
+    [
+        ({"machine": {"cpu": "another"}}, "different machines", {"latency ms", "times as fast"}),
+        ({"latency_ms__threads": 8}, "8 threads", {"latency ms", "times as fast"}),
+        ({"settings__data": "other"}, "different data", {"top-1 %", "over float", "same as float %"}),
+        ({"validated_on": 10}, "10 images of val", {"top-1 %", "over float", "same as float %"}),
+        ({"top1": {}, "settings__data": None}, "own calibration images", {"top-1 %", "same as float %"}),
+        ({"model": {"name": "other"}}, "models differ", set()),
+        ({"model__sha256": "ab"}, "weights or input sizes differ", set()),
+        ({"versions": {"onnxruntime": "1.0"}}, "versions of onnxruntime differ", set()),
+    ],
+)  # fmt: skip
+def test_what_differs_is_said_and_then_not_marked(
+    change: dict[str, Any], note: str, unmarked: set[str], tmp_path: Path
+) -> None:
+    better = {"latency_ms__onnx": 1.0, "agreement__onnx": 99.0, "size_bytes__onnx": 1, **change}
+    if "top1" not in change:
+        better["top1__onnx"] = 88.0
+    found = compare([write(tmp_path / "a"), write(tmp_path / "b", **better)])
+    assert any(note in line for line in found.notes), found.notes
+    marked = {title for title, column in columns(found).items() if column.best}
+    assert not marked & unmarked and "size MB" in marked
+
+
+def test_a_table_names_models_where_there_are_several(tmp_path: Path) -> None:
+    one, other = write(tmp_path / "a"), write(tmp_path / "b", model={"name": "big"})
+    same = compare([one, one]).table(lambda cell, best: cell)
+    assert same.title == "2 runs of tinynet" and [row[0] for row in same.rows] == ["a", "a"]
+    table = compare([one, other]).table(lambda cell, best: cell)
+    assert [row[0] for row in table.rows] == ["a (tinynet)", "b (big)"]
+    assert {len(row) for row in table.rows} == {len(table.head)}
+
+
+def test_names_tell_runs_apart(tmp_path: Path) -> None:
+    folders = [write(tmp_path / part / "run") for part in ("x", "y")]
+    assert [entry.name for entry in compare(folders).entries] == ["x/run", "y/run"]
+
+
+def test_what_was_not_measured_is_blank(tmp_path: Path) -> None:
+    bare = write(tmp_path / "a", top1={}, agreement={}, latency_ms={}, size_bytes={}, seconds={})
+    odd = write(tmp_path / "b", top1__onnx=math.nan)
+    found = columns(compare([bare, odd]))
+    assert found["latency ms"].cells()[0] == "" and "top-1 %" not in found
+    assert set(columns(compare([bare]))) == {"bits W/A", "gates"}
+
+
+def test_failed_gates_are_counted_and_old_reports_read(tmp_path: Path) -> None:
+    failed = write(tmp_path / "a", failed=["slow."], gates=[gate("one"), gate("two", "slow.")])
+    old = write(tmp_path / "b", gates=[])
+    assert columns(compare([failed, old]))["gates"].cells() == ["1 failed", "passed"]
+
+
+def test_missing_and_broken_runs_are_one_message(tmp_path: Path) -> None:
+    whole = write(tmp_path / "a")
+    with pytest.raises(PtqError, match=r"no run directory .*none"):
+        compare([whole, tmp_path / "none"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(PtqError, match="empty has no readable report"):
+        compare([whole, tmp_path / "empty"])

@@ -1,0 +1,62 @@
+"""Histograms of layers: every number counted, on the grid that the student has."""
+
+import pytest
+import torch
+from networks import NETWORKS, SHAPE, build, images, student_of
+
+from ptq.distributions import BINS, worst_layers
+from ptq.errors import PtqError
+from ptq.graph import prepare
+from ptq.ops import module_of
+from ptq.placement import make_plan, place
+from ptq.sensitivity import measure_sensitivity
+
+
+@pytest.mark.parametrize("network", sorted(NETWORKS))
+def test_every_layer_can_be_looked_at(network: str) -> None:
+    student = student_of(network, 4, 8)
+    found = worst_layers(student, images(4), count=1000)
+    assert {layer.name for layer in found} == set(student.layers())
+    assert [layer.sqnr for layer in found] == sorted(layer.sqnr for layer in found)
+    assert worst_layers(student, images(4), count=2) == found[:2]
+
+
+def test_all_numbers_are_counted_on_the_grid_of_their_layer() -> None:
+    student, x = student_of("resnet", 4, 6), images(4)
+    floats = {n.name: n for n in student.prepared.module.graph.nodes}
+    for layer in worst_layers(student, x, count=1000):
+        op, quantized = module_of(student.prepared.module, floats[layer.name]), student.layers()[layer.name]  # fmt: skip
+        weight = op.weight  # type: ignore[union-attr]
+        assert isinstance(weight, torch.Tensor)
+        assert sum(layer.weight.counts) == weight.numel() and len(layer.weight.counts) == BINS
+        spec = quantized.weight_quantizer.spec
+        assert (layer.weight.grid_low, layer.weight.grid_high) == (spec.qmin, spec.qmax)
+        assert layer.bits == spec.bits and layer.input is not None and layer.input_bits is not None
+        steps = (layer.input.grid_high - layer.input.grid_low) / layer.input.step
+        assert steps == pytest.approx(2**layer.input_bits - 1, rel=1e-3)
+        assert layer.input.low <= layer.input.grid_low < layer.input.grid_high <= layer.input.high
+
+
+def test_noise_and_clipping_are_those_of_an_inspection() -> None:
+    student, x = student_of("resnet", 3, 4), images(4)
+    known = {layer.name: layer for layer in measure_sensitivity(student, x).layers}
+    for layer in worst_layers(student, x, count=1000):
+        assert layer.sqnr == pytest.approx(known[layer.name].alone, abs=1e-4)
+        assert layer.weight.clipped == pytest.approx(known[layer.name].weight.clipped, abs=2e-3)
+        expected = known[layer.name].input
+        assert (layer.input is None) == (expected is None)
+        if layer.input is not None and expected is not None:
+            assert layer.input.clipped == pytest.approx(expected.clipped, abs=2e-3)
+
+
+def test_numbers_that_are_not_finite_are_not_counted() -> None:
+    student, x = student_of("resnet", 4, 8), images(4)
+    x[0, 0, 0, 0] = torch.inf
+    (stem,) = [layer for layer in worst_layers(student, x, count=1000) if layer.name.startswith("stem")]  # fmt: skip
+    assert stem.input is not None and sum(stem.input.counts) == x.numel() - 1
+
+
+def test_without_ranges_it_is_refused() -> None:
+    prepared = prepare(build("resnet"), SHAPE)
+    with pytest.raises(PtqError, match="calibrate"):
+        worst_layers(place(prepared, make_plan(prepared, 4, 8)), images(2))
