@@ -42,12 +42,12 @@ class Costs:
         latency_ms: of "onnx" and, as far as they were measured, "float", "quantize_static" and "openvino"; medians
             at batch 1 in turns; and the "threads".
         size_bytes: of "onnx", "float" and "quantize_static".
-        notes: why something could not be measured.
+        unmeasured: what could not be measured, and why.
     """
 
     latency_ms: dict[str, float]
     size_bytes: dict[str, int]
-    notes: tuple[str, ...] = ()
+    unmeasured: tuple[str, ...] = ()
 
     def gates(self) -> list[Gate]:
         """Return a gate for each of float and quantize_static that was measured: it may not be faster."""
@@ -100,7 +100,7 @@ def measure_costs(
     Raises:
         PtqError: for a network that cannot be written or a file that cannot be run.
     """
-    notes: list[str] = []
+    unmeasured: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         files = {"onnx": Path(path)}
         if reference is not None:
@@ -112,7 +112,7 @@ def measure_costs(
                     static = quantize_static(target, Path(folder) / "static.onnx", image)
                     files["quantize_static"] = static
                 except PtqError as error:
-                    notes.append(str(error))
+                    unmeasured.append(str(error))
         networks: dict[str, Network] = {
             name: partial(runtime.run, runtime.session(file, threads=threads))
             for name, file in files.items()
@@ -122,7 +122,7 @@ def measure_costs(
         size = {name: file.stat().st_size for name, file in files.items()}
         for _ in range(ATTEMPTS):
             latency = {**runtime.latencies(networks, image, runs), "threads": threads}
-            costs = Costs(latency, size, tuple(notes))
+            costs = Costs(latency, size, tuple(unmeasured))
             if not failures(costs.gates()):
                 break
     return costs

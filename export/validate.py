@@ -53,7 +53,7 @@ class Validation:
         precise: whether onnxruntime was asked for exact sums because its default ones saturate here.
         float_layers: layers that onnxruntime ran in float.
         float_operators: the other operators that it ran in float.
-        notes: why something could not be measured.
+        unmeasured: what could not be measured, and why.
         gates: what must hold of the file, what was measured, and which of it failed.
     """
 
@@ -68,7 +68,7 @@ class Validation:
     precise: bool
     float_layers: tuple[str, ...]
     float_operators: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
+    unmeasured: tuple[str, ...] = ()
     gates: tuple[Gate, ...] = ()
 
     @property
@@ -180,7 +180,7 @@ def validate(
         precise=not runtime.exact_by_default(),
         float_layers=float_layers,
         float_operators=float_operators,
-        notes=costs.notes,
+        unmeasured=costs.unmeasured,
         gates=gates,
     )
 

@@ -55,7 +55,11 @@ def content(report: Mapping[str, Any], folder: Path | None) -> dict[str, Any]:
         "together": f"{sum(seconds.values()):.1f}",
         "memory": memory_lines(report),
         "command": report.get("command", ""),
-        "notes": [*report.get("notes", []), *exactness_lines(report.get("exact"))],
+        "notes": [
+            *report.get("notes", []),
+            *report.get("unmeasured", []),
+            *exactness_lines(report.get("exact")),
+        ],
         "facts": [*_facts(report)],
     }
 

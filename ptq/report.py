@@ -127,7 +127,7 @@ def markdown(report: Mapping[str, Any]) -> str:
         "",
         *_table(("", *columns), figure_rows(report, columns)),
         "",
-        *[f"- {note}" for note in report["notes"]],
+        *[f"- {note}" for note in (*report["notes"], *report.get("unmeasured", ()))],
         *[f"- {line}" for line in exactness_lines(report.get("exact"))],
         "",
         "## Images",

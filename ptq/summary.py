@@ -57,7 +57,6 @@ def summarize(
             *_container(settings),
             *_compiler(blocks),
             *_advice(student, measured),
-            *measured.notes,
             *_interruption(before),
         ],
         "worst_layers": [layer.to_json() for layer in layers],

@@ -25,7 +25,7 @@ def test_everything_is_measured_in_one_run(exported: Path, tmp_path: Path) -> No
     assert set(costs.latency_ms) == {"float", "onnx", "quantize_static", "threads"}
     assert costs.size_bytes["float"] == kept.stat().st_size
     assert costs.size_bytes["onnx"] == exported.stat().st_size
-    assert min(costs.latency_ms.values()) > 0 and costs.notes == ()
+    assert min(costs.latency_ms.values()) > 0 and costs.unmeasured == ()
     assert sorted(tmp_path.iterdir()) == [kept]
 
 
@@ -43,7 +43,7 @@ def test_what_the_peer_cannot_do_is_a_note(exported: Path, monkeypatch: pytest.M
     monkeypatch.setattr(quantization, "quantize_static", fails)
     network, image = networks.build("resnet"), networks.images(1).numpy()
     costs = measure_costs(exported, network, image, threads=1, runs=2)
-    (note,) = costs.notes
+    (note,) = costs.unmeasured
     assert note.endswith("fails on this network: no such shape")
     assert "quantize_static" not in costs.latency_ms
 

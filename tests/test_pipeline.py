@@ -193,6 +193,7 @@ def test_a_finished_run_can_be_measured_again(
     assert (
         report["images"]["source"] == made.report["images"]["source"]
     )  # what it was made with stays
+    assert report["notes"] == made.report["notes"] and len(report["notes"]) >= 3
     monkeypatch.setattr(pipeline, "validate", failing)
     with pytest.raises(PtqError, match=r"- it is not small\."):
         validate_run(made.folder, data=str(tmp_path / "data.npz"), threads=1)
