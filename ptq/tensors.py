@@ -39,11 +39,14 @@ def read_header(path: Path | str) -> dict[str, Any]:
     """Return the header of a file; empty where it was not written by `save_tensors`.
 
     Raises:
-        OSError, SafetensorError: for a file that is missing or damaged.
+        OSError, SafetensorError, ValueError: for a file that is missing or damaged.
     """
     with safe_open(path, "pt") as file:
         entry = (file.metadata() or {}).get(_ENTRY)
-    header = json.loads(entry) if entry else {}
+    try:
+        header = json.loads(entry) if entry else {}
+    except RecursionError as error:
+        raise ValueError("its header is nested too deeply") from error
     return header if isinstance(header, dict) else {}
 
 
