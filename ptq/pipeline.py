@@ -1,6 +1,5 @@
 """The whole road from a trained network to a validated ONNX file. Read `run` first."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -29,11 +28,11 @@ from ptq.placement import Student, make_plan, place
 from ptq.preprocess import Preprocess
 from ptq.progress import SILENT, Progress
 from ptq.reconstruction import reconstruct
-from ptq.report import Stopwatch, write_report
+from ptq.report import Stopwatch, read_report, write_report
 from ptq.resume import Finished, resume
 from ptq.settings import Settings
 from ptq.sources import ValidationBatches, load_network, load_teachers, run_images, synthesized
-from ptq.store import load_student, read_metadata, save_student
+from ptq.store import load_student, read_metadata, save_student, settings_of
 from ptq.summary import summarize
 
 __all__ = [
@@ -272,15 +271,12 @@ def validate_run(
         PtqError: when files are missing or the ONNX file fails a gate.
     """
     about = read_metadata(folder / "student.safetensors")["about"]
-    try:
-        report = json.loads((folder / "report.json").read_text())
-    except (OSError, ValueError) as error:
-        raise PtqError(f"{folder} has no readable report.json: run ptq quantize again.") from error
+    report = read_report(folder)
     if about["model"] is None:
         raise PtqError(
             f"{folder} was made from a Python module: use ptq.validate with that module."
         )
-    model = load_network(Settings(**{**about["settings"], "out": str(folder)}))
+    model = load_network(settings_of(folder))
     if model.sha256 != report["model"]["sha256"]:
         raise PtqError(f"{model.name} has other weights now than when {folder} was made.")
     images = CalibrationSet.load(folder / "images.safetensors")

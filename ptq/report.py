@@ -11,10 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ptq.errors import PtqError
 from ptq.figures import ALWAYS, COLUMNS, exactness_lines, image_lines, memory_lines
 from ptq.files import atomic
 
-__all__ = ["Stopwatch", "environment", "markdown", "peak_rss_bytes", "write_report"]
+__all__ = ["Stopwatch", "environment", "markdown", "peak_rss_bytes", "read_report", "write_report"]
 
 LIBRARIES = (
     "torch",
@@ -89,6 +90,20 @@ def write_report(report: Mapping[str, Any], folder: Path) -> None:
         path.write_text(json.dumps(report, indent=2) + "\n")
     with atomic(folder / "report.md") as path:
         path.write_text(markdown(report))
+
+
+def read_report(folder: Path) -> dict[str, Any]:
+    """Return the content of report.json in a run directory.
+
+    Raises:
+        PtqError: when it is missing, damaged, or not what a run writes.
+    """
+    try:
+        report: dict[str, Any] = json.loads((folder / "report.json").read_text())
+        markdown(report | {"model": {**report["model"], "sha256": report["model"]["sha256"]}})
+    except Exception as error:  # JSON that is not ours may hold anything anywhere
+        raise PtqError(f"{folder} has no readable report.json: run ptq quantize again.") from error
+    return report
 
 
 def markdown(report: Mapping[str, Any]) -> str:

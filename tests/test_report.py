@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ptq.errors import PtqError
-from ptq.report import Stopwatch, environment, markdown, peak_rss_bytes, write_report
+from ptq.report import Stopwatch, environment, markdown, peak_rss_bytes, read_report, write_report
 
 
 def made_up() -> dict[str, Any]:
@@ -122,3 +122,19 @@ def test_environment_is_told() -> None:
     assert about["machine"]["cpu"]
     assert json.dumps(about)
     assert 2**26 < peak_rss_bytes() < 2**42
+
+
+def test_a_report_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    report = made_up()
+    report["model"]["sha256"] = "0" * 64
+    write_report(report, tmp_path)
+    assert read_report(tmp_path) == json.loads(json.dumps(report))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", "[" * 100_000, '{"model": 1}', '{"model": {"sha256": ""}}']
+)
+def test_what_is_no_report_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "report.json").write_text(text)
+    with pytest.raises(PtqError, match=r"no readable report\.json: run ptq quantize again"):
+        read_report(tmp_path)
