@@ -17,7 +17,7 @@ from ptq.report import read_report
 __all__ = ["headline", "progress", "reported", "show"]
 
 _OUT_OF_MEMORY = "out of memory: use --preset fast, a smaller --size, or a larger machine"
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 
 @contextmanager

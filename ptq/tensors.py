@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -32,7 +32,10 @@ def save_tensors(
     """
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     with atomic(path) as temporary:
-        save_file(plain, temporary, {_ENTRY: json.dumps(dict(header))})
+        try:
+            save_file(plain, temporary, {_ENTRY: json.dumps(dict(header))})
+        except SafetensorError as error:  # what it makes of a full disk
+            raise OSError(str(error)) from error
 
 
 def read_header(path: Path | str) -> dict[str, Any]:
