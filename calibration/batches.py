@@ -9,6 +9,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from ptq.checkpoints import digest
 from ptq.tensors import read_header, read_tensors, save_tensors
 
 __all__ = ["Batches", "discard_batches"]
@@ -20,7 +21,7 @@ class Batches:
     Args:
         folder: None keeps nothing on disk. Otherwise it is made with the first batch; `discard_batches`
             removes it.
-        made_by: JSON-able facts. A batch on disk that something else made is not taken.
+        made_by: JSON-able facts. A batch on disk that something else made, or that is damaged, is not taken.
 
     Example:
         >>> batches = Batches("runs/images.part", {"seed": 0})
@@ -38,9 +39,9 @@ class Batches:
         if index not in self.done and self.folder is not None:
             try:
                 header = read_header(self._path(index))
-                if header.get("made_by") == self.made_by:
-                    images = read_tensors(self._path(index))["images"]
-                    self.done[index] = (images, float(header["loss"]))
+                kept = read_tensors(self._path(index))
+                if header == {"made_by": self.made_by, "seal": digest(kept)}:
+                    self.done[index] = (kept["images"], float(kept["loss"]))
             except (OSError, SafetensorError, KeyError, ValueError):
                 pass  # absent, or not ours: it is made anew
         return index in self.done
@@ -53,8 +54,8 @@ class Batches:
         """
         self.done[index] = (images, loss)
         if self.folder is not None:
-            header = {"made_by": self.made_by, "loss": loss}
-            save_tensors(self._path(index), {"images": images}, header)
+            kept = {"images": images, "loss": torch.tensor(loss, dtype=torch.float64)}
+            save_tensors(self._path(index), kept, {"made_by": self.made_by, "seal": digest(kept)})
 
     def join(self, count: int) -> tuple[Tensor, list[float]]:
         """All images in order, and the loss of each batch."""

@@ -95,8 +95,8 @@ class CalibrationSet:
                     f"{header.get('format')!r}). "
                     "Give a file that ptq synthesize wrote, or a directory of images."
                 )
-            return cls(tensors["images"], tensors["labels"], header["provenance"])
-        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            return cls(tensors["images"], tensors["labels"], dict(header["provenance"]))
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise PtqError(
                 f"cannot read calibration images from {path}: {error}. The file is missing, cut "
                 f"short or of another "

@@ -6,6 +6,7 @@ The student simulates; this graph is its twin for deployment, and the student st
 - a layer holds integer weights, and its bias as int32 codes of scale scale_x * scale_w;
 - a hard sigmoid becomes a Clip of its input's codes, read with another scale;
 - zero padding before a convolution becomes the convolution's own;
+- a border of reflected or repeated pixels is added before the layer;
 - behind whatever only moves data stands its input's quantizer once more, so that onnxruntime moves bytes.
 """
 
@@ -90,13 +91,9 @@ class IntegerLayer(nn.Module):
         self.weight = Dequantize(codes, quantizer.scale, axis)
         self.bias = _integer_bias(layer)
         self.settings = _settings(op, pads)
-        # No operator pads with anything but zeros by itself.
-        self.border = _border(op)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Shapes as the student's layer."""
-        if self.border is not None:
-            x = F.pad(x, *self.border)
+        """Shapes as the student's layer, whose border, if any but zeros, is there already."""
         bias = self.bias() if isinstance(self.bias, Dequantize) else self.bias
         kind, arguments = self.settings
         return kind(x, self.weight(), bias, *arguments)  # type: ignore[operator, no-any-return]
@@ -207,7 +204,13 @@ def deploy(student: fx.GraphModule) -> fx.GraphModule:
             new[node] = call(str(node.target), grids[node], new[source])
         elif isinstance(module, QuantLayer):
             source, pads = _padding(student, sole_input(node), module)
-            new[node] = call(str(node.target), IntegerLayer(module, pads), new[source])
+            x = new[source]
+            if border := _border(module.op):
+                # No operator pads with anything but zeros by itself.
+                x = graph.call_function(F.pad, (x, *border))
+                if source in grids:
+                    x = call(f"bordered.{node.name}", grids[source].unclipped(), x)
+            new[node] = call(str(node.target), IntegerLayer(module, pads), x)
         elif hard_gate(student, node):
             new[node] = call(
                 str(node.target), HardGate(grids[sole_input(node)]), new[sole_input(node)]

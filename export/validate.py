@@ -144,6 +144,9 @@ def validate(
     networks = _networks(path, threads, student, reference, runtimes)
     judge = Exactness(Oracle(path)) if exact else None
     logits, labels, image = _run_all(networks, batches, preprocess, progress, judge)
+    if len({y.shape for y in logits.values()}) > 1:
+        shapes = ", ".join(f"{name} {tuple(y.shape)}" for name, y in logits.items())
+        raise PtqError(f"{path} is another network's file: outputs are of {shapes}.")
     count = len(labels)
     known = bool((labels >= 0).all())
     scores = {name: top1(y, labels) for name, y in logits.items()} if known else {}

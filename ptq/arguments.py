@@ -1,5 +1,7 @@
 """What was given on the command line, checked and made `Settings`: nothing here imports torch."""
 
+import math
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
@@ -63,7 +65,7 @@ def existing(option: str, path: Path | None) -> str | None:
     Raises:
         PtqError: when nothing is there.
     """
-    if path is not None and not path.exists():
+    if path is not None and not os.path.exists(path):  # Path.exists raises for long names
         raise PtqError(f"{option}: there is nothing at {path}")
     return None if path is None else str(path)
 
@@ -78,7 +80,7 @@ def model_ref(option: str, text: str) -> str:
     file = text.rpartition(":")[0] if ".py:" in text else text if text.endswith(".py") else ""
     if not text:
         raise PtqError(f"{option}: name a model, such as resnet50 or timm:resnet18")
-    if file and not Path(file).is_file():
+    if file and not os.path.isfile(file):
         raise PtqError(f"{option}: there is no file {file}; a model of your own is FILE.py:factory")
     return text
 
@@ -101,7 +103,7 @@ def weighted_ref(option: str, text: str) -> str:
 
 def image_source(text: str) -> str:
     """A way to synthesize, noise, or a path that exists."""
-    if text not in (*Recipe, "noise") and not Path(text).exists():
+    if text not in (*Recipe, "noise") and not os.path.exists(text):
         raise PtqError(
             f"--images: {text!r} is none of {', '.join(Recipe)} and noise, and there is no such file or "
             "folder"
@@ -132,7 +134,7 @@ def per_channel(option: str, text: str | None) -> tuple[float, float, float] | N
         values = [float(part) for part in text.split(",")]
     except ValueError:
         values = []
-    if len(values) not in (1, 3):
+    if len(values) not in (1, 3) or not all(map(math.isfinite, values)):
         raise PtqError(f"{option}: {text!r}; give three numbers in [0, 1], as 0.485,0.456,0.406")
     return values[0], values[len(values) // 2], values[-1]
 
@@ -156,7 +158,7 @@ def out_folder(path: Path | None, model: str, suffix: str) -> Path:
     """
     name = model.rpartition(":")[2] if ".py:" in model else model
     path = path or Path("runs", f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', name)}-{suffix}")
-    if path.exists() and not path.is_dir():
+    if os.path.exists(path) and not path.is_dir():
         raise PtqError(f"--out: {path} is a file; give a folder")
     return path
 

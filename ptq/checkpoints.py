@@ -46,6 +46,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     state = {str(name): value for name, value in loaded.items() if isinstance(value, Tensor)}
     if not state:
         raise PtqError(f"{path} holds no tensors: save model.state_dict() and pass that")
+    for name, value in state.items():
+        if value.layout is not torch.strided or value.is_quantized or value.is_complex():
+            kind = "sparse" if value.layout is not torch.strided else str(value.dtype)
+            raise PtqError(f"{path}: {name} is {kind}; save it as a dense tensor of real numbers")
     for prefix in _PREFIXES:
         if all(name.startswith(prefix) for name in state):
             state = {name.removeprefix(prefix): value for name, value in state.items()}

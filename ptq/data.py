@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -21,6 +20,7 @@ from ptq.preprocess import Preprocess
 __all__ = ["EvalSet", "imagenet_wnids", "load_eval", "load_images"]
 
 _SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".gif", ".tif", ".tiff"))
+LARGEST = 1 << 27  # pixels of a resized image
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
@@ -216,9 +216,16 @@ def _fit(image: Image.Image, preprocess: Preprocess) -> Tensor:
         preprocess.resize, -(-width * short // image.width), -(-height * short // image.height)
     )
     wide, high = target * image.width // short, target * image.height // short
-    if (wide, high) != image.size:
-        image = image.resize((wide, high), _FILTERS[preprocess.interpolation])
     left, top = round((wide - width) / 2), round((high - height) / 2)
+    if (
+        wide * high > LARGEST
+    ):  # a strip of one pixel's width: only the part that is seen is enlarged
+        across, down = image.width / wide, image.height / high
+        seen = (left * across, top * down, (left + width) * across, (top + height) * down)
+        image = image.resize((width, height), _FILTERS[preprocess.interpolation], box=seen)
+        left, top = 0, 0
+    elif (wide, high) != image.size:
+        image = image.resize((wide, high), _FILTERS[preprocess.interpolation])
     pixels = np.asarray(image.crop((left, top, left + width, top + height)))
     return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
 
@@ -232,11 +239,16 @@ def _read_npz(path: Path) -> dict[str, NDArray[np.generic]]:
             raise PtqError(f"{path} holds one array: expected an .npz with `images`")
         with archive:
             arrays = {name: archive[name] for name in archive.files if name in ("images", "labels")}
-    except (BadZipFile, OSError, ValueError, EOFError) as error:
+    except PtqError:
+        raise
+    except Exception as error:  # zipfile, zlib and numpy raise nearly anything on a damaged file
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise PtqError(
-            f"{path} is not a readable .npz ({error}): expected a folder of images, or an .npz of "
+            f"{path} is not a readable .npz ({reason}): expected a folder of images, or an .npz of "
             "uint8 images (N,3,H,W)"
         ) from error
+    # numpy gives the bytes of a member that is no array.
+    arrays = {name: value for name, value in arrays.items() if isinstance(value, np.ndarray)}
     images = arrays.get("images")
     if images is None:
         raise PtqError(f"{path} has no array 'images', uint8 (N,3,H,W)")

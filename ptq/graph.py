@@ -184,7 +184,7 @@ def _check_same(model: nn.Module, prepared: Prepared) -> None:
     training = {module: module.training for module in model.modules()}
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     try:
-        expected = model.eval()(example.to(device)).cpu().float()
+        expected = model.eval()(example.clone().to(device)).cpu().float()
     finally:
         for module, mode in training.items():
             module.training = mode

@@ -1,6 +1,5 @@
 """Inspecting a finished run, before and after reconstruction, or a network that is yet to be quantized."""
 
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,11 @@ from ptq.models import Model, as_model
 from ptq.placement import Student, make_plan, place
 from ptq.preprocess import Preprocess
 from ptq.progress import SILENT, Progress
+from ptq.report import read_report
 from ptq.sensitivity import Sensitivity, measure_sensitivity
 from ptq.settings import Settings
 from ptq.sources import calibration_images, load_network
-from ptq.store import load_student, read_metadata
+from ptq.store import load_student, read_metadata, settings_of
 
 __all__ = ["Inspection", "inspect_model", "inspect_run"]
 
@@ -89,7 +89,7 @@ def inspect_run(
     """
     folder, where = Path(folder), use_device(device, threads)
     about = read_metadata(folder / "student.safetensors")["about"]
-    settings = Settings(**{**about["settings"], "out": str(folder)})
+    settings = settings_of(folder)
     network = _network(folder, settings, about, model)
     images = CalibrationSet.load(folder / "images.safetensors")
     many = mixed_copies(images, settings.mixed_copies, settings.seed)
@@ -159,11 +159,7 @@ def _network(
         )
     else:
         model = load_network(settings)
-    try:
-        expected = json.loads((folder / "report.json").read_text())["model"]["sha256"]
-    except (OSError, ValueError, KeyError) as error:
-        raise PtqError(f"{folder} has no readable report.json: run ptq quantize again.") from error
-    if model.sha256 != expected:
+    if model.sha256 != read_report(folder)["model"]["sha256"]:
         raise PtqError(f"{model.name} has other weights now than when {folder} was made.")
     return model
 

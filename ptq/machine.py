@@ -39,6 +39,6 @@ def use_device(name: str | None, threads: int | None = None) -> torch.device:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
         raise PtqError(
-            f"there is no device {name!r} here ({str(error).splitlines()[0]}); use --device cpu."
+            f"there is no device {name!r} here ({str(error).splitlines()[0].split('. ')[0]}); use --device cpu."
         ) from error
     return torch.device(name)

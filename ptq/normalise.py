@@ -1,14 +1,21 @@
 """One spelling for every operation: functions, methods and modules that compute the same become one."""
 
+import inspect
 import operator
 from typing import Any
 
 import torch
 from torch import fx, nn
+from torch.nn import functional as F
 
 from ptq.ops import add_module, attribute, module_of, sole_input
 
 __all__ = ["normalise"]
+
+IN_PLACE: dict[Any, Any] = {
+    getattr(operator, f"i{name}"): getattr(operator, name)
+    for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow")
+}
 
 
 def normalise(graph: fx.GraphModule) -> None:
@@ -45,8 +52,7 @@ def _gate(graph: fx.GraphModule, node: fx.Node, gate: nn.Module) -> None:
 def _normalise_function(graph: fx.GraphModule, node: fx.Node) -> None:
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
     name = name.removesuffix("_")
-    if node.kwargs.get("inplace"):
-        node.kwargs = {**node.kwargs, "inplace": False}
+    _out_of_place(node)
     match name:
         case "relu" | "relu6":
             add_module(graph, node, nn.ReLU() if name == "relu" else nn.ReLU6(), sole_input(node))
@@ -75,6 +81,23 @@ def _normalise_function(graph: fx.GraphModule, node: fx.Node) -> None:
             node.args, node.kwargs = (sole_input(node), shape), {}
         case "conv2d" | "linear":
             _layer_from_function(graph, node, name)
+
+
+def _out_of_place(node: fx.Node) -> None:
+    """Nothing need be in place: `trace` has led everybody to what the operation gives."""
+    if isinstance(node.target, str):
+        node.target = node.target.removesuffix("_")
+        return
+    node.target = IN_PLACE.get(node.target, node.target)
+    name = getattr(node.target, "__name__", "")
+    if name.endswith("_"):
+        node.target = getattr(torch, name[:-1], getattr(F, name[:-1], node.target))
+    if getattr(node.target, "__module__", "") == F.__name__:
+        names = list(inspect.signature(node.target).parameters)  # type: ignore[arg-type]
+        if "inplace" in names:
+            at = names.index("inplace")
+            node.args = (*node.args[:at], False, *node.args[at + 1 :])[: len(node.args)]
+            node.kwargs = {k: v for k, v in node.kwargs.items() if k != "inplace"}
 
 
 def _retarget(node: fx.Node, function: object) -> None:

@@ -183,14 +183,16 @@ DataOption = Annotated[
 ]
 PresetOption = Annotated[Preset, typer.Option(help="How much time to spend.")]
 SeedOption = Annotated[
-    int, typer.Option(min=0, metavar="N", help="The same seed gives the same result.")
+    int,
+    typer.Option(min=0, max=2**32 - 1, metavar="N", help="The same seed gives the same result."),
 ]
 DeviceOption = Annotated[
     str | None,
     typer.Option(metavar="D", help="cpu or cuda[:N]; a GPU when there is one."),
 ]
 ThreadsOption = Annotated[
-    int | None, typer.Option(min=1, metavar="N", help="CPU threads; all cores when not given.")
+    int | None,
+    typer.Option(min=1, max=1024, metavar="N", help="CPU threads; all cores when not given."),
 ]
 FormatOption = Annotated[
     Format | None,

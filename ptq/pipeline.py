@@ -35,7 +35,7 @@ from ptq.report import Stopwatch, read_report, write_report
 from ptq.resume import Finished, resume
 from ptq.settings import Settings
 from ptq.sources import ValidationBatches, load_network, load_teachers, run_images, synthesized
-from ptq.store import load_student, read_metadata, save_student
+from ptq.store import load_student, read_metadata, save_student, settings_of
 from ptq.summary import summarize
 
 __all__ = [
@@ -286,7 +286,7 @@ def validate_run(
         raise PtqError(
             f"{folder} was made from a Python module: use ptq.validate with that module."
         )
-    model = load_network(Settings(**{**about["settings"], "out": str(folder)}))
+    model = load_network(settings_of(folder))
     if model.sha256 != report["model"]["sha256"]:
         raise PtqError(f"{model.name} has other weights now than when {folder} was made.")
     images = CalibrationSet.load(folder / "images.safetensors")

@@ -295,7 +295,7 @@ def place(prepared: Prepared, plan: QuantPlan) -> Student:
         plan: as `make_plan` gives it, or edited.
 
     Raises:
-        PtqError: when the plan names nodes the network does not have.
+        PtqError: when the plan names nodes the network does not have, or asks for what no integer kernel reads.
     """
     graph = copy.deepcopy(prepared.module)
     blocks = assign_blocks(prepared.module)
@@ -304,6 +304,7 @@ def place(prepared: Prepared, plan: QuantPlan) -> Student:
     unknown += [n for n in plan.weights if n not in nodes or not _is_layer(graph, nodes[n])]
     if unknown:
         raise PtqError(f"the plan is of another network: {unknown[0]!r} is no such node here.")
+    _check_kinds(graph, nodes, plan)
     quantizers = {name: Quantizer(spec) for name, spec in plan.activations.items()}
     for name, spec in plan.weights.items():
         node = nodes[name]
@@ -326,6 +327,22 @@ def place(prepared: Prepared, plan: QuantPlan) -> Student:
     graph.graph.lint()
     graph.recompile()
     return Student(graph.eval(), prepared, plan, blocks)
+
+
+def _check_kinds(graph: fx.GraphModule, nodes: Mapping[str, fx.Node], plan: QuantPlan) -> None:
+    """Refuse what no integer kernel reads."""
+    for name, spec in plan.weights.items():
+        op = module_of(graph, nodes[name])
+        assert isinstance(op, LAYERS)
+        if spec != QuantSpec(spec.bits, signed=True, symmetric=True, axis=weight_axis(op)):
+            raise PtqError(
+                f"the plan's weight {name!r} must be signed and symmetric along axis {weight_axis(op)}."
+            )
+    for name, spec in plan.activations.items():
+        if spec != QuantSpec(spec.bits, grid=spec.grid):
+            raise PtqError(
+                f"the plan's activation {name!r} must be unsigned, affine and per tensor."
+            )
 
 
 def _set_module(graph: fx.GraphModule, path: str, module: nn.Module) -> None:

@@ -217,14 +217,17 @@ def _factory(ref: str, overrides: Mapping[str, Any]) -> Reference:
             f"PREPROCESS = dict(size={IMAGENET.size[0]}, mean={IMAGENET.mean}, std={IMAGENET.std})",
             stacklevel=1,
         )
-    size = pair(known.get("size", IMAGENET.size))
-    preprocess = Preprocess(
-        size,
-        int(known.get("resize", min(size))),
-        known.get("interpolation", IMAGENET.interpolation),
-        triple(known.get("mean", IMAGENET.mean)),
-        triple(known.get("std", IMAGENET.std)),
-    )
+    try:
+        size = pair(known.get("size", IMAGENET.size))
+        preprocess = Preprocess(
+            size,
+            int(known.get("resize", min(size))),
+            known.get("interpolation", IMAGENET.interpolation),
+            triple(known.get("mean", IMAGENET.mean)),
+            triple(known.get("std", IMAGENET.std)),
+        )
+    except (TypeError, ValueError) as error:
+        raise PtqError(f"PREPROCESS in {path}: {error}; write numbers") from error
 
     def build(num_classes: int | None) -> nn.Module:
         try:

@@ -1,10 +1,9 @@
 """What a command says when it ends: what it wrote, or what went wrong, in one message."""
 
 import errno
-import json
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,12 @@ import typer
 from ptq.errors import PtqError
 from ptq.figures import COLUMNS, exactness_lines, image_lines, memory_lines
 from ptq.progress import Progress
+from ptq.report import read_report
 
 __all__ = ["headline", "progress", "reported", "show"]
 
 _OUT_OF_MEMORY = "out of memory: use --preset fast, a smaller --size, or a larger machine"
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 
 @contextmanager
@@ -60,9 +60,8 @@ def progress() -> Progress:
 
 def show(folder: Path) -> None:
     """Print the headline figures of a run and the paths of its files."""
-    report = folder / "report.json"
-    if report.is_file():
-        facts = json.loads(report.read_text())
+    with suppress(PtqError):  # none yet, or not ours: it is a file like the others
+        facts = read_report(folder)
         lines = [
             headline(facts),
             *exactness_lines(facts.get("exact")),
@@ -73,7 +72,7 @@ def show(folder: Path) -> None:
     typer.echo("\nwrote")
     for path in sorted(p for p in folder.iterdir() if p.is_file() and p.name[0] != "."):
         typer.echo(f"  {path}  ({_size(path.stat().st_size)})")
-    if report.is_file() and not (folder / "report.html").is_file():
+    if (folder / "report.json").is_file() and not (folder / "report.html").is_file():
         typer.echo(f"\nfor report.html: pip install 'ptq[report]', then ptq report {folder}")
 
 

@@ -156,7 +156,7 @@ def resume(folder: Path, decides: Mapping[str, Any], restart: bool = False) -> F
 def _read_settings(folder: Path) -> dict[str, Any] | None:
     try:
         there = json.loads((folder / "settings.json").read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None  # the files that are finished know what run they belong to
     return there if isinstance(there, dict) else None
 

@@ -7,6 +7,7 @@ from ptq.errors import PtqError
 __all__ = ["byte_count", "byte_text"]
 
 _PREFIXES = "KMGT"
+MOST = 2.0**64  # in any unit
 
 
 def byte_count(text: str) -> int:
@@ -26,6 +27,8 @@ def byte_count(text: str) -> int:
     if found is None:
         raise PtqError(f"--memory-limit: {text!r} is no size; give 1GiB, 800MB, 512M or bytes")
     amount, prefix, unit = found.groups()
+    if float(amount) > MOST:
+        raise PtqError(f"--memory-limit: {text!r} is more than any machine has; give 1GiB, say")
     power = 0 if prefix is None else 1 + _PREFIXES.index(prefix)
     return int(float(amount) * (1000 if unit == "B" else 1024) ** power)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from ptq.errors import PtqError
 
@@ -20,7 +20,7 @@ def check_bits(bits: int, what: str) -> int:
     Raises:
         PtqError: when it is not.
     """
-    if not MIN_BITS <= bits <= MAX_BITS:
+    if not isinstance(bits, int) or not MIN_BITS <= bits <= MAX_BITS:
         raise PtqError(f"{what} must be between {MIN_BITS} and {MAX_BITS} bits, not {bits}.")
     return bits
 
@@ -38,7 +38,7 @@ class QuantSpec:
             or "unit", which holds [0, 1). All but "free" stay as calibration sets them.
 
     Raises:
-        PtqError: for a bit width outside 2..8.
+        PtqError: for a bit width outside 2..8, or an unknown grid.
 
     Example:
         >>> QuantSpec(4).qmax, QuantSpec(4, signed=True).qmin
@@ -53,6 +53,8 @@ class QuantSpec:
 
     def __post_init__(self) -> None:
         check_bits(self.bits, "a quantized tensor")
+        if self.grid not in get_args(Grid):
+            raise PtqError(f"no grid {self.grid!r}; choose one of {', '.join(get_args(Grid))}.")
 
     @property
     def qmin(self) -> int:

@@ -1,6 +1,7 @@
 """A student on disk: tensors and everything needed to rebuild it, in one safetensors file."""
 
 import math
+import operator
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -14,10 +15,11 @@ from ptq.graph import prepare
 from ptq.models import load_model
 from ptq.placement import Student, place
 from ptq.preprocess import Preprocess
+from ptq.settings import Settings
 from ptq.spec import QuantPlan
 from ptq.tensors import read_header, read_tensors, save_tensors
 
-__all__ = ["FORMAT", "load_student", "read_metadata", "save_student"]
+__all__ = ["FORMAT", "load_student", "read_metadata", "save_student", "settings_of"]
 
 FORMAT = "ptq-student-2"
 
@@ -52,9 +54,23 @@ def read_metadata(path: Path | str) -> dict[str, Any]:
         raise PtqError(
             f"{path} cannot be read as a student ({error}); give the directory of a finished run."
         ) from error
-    if header.get("format") != FORMAT:
+    about = header.get("about")
+    if header.get("format") != FORMAT or not isinstance(about, dict) or "model" not in about:
         raise PtqError(f"{path} was not written by this version of ptq; run ptq quantize again.")
     return header
+
+
+def settings_of(folder: Path) -> Settings:
+    """Return the settings that a run directory was made with, but for `out`, which is `folder`.
+
+    Raises:
+        PtqError: when its student is missing, damaged, or of another version.
+    """
+    about = read_metadata(folder / "student.safetensors")["about"]
+    try:
+        return Settings(**{**about["settings"], "out": str(folder)})
+    except (KeyError, TypeError) as error:
+        raise PtqError(f"{folder} was made by another version of ptq; quantize again.") from error
 
 
 def load_student(path: Path | str, model: nn.Module | None = None) -> Student:
@@ -73,17 +89,19 @@ def load_student(path: Path | str, model: nn.Module | None = None) -> Student:
     header = read_metadata(path)
     about = header["about"]
     structure_only = model is None
+    try:
+        plan = QuantPlan.from_json(header["plan"])
+        channels, height, width = (operator.index(size) for size in header["input_shape"])
+        if model is None and about["model"] is not None:
+            given = asdict(Preprocess.from_json(about["preprocess"]))
+            reference, classes = str(about["model"]), operator.index(about["num_classes"])
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise PtqError(f"{path} is damaged; run ptq quantize again.") from error
     if model is None:
-        if not about.get("model"):
+        if about["model"] is None:
             raise PtqError(f"{path} was made from a Python module: pass it, as load(path, model).")
-        given = asdict(Preprocess.from_json(about["preprocess"]))
-        model = load_model(
-            about["model"], pretrained=False, num_classes=about["num_classes"], **given
-        ).module
-    shape = tuple(header["input_shape"])
-    student = place(
-        prepare(model, (shape[0], shape[1], shape[2])), QuantPlan.from_json(header["plan"])
-    )
+        model = load_model(reference, pretrained=False, num_classes=classes, **given).module
+    student = place(prepare(model, (channels, height, width)), plan)
     expected = student.module.state_dict()
     try:
         tensors = read_tensors(path)

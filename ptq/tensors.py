@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -32,18 +32,24 @@ def save_tensors(
     """
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     with atomic(path) as temporary:
-        save_file(plain, temporary, {_ENTRY: json.dumps(dict(header))})
+        try:
+            save_file(plain, temporary, {_ENTRY: json.dumps(dict(header))})
+        except SafetensorError as error:  # what it makes of a full disk
+            raise OSError(str(error)) from error
 
 
 def read_header(path: Path | str) -> dict[str, Any]:
     """Return the header of a file; empty where it was not written by `save_tensors`.
 
     Raises:
-        OSError, SafetensorError: for a file that is missing or damaged.
+        OSError, SafetensorError, ValueError: for a file that is missing or damaged.
     """
     with safe_open(path, "pt") as file:
         entry = (file.metadata() or {}).get(_ENTRY)
-    header = json.loads(entry) if entry else {}
+    try:
+        header = json.loads(entry) if entry else {}
+    except RecursionError as error:
+        raise ValueError("its header is nested too deeply") from error
     return header if isinstance(header, dict) else {}
 
 

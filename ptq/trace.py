@@ -7,6 +7,7 @@ Hugging Face transformers; the example is a real tensor, so nothing needs a meta
 """
 
 import inspect
+import operator
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -65,14 +66,30 @@ class _Proxy(fx.Proxy):
         return (self[i] for i in range(len(self.example)))  # type: ignore[index]
 
 
+def _augmented(function: Callable[..., Any]) -> Callable[[_Proxy, Any], Any]:
+    def record(self: _Proxy, other: Any) -> Any:
+        return self.tracer.create_proxy(
+            "call_function", function, (self, other), {}, function.__name__.removeprefix("i")
+        )
+
+    return record
+
+
+for _name in ("iadd", "isub", "imul", "itruediv"):  # fx knows `x = x + y` alone
+    setattr(_Proxy, f"__{_name}__", _augmented(getattr(operator, _name)))
+
+
 class _Tracer(fx.Tracer):
     """Records the graph and computes every node's example value as it goes."""
 
     def __init__(self, example: Tensor) -> None:
         super().__init__()
-        self.inputs = iter([example])  # further placeholders are optional arguments: their defaults
+        self.inputs = iter(
+            [example.clone()]
+        )  # further placeholders are optional arguments: their defaults
         self.computing = False
         self.path: list[tuple[str, str]] = []
+        self.changed: dict[fx.Node, list[fx.Node]] = {}  # by what changes them in place
 
     def proxy(self, node: fx.Node) -> _Proxy:
         return _Proxy(node, self)
@@ -81,11 +98,15 @@ class _Tracer(fx.Tracer):
         self, kind: str, target: Any, args: Any, kwargs: Any, *rest: Any, **more: Any
     ) -> Any:
         proxy = super().create_proxy(kind, target, args, kwargs, *rest, **more)
+        read = [(n, x) for n in proxy.node.all_input_nodes if isinstance(x := _example(n), Tensor)]
+        versions = [x._version for _, x in read]
         self.computing = True
         try:
             proxy.node.meta["example"] = self._compute(proxy.node)
         finally:
             self.computing = False
+        if versions != [x._version for _, x in read]:
+            self.changed[proxy.node] = self._aliases(proxy.node)
         proxy.node.meta["stack"] = [name for name, _ in self.path]
         return proxy
 
@@ -105,6 +126,15 @@ class _Tracer(fx.Tracer):
         if node.op == "call_module":
             return self.root.get_submodule(str(node.target)).forward(*args, **kwargs)
         return None if node.op == "output" else attribute(self.root, node)
+
+    def _aliases(self, node: fx.Node) -> list[fx.Node]:
+        """Earlier nodes that stand for the very tensor that `node` gives."""
+        given = _example(node)
+        return [
+            other for other in self.graph.nodes
+            if other is not node and isinstance(x := _example(other), Tensor)
+            and x.data_ptr() == given.data_ptr() and x.shape == given.shape and x.stride() == given.stride()
+        ]  # fmt: skip
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
         return (
@@ -127,6 +157,22 @@ class _Tracer(fx.Tracer):
         return result
 
 
+def _example(node: fx.Node) -> Any:
+    return node.meta.get("example")
+
+
+def _read_later(changed: dict[fx.Node, list[fx.Node]], graph: fx.Graph) -> None:
+    """Let who reads a tensor after it was changed in place read what the change gave.
+
+    From then on no operation need be in place.
+    """
+    nodes = list(graph.nodes)
+    for node, others in changed.items():
+        later = set(nodes[nodes.index(node) + 1 :])
+        for other in others:
+            other.replace_all_uses_with(node, later.__contains__)
+
+
 def trace(model: nn.Module, example: Tensor) -> fx.GraphModule:
     """Record `model`'s graph on an example input.
 
@@ -144,6 +190,7 @@ def trace(model: nn.Module, example: Tensor) -> fx.GraphModule:
     try:
         with torch.no_grad():
             graph = tracer.trace(model, concrete_args=_defaults(model))
+        _read_later(tracer.changed, graph)
     except PtqError:
         raise
     except Exception as error:

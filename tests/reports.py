@@ -24,7 +24,7 @@ def histogram(**changes: Any) -> dict[str, Any]:
 def made_up() -> dict[str, Any]:
     """Everything that every report has, and nothing that came later."""
     return {
-        "model": {"name": "tinynet"},
+        "model": {"name": "tinynet", "sha256": "0" * 64},
         "settings": {"bits": 4, "act_bits": 8},
         "top1": {"float": 88.25, "simulated": 87.5, "onnx": 87.75},
         "agreement": {"simulated": 98.0, "onnx": 97.5},

@@ -47,3 +47,12 @@ def test_discarding_spares_files_of_others(tmp_path: Path) -> None:
     discard_batches(parts)
     discard_batches(parts)  # nothing there: nothing to do
     assert not parts.exists()
+
+
+def test_a_batch_with_a_flipped_bit_is_made_anew(tmp_path: Path) -> None:
+    Batches(tmp_path, FACTS).add(0, images(0), 0.5)
+    path = tmp_path / "batch-0000.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    assert not Batches(tmp_path, FACTS).has(0)

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
+from ptq import data
 from ptq.data import imagenet_wnids, load_eval, load_images
 from ptq.errors import PtqError
 from ptq.preprocess import Preprocess
@@ -191,3 +192,22 @@ def test_bad_npz_files_are_refused_with_a_reason(tmp_path: Path) -> None:
     refused("another model")
     np.savez(path, images=good, labels=np.array([{}] * 4))
     refused("not a readable")
+
+
+def test_a_strip_of_one_pixel_takes_no_more_memory_than_what_is_seen(tmp_path: Path) -> None:
+    """Resized as a whole it would have billions of pixels."""
+    grey = np.repeat(np.arange(60_000) * 255 // 60_000, 3).astype(np.uint8).reshape(60_000, 1, 3)
+    Image.fromarray(grey).save(tmp_path / "strip.png")
+    seen = load_images(tmp_path, Preprocess((224, 224), 256, "bilinear", (0.5,) * 3, (0.5,) * 3))
+    assert seen.shape == (1, 3, 224, 224)
+    assert int(seen.min()) >= 126 and int(seen.max()) <= 128  # from the middle
+
+
+def test_what_is_seen_of_a_large_image_is_that_of_a_small_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+    wanted = Preprocess((16, 20), 20, "bilinear", (0.5,) * 3, (0.5,) * 3)
+    whole = data._fit(Image.fromarray(pixels), wanted)
+    monkeypatch.setattr(data, "LARGEST", 1)
+    assert torch.equal(data._fit(Image.fromarray(pixels), wanted), whole)

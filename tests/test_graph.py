@@ -2,6 +2,7 @@
 
 import copy
 import operator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch.nn import functional as F
 
 from ptq.errors import PtqError
 from ptq.graph import prepare
-from ptq.ops import LAYERS, module_of
+from ptq.ops import LAYERS, is_tensor, module_of, watch
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -263,7 +264,7 @@ def test_the_wrong_size_is_refused_with_the_shape() -> None:
 
 
 class Aliasing(nn.Module):
-    """Reads a tensor that was changed in place through another name."""
+    """Reads a tensor of which a part was changed in place."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -271,10 +272,71 @@ class Aliasing(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.conv(x)
-        y.mul_(3)
+        y[:, :2].mul_(3)
         return y.flatten(1)
 
 
 def test_a_graph_that_computes_something_else_is_refused() -> None:
     with pytest.raises(PtqError, match="changed its output"):
         prepare(Aliasing(), SHAPE)
+
+
+class InPlace(nn.Module):
+    """Tensors that are read again after they were changed in place, in every spelling."""
+
+    def __init__(self, change: Callable[[Tensor], object]) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 1)
+        self.head, self.change = nn.Linear(8, 4), change
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        y = self.second(x)
+        self.change(x)
+        logits: Tensor = self.head((x + y).mean((2, 3)))
+        return logits
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        nn.ReLU(inplace=True),
+        nn.ELU(inplace=True),
+        nn.Hardswish(inplace=True),
+        lambda x: x.relu_(),
+        lambda x: x.tanh_(),
+        lambda x: torch.relu_(x),
+        lambda x: F.elu(x, 1.0, True),
+        lambda x: F.elu_(x),
+        lambda x: F.leaky_relu(x, inplace=True),
+        lambda x: operator.iadd(x, x),
+        lambda x: operator.isub(x, 1),
+        lambda x: operator.imul(x, x),
+        lambda x: operator.itruediv(x, 2),
+        lambda x: x.detach().mul_(2),
+    ],
+)
+def test_what_is_changed_in_place_is_read_as_changed(change: Callable[[Tensor], object]) -> None:
+    torch.manual_seed(0)
+    model, x = InPlace(change).eval(), images(2)
+    prepared = prepare(model, SHAPE)
+    assert torch.allclose(prepared.module(x), model(x), atol=1e-5)
+    kept: list[tuple[Tensor, Tensor]] = []
+    watched = {
+        node.name: lambda y: kept.append((y, y.clone()))
+        for node in prepared.module.graph.nodes
+        if is_tensor(node)
+    }
+    watch(prepared.module, x, watched)
+    assert all(torch.equal(now, then) for now, then in kept)
+
+
+def test_a_model_that_writes_into_its_input_is_prepared() -> None:
+    model = nn.Sequential(
+        nn.ReLU(inplace=True), nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(784, 4)
+    )
+    x = images(2)
+    expected = model.eval()(x.clone())
+    kept = x.clone()
+    assert torch.allclose(prepare(model, SHAPE).module(x), expected, atol=1e-5)
+    assert torch.equal(x, kept)

@@ -156,6 +156,18 @@ def test_padding_becomes_the_convolutions_own(tmp_path: Path) -> None:
         assert_close(run(path, x, optimize=optimize), student, x)
 
 
+@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
+def test_a_border_that_is_not_zero_leaves_the_layer_in_integers(mode: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    layers = nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1, padding_mode=mode)
+    student = student_of(nn.Sequential(*layers, nn.Flatten(), nn.Linear(1568, 10)), (8, 8))
+    path = export_qdq(student, tmp_path / "model.onnx")
+    assert QuantizedFile(path).unquantized() == []
+    assert runtime.float_layers(runtime.optimized(path)) == []
+    x = networks.images(8, seed=3)
+    assert torch.allclose(run(path, x), student(x), rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("activation", [nn.ReLU(), nn.ReLU6()])
 @pytest.mark.parametrize("bits", [2, 5, 8])
 def test_activation_folds_exactly(activation: nn.Module, bits: int) -> None:

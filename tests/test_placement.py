@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -224,3 +225,16 @@ def test_a_module_of_several_results_gets_no_quantizer_itself() -> None:
     for quantizer in student.quantizers().values():
         quantizer.set_range(torch.tensor(-8.0), torch.tensor(8.0))
     assert "head" in plan.weights
+
+
+@pytest.mark.parametrize("changed", [{"axis": 1}, {"signed": False}, {"symmetric": False}])
+def test_plans_that_no_kernel_reads_are_refused(changed: dict[str, Any]) -> None:
+    prepared = prepare(build("resnet"), SHAPE)
+    plan = make_plan(prepared, 4)
+    name, spec = next(iter(plan.weights.items()))
+    with pytest.raises(PtqError, match="must be signed and symmetric along axis 0"):
+        place(prepared, replace(plan, weights={**plan.weights, name: replace(spec, **changed)}))
+    name, spec = next(iter(plan.activations.items()))
+    per_channel = {**plan.activations, name: replace(spec, axis=1)}
+    with pytest.raises(PtqError, match="must be unsigned, affine and per tensor"):
+        place(prepared, replace(plan, activations=per_channel))

@@ -136,3 +136,17 @@ def test_a_model_that_cannot_be_copied_is_refused() -> None:
     model.extra = (i for i in range(3))  # type: ignore[assignment]
     with pytest.raises(PtqError, match="cannot copy"):
         rewritten_copy(model, images(1))
+
+
+@pytest.mark.parametrize("size", [1, 2, 9])
+def test_same_padding_before_an_activation_in_place(size: int) -> None:
+    """Also where the kernel is larger than the image."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 4, padding="same", dilation=2), nn.ReLU(inplace=True)
+    ).eval()
+    x = torch.randn(2, 3, size, size)
+    twin = rewritten_copy(model, x)
+    paddings = [m.padding for m in twin.modules() if isinstance(m, nn.Conv2d)]
+    assert not any(isinstance(padding, str) for padding in paddings)
+    assert torch.allclose(twin(x), model(x), atol=1e-6)

@@ -1,6 +1,7 @@
 """Bit widths, code ranges, and plans that survive JSON."""
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -39,3 +40,14 @@ def test_a_plan_comes_back_from_json(
 ) -> None:
     plan = QuantPlan(weights, activations, tuple(notes))
     assert QuantPlan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
+
+
+@pytest.mark.parametrize("odd", ["4", 4.0, None])
+def test_bits_that_are_no_number_are_refused(odd: Any) -> None:
+    with pytest.raises(PtqError, match="between 2 and 8 bits"):
+        QuantSpec(odd)
+
+
+def test_unknown_grids_are_refused() -> None:
+    with pytest.raises(PtqError, match="no grid 'soft'; choose one of free"):
+        QuantSpec(8, grid="soft")  # type: ignore[arg-type]

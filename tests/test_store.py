@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,8 +15,9 @@ from ptq.errors import PtqError
 from ptq.graph import prepare
 from ptq.models import load_model
 from ptq.placement import make_plan, place
-from ptq.store import load_student, read_metadata, save_student
-from ptq.tensors import save_tensors
+from ptq.settings import Settings
+from ptq.store import load_student, read_metadata, save_student, settings_of
+from ptq.tensors import read_header, read_tensors, save_tensors
 
 TINY = """
 from torch import nn
@@ -104,3 +106,41 @@ def test_foreign_files_are_refused(tmp_path: Path) -> None:
     save_tensors(path, nn.Linear(2, 2).state_dict(), {"format": "ptq-student-0"})
     with pytest.raises(PtqError, match="run ptq quantize again"):
         load_student(path, build("resnet"))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("plan", None, "is damaged"),
+        (
+            "plan",
+            {"weights": {"stem_0": {"bites": 4}}, "activations": {}, "notes": []},
+            "is damaged",
+        ),
+        (
+            "plan",
+            {"weights": {"stem_0": {"bits": 44}}, "activations": {}, "notes": []},
+            "between 2 and 8",
+        ),
+        ("input_shape", [3, 16], "is damaged"),
+        ("input_shape", [3, "a", 16], "is damaged"),
+        ("about", [], "not written by this version"),
+        ("about", {"model": "resnet18", "preprocess": 3, "num_classes": 10}, "is damaged"),
+    ],
+)
+def test_headers_that_do_not_hold_together_are_refused(
+    key: str, value: Any, message: str, saved: Path
+) -> None:
+    save_tensors(saved, read_tensors(saved), read_header(saved) | {key: value})
+    with pytest.raises(PtqError, match=message):
+        load_student(saved, None if key == "about" else build("resnet"))
+
+
+def test_settings_of_another_version_are_refused(saved: Path) -> None:
+    about = {"model": None, "settings": {"model": "net", "bits": 4, "magic": True}}
+    save_tensors(saved, {}, read_header(saved) | {"about": about})
+    with pytest.raises(PtqError, match="another version of ptq; quantize again"):
+        settings_of(saved.parent)
+    about = {"model": None, "settings": {"model": "net", "bits": 4}}
+    save_tensors(saved, {}, read_header(saved) | {"about": about})
+    assert settings_of(saved.parent) == Settings("net", 4, out=str(saved.parent))

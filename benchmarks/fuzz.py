@@ -1,0 +1,80 @@
+"""Random networks by the thousand: preparing, blocks, export, simulation and onnxruntime must agree on each.
+
+    python -m benchmarks.fuzz --examples 2000 [--seed 0] [--steps 8]
+
+What must hold is `check` in tests/test_random_networks.py. Where it does not, the network is made as small as it fails for the
+same reason, and printed; the exit status is 1.
+"""
+
+import argparse
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+from hypothesis import HealthCheck, Phase
+
+TESTS = Path(__file__).parent.parent / "tests"
+QUIET: dict[str, Any] = {
+    "deadline": None,
+    "database": None,
+    "suppress_health_check": list(HealthCheck),
+}
+
+
+def reason(error: BaseException) -> str:
+    """Where an error was raised and of what kind: two failures that agree in it are one bug."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    ours = [f for f in traceback.extract_tb(error.__traceback__) if TESTS.parent.name in f.filename]
+    last = ours[-1] if ours else frame
+    return f"{type(error).__name__} at {Path(last.filename).name}:{last.lineno} ({last.line})"
+
+
+def failing(examples: int, seed: int) -> dict[str, tuple[Any, str]]:
+    """Return a case and its message for every reason to fail that random cases show."""
+    from test_random_networks import cases, check
+
+    found: dict[str, tuple[Any, str]] = {}
+    count = 0
+
+    @hypothesis.seed(seed)
+    @hypothesis.settings(max_examples=examples, phases=[Phase.generate], **QUIET)
+    @hypothesis.given(cases())
+    def attempt(case: Any) -> None:
+        nonlocal count
+        count += 1
+        try:
+            check(case)
+        except Exception as error:
+            why = reason(error)
+            size = len(case.spec.steps)
+            if why not in found or size < len(found[why][0].spec.steps):
+                found[why] = case, str(error)
+                print(f"{count}: {why}: {str(error)[:300]}\n    {case}", flush=True)
+        if count % 100 == 0:
+            print(f"{count} cases, {len(found)} reasons", flush=True)
+
+    attempt()
+    print(f"{count} cases")
+    return found
+
+
+def main() -> None:
+    """Try as many cases as the command line says."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--examples", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    sys.path.insert(0, str(TESTS))
+    import torch
+
+    torch.set_num_threads(1)
+    found = failing(options.examples, options.seed)
+    sys.exit(1 if found else 0)
+
+
+if __name__ == "__main__":
+    main()

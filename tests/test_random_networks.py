@@ -1,0 +1,127 @@
+"""What must hold of every network, tried on random ones. `python -m benchmarks.fuzz` tries thousands."""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from random_networks import Network, Spec, images, specs
+from torch import Tensor
+
+from ptq.blocks import assign_blocks, compose, split
+from ptq.calibration.calibrate import calibrate
+from ptq.export import export_qdq, runtime
+from ptq.export.checks import QuantizedFile
+from ptq.export.deploy import deploy
+from ptq.export.oracle import Oracle
+from ptq.export.verdicts import structure
+from ptq.graph import Prepared, prepare
+from ptq.placement import Student, make_plan, place
+
+SAME = (
+    1e-4  # of the largest output: what folding BatchNorms and other orders of summation may change
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network and how to quantize it."""
+
+    spec: Spec
+    weight_bits: int
+    act_bits: int
+    format: str | None
+    observer: str
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    """Draw a network and how to quantize it."""
+    bits = st.integers(2, 8)
+    formats = st.sampled_from((None, "packed", "int8"))
+    return Case(
+        draw(specs()),
+        draw(bits),
+        draw(bits),
+        draw(formats),
+        draw(st.sampled_from(("minmax", "mse"))),
+    )
+
+
+def apart(a: Tensor, b: Tensor) -> float:
+    """The largest difference, as a share of the largest number."""
+    assert a.shape == b.shape
+    return float((a - b).abs().max() / b.abs().max().clamp(min=1e-6))
+
+
+def prepared_from(spec: Spec) -> Prepared:
+    """Prepare a network, and see that this changed neither it nor what it computes."""
+    model, x = Network(spec).eval(), images(spec, 3)
+    before = model(x.clone())  # which may write into what it is given
+    prepared = prepare(model, spec.shape)
+    assert torch.equal(model(x.clone()), before)
+    assert apart(prepared.module(x), before) < SAME
+    return prepared
+
+
+def check_blocks(prepared: Prepared, x: Tensor) -> None:
+    """Blocks in order are the whole."""
+    graph = prepared.module
+    assert torch.equal(compose(split(graph, assign_blocks(graph)))(x), graph(x))
+
+
+def student_of(case: Case, prepared: Prepared) -> Student:
+    """Place quantizers and find their ranges; blocks in order are the whole here, too."""
+    plan = make_plan(prepared, case.weight_bits, case.act_bits)
+    student = calibrate(place(prepared, plan), images(case.spec, 16), observer=case.observer)
+    x = images(case.spec, 3, seed=2)
+    assert torch.equal(compose(student.split())(x), student.module(x))
+    return student
+
+
+def check_file(case: Case, student: Student, folder: Path) -> None:
+    """The file is sound, and computes what the simulation and the oracle compute."""
+    path = export_qdq(student, folder / "model.onnx", format=case.format)
+    x = images(case.spec, 6, seed=3)
+    optimized = runtime.optimized(path)
+    float_layers = runtime.float_layers(optimized)
+    failed = structure(QuantizedFile(path), student, float_layers)
+    assert failed == [], failed
+    opened, plain = runtime.session(path), runtime.session(path, optimize=False)
+    given, simulated = torch.from_numpy(runtime.run(opened, x.numpy())), student(x)
+    assert torch.isfinite(given).all()
+    one_by_one = np.concatenate([runtime.run(opened, x[i : i + 1].numpy()) for i in range(len(x))])
+    unoptimized = torch.from_numpy(runtime.run(plain, x.numpy()))
+    assert unoptimized.shape == given.shape
+    assert apart(deploy(student.module)(x), student.module(x)) < 1e-5
+    if float_layers or runtime.float_operators(optimized):
+        return  # rounds real numbers, whose last bits depend on the order of summation
+    oracle = torch.from_numpy(Oracle(path)(x.numpy()))
+    found = {"one by one": torch.from_numpy(one_by_one), "simulated": simulated, "oracle": oracle}
+    # What a last layer in float leaves is the rounding of float32.
+    wrong = {name: apart(y, given) for name, y in found.items() if apart(y, given) >= 1e-6}
+    assert not wrong, wrong
+
+
+def check(case: Case) -> None:
+    """All that must hold of a case."""
+    with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
+        prepared = prepared_from(case.spec)
+        check_blocks(prepared, images(case.spec, 3))
+        check_file(case, student_of(case, prepared), Path(folder))
+
+
+@given(specs())
+def test_preparing_keeps_the_output_and_blocks_compose(spec: Spec) -> None:
+    with torch.no_grad():
+        check_blocks(prepared_from(spec), images(spec, 3))
+
+
+@pytest.mark.slow
+@given(cases())
+def test_file_simulation_and_oracle_agree(case: Case) -> None:
+    check(case)
