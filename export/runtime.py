@@ -7,6 +7,7 @@ exact, slower kernels for those layers that hold a weight beyond [-64, 64]; weig
 never saturate and stay fast. `exact_by_default` finds out by computing, not by reading CPU flags.
 """
 
+import random
 import statistics
 import tempfile
 import time
@@ -71,6 +72,8 @@ def session(
     options.log_severity_level = 3
     levels = onnxruntime.GraphOptimizationLevel
     options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimize else levels.ORT_DISABLE_ALL
+    # Threads of a session that waits for its turn would take the cores of the one that is measured.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     if not exact_by_default() if precise is None else precise:
         options.add_session_config_entry(*PRECISE)
     return _open(path, options)
@@ -105,7 +108,9 @@ def latencies(
 ) -> dict[str, float]:
     """Return the median milliseconds per run of each network, measured in turns.
 
-    Turns, so that whatever else the machine does meets all of them alike.
+    Turns, so that whatever else the machine does meets all of them alike, in random order, so that none always
+    follows the same one. Before its time is taken a network runs once more, because the one before it has left
+    its own weights in the caches.
 
     Args:
         networks: by name, e.g. ``partial(run, session(path))``.
@@ -113,10 +118,13 @@ def latencies(
         runs: of each, after three to warm up.
     """
     times: dict[str, list[float]] = {name: [] for name in networks}
+    order, shuffle = list(networks), random.Random(0).shuffle
     for turn in range(-3, runs):
-        for name, network in networks.items():
+        shuffle(order)
+        for name in order:
+            networks[name](image)
             start = time.perf_counter()
-            network(image)
+            networks[name](image)
             if turn >= 0:
                 times[name].append(1000 * (time.perf_counter() - start))
     return {name: statistics.median(values) for name, values in times.items()}
