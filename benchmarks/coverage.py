@@ -11,7 +11,7 @@ whether onnxruntime computes what the simulation computes. Columns:
     others     what other operators it runs in float, by kind
     sim~float  SQNR in dB of the simulated W8A8 network against the float one
     onnx~sim   SQNR in dB of onnxruntime against the simulation, on images it was not calibrated with
-    latency    of the float network over that of the file, two threads, medians in turns
+    latency    of the float network over that of the file, one thread, medians in turns; other jobs may run beside it
     result     "whole" where every step works and every gate of `ptq.validate` passes but that on predictions
 """
 
@@ -158,7 +158,7 @@ def check(name: str) -> dict[str, Any]:
             kinds = {node.name: node.op_type for node in runtime.optimized(path).node}
             row["step"] = "validate"
             found = validate(
-                path, student, model.preprocess, [(images[8:], None)], threads=2, runs=RUNS, peer=False
+                path, student, model.preprocess, [(images[8:], None)], threads=1, runs=RUNS, peer=False
             )  # fmt: skip
         row["float"] = len(found.float_layers)
         others = Counter(kinds[name] for name in found.float_operators)
