@@ -7,7 +7,7 @@ differs, and with them a few predictions in a thousand. So a student that predic
 - a layer sums products of codes exactly, adds its bias as an integer, and multiplies the sum once, by
   the float32 number scale_x * scale_w / scale_y, before the only rounding (QLinearConv, QGemm);
 - an addition is fma(a, scale_a / scale_y, fma(b, scale_b / scale_y, c)) (QLinearAdd);
-- a product is the integer product times scale_a * scale_b / scale_y (QLinearMul);
+- a product is the integer product times scale_a * scale_b / scale_y, plus the zero point, and then rounded (QLinearMul);
 - a hard sigmoid is a clamp of codes (`ptq.gates`);
 - a global average is the integer sum times scale_x / (scale_y * height * width) (QLinearGlobalAveragePool);
 - everything else dequantizes, computes in float32 and quantizes again, as the ONNX operators say.
@@ -250,7 +250,8 @@ def _fma(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
 def _product(a: Codes, b: Codes) -> Pending:
     def in_steps(y: Quantizer) -> Tensor:
         ratio = a.quantizer.scale * b.quantizer.scale / y.scale
-        return a.values * b.values * ratio
+        # The kernel rounds with the zero point in: half to even means another neighbour where it is odd.
+        return (a.values * b.values * ratio + y.zero_point).round() - y.zero_point
 
     return Pending(lambda: a.real() * b.real(), in_steps)
 

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import networks
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import TensorProto, helper, numpy_helper
 
 from ptq.errors import PtqError
 from ptq.export import export_qdq, runtime, validate
@@ -57,3 +59,36 @@ def test_a_file_that_is_no_onnx_is_one_message(tmp_path: Path) -> None:
     (tmp_path / "bad.onnx").write_text("no model")
     with pytest.raises(PtqError, match=r"bad\.onnx is no valid ONNX"):
         Oracle(tmp_path / "bad.onnx")
+
+
+@pytest.mark.parametrize("operator", ["Mul", "Add"])
+@pytest.mark.parametrize("zeros", [(0, 0), (10, 13), (128, 7), (255, 1)])
+def test_ties_fall_where_the_kernel_lets_them(
+    operator: str, zeros: tuple[int, int], tmp_path: Path
+) -> None:
+    """All pairs of codes, with scales that put many results in the middle between two codes."""
+    for step in (2.0, 8.0, 64.0, 256.0):
+        scales = np.array([1 / 16, step / 16 / (16 if operator == "Mul" else 1)], np.float32)
+        constants = [numpy_helper.from_array(np.array(v, t), n) for v, t, n in (
+            (scales[0], np.float32, "s"), (scales[1], np.float32, "t"),
+            (zeros[0], np.uint8, "z"), (zeros[1], np.uint8, "w"),
+        )]  # fmt: skip
+        nodes = [
+            helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"], "quantize"),
+            helper.make_node("Transpose", ["q"], ["p"], "turn", perm=[1, 0]),
+            helper.make_node("DequantizeLinear", ["q", "s", "z"], ["a"], "left"),
+            helper.make_node("DequantizeLinear", ["p", "s", "z"], ["b"], "right"),
+            helper.make_node(operator, ["a", "b"], ["c"], "both"),
+            helper.make_node("QuantizeLinear", ["c", "t", "w"], ["r"], "round"),
+            helper.make_node("DequantizeLinear", ["r", "t", "w"], ["y"], "out"),
+        ]
+        shapes = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [256, 256]) for n in "xy"]
+        graph = helper.make_graph(nodes, "pairs", shapes[:1], shapes[1:], constants)
+        path = tmp_path / f"{step}.onnx"
+        opsets = [helper.make_opsetid("", 21)]
+        onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), path)
+        kernels = {node.op_type for node in runtime.optimized(path).node}
+        assert f"QLinear{operator}" in kernels
+        codes = np.arange(256, dtype=np.float32)
+        x = np.repeat((codes - zeros[0])[:, None] * scales[0], 256, 1)
+        assert np.array_equal(Oracle(path)(x), runtime.run(runtime.session(path), x))

@@ -17,6 +17,7 @@ from ptq.calibration.calibrate import calibrate
 from ptq.export import export_qdq, runtime
 from ptq.export.checks import QuantizedFile
 from ptq.export.deploy import deploy
+from ptq.export.gate import failures
 from ptq.export.oracle import Oracle
 from ptq.export.verdicts import structure
 from ptq.graph import Prepared, prepare
@@ -89,7 +90,7 @@ def check_file(case: Case, student: Student, folder: Path) -> None:
     x = images(case.spec, 6, seed=3)
     optimized = runtime.optimized(path)
     float_layers = runtime.float_layers(optimized)
-    failed = structure(QuantizedFile(path), student, float_layers)
+    failed = failures(structure(QuantizedFile(path), student, float_layers))
     assert failed == [], failed
     opened, plain = runtime.session(path), runtime.session(path, optimize=False)
     given, simulated = torch.from_numpy(runtime.run(opened, x.numpy())), student(x)

@@ -11,7 +11,7 @@ import onnx
 import pytest
 import torch
 from onnx import numpy_helper
-from torch import Tensor
+from torch import Tensor, nn
 
 from ptq.calibration.calibrate import calibrate
 from ptq.errors import PtqError
@@ -187,3 +187,28 @@ def test_validation_is_plain_data() -> None:
     data = json.loads(json.dumps(made.to_json()))
     assert data["failed"] == ["a", "b"]
     assert [gate["passed"] for gate in data["gates"]] == [False, True, False]
+
+
+class Attention(nn.Module):
+    """Products of activations, one with a scale that onnxruntime fuses with it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 8, 3, 2, 1), nn.Linear(8, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        features = self.conv(x).flatten(2)
+        weights = (features.transpose(1, 2) @ (features * 0.3)).softmax(-1)
+        logits: torch.Tensor = self.fc((features @ weights).mean(-1))
+        return logits
+
+
+def test_products_that_are_float_on_purpose_pass(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    student = place(prepared := prepare(Attention(), (3, 16, 16)), make_plan(prepared, 8))
+    images = torch.rand(16, 3, 16, 16)
+    calibrate(student, PREPROCESS.normalize(images))
+    path = export_qdq(student, tmp_path / "model.onnx")
+    found = validate(path, student, PREPROCESS, [(images, None)], threads=1, runs=2, peer=False)
+    assert any("Fusion" in name for name in found.float_layers)
+    assert not any("in float" in line for line in found.failed), found.failed
