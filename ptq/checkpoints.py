@@ -75,7 +75,7 @@ def _read_torch(path: Path) -> object:
             "because they could run code: save model.state_dict() alone, best as .safetensors"
         ) from error
     except Exception as error:  # torch.load raises nearly anything on a damaged file
-        raise PtqError(f"{path} is not a readable weights file ({_first_line(error)})") from error
+        raise PtqError(f"{path} is not a readable weights file ({_reason(error)})") from error
 
 
 def fit(
@@ -150,5 +150,7 @@ def digest(state: Mapping[str, Tensor]) -> str:
     return made.hexdigest()
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def _reason(error: BaseException) -> str:
+    """The first sentence of what went wrong, and its kind where that is a word or less."""
+    said = (str(error).strip().splitlines() or [""])[0].split(". ")[0]
+    return said if " " in said else f"{type(error).__name__} {said}".strip()

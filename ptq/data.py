@@ -234,6 +234,9 @@ def _read_npz(path: Path) -> dict[str, NDArray[np.generic]]:
     if not path.exists():
         raise PtqError(f"nothing at {path}: expected a folder of images or an .npz file")
     try:
+        with path.open("rb") as file:
+            if file.read(2) not in (b"PK", b"\x93N"):  # numpy would offer to load it as a pickle
+                raise ValueError("it is no archive of arrays")
         archive = np.load(path, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise PtqError(f"{path} holds one array: expected an .npz with `images`")

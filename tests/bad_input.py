@@ -309,6 +309,11 @@ def _without_quantizers(at: Path) -> None:
     save_file(_state(at), at / "run/student.safetensors")
 
 
+def _at(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
 def _unfinished(at: Path) -> None:
     part = at / "run/run.part"
     part.mkdir(parents=True)
@@ -318,7 +323,7 @@ def _unfinished(at: Path) -> None:
 RUNS = (
     Case("a directory inside a file", quantize("--out", "net.py/run"), "choose another --out"),
     Case("an unfinished run of other settings", quantize(), "keeps an unfinished run of other settings: ", _unfinished),
-    Case("a file where unfinished work is kept", quantize(), "run/run.part", lambda at: ((at / "run").mkdir(), (at / "run/run.part").touch())),
+    Case("a file where unfinished work is kept", quantize(), "run/run.part", lambda at: _at(at / "run").joinpath("run.part").touch()),
     Case("a folder that is no run", ("validate", "run"), "give the directory of a finished run", lambda at: (at / "run").mkdir()),
     Case("an ONNX file that is not ours", ("validate", "other.onnx"), "give the directory of a finished run", lambda at: _foreign_onnx(at / "other.onnx")),
     _finished("another network's ONNX file in a run", "another network", lambda at: _foreign_onnx(at / "run/model.onnx")),

@@ -5,7 +5,7 @@ draws them with hypothesis, which can therefore shrink a network that fails to t
 network takes (N, *spec.shape) and returns (N, 5).
 """
 
-import operator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ __all__ = ["Network", "Spec", "Step", "images", "specs"]
 CLASSES = 5
 MOST_CHANNELS = 16
 MOST_PIXELS = 16  # a side
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "none": nn.Identity,
     "relu": nn.ReLU,
     "relu6": nn.ReLU6,
@@ -36,7 +36,7 @@ ACTIVATIONS = {
     "hardtanh": lambda: nn.Hardtanh(0.0, 6.0),
     "dropout": nn.Dropout,
 }
-FUNCTIONS = {
+FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
     "relu6": F.relu6,
     "hardswish": F.hardswish,
@@ -165,7 +165,7 @@ class Network(nn.Module):
         if "act" in facts and step.kind != "gate" and not facts.get("plain"):
             made = ACTIVATIONS[facts["act"]]()
             if facts.get("inplace") and hasattr(made, "inplace"):
-                made.inplace = True
+                setattr(made, "inplace", True)  # noqa: B010
             self.parts[f"{name}_act"] = made
 
     def forward(self, x: Tensor) -> Tensor:
@@ -208,6 +208,7 @@ class Network(nn.Module):
                 x = self.parts[name](x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
             case "affine":
                 made = self.parts[name]
+                assert isinstance(made, nn.Conv2d) and made.bias is not None
                 x = x * made.weight.view(1, -1, 1, 1) + made.bias.view(-1, 1, 1)
             case "mean":
                 x = x.mean((2, 3), keepdim=True)
@@ -236,16 +237,16 @@ class Network(nn.Module):
 
 
 def _joined(kind: str, spelling: int, a: Tensor, b: Tensor) -> Tensor:
+    """Two tensors made one, in one of the ways to write it; the last of each kind changes `a` itself."""
     if kind == "add":
-        return (
-            lambda: a + b,
-            lambda: torch.add(a, b),
-            lambda: a.add(b),
-            lambda: operator.iadd(a, b),
-        )[spelling]()
-    return (lambda: a * b, lambda: torch.mul(a, b), lambda: operator.isub(a, b), lambda: a - b)[
-        spelling
-    ]()
+        if spelling == 3:
+            a += b
+            return a
+        return (a + b, torch.add(a, b), a.add(b))[spelling]
+    if spelling == 3:
+        a -= b
+        return a
+    return (a * b, torch.mul(a, b), a - b)[spelling]
 
 
 def images(spec: Spec, count: int, seed: int = 1) -> Tensor:

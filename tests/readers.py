@@ -97,7 +97,7 @@ def _student() -> Any:
 
 
 def _students(folder: Path) -> list[Path]:
-    about = {"model": None, "preprocess": {}, "num_classes": 10, "settings": {}}
+    about: dict[str, Any] = {"model": None, "preprocess": {}, "num_classes": 10, "settings": {}}
     save_student(_student(), folder / "a.safetensors", about)
     return [folder / "a.safetensors"]
 
@@ -129,7 +129,7 @@ def _pictures(folder: Path) -> list[Path]:
             else image.convert(mode)
         )
         made.append(folder / f"{mode.replace(';', '')}.{suffix}")
-        image.save(made[-1], **({"exif": _rotated()} if suffix in ("jpg", "png", "webp") else {}))
+        image.save(made[-1], exif=_rotated() if suffix in ("jpg", "png", "webp") else Image.Exif())
     return made
 
 

@@ -309,10 +309,10 @@ class InPlace(nn.Module):
         lambda x: F.elu(x, 1.0, True),
         lambda x: F.elu_(x),
         lambda x: F.leaky_relu(x, inplace=True),
-        lambda x: operator.iadd(x, x),
-        lambda x: operator.isub(x, 1),
-        lambda x: operator.imul(x, x),
-        lambda x: operator.itruediv(x, 2),
+        lambda x: operator.iadd(x, x),  # type: ignore[no-untyped-call]
+        lambda x: operator.isub(x, 1),  # type: ignore[no-untyped-call]
+        lambda x: operator.imul(x, x),  # type: ignore[no-untyped-call]
+        lambda x: operator.itruediv(x, 2),  # type: ignore[no-untyped-call]
         lambda x: x.detach().mul_(2),
     ],
 )

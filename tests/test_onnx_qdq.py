@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 import networks
 import numpy as np
@@ -157,7 +158,9 @@ def test_padding_becomes_the_convolutions_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
-def test_a_border_that_is_not_zero_leaves_the_layer_in_integers(mode: str, tmp_path: Path) -> None:
+def test_a_border_that_is_not_zero_leaves_the_layer_in_integers(
+    mode: Literal["reflect", "replicate", "circular"], tmp_path: Path
+) -> None:
     torch.manual_seed(0)
     layers = nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1, padding_mode=mode)
     student = student_of(nn.Sequential(*layers, nn.Flatten(), nn.Linear(1568, 10)), (8, 8))

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_networks import Network, Spec, images, specs
 from torch import Tensor
@@ -123,6 +123,7 @@ def test_preparing_keeps_the_output_and_blocks_compose(spec: Spec) -> None:
 
 
 @pytest.mark.slow
+@settings(max_examples=20)
 @given(cases())
 def test_file_simulation_and_oracle_agree(case: Case) -> None:
     check(case)
