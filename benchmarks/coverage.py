@@ -127,6 +127,11 @@ def check(name: str) -> dict[str, Any]:
             # A head that starts at 0 would hide everything.
             if weight.dim() > 1 and not weight.any():
                 torch.nn.init.normal_(weight, std=0.02)
+        for module in model.module.modules():
+            # In a trained network no two are equal; equal ones would be merged on export.
+            if isinstance(module, torch.nn.BatchNorm2d) and module.affine:
+                torch.nn.init.uniform_(module.weight, 0.7, 1.3)
+                torch.nn.init.normal_(module.bias, std=0.1)
         images = torch.rand(
             12, 3, *model.preprocess.size, generator=torch.Generator().manual_seed(1)
         )

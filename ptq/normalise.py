@@ -53,6 +53,9 @@ def _normalise_function(graph: fx.GraphModule, node: fx.Node) -> None:
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
     name = name.removesuffix("_")
     _out_of_place(node)
+    if same := _changes_nothing(node, name):
+        node.replace_all_uses_with(same)
+        return
     match name:
         case "relu" | "relu6":
             add_module(graph, node, nn.ReLU() if name == "relu" else nn.ReLU6(), sole_input(node))
@@ -81,6 +84,17 @@ def _normalise_function(graph: fx.GraphModule, node: fx.Node) -> None:
             node.args, node.kwargs = (sole_input(node), shape), {}
         case "conv2d" | "linear":
             _layer_from_function(graph, node, name)
+
+
+def _changes_nothing(node: fx.Node, name: str) -> fx.Node | None:
+    """What a sum with 0 or a product with 1 gives back: `sum` begins with 0, and a branch that is not there may be one."""
+    neutral = {"add": 0, "iadd": 0, "mul": 1, "imul": 1}.get(name)
+    tensors = node.all_input_nodes
+    if neutral is None or node.kwargs or len(node.args) != 2 or len(tensors) != 1:
+        return None
+    (number,) = (a for a in node.args if a is not tensors[0])
+    same = isinstance(number, int | float) and not isinstance(number, bool) and number == neutral
+    return tensors[0] if same else None
 
 
 def _out_of_place(node: fx.Node) -> None:

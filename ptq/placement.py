@@ -74,6 +74,10 @@ def _is_layer(graph: fx.GraphModule, node: fx.Node) -> bool:
     return isinstance(module_of(graph, node), LAYERS)
 
 
+def _is_convolution(graph: fx.GraphModule, node: fx.Node) -> bool:
+    return _is_layer(graph, node) and not isinstance(module_of(graph, node), nn.Linear)
+
+
 def _computes_in_integers(graph: fx.GraphModule, node: fx.Node) -> bool:
     """Additions, products, concatenations, average pools and activations that have integer kernels."""
     module = module_of(graph, node)
@@ -202,7 +206,7 @@ def make_plan(
         for source in input_tensors(node):
             tensors.setdefault(_root(graph, source), act_bits)
         tail = _tail(graph, node)
-        if not _is_network_output(graph, tail):
+        if not _is_network_output(graph, tail) or _is_convolution(graph, node):
             tensors.setdefault(tail, act_bits)
     for node in tensors:
         if not any(reader.name in weights for reader in _readers(graph, node)):
@@ -226,9 +230,14 @@ def make_plan(
         f"activations: {act_bits} bits where a layer reads them, {CONTAINER_BITS} where only additions, products, "
         "concatenations, pools or float activations do; per tensor, affine",
         f"first layer ({real[0].target}) and last layer ({real[-1].target}): {edge_bits} bits for their weights, for what "
-        "the first reads and writes and for what the last reads; the network's output is float",
+        f"the first reads and writes and for what the last reads; the network's output is {_output(graph, real[-1])}",
     )
     return QuantPlan(weights, activations, notes)
+
+
+def _output(graph: fx.GraphModule, last: fx.Node) -> str:
+    ends = _is_convolution(graph, last) and _is_network_output(graph, _tail(graph, last))
+    return f"of {CONTAINER_BITS} bits, since a convolution gives it" if ends else "float"
 
 
 def _grids(graph: fx.GraphModule, tensors: Mapping[fx.Node, int]) -> dict[fx.Node, Grid]:

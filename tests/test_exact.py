@@ -108,3 +108,20 @@ def test_every_quantized_layer_computes_in_integers(name: str) -> None:
     with torch.no_grad():
         Recording(student.module, partial(moves_data, student.module)).run(networks.images(2))
     assert len(computed) >= len(student.plan.weights) and all(computed)
+
+
+def test_a_convolution_may_come_last(tmp_path: Path) -> None:
+    """Its kernel writes codes only: they are the output, as real numbers."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Conv2d(8, 5, 1), nn.Flatten()
+    ).eval()  # fmt: skip
+    prepared = prepare(model, (3, 16, 16))
+    plan = make_plan(prepared, 4, 4)
+    assert plan.activations["_3"].bits == 8 and "8 bits, since" in plan.notes[-1]
+    student = calibrate(place(prepared, plan), networks.images(16))
+    x = networks.images(9, seed=2)
+    path = export_qdq(student, tmp_path / "model.onnx")
+    graph = runtime.optimized(path)
+    assert runtime.float_layers(graph) == runtime.float_operators(graph) == []
+    assert torch.equal(student(x), torch.from_numpy(runtime.run(runtime.session(path), x.numpy())))

@@ -340,3 +340,19 @@ def test_a_model_that_writes_into_its_input_is_prepared() -> None:
     kept = x.clone()
     assert torch.allclose(prepare(model, SHAPE).module(x), expected, atol=1e-5)
     assert torch.equal(x, kept)
+
+
+def test_what_changes_nothing_goes() -> None:
+    class Neutral(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.left, self.right = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            both = sum(branch(x) for branch in (self.left, self.right)) + 0
+            return both * 1.0 + 1
+
+    prepared = prepare(Neutral().eval(), (3, 8, 8))
+    calls = [n for n in prepared.module.graph.nodes if n.op == "call_function"]
+    assert [(n.target, n.args[1]) for n in calls[1:]] == [(operator.add, 1)]
+    assert len(calls) == 2
