@@ -120,6 +120,7 @@ def test_ctrl_c_while_images_are_made_is_130_and_leaves_no_half_of_a_file(tmp_pa
         [sys.executable, "-m", "ptq", "synthesize", "--model", "net.py:net", "--preset", "best", "--out", "run"],
         cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(CHECKOUT)},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     while not (tmp_path / "run").exists():
         time.sleep(0.1)
