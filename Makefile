@@ -31,7 +31,7 @@ clean:
 
 # A stamp for each set of extras, renewed when what to install changes.
 $(VENV)/.demo: $(INSTALL_KEY) | $(BIN)/python
-	$(PIP) -e '.[zoo]'
+	$(PIP) -e '.[zoo,report]'
 	@touch $@
 
 $(VENV)/.test: $(INSTALL_KEY) | $(BIN)/python
