@@ -350,7 +350,8 @@ def test_what_changes_nothing_goes() -> None:
 
         def forward(self, x: Tensor) -> Tensor:
             both = sum(branch(x) for branch in (self.left, self.right)) + 0
-            return both * 1.0 + 1
+            out: Tensor = both * 1.0 + 1
+            return out
 
     prepared = prepare(Neutral().eval(), (3, 8, 8))
     calls = [n for n in prepared.module.graph.nodes if n.op == "call_function"]
