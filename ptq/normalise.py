@@ -89,12 +89,11 @@ def _normalise_function(graph: fx.GraphModule, node: fx.Node) -> None:
 def _changes_nothing(node: fx.Node, name: str) -> fx.Node | None:
     """What a sum with 0 or a product with 1 gives back: `sum` begins with 0, and a branch that is not there may be one."""
     neutral = {"add": 0, "iadd": 0, "mul": 1, "imul": 1}.get(name)
-    tensors = node.all_input_nodes
-    if neutral is None or node.kwargs or len(node.args) != 2 or len(tensors) != 1:
+    numbers = [a for a in node.args if isinstance(a, int | float) and not isinstance(a, bool)]
+    tensors = [a for a in node.args if isinstance(a, fx.Node)]
+    if node.kwargs or len(node.args) != 2 or len(tensors) != 1:
         return None
-    (number,) = (a for a in node.args if a is not tensors[0])
-    same = isinstance(number, int | float) and not isinstance(number, bool) and number == neutral
-    return tensors[0] if same else None
+    return tensors[0] if numbers == [neutral] else None
 
 
 def _out_of_place(node: fx.Node) -> None:
