@@ -85,7 +85,7 @@ def test_a_run_by_command(run_dir: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "3 layers that cost most" in result.output
     assert "before" in result.output and "after" in result.output
-    assert "overrides={" in result.output.splitlines()[-3]
+    assert "--layer " in result.output.splitlines()[-3]
     data = json.loads((run_dir / "inspect.json").read_text())
     names = [layer["name"] for layer in data["before"]["layers"]]
     assert names == [layer["name"] for layer in data["after"]["layers"]]
