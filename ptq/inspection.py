@@ -12,13 +12,13 @@ from ptq.errors import PtqError
 from ptq.graph import prepare
 from ptq.machine import use_device
 from ptq.models import Model, as_model
-from ptq.placement import Student, make_plan, place
+from ptq.placement import Student, place
 from ptq.preprocess import Preprocess
 from ptq.progress import SILENT, Progress
 from ptq.report import read_report
 from ptq.sensitivity import Sensitivity, measure_sensitivity
 from ptq.settings import Settings
-from ptq.sources import calibration_images, load_network
+from ptq.sources import calibration_images, load_network, place_quantizers
 from ptq.store import load_student, read_metadata, settings_of
 
 __all__ = ["Inspection", "inspect_model", "inspect_run"]
@@ -134,11 +134,7 @@ def inspect_model(
     device = use_device(settings.device, settings.threads)
     network = model or load_network(settings)
     prepared = prepare(network.module, (3, *network.preprocess.size))
-    plan = make_plan(
-        prepared, settings.bits, settings.act_bits,
-        reduce_range=settings.reduce_range, overrides=settings.overrides,
-    )  # fmt: skip
-    student = place(prepared, plan)
+    student = place_quantizers(prepared, settings)
     images = calibration_images(network, (), settings, device, progress)
     inputs = network.preprocess.normalize(images.floats())
     _calibrate(student, inputs, settings.seed, device, progress)

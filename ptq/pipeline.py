@@ -34,7 +34,15 @@ from ptq.reconstruction import reconstruct
 from ptq.report import Stopwatch, read_report, write_report
 from ptq.resume import Finished, resume
 from ptq.settings import Settings
-from ptq.sources import ValidationBatches, load_network, load_teachers, run_images, synthesized
+from ptq.sources import (
+    ValidationBatches,
+    load_evaluation,
+    load_network,
+    load_teachers,
+    place_quantizers,
+    run_images,
+    synthesized,
+)
 from ptq.store import load_student, read_metadata, save_student, settings_of
 from ptq.summary import summarize
 
@@ -94,15 +102,9 @@ def run(
     with watch("load"):
         model = model or load_network(settings)
         teachers = load_teachers(settings)
-        evaluation = (
-            load_eval(settings.data, model.preprocess, model.num_classes) if settings.data else None
-        )
+        evaluation = load_evaluation(settings, model)
         prepared = prepare(model.module, (3, *model.preprocess.size))
-        plan = make_plan(
-            prepared, settings.bits, settings.act_bits,
-            reduce_range=settings.reduce_range, overrides=settings.overrides,
-        )  # fmt: skip
-        student = place(prepared, plan)
+        student = place_quantizers(prepared, settings)
         folder = run_folder(settings.out)
         decides = decided_by(settings, model, teachers, prepared, device)
         finished = resume(folder / "run.part", decides, restart)

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from ptq.calibration import RECIPES, CalibrationSet, calibrate, synthesis_preset
-from ptq.data import load_eval
 from ptq.export import Validation, export_qdq, validate
 from ptq.graph import Prepared, prepare
 from ptq.machine import use_device
@@ -25,7 +24,7 @@ from ptq.memory import Memory
 from ptq.methods import method_preset
 from ptq.models import Model
 from ptq.ops import LAYERS, module_of
-from ptq.placement import Student, make_plan, place
+from ptq.placement import Student
 from ptq.progress import SILENT, Progress, Task
 from ptq.reconstruction import BlockResult, reconstruct
 from ptq.report import Stopwatch, peak_rss_bytes
@@ -33,8 +32,10 @@ from ptq.settings import Settings
 from ptq.sources import (
     ValidationBatches,
     calibration_images,
+    load_evaluation,
     load_network,
     load_teachers,
+    place_quantizers,
     synthesized,
 )
 
@@ -111,11 +112,9 @@ def rehearse(
     with watch("load"):
         model = model or load_network(settings)
         teachers = load_teachers(settings)
-        evaluation = (
-            load_eval(settings.data, model.preprocess, model.num_classes) if settings.data else None
-        )
+        evaluation = load_evaluation(settings, model)
         prepared = prepare(model.module, (3, *model.preprocess.size))
-        student = _student(prepared, settings)
+        student = place_quantizers(prepared, settings)
     with progress.stage("rehearse", 4) as task:
         images, count, synthesis = _images(model, teachers, settings, device)
         task.advance()
@@ -161,14 +160,6 @@ def _timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def _student(prepared: Prepared, settings: Settings) -> Student:
-    plan = make_plan(
-        prepared, settings.bits, settings.act_bits,
-        reduce_range=settings.reduce_range, overrides=settings.overrides,
-    )  # fmt: skip
-    return place(prepared, plan)
-
-
 def _images(
     model: Model, teachers: list[Model], settings: Settings, device: torch.device
 ) -> tuple[CalibrationSet, int, float]:
@@ -205,7 +196,7 @@ def _reconstruction(
     config = method_preset(settings.method, settings.preset, model.preprocess.size)
 
     def tune(iterations: int) -> tuple[float, float, int]:
-        student = _student(prepared, settings)
+        student = place_quantizers(prepared, settings)
         student.module.to(device)
         calibrate(student, inputs, seed=settings.seed)
         clock, one, spent, cached = _Clock(), 0.0, 0.0, 0

@@ -18,10 +18,12 @@ from ptq.calibration import (
     synthesis_preset,
     synthesize,
 )
-from ptq.data import EvalSet, load_images
+from ptq.data import EvalSet, load_eval, load_images
 from ptq.errors import PtqError
 from ptq.files import sweep
+from ptq.graph import Prepared
 from ptq.models import Model, load_model
+from ptq.placement import Student, make_plan, place
 from ptq.progress import SILENT, Progress
 from ptq.resume import Finished
 from ptq.settings import Settings
@@ -29,9 +31,11 @@ from ptq.settings import Settings
 __all__ = [
     "ValidationBatches",
     "calibration_images",
+    "load_evaluation",
     "load_network",
     "load_teacher",
     "load_teachers",
+    "place_quantizers",
     "run_images",
     "synthesized",
 ]
@@ -54,8 +58,8 @@ def run_images(
     """
     folder = Path(settings.out)
     path, batches = folder / "images.safetensors", folder / "images.part"
-    for place in (folder, batches):  # where a kill may have left unfinished files
-        sweep(place)
+    for left in (folder, batches):  # where a kill may have left unfinished files
+        sweep(left)
     if not finished.vouches(path):
         finished.forget()  # which was made from other images
         images = calibration_images(model, teachers, settings, device, progress)
@@ -153,6 +157,22 @@ def load_network(settings: Settings) -> Model:
 def load_teachers(settings: Settings) -> list[Model]:
     """Load the models to synthesize from besides the one to be quantized."""
     return [load_teacher(ref) for ref in settings.teachers]
+
+
+def load_evaluation(settings: Settings, model: Model) -> EvalSet | None:
+    """Load the labelled images to measure accuracy with; None where the settings name none."""
+    if settings.data is None:
+        return None
+    return load_eval(settings.data, model.preprocess, model.num_classes)
+
+
+def place_quantizers(prepared: Prepared, settings: Settings) -> Student:
+    """Return the student that the settings plan; its quantizers have no ranges yet."""
+    plan = make_plan(
+        prepared, settings.bits, settings.act_bits,
+        reduce_range=settings.reduce_range, overrides=settings.overrides,
+    )  # fmt: skip
+    return place(prepared, plan)
 
 
 def load_teacher(ref: str) -> Model:
