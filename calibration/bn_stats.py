@@ -131,21 +131,31 @@ def _norms(m: Moments) -> Tensor:
 
 
 def _squares(m: Moments) -> Tensor:
+    return _squared_errors(m).sum(-1).mean()
+
+
+def _mean_squares(m: Moments) -> Tensor:
+    return _squared_errors(m).mean()
+
+
+def _squared_errors(m: Moments) -> Tensor:
     std = (m.var.clamp_min(0) + m.eps).sqrt() - (m.target_var + m.eps).sqrt()
-    return ((m.mean - m.target_mean).square() + std.square()).sum(-1).mean()
+    return (m.mean - m.target_mean).square() + std.square()
 
 
 MATCHING: dict[str, Callable[[Moments], Tensor]] = {
     "relative": _relative,
     "norms": _norms,
     "squares": _squares,
+    "mean squares": _mean_squares,
 }
 """How one layer's statistics are compared.
 
 relative: un-squared, in units of the channel's own deviation, and averaged over channels and layers: one
     weight serves networks of every width, depth and scale, and teachers mix as equals.
 norms: un-squared norms of means and variances, summed over layers (DeepInversion, CVPR 2020, eq. 4).
-squares: squared norms of means and deviations, summed over layers (ZeroQ, CVPR 2020, eq. 2; GENIE).
+squares: squared norms of means and deviations, summed over layers (ZeroQ, CVPR 2020, eq. 2).
+mean squares: the same over the number of channels, so that wide layers weigh no more (GENIE, CVPR 2023).
 """
 
 

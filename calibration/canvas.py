@@ -127,7 +127,7 @@ class _Pyramid:
 
 
 class _Generated:
-    """GENIE's generator: a latent of 256 numbers per image, and three convolutions for the batch.
+    """GENIE's generator: a latent of 256 numbers per image, a linear layer and two convolutions for the batch.
 
     Its output has mean 0 and deviation 1 per channel over the batch, as normalised images have.
     """
@@ -150,9 +150,8 @@ class _Generated:
         self.root = nn.Linear(self.LATENT, 128 * cells)
         self.trunk = nn.Sequential(
             nn.BatchNorm2d(128), nn.Upsample(scale_factor=2),
-            nn.Conv2d(128, 128, 3, padding=1), nn.BatchNorm2d(128), nn.LeakyReLU(0.2),
-            nn.Upsample(scale_factor=2),
             nn.Conv2d(128, 64, 3, padding=1), nn.BatchNorm2d(64), nn.LeakyReLU(0.2),
+            nn.Upsample(scale_factor=2),
             nn.Conv2d(64, 3, 3, padding=1), nn.Tanh(), nn.BatchNorm2d(3, affine=False),
         )  # fmt: skip
         for layer in (self.root, *self.trunk):

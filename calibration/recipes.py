@@ -128,7 +128,7 @@ def _deepinversion(config: SynthesisConfig, small: bool) -> SynthesisConfig:
 def _genie(config: SynthesisConfig, small: bool) -> SynthesisConfig:
     return replace(
         _bare(config), recipe="genie", canvas="generator", lr=0.1, betas=(0.9, 0.999),
-        matching="squares", standard=1.0, swing=True,
+        matching="mean squares", standard=1.0, swing=True,
     )  # fmt: skip
 
 

@@ -176,3 +176,18 @@ def test_networks_with_and_without_statistics_are_told_apart() -> None:
     assert has_batch_norm(small_net())
     assert not has_batch_norm(nn.BatchNorm2d(3, track_running_stats=False))
     assert not has_batch_norm(nn.Sequential(nn.Conv2d(3, 3, 1), nn.LayerNorm(3)))
+
+
+def test_mean_squares_weigh_a_wide_layer_no_more_than_a_narrow_one() -> None:
+    plane = torch.randn(2, 1, 8, 8) + 1
+    losses: dict[str, list[float]] = {"squares": [], "mean squares": []}
+    for channels in (4, 64):
+        net = nn.Sequential(nn.BatchNorm2d(channels)).eval()
+        with observe(net) as moments:
+            net(plane.expand(-1, channels, -1, -1))
+        for rule, values in losses.items():
+            values.append(matching_loss(moments, 1.0, rule).item())
+    narrow, wide = losses["mean squares"]
+    assert wide == pytest.approx(narrow, rel=1e-4)
+    narrow, wide = losses["squares"]
+    assert wide == pytest.approx(16 * narrow, rel=1e-4)
