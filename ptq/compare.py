@@ -130,6 +130,8 @@ def compare(folders: Sequence[Path | str]) -> Comparison:
     reports = [read_report(path) for path in paths]
     entries = tuple(map(Entry, _names(paths), reports))
     every = [_column(reports, *spec) for spec in _COLUMNS]
+    if _unsteady(reports):
+        every = [replace(c, best=frozenset()) if c.title == "latency ms" else c for c in every]
     columns = [column for column in every if any(v is not None for v in column.values)]
     return Comparison(entries, tuple(columns), tuple(_notes(entries)))
 
@@ -156,6 +158,20 @@ def _data(report: Report) -> Any:
 
 def _machine(report: Report) -> Any:
     return report.get("machine", {}).get("cpu"), report["latency_ms"].get("threads")
+
+
+STEADY = (
+    1.2  # times that the same network's latency may differ by on a machine that does nothing else
+)
+
+
+def _unsteady(reports: Sequence[Report]) -> tuple[float, float] | None:
+    """The lowest and the highest latency of the same float network on the same machine, where they are far apart."""
+    alike = len({_model(report) for report in reports}) == len({_machine(r) for r in reports}) == 1
+    taken = [r["latency_ms"]["float"] for r in reports if "float" in r["latency_ms"]]
+    if not alike or not taken or max(taken) <= STEADY * min(taken):
+        return None
+    return min(taken), max(taken)
 
 
 def _bits(report: Report) -> str:
@@ -264,6 +280,9 @@ def _notes(entries: Sequence[Entry]) -> list[str]:
     if several(_machine):
         notes.append(f"latency was measured on different machines ({_each(entries, _machine_words)}): no best is "
                      "marked")  # fmt: skip
+    if apart := _unsteady(reports):
+        notes.append(f"the same float network took {apart[0]:.2f} to {apart[1]:.2f} ms: the machine was not equally busy, "
+                     "no best latency is marked; times as fast were measured in turns")  # fmt: skip
     for library in ("onnxruntime", "torch", "ptq"):
         if several(version := _version(library)):
             notes.append(f"versions of {library} differ ({_each(entries, version)})")

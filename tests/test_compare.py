@@ -117,6 +117,15 @@ def test_a_run_that_failed_is_the_best_of_nothing(tmp_path: Path) -> None:
     assert not any(column.best for column in compare([slow, wrong]).columns)
 
 
+def test_latency_is_not_compared_where_the_machine_was_busy_in_one_run(tmp_path: Path) -> None:
+    idle = write(tmp_path / "idle", latency_ms__onnx=4.0, latency_ms__float=12.0)
+    busy = write(tmp_path / "busy", latency_ms__onnx=9.0, latency_ms__float=36.0)
+    found = compare([idle, busy])
+    assert not columns(found)["latency ms"].best and columns(found)["times as fast"].best == {1}
+    assert any("took 12.00 to 36.00 ms" in note for note in found.notes)
+    assert "fastest" not in [what for what, _, _ in found.winners()]
+
+
 def test_the_best_are_named(tmp_path: Path) -> None:
     small = {"top1__onnx": 80.0, "size_bytes__onnx": 500_000}
     folders = [
