@@ -61,7 +61,7 @@ class Costs:
                 )
                 limit = MARGIN * self.latency_ms[name] + LAUNCH
                 slower = self.latency_ms["onnx"] > limit
-                measured = f"{both}; at most {limit:.2f}"
+                measured = f"{both}; up to {limit:.2f} counts as equal"
                 gates.append(Gate(f"not slower than {what}", measured, failure if slower else ""))
         return gates
 

@@ -24,6 +24,7 @@ _OTHERS = {
     **{name: f"in {name}" for name in RUNTIMES},
 }
 """What is compared with the optimized file, and in words."""
+_NAMES = {"onnx_unoptimized": "the unoptimized one", "simulated": "the simulation"}
 
 
 class Exactness:
@@ -65,14 +66,14 @@ def structure(
     gates = [
         Gate(
             "biases lie on the grid scale_x · scale_w",
-            f"{len(biases)} of {total} layers do not",
+            _in(total, len(biases)),
             f"the bias scale is not scale_x * scale_w in {_some(biases)}; export again."
             if biases
             else "",
         ),
         Gate(
             "weight scales lie along the output channels",
-            f"{len(axes)} of {total} layers do not",
+            _in(total, len(axes)),
             f"the scales of the weight lie along the wrong axis in {_some(axes)}; export again."
             if axes
             else "",
@@ -126,7 +127,7 @@ def differences(
             measure, apart = "predictions", 100.0 - agreement(logits["onnx"], logits[other])
             measured = f"other predictions for {apart:.2f} % of the images"
         failure = (
-            f"{measure} of the optimized file and of {other.replace('_', ' ')} differ by "
+            f"{measure} of the optimized file and of {_NAMES.get(other, other)} differ by "
             f"{apart:.2f} points (at most {tolerance:.2f})."
         )
         gates.append(
@@ -151,11 +152,15 @@ def deviation(logits: dict[str, Tensor]) -> list[Gate]:
     measured = "no difference" if math.isinf(apart) else f"noise {apart:.0f} dB below them"
     return [
         Gate(
-            "outputs are the simulation's",
+            "the file gives the same numbers as the simulation",
             f"{measured}; at least {EQUAL:.0f} dB",
             failure if not apart >= EQUAL else "",
         )
     ]
+
+
+def _in(total: int, wrong: int) -> str:
+    return f"not in {wrong} of {total} layers" if wrong else f"in all {total} layers"
 
 
 def _some(names: Sequence[str], limit: int = 3) -> str:

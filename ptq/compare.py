@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ptq.errors import PtqError
+from ptq.figures import threads_text
 from ptq.report import read_report
 from ptq.tables import Table
 
@@ -41,7 +42,7 @@ class Column:
         title: with the unit.
         values: one for each run; None where it was not measured.
         form: how a value is written.
-        best: indices of the runs to mark; empty where all are equal or cannot be compared.
+        best: indices of the runs to mark, none of which failed a gate; empty where all are equal or cannot be compared.
     """
 
     title: str
@@ -90,6 +91,24 @@ class Comparison:
         title = f"{len(rows)} runs" + ("" if many else f" of {self.entries[0].model}")
         return Table(title, ["run", *(column.title for column in self.columns)], rows)
 
+    def winners(self) -> list[tuple[str, str, str]]:
+        """Return what the best runs of one network are best in, their names, and the figure with its title.
+
+        Example:
+            >>> compare(["runs/w8a8", "runs/w4a8"]).winners()[-1]
+            ('smallest', 'w4a8', 'size 3.36 MB')
+        """
+        found: list[tuple[str, str, str]] = []
+        if len({entry.model for entry in self.entries}) > 1:
+            return found
+        for column in self.columns:
+            if column.best and column.title in _WINNERS:
+                first, names = min(column.best), [self.entries[i].name for i in sorted(column.best)]
+                name, _, unit = column.title.rpartition(" ")
+                figure = f"{name} {column.cells()[first]} {unit}"
+                found.append((_WINNERS[column.title], ", ".join(names), figure))
+        return found
+
 
 def compare(folders: Sequence[Path | str]) -> Comparison:
     """Read finished runs and put them side by side.
@@ -111,6 +130,8 @@ def compare(folders: Sequence[Path | str]) -> Comparison:
     reports = [read_report(path) for path in paths]
     entries = tuple(map(Entry, _names(paths), reports))
     every = [_column(reports, *spec) for spec in _COLUMNS]
+    if _unsteady(reports):
+        every = [replace(c, best=frozenset()) if c.title == "latency ms" else c for c in every]
     columns = [column for column in every if any(v is not None for v in column.values)]
     return Comparison(entries, tuple(columns), tuple(_notes(entries)))
 
@@ -137,6 +158,20 @@ def _data(report: Report) -> Any:
 
 def _machine(report: Report) -> Any:
     return report.get("machine", {}).get("cpu"), report["latency_ms"].get("threads")
+
+
+STEADY = (
+    1.2  # times that the same network's latency may differ by on a machine that does nothing else
+)
+
+
+def _unsteady(reports: Sequence[Report]) -> tuple[float, float] | None:
+    """The lowest and the highest latency of the same float network on the same machine, where they are far apart."""
+    alike = len({_model(report) for report in reports}) == len({_machine(r) for r in reports}) == 1
+    taken = [r["latency_ms"]["float"] for r in reports if "float" in r["latency_ms"]]
+    if not alike or not taken or max(taken) <= STEADY * min(taken):
+        return None
+    return min(taken), max(taken)
 
 
 def _bits(report: Report) -> str:
@@ -190,6 +225,9 @@ _COLUMNS: tuple[Spec, ...] = (
 )
 
 
+_WINNERS = {"top-1 %": "most accurate", "latency ms": "fastest", "size MB": "smallest"}
+
+
 def _column(
     reports: Sequence[Report],
     title: str,
@@ -199,13 +237,19 @@ def _column(
     within: Callable[[Report], Any] | None,
 ) -> Column:
     column = Column(title, tuple(_known(value(report)) for report in reports), form)
-    numbers = [v for v in column.values if isinstance(v, float | int)]
+    # A file that computes something else than it should is the best of nothing.
+    sound = [not report.get("failed") for report in reports]
+    numbers = [
+        v
+        for v, good in zip(column.values, sound, strict=True)
+        if good and isinstance(v, float | int)
+    ]
     alike = within is None or len({within(report) for report in reports}) == 1
     if choose is None or not alike or not numbers:
         return column
     cells = column.cells()
     (wanted,) = Column(title, (choose(numbers),), form).cells()  # as equal as they look
-    best = frozenset(i for i, cell in enumerate(cells) if cell == wanted)
+    best = frozenset(i for i, cell in enumerate(cells) if cell == wanted and sound[i])
     return column if len(best) == len(numbers) else replace(column, best=best)
 
 
@@ -221,6 +265,8 @@ def _notes(entries: Sequence[Entry]) -> list[str]:
     def several(of: Callable[[Report], Any]) -> bool:
         return len({of(report) for report in reports}) > 1
 
+    if failed := [entry.name for entry in entries if entry.report.get("failed")]:
+        notes.append(f"{', '.join(failed)} failed validation: never marked as the best")
     if several(_model):
         what = "models" if several(lambda r: r["model"].get("name")) else "weights or input sizes"
         notes.append(f"{what} differ: compare each with its own float network")
@@ -234,6 +280,9 @@ def _notes(entries: Sequence[Entry]) -> list[str]:
     if several(_machine):
         notes.append(f"latency was measured on different machines ({_each(entries, _machine_words)}): no best is "
                      "marked")  # fmt: skip
+    if apart := _unsteady(reports):
+        notes.append(f"the same float network took {apart[0]:.2f} to {apart[1]:.2f} ms: the machine was not equally busy, "
+                     "no best latency is marked; times as fast were measured in turns")  # fmt: skip
     for library in ("onnxruntime", "torch", "ptq"):
         if several(version := _version(library)):
             notes.append(f"versions of {library} differ ({_each(entries, version)})")
@@ -250,7 +299,7 @@ def _data_words(report: Report) -> str:
 
 def _machine_words(report: Report) -> str:
     cpu, threads = _machine(report)
-    return f"{cpu}, {threads} threads"
+    return ", ".join(filter(None, (cpu, threads_text(threads))))
 
 
 def _each(entries: Sequence[Entry], words: Callable[[Report], str]) -> str:

@@ -105,6 +105,8 @@ def _html(found: Comparison, path: Path) -> dict[str, str]:
         "names": [row[0] for row in table.rows],
         "columns": found.columns,
         "marked": _marked(found),
+        "winners": found.winners(),
+        "failed": [bool(entry.report.get("failed")) for entry in found.entries],
         "notes": found.notes,
         "charts": charts,
     }

@@ -13,6 +13,7 @@ __all__ = [
     "figure_rows",
     "image_lines",
     "memory_lines",
+    "threads_text",
 ]
 
 ALWAYS = ("float", "simulated", "onnx")
@@ -32,7 +33,7 @@ def figure_rows(report: Mapping[str, Any], columns: Sequence[str]) -> list[tuple
     return [
         ("top-1 (%)", *(_number(report["top1"].get(c), "{:.2f}") for c in columns)),
         ("same prediction as float (%)", *(_number(report["agreement"].get(c), "{:.2f}") for c in columns)),
-        (f"latency (ms, {latency.get('threads')} threads)", *(_number(latency.get(c), "{:.2f}") for c in columns)),
+        (f"latency ({', '.join(filter(None, ('ms', threads_text(latency.get('threads')))))})", *(_number(latency.get(c), "{:.2f}") for c in columns)),
         ("size (MB)", *(_number(size.get(c), "{:.2f}", 1e-6) for c in columns)),
     ]  # fmt: skip
 
@@ -56,7 +57,9 @@ def image_lines(facts: Mapping[str, Any]) -> list[str]:
     if quality["label_accuracy"] is not None:
         share = 100 * quality["label_accuracy"]
         lines.append(f"{quality['verifier']} sees the label in {share:.0f} % of them")
-    lines.append(f"as different from each other as {quality['diversity']:.1f} images")
+    lines.append(
+        f"they vary as much as {quality['diversity']:.1f} images that have nothing in common"
+    )
     return lines
 
 
@@ -93,6 +96,16 @@ def memory_lines(report: Mapping[str, Any]) -> list[str]:
         memory, disk = byte_text(peak["memory"]), byte_text(peak["disk"])
         lines.append(f"peak of cached activations: {memory} in memory, {disk} on disk")
     return lines
+
+
+def threads_text(count: int | None) -> str:
+    """Return how many threads in words; "" where that is not known.
+
+    Example:
+        >>> threads_text(1), threads_text(2)
+        ('1 thread', '2 threads')
+    """
+    return "" if count is None else "1 thread" if count == 1 else f"{count} threads"
 
 
 def _number(value: float | None, form: str, factor: float = 1.0) -> str:

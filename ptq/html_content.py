@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from ptq import gallery, plots
-from ptq.figures import exactness_lines, figure_columns, figure_rows, image_lines, memory_lines
+from ptq.figures import (
+    exactness_lines,
+    figure_columns,
+    figure_rows,
+    image_lines,
+    memory_lines,
+    threads_text,
+)
+from ptq.next_steps import badges, next_steps
 
 __all__ = ["Chart", "content"]
 
@@ -32,21 +40,29 @@ def content(report: Mapping[str, Any], folder: Path | None) -> dict[str, Any]:
     columns, blocks = figure_columns(report), report.get("blocks", [])
     seconds = report.get("seconds", {})
     source = folder and folder / "images.safetensors"
-    labelled = bool(report["top1"])
+    tiles = gallery.tiles(source, images.get("names", {})) if source else []
+    out = str(folder or settings.get("out") or "RUN_DIR")
     return {
         "title": report["model"].get("name", "network"),
         "subtitle": f"weights {settings.get('bits')} bits, activations {settings.get('act_bits')} bits; "
         f"{images.get('count', 'no')} images: {images.get('source', 'unknown')}",
-        "verdict": _verdict(report),
+        "badges": badges(report),
+        "failures": report.get("failed", []),
         "cards": [*_cards(report)],
-        "measured_on": f"Accuracy on {report.get('validated_on', 'some')} "
-        + ("labelled images" if labelled else "calibration images, without labels")
-        + "; latency is the median at batch 1.",
-        "columns": [name.replace("_", " ") for name in columns],
-        "rows": figure_rows(report, columns),
+        "steps": next_steps(report, out),
+        "measured_on": _measured_on(report),
+        "columns": columns,
+        "rows": [row for row in figure_rows(report, columns) if any(row[1:])],
         "gates": report.get("gates", []),
-        "image_lines": image_lines(images) if "source" in images else [],
-        "tiles": gallery.tiles(source, images.get("names", {})) if source else [],
+        "image_lines": [
+            *(image_lines(images) if "source" in images else []),
+            *(
+                [f"the first {len(tiles)} are shown"]
+                if 0 < len(tiles) < images.get("count", 0)
+                else []
+            ),
+        ],
+        "tiles": tiles,
         "scale": _scale(blocks),
         "blocks": [*_blocks(report)],
         "curves": [*_curves(blocks)],
@@ -64,14 +80,14 @@ def content(report: Mapping[str, Any], folder: Path | None) -> dict[str, Any]:
     }
 
 
-def _verdict(report: Mapping[str, Any]) -> dict[str, Any]:
-    gates, failed = report.get("gates", []), report.get("failed", [])
-    if failed:
-        count = f"{len(failed)} of {len(gates)} gates" if gates else f"{len(failed)} gates"
-        return {"state": "failed", "text": f"failed {count}", "failures": failed}
-    if gates:
-        return {"state": "passed", "text": f"passed all {len(gates)} gates", "failures": []}
-    return {"state": "unknown", "text": "no gate is known to have failed", "failures": []}
+def _measured_on(report: Mapping[str, Any]) -> str:
+    count = report.get("validated_on")
+    images = "some" if count is None else f"{count:,}"
+    if report["top1"]:
+        what = f"Accuracy on {images} labelled images"
+    else:
+        what = f"Agreement with float on {images} calibration images, without labels"
+    return f"{what}; latency is the median at batch 1."
 
 
 def _cards(report: Mapping[str, Any]) -> Iterator[dict[str, str]]:
@@ -80,29 +96,30 @@ def _cards(report: Mapping[str, Any]) -> Iterator[dict[str, str]]:
     latency, size = report["latency_ms"], report["size_bytes"]
     if "onnx" in top1:
         loss = top1["onnx"] - top1["float"] if "float" in top1 else None
-        detail = "" if loss is None else f"float {top1['float']:.2f} %, {_signed(loss)} points"
+        detail = "" if loss is None else f"{_signed(loss)} points (float {top1['float']:.2f} %)"
         yield _card("top-1 accuracy", f"{top1['onnx']:.2f}", "%", detail)
     elif agreement.get("onnx") is not None:
         detail = "of calibration images; no labels were given"
         yield _card("same prediction as float", f"{agreement['onnx']:.1f}", "%", detail)
     if "onnx" in latency:
-        detail = f"{latency.get('threads')} threads"
+        detail = threads_text(latency.get("threads"))
         if "float" in latency:
             times = latency["float"] / latency["onnx"]
-            detail = f"float {latency['float']:.2f} ms, {times:.1f}×"
+            detail = f"{times:.1f}× as fast (float {latency['float']:.2f} ms)"
         yield _card("latency", f"{latency['onnx']:.2f}", "ms", detail)
     if "onnx" in size:
         detail = ""
         if "float" in size:
             times = size["float"] / size["onnx"]
-            detail = f"float {size['float'] / 1e6:.2f} MB, {times:.1f}×"
+            word = f"{times:.1f}× smaller" if times >= 1 else f"{1 / times:.1f}× larger"
+            detail = f"{word} (float {size['float'] / 1e6:.2f} MB)"
         yield _card("size", f"{size['onnx'] / 1e6:.2f}", "MB", detail)
     if seconds := report.get("seconds"):
         longest = max(seconds, key=seconds.__getitem__)
         share = 100 * seconds[longest] / max(sum(seconds.values()), 1e-9)
         total = sum(seconds.values())
         value, unit = (f"{total / 60:.1f}", "min") if total >= 60 else (f"{total:.0f}", "s")
-        yield _card("time", value, unit, f"{longest} {share:.0f} %")
+        yield _card("time of the run", value, unit, f"{longest} {share:.0f} % of it")
 
 
 def _card(name: str, value: str, unit: str, detail: str) -> dict[str, str]:
@@ -191,7 +208,7 @@ def _facts(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _text(value: Any) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_text(part)}" for name, part in value.items())
+        return "; ".join(f"{name} {_text(part)}" for name, part in value.items())
     if isinstance(value, list | tuple):
         return ", ".join(_text(part) for part in value)
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -6,6 +6,7 @@ chart is called stands in the page and never in the drawing: nothing that a user
 
 import hashlib
 import io
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, PercentFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, PercentFormatter
 
 __all__ = ["Point", "histogram", "loss_curves", "tradeoff", "tradeoff_file"]
 
@@ -94,7 +95,7 @@ def histogram(data: Mapping[str, Any], unit: str, levels: int, mark: str) -> str
             axes.axvline(end, color=INK, linewidth=1, linestyle=(0, (4, 3)))
         pad = (high - low) / 60
         axes.set_xlim(low - pad, high + pad)
-        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
         axes.set_xlabel(unit)
 
     return _page_svg(draw, 215, 150, mark)
@@ -116,8 +117,10 @@ def loss_curves(curves: Sequence[Sequence[float]], mark: str) -> str:
             if index:
                 axes.axvline(index, color=LINE, linewidth=1)
         axes.set_xlim(0, len(curves))
-        axes.set_ylim(0, 1.15 * max(1e-9, *(value for curve in curves for value in curve)))
-        axes.yaxis.set_major_locator(MaxNLocator(3))
+        # All charts of a page have 1 in them and begin at 0: how much was gained can be compared.
+        most = max(1.0, *(value for curve in curves for value in curve))
+        axes.set_ylim(0, 1.1 * most)
+        axes.yaxis.set_major_locator(FixedLocator([0, 0.5, 1]) if most < 1.5 else MaxNLocator(3))
         axes.set_xticks([0, len(curves) / 2, len(curves)])
         axes.xaxis.set_major_formatter(PercentFormatter(len(curves), decimals=0, symbol=" %"))
 
@@ -164,32 +167,52 @@ def _draw_tradeoff(axes: Axes, points: Sequence[Point], cost: str, score: str) -
         (_WIDTH * (p.cost - x[0]) / (x[1] - x[0]), _HEIGHT * (p.score - y[0]) / (y[1] - y[0]))
         for p in points
     ]
-    for point, place in zip(points, _places(points, centres), strict=True):
+    labels = _labels(points, centres)
+    for point, label, place in zip(points, labels, _places(labels, centres), strict=True):
         fill, edge = (SURFACE, MUTED) if point.reference else (BLUE, BLUE)
         axes.plot(
             point.cost, point.score, "o", markersize=7, markerfacecolor=fill, markeredgecolor=edge,
             markeredgewidth=1.5, zorder=3,
         )  # fmt: skip
         axes.annotate(
-            _clipped(point.label), (point.cost, point.score), place, ha="center", va="center",
+            label, (point.cost, point.score), place, ha="center", va="center",
             textcoords="offset points", color=MUTED if point.reference else INK, zorder=4,
         )  # fmt: skip
     axes.xaxis.set_major_locator(MaxNLocator(5))
-    axes.yaxis.set_major_locator(MaxNLocator(5))
+    # Room above 100 % is for labels: there is nothing to be had.
+    ticks = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(*y)
+    axes.yaxis.set_major_locator(
+        FixedLocator([tick for tick in ticks if y[0] <= tick <= min(100, y[1])])
+    )
     axes.grid(color=LINE, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.set_xlabel(cost)
     axes.set_ylabel(score)
 
 
+def _labels(points: Sequence[Point], centres: Sequence[tuple[float, float]]) -> list[str]:
+    """What stands beside each point: of references that lie on each other, measured in several runs, only the first."""
+    labels: list[str] = []
+    for at, (point, (x, y)) in enumerate(zip(points, centres, strict=True)):
+        again = any(
+            one.reference
+            and point.reference
+            and one.label == point.label
+            and math.dist(place, (x, y)) < 20
+            for one, place in zip(points[:at], centres, strict=False)
+        )
+        labels.append("" if again else _clipped(point.label))
+    return labels
+
+
 def _places(
-    points: Sequence[Point], centres: Sequence[tuple[float, float]]
+    labels: Sequence[str], centres: Sequence[tuple[float, float]]
 ) -> list[tuple[float, float]]:
     """Where each label stands from its point: within the axes, and few of them over another or a point."""
     taken = [(x - 5, x + 5, y - 5, y + 5) for x, y in centres]
     places = []
-    for point, (x, y) in zip(points, centres, strict=True):
-        half = 3.2 * len(_clipped(point.label))
+    for label, (x, y) in zip(labels, centres, strict=True):
+        half = 3.2 * len(label)
         middle = max(half, min(_WIDTH - half, x))
         boxes = {
             up: (middle - half, middle + half, y + up - 5.5, y + up + 5.5)
@@ -221,7 +244,9 @@ def _page_svg(draw: Callable[[Axes], None], width: float, height: float, mark: s
     text = re.sub(unused, "", text, flags=re.DOTALL)
     head = f'<svg viewBox="0 0 {width:g} {height:g}" aria-hidden="true">'
     text = re.sub(r"<svg[^>]*>", head, text, count=1).replace("xlink:href", "href")
-    text = re.sub(r"(\d\.\d\d)\d+", r"\1", re.sub(r"\s*\n\s*", "\n", text))
+    # Fewer digits where they place something; what stands between tags is for people, and stays.
+    text = re.sub(r"<[^>]*>", lambda tag: re.sub(r"(\d\.\d\d)\d+", r"\1", tag[0]), text)
+    text = re.sub(r"\s*\n\s*", "\n", text)
     for stand_in, name in _VARIABLES.items():
         text = text.replace(stand_in, f"var(--{name})")
     prefix = f"c{hashlib.sha256(mark.encode()).hexdigest()[:10]}-"

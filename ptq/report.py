@@ -15,6 +15,7 @@ from typing import Any
 from ptq.errors import PtqError
 from ptq.figures import exactness_lines, figure_columns, figure_rows, image_lines, memory_lines
 from ptq.files import atomic
+from ptq.next_steps import badges, next_steps
 
 __all__ = [
     "Stopwatch",
@@ -123,7 +124,19 @@ def markdown(report: Mapping[str, Any]) -> str:
     lines = [
         f"# {report['model']['name']}, weights {settings['bits']} bits, activations {settings['act_bits']} bits",
         "",
+        *[f"- {badge.text}" for badge in badges(report)],
+        *[f"- {line}" for line in report.get("failed", ())],
+        "",
         *_table(("", *columns), figure_rows(report, columns)),
+        "",
+        "## What next",
+        "",
+        *[
+            f"- {step.text}" + (f" `{step.command}`" if step.command else "")
+            for step in next_steps(report, settings.get("out") or "RUN_DIR")
+        ],
+        "",
+        "## Bits",
         "",
         *[f"- {note}" for note in (*report["notes"], *report.get("unmeasured", ()))],
         *[f"- {line}" for line in exactness_lines(report.get("exact"))],

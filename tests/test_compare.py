@@ -106,6 +106,41 @@ def test_failed_gates_are_counted_and_old_reports_read(tmp_path: Path) -> None:
     assert columns(compare([failed, old]))["gates"].cells() == ["1 failed", "passed"]
 
 
+def test_a_run_that_failed_is_the_best_of_nothing(tmp_path: Path) -> None:
+    slow, fast = (
+        write(tmp_path / n, latency_ms__onnx=v) for n, v in (("slow", 4.0), ("fast", 3.0))
+    )
+    wrong = write(tmp_path / "wrong", latency_ms__onnx=1.0, top1__onnx=99.0, failed=["wrong."])
+    found = compare([slow, fast, wrong])
+    assert columns(found)["latency ms"].best == {1} and not columns(found)["top-1 %"].best
+    assert found.notes[0] == "wrong failed validation: never marked as the best"
+    assert not any(column.best for column in compare([slow, wrong]).columns)
+
+
+def test_latency_is_not_compared_where_the_machine_was_busy_in_one_run(tmp_path: Path) -> None:
+    idle = write(tmp_path / "idle", latency_ms__onnx=4.0, latency_ms__float=12.0)
+    busy = write(tmp_path / "busy", latency_ms__onnx=9.0, latency_ms__float=36.0)
+    found = compare([idle, busy])
+    assert not columns(found)["latency ms"].best and columns(found)["times as fast"].best == {1}
+    assert any("took 12.00 to 36.00 ms" in note for note in found.notes)
+    assert "fastest" not in [what for what, _, _ in found.winners()]
+
+
+def test_the_best_are_named(tmp_path: Path) -> None:
+    small = {"top1__onnx": 80.0, "size_bytes__onnx": 500_000}
+    folders = [
+        write(tmp_path / "a"),
+        write(tmp_path / "b", **small),
+        write(tmp_path / "c", **small),
+    ]
+    assert compare(folders).winners() == [
+        ("most accurate", "a", "top-1 87.75 %"),
+        ("smallest", "b, c", "size 0.50 MB"),
+    ]
+    other = write(tmp_path / "d", model={"name": "other", "sha256": "0" * 64}, **small)
+    assert compare([folders[0], other]).winners() == []
+
+
 def test_missing_and_broken_runs_are_one_message(tmp_path: Path) -> None:
     whole = write(tmp_path / "a")
     with pytest.raises(PtqError, match=r"no run directory .*none"):

@@ -55,7 +55,15 @@ def test_html_marks_the_best_and_has_charts(found: Comparison, tmp_path: Path) -
     (path,) = write(found, tmp_path / "runs.HTML")
     shown = Page(path.read_text())
     assert len(shown.of("svg")) == 2 and "88.00 (best)" in shown.text
+    assert "most accurate" in shown.text and "fastest" in shown.text
     assert len(shown.of("tr")) == 3 and all("scope" in head for head in shown.of("th"))
+
+
+def test_html_shows_which_run_failed(tmp_path: Path) -> None:
+    folders = [run(tmp_path / "a"), run(tmp_path / "b", failed=["slow."])]
+    (path,) = write(compare(folders), tmp_path / "runs.html")
+    marks = [a["class"] for a in Page(path.read_text()).of("span") if "mark" in a["class"]]
+    assert marks == ["mark passed", "mark failed"]
 
 
 def test_names_stay_text(tmp_path: Path) -> None:

@@ -266,5 +266,11 @@ def test_the_site_builds_and_needs_no_network(tmp_path: Path) -> None:
         )
         assert not re.findall(fetched, page)
         assert "doc-symbol-module" not in page  # a function that has the name of its module
+    # From a disk the search runs a script of its own in place of a worker, and takes its index from another.
+    assert 'src="search_from_disk.js"' in (tmp_path / "index.html").read_text()
+    assert (tmp_path / "search" / "search_index.js").read_text().startswith("var __index = {")
+    for table in (ROOT / "benchmarks" / "results").glob("*.md"):
+        shown = (tmp_path / "measured" / f"{table.stem}.html").read_text()
+        assert "How it is measured" in shown and f"benchmarks.{table.stem}" in shown
     method = (tmp_path / "method.html").read_text()
     assert method.count("<math") > 30 and r"\(" not in method

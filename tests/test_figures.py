@@ -11,7 +11,7 @@ def test_lines_say_what_is_known_and_nothing_else() -> None:
     assert image_lines(facts) == ["9 images: mixmix from a, b"]
     assert image_lines({**facts, "quality": QUALITY})[1:] == [
         "distance from the BatchNorm statistics: a 0.051, b 0.200 (0 is the training data)",
-        "as different from each other as 12.3 images",
+        "they vary as much as 12.3 images that have nothing in common",
     ]
     judged = {**QUALITY, "label_accuracy": 0.874, "verifier": "c"}
     assert image_lines({**facts, "quality": judged})[2] == "c sees the label in 87 % of them"

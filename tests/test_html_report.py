@@ -74,12 +74,13 @@ def test_everything_is_on_the_page(tmp_path: Path) -> None:
     report["images"]["names"] = {"3": "tabby"}
     shown = Page(page(report, with_images(tmp_path, [3, 7, -1])))
     for text in (
-        "tinynet", "passed all 3 gates", "87.75", "88.25", "−0.50 points", "4.50", "2.7×", "0.60", "6.7×",
+        "tinynet", "passed all 3 gates", "87.75", "88.25", "−0.50 points", "4.50", "2.7× as fast", "0.60", "6.7× smaller",
+        "accuracy: 0.50 points lost", "/model.onnx", "latency (ms, 2 threads)",
         "quantize --model tinynet", "second note", "12.3", "18.9", "3.00 GiB", "12.5 dB", "1.00 % clipped",
         "first gate", "first gate 1 of 2", "third gate", "tabby", "class 7", "version of torch", "machine: cpu",
     ):  # fmt: skip
         assert text in shown.text, text
-    assert len(shown.of("img")) == 3
+    assert len(shown.of("img")) == 3 and "the first 3 are shown" in shown.text  # of 64
     assert (
         len(shown.of("svg")) == 1 + 2 + 1
     )  # a block that learned, a layer with its input, one without
@@ -133,6 +134,8 @@ def test_it_can_be_read_aloud(tmp_path: Path) -> None:
     ids = Counter(a["id"] for _, a in shown.elements if "id" in a)
     assert ids.most_common(1)[0][1] == 1
     assert all(a["aria-labelledby"] in ids for a in shown.of("section"))
+    assert all(a["href"].removeprefix("#") in ids for a in shown.of("a"))
+    assert len(shown.of("a")) == 8
     sizes = [int(tag[1]) for tag, _ in shown.elements if re.fullmatch("h[1-6]", tag)]
     assert sizes[0] == 1 and sizes.count(1) == 1
 
@@ -170,6 +173,8 @@ def test_without_labels_agreement_stands_at_the_top() -> None:
     shown = Page(page(made_up() | {"top1": {}, "validated_on": 64}))
     assert "same prediction as float" in shown.text and "97.5" in shown.text
     assert "64 calibration images, without labels" in shown.text
+    assert "accuracy: not measured" in shown.text and "--data DIR" in shown.text
+    assert "top-1" not in shown.text  # a column of nothing
 
 
 def test_a_failed_gate_is_said_at_the_top() -> None:

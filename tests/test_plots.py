@@ -64,6 +64,34 @@ def test_levels_are_drawn_where_they_can_be_told_apart() -> None:
     assert paths(16) - paths(256) >= 16
 
 
+def texts(svg: str) -> list[str]:
+    return ["".join(element.itertext()).strip() for element in elements(svg, "text")]
+
+
+def test_labels_keep_their_digits() -> None:
+    rare = histogram(counts=[1, 0, 5, 50, 1_000_000, 60, 4, 1])
+    labels = [text for text in texts(drawn(rare, "value", 16, "a")) if text.endswith("%")]
+    assert labels and all(float(label.removesuffix(" %")) > 0 for label in labels), labels
+
+
+def test_losses_are_all_on_the_same_scale() -> None:
+    for losses in ([[0.1, 0.01]], [[0.9, 0.5], [0.8]]):
+        assert {"0.0", "0.5", "1.0"} <= set(texts(loss_curves(losses, "a")))
+    assert "2" in " ".join(texts(loss_curves([[2.5, 1.0]], "a")))
+
+
+def test_float_is_named_once_where_it_was_measured_twice() -> None:
+    again = [Point("float", 18.65, 88.8, True), Point("float", 2.0, 70.0, True)]
+    labels = texts(tradeoff([*POINTS[:2], *again], "MB", "%"))
+    assert labels.count("float") == 2  # the other stands far away
+
+
+def test_no_axis_promises_more_than_all() -> None:
+    ticks = texts(tradeoff([Point("float", 2.0, 100.0, True), Point("a", 1.0, 45.0)], "MB", "%"))
+    numbers = [float(t) for t in ticks if t.replace(".", "").isdigit()]
+    assert 100 in numbers and max(numbers) == 100
+
+
 def test_ids_differ_between_charts() -> None:
     first, second = (set(re.findall(r'id="([^"]+)"', loss_curves([[1.0]], m))) for m in "ab")
     assert first and not first & second

@@ -38,6 +38,8 @@ def test_the_page_holds_every_figure() -> None:
     assert ["conv2", "4", "12.3", "18.9", "learned", "3.2"] in table
     assert ["reconstruct", "12.0"] in table
     for text in (
+        "- accuracy: 0.50 points lost",
+        "/model.onnx",
         "- second note",
         "- 64 images: mixmix from tinynet",
         "- peak memory: 3.00 GiB",
@@ -47,6 +49,11 @@ def test_the_page_holds_every_figure() -> None:
         "torch 2",
     ):
         assert text in page
+
+
+def test_a_failed_gate_stands_above_the_figures() -> None:
+    page = markdown(made_up() | {"gates": [{}], "failed": ["it is wrong."]})
+    assert page.index("failed 1 of 1 gates") < page.index("- it is wrong.") < page.index("top-1")
 
 
 def test_tables_are_rectangular() -> None:

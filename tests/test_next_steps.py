@@ -1,0 +1,91 @@
+"""What a report says to do: the file and its accuracy are judged apart, and what is advised exists."""
+
+import re
+from typing import Any
+
+import pytest
+from reports import made_up
+from test_docs import options_of
+
+from ptq.next_steps import Badge, badges, lost, next_steps
+
+
+def report(points: float | None = 0.5, **settings: Any) -> dict[str, Any]:
+    """A report of a network that lost so many points."""
+    top1 = {} if points is None else {"float": 80.0, "onnx": 80.0 - points}
+    base = made_up()
+    return base | {"top1": top1, "settings": base["settings"] | {"preset": "default"} | settings}
+
+
+def texts(found: dict[str, Any]) -> str:
+    return "\n".join(f"{step.text} {step.command}" for step in next_steps(found, "runs/a b"))
+
+
+@pytest.mark.parametrize(
+    ("points", "state", "words"),
+    [
+        (-0.2, "passed", "nothing lost"),
+        (0.001, "passed", "nothing lost"),
+        (1.0, "passed", "1.00 points lost"),
+        (4.2, "warned", "4.20 points lost"),
+        (70.0, "failed", "70.00 points lost"),
+        (None, "unknown", "not measured"),
+    ],
+)
+def test_accuracy_is_judged_by_what_was_lost(points: float | None, state: str, words: str) -> None:
+    assert badges(report(points))[1] == Badge(state, f"accuracy: {words}")
+
+
+def test_a_file_can_be_right_and_inaccurate() -> None:
+    file, accuracy = badges(report(30.0) | {"gates": [{}, {}], "failed": []})
+    assert file == Badge("passed", "file: passed all 2 gates") and accuracy.state == "failed"
+
+
+def test_a_good_file_is_to_be_used() -> None:
+    text = texts(
+        report()
+        | {"model": {"preprocess": {"size": [224, 200], "mean": [0.5] * 3, "std": [0.2, 0.3, 0.4]}}}
+    )
+    assert "runs/a b/model.onnx" in text and "200×224" in text
+    assert "less 0.5, over (0.2, 0.3, 0.4)" in text
+    assert "--bits 4" not in text and "--bits 4" in texts(report(bits=8))
+    assert "as in training" in texts(report())
+
+
+def test_points_are_won_back_where_settings_leave_room() -> None:
+    everything = texts(report(20.0, bits=2, act_bits=4, preset="fast", images="noise"))
+    for advised in (
+        "--act-bits 4",
+        "--preset default",
+        "--bits 4",
+        "ptq inspect 'runs/a b'",
+        "--images noise",
+    ):
+        assert advised in everything
+    assert "--images DIR" in texts(report(5.0, bits=8)) and "inspect" not in texts(
+        report(5.0, bits=8)
+    )
+    assert all(next_steps(report(5.0, bits=bits), "a") for bits in range(2, 9))
+
+
+def test_without_labels_they_are_asked_for_first() -> None:
+    first, *_ = next_steps(report(None), "a")
+    assert first.command == "ptq validate a --data DIR" and lost(report(None)) is None
+
+
+def test_a_failed_file_is_not_to_be_used_and_a_slow_one_measured_again() -> None:
+    slow = report() | {"failed": ["the file is slower than the float network: 2 against 1 ms."]}
+    assert "ptq validate" in texts(slow) and "Do not use" not in texts(slow)
+    wrong = report() | {"failed": [*slow["failed"], "outputs differ."]}
+    assert "Do not use this file" in texts(wrong) and "model.onnx" not in texts(wrong)
+
+
+def test_options_that_are_advised_exist() -> None:
+    cases = [
+        report(p, bits=b, act_bits=4, preset="fast", images="noise")
+        for p in (None, 0.1, 9)
+        for b in (2, 8)
+    ]
+    cases.append(report(5.0, bits=8))
+    named = set(re.findall(r"--[a-z-]+", "".join(map(texts, cases))))
+    assert named <= options_of("quantize") | options_of("validate"), named
