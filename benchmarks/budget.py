@@ -1,11 +1,12 @@
-"""What whole runs take: minutes and memory, each in a process of its own.
+"""What whole runs take, and what `--dry-run` says before: minutes and memory, each in a process of its own.
 
-    python -m benchmarks.budget DATA [--cases lite0,lite0-1gib,resnet50]
+    python -m benchmarks.budget DATA [--cases lite0,lite0-1gib,lite0-images,resnet50]
 
 DATA is described in benchmarks/networks.py. Cases:
 
     lite0        EfficientNet-Lite0, W4A4, default preset, 256 real images at 224
     lite0-1gib   the same with --memory-limit 1GiB
+    lite0-images EfficientNet-Lite0, W4A8, default preset, from synthesis to validation
     resnet50     ResNet-50 with seeded random weights at 224, W4A8, fast preset, from synthesis to validation
 
 Rows are added to results/budget.json as they are finished, and results/budget.md is made from it. Nothing else should run
@@ -14,10 +15,12 @@ on the machine. Memory is the process's peak, libraries and the validation in on
 
 import argparse
 import json
+import multiprocessing
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +32,23 @@ from benchmarks.rows import add_rows, footer
 from ptq.calibration import CalibrationSet
 from ptq.data import load_images
 from ptq.models import load_model
+from ptq.recipe import read_recipe
+from ptq.rehearsal import rehearse
 from ptq.report import environment
+from ptq.settings import Settings
 from ptq.sizes import byte_text
 
 IMAGES = 256
 LITE0 = ("--model", "efficientnet_lite0", "--bits", "4", "--act-bits", "4", "--preset", "default")
+DATAFREE = ("--model", "efficientnet_lite0", "--bits", "4", "--preset", "default")
 RESNET50 = ("--model", "resnet50", "--bits", "4", "--preset", "fast")
-CASES = ("lite0", "lite0-1gib", "resnet50")
+CASES = ("lite0", "lite0-1gib", "lite0-images", "resnet50")
 
 
 def options_of(case: str, data: Path, folder: Path) -> list[str]:
     """The command line of a case; what it reads is made in `folder`."""
+    if case == "lite0-images":
+        return [*DATAFREE]
     if case == "resnet50":
         torch.manual_seed(0)
         save_file(torchvision.models.resnet50(weights=None).state_dict(), folder / "w.safetensors")
@@ -50,12 +59,29 @@ def options_of(case: str, data: Path, folder: Path) -> list[str]:
     return [*LITE0, "--images", str(folder / "images.safetensors"), *limit]
 
 
+def foretell(recipe: Path) -> dict[str, Any]:
+    """What `--dry-run` says of the command with this recipe."""
+    found = rehearse(Settings(**read_recipe(recipe)))
+    return {
+        "seconds": {name: round(value, 1) for name, value in found.seconds.items()},
+        "peak_rss_bytes": found.memory_bytes,
+        "latency_ms": found.latency_ms["onnx"],
+        "size_bytes": found.size_bytes["onnx"],
+    }
+
+
 def measure(case: str, data: Path) -> dict[str, Any]:
-    """Run one case and return its row."""
+    """Foretell and run one case, and return its row."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         options = options_of(case, data, folder)
         command = [sys.executable, "-m", "ptq", "quantize", *options, "--out", str(folder / "run")]
+        recipe = folder / "recipe.toml"
+        recipe.write_bytes(
+            subprocess.run([*command, "--dump-config"], check=True, stdout=subprocess.PIPE).stdout
+        )
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            forecast = pool.submit(foretell, recipe).result()
         done = subprocess.run(command, capture_output=True, text=True)
         report_file = folder / "run" / "report.json"
         if not report_file.exists():
@@ -71,6 +97,7 @@ def measure(case: str, data: Path) -> dict[str, Any]:
         "latency_ms": report["latency_ms"],
         "size_bytes": report["size_bytes"],
         "failed": list(report["failed"]),
+        "forecast": forecast,
         "threads": torch.get_num_threads(),
         **environment(),
     }
@@ -79,15 +106,22 @@ def measure(case: str, data: Path) -> dict[str, Any]:
 def page(rows: list[dict[str, Any]]) -> Iterator[str]:
     """Lines of a Markdown page."""
     yield "# What whole runs take\n"
-    yield "Made by `python -m benchmarks.budget DATA`; its docstring says what the cases are.\n"
-    yield "| case | images | blocks | synthesis | reconstruction | validation | minutes in all | peak memory | activations kept: memory, disk | gates |"
-    yield "|" + " --- |" * 10
+    yield "Made by `python -m benchmarks.budget DATA`; its docstring says what the cases are. In parentheses: what"
+    yield "`--dry-run` had said before.\n"
+    head = (
+        "case", "images", "blocks", "synthesis", "reconstruction", "validation", "minutes in all", "peak memory", "MB of the file",
+        "activations kept: memory, disk", "gates",
+    )  # fmt: skip
+    yield f"| {' | '.join(head)} |\n|{' --- |' * len(head)}"
     for row in rows:
-        seconds, kept = row["seconds"], row["peak_activations_bytes"]
+        seconds, kept, before = row["seconds"], row["peak_activations_bytes"], row["forecast"]
+        stages = ("synthesize", "reconstruct", "validate")
         cells = [
             row["case"], str(row["images"]), str(row["blocks"]),
-            *(f"{seconds.get(stage, 0):.0f} s" for stage in ("synthesize", "reconstruct", "validate")),
-            f"{sum(seconds.values()) / 60:.1f}", byte_text(row["peak_rss_bytes"]),
+            *(f"{seconds.get(stage, 0):.0f} s ({before['seconds'][stage]:.0f})" for stage in stages),
+            f"{sum(seconds.values()) / 60:.1f} ({sum(before['seconds'].values()) / 60:.1f})",
+            f"{byte_text(row['peak_rss_bytes'])} ({byte_text(before['peak_rss_bytes'])})",
+            f"{row['size_bytes']['onnx'] / 1e6:.2f} ({before['size_bytes'] / 1e6:.2f})",
             f"{byte_text(kept['memory'])}, {byte_text(kept['disk'])}",
             "; ".join(row["failed"]) or "passed",
         ]  # fmt: skip
