@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ptq.errors import PtqError
+from ptq.figures import thread_text
 from ptq.report import read_report
 from ptq.tables import Table
 
@@ -136,7 +137,11 @@ def _data(report: Report) -> Any:
 
 
 def _machine(report: Report) -> Any:
-    return report.get("machine", {}).get("cpu"), report["latency_ms"].get("threads")
+    return _cpu(report), report["latency_ms"].get("threads")
+
+
+def _cpu(report: Report) -> Any:
+    return report.get("machine", {}).get("cpu")
 
 
 def _bits(report: Report) -> str:
@@ -231,7 +236,10 @@ def _notes(entries: Sequence[Entry]) -> list[str]:
         notes.append(
             f"accuracy was measured on different data ({_each(entries, _data_words)}): no best is marked"
         )
-    if several(_machine):
+    if several(_machine) and not several(_cpu):
+        notes.append(f"latency was measured with different numbers of threads ({_each(entries, _threads_words)}): no "
+                     "best is marked")  # fmt: skip
+    elif several(_machine):
         notes.append(f"latency was measured on different machines ({_each(entries, _machine_words)}): no best is "
                      "marked")  # fmt: skip
     for library in ("onnxruntime", "torch", "ptq"):
@@ -249,8 +257,11 @@ def _data_words(report: Report) -> str:
 
 
 def _machine_words(report: Report) -> str:
-    cpu, threads = _machine(report)
-    return f"{cpu}, {threads} threads"
+    return f"{_cpu(report)}, {_threads_words(report)}"
+
+
+def _threads_words(report: Report) -> str:
+    return thread_text(report["latency_ms"].get("threads"))
 
 
 def _each(entries: Sequence[Entry], words: Callable[[Report], str]) -> str:

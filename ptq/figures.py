@@ -13,6 +13,7 @@ __all__ = [
     "figure_rows",
     "image_lines",
     "memory_lines",
+    "thread_text",
 ]
 
 ALWAYS = ("float", "simulated", "onnx")
@@ -32,9 +33,19 @@ def figure_rows(report: Mapping[str, Any], columns: Sequence[str]) -> list[tuple
     return [
         ("top-1 (%)", *(_number(report["top1"].get(c), "{:.2f}") for c in columns)),
         ("same prediction as float (%)", *(_number(report["agreement"].get(c), "{:.2f}") for c in columns)),
-        (f"latency (ms, {latency.get('threads')} threads)", *(_number(latency.get(c), "{:.2f}") for c in columns)),
+        (f"latency (ms, {thread_text(latency.get('threads'))})", *(_number(latency.get(c), "{:.2f}") for c in columns)),
         ("size (MB)", *(_number(size.get(c), "{:.2f}", 1e-6) for c in columns)),
     ]  # fmt: skip
+
+
+def thread_text(count: int | None) -> str:
+    """Return a number of threads in words.
+
+    Example:
+        >>> thread_text(1), thread_text(2)
+        ('1 thread', '2 threads')
+    """
+    return f"{count} thread{'' if count == 1 else 's'}"
 
 
 def image_lines(facts: Mapping[str, Any]) -> list[str]:

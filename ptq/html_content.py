@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from ptq import gallery, plots
-from ptq.figures import exactness_lines, figure_columns, figure_rows, image_lines, memory_lines
+from ptq.figures import (
+    exactness_lines,
+    figure_columns,
+    figure_rows,
+    image_lines,
+    memory_lines,
+    thread_text,
+)
 
 __all__ = ["Chart", "content"]
 
@@ -86,7 +93,7 @@ def _cards(report: Mapping[str, Any]) -> Iterator[dict[str, str]]:
         detail = "of calibration images; no labels were given"
         yield _card("same prediction as float", f"{agreement['onnx']:.1f}", "%", detail)
     if "onnx" in latency:
-        detail = f"{latency.get('threads')} threads"
+        detail = thread_text(latency.get("threads"))
         if "float" in latency:
             times = latency["float"] / latency["onnx"]
             detail = f"float {latency['float']:.2f} ms, {times:.1f}×"
