@@ -1,5 +1,6 @@
 """The whole road from a trained network to a validated ONNX file. Read `run` first."""
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -27,7 +28,7 @@ from ptq.memory import Memory
 from ptq.methods import ReconstructConfig, method_preset
 from ptq.models import Model, as_model, load_model
 from ptq.placement import Student, make_plan, place
-from ptq.preprocess import Preprocess
+from ptq.preprocess import IMAGENET, Preprocess
 from ptq.progress import SILENT, Progress
 from ptq.recipe import write_recipe
 from ptq.reconstruction import reconstruct
@@ -151,6 +152,8 @@ def run(
     )
     write_report(report, folder)
     write_recipe(settings, folder)
+    for name in ("inspect.md", "inspect.json"):
+        (folder / name).unlink(missing_ok=True)  # of a network that was here before
     refresh(folder)
     finished.discard()
     measured.raise_for_failure()
@@ -172,7 +175,8 @@ def quantize(
         model: a reference ("resnet50"), your own trained module, or a `Model`. It comes out untouched.
         bits: of the weights, 2..8.
         progress: told of every long stage.
-        preprocess: of your own module: size, mean and standard deviation; ImageNet's at 224 by default.
+        preprocess: of your own module: size, mean and standard deviation; ImageNet's at 224 are assumed, with a
+            warning, when not given.
         restart: discard an unfinished run in the run directory, in place of continuing it.
         options: further fields of `Settings`: act_bits, preset, data, out, seed, ...
 
@@ -188,7 +192,7 @@ def quantize(
     """
     if isinstance(model, str):
         return run(Settings(model=model, bits=bits, **options), progress, restart=restart)
-    model = _as_model(model, preprocess)
+    model = _as_model(model, preprocess, options)
     options.setdefault("out", f"runs/{model.name}-w{bits}a{options.get('act_bits', 8)}")
     settings = Settings(model=model.name, bits=bits, **options)
     return run(settings, progress, model, restart=restart)
@@ -234,7 +238,7 @@ def calibrate_datafree(
         >>> found = calibrate_datafree(net)
         >>> logits = found.student(x)
     """
-    network = load_model(model) if isinstance(model, str) else _as_model(model, preprocess)
+    network = load_model(model) if isinstance(model, str) else _as_model(model, preprocess, {})
     prepared = prepare(network.module, (3, *network.preprocess.size))
     student = place(prepared, make_plan(prepared, bits, act_bits))
     config = synthesis_preset(preset, network.preprocess, seed=seed)
@@ -277,6 +281,7 @@ def validate_run(
 ) -> Validation:
     """Measure a finished run again, and bring its report up to date.
 
+    `threads` are those that the run was asked to take, when not given, so that latencies can be compared.
     `exact` compares the file with exact integer arithmetic, too; `runtimes` are others that shall run it ("openvino").
 
     Raises:
@@ -299,7 +304,7 @@ def validate_run(
         student,
         model.preprocess,
         ValidationBatches(evaluation, images),
-        threads=threads,
+        threads=threads or report["settings"].get("threads"),
         exact=exact,
         runtimes=runtimes,
         progress=progress,
@@ -310,10 +315,29 @@ def validate_run(
     return measured
 
 
-def _as_model(model: nn.Module | Model, preprocess: Preprocess | None) -> Model:
+def _as_model(
+    model: nn.Module | Model, preprocess: Preprocess | None, options: Mapping[str, Any]
+) -> Model:
+    """A network with what it takes to feed it; `options` are settings, some of which say that, too."""
+    said = {k: v for k in ("size", "resize", "mean", "std") if (v := options.get(k)) is not None}
+    if options.get("weights") is not None:
+        raise PtqError("weights= is for a model given by name: this network has its own already")
     if isinstance(model, Model):
+        if said or preprocess is not None:
+            raise PtqError(
+                f"{', '.join(said or ['preprocess'])}: a Model says this by itself; give one of the two"
+            )
         return model
-    return as_model(model, **({} if preprocess is None else asdict(preprocess)))
+    if preprocess is not None:
+        return as_model(model, **asdict(preprocess.override(**said)))
+    if not {"size", "mean", "std"} <= said.keys():
+        height, width = IMAGENET.size
+        warnings.warn(
+            f"nothing says what images the network takes; assuming ImageNet's ({height}x{width}) where size, mean and "
+            "std are not given. If that is wrong, give those, or preprocess=ptq.Preprocess(...)",
+            stacklevel=3,
+        )
+    return as_model(model, **said)
 
 
 def _inputs(model: Model, images: CalibrationSet) -> Tensor:

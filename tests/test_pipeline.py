@@ -2,6 +2,7 @@
 
 import html
 import json
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import ptq
 from ptq import pipeline
@@ -16,8 +18,8 @@ from ptq.calibration import CalibrationSet
 from ptq.errors import PtqError
 from ptq.export import Validation, runtime, validate
 from ptq.export.gate import Gate
-from ptq.pipeline import Run, validate_run
-from ptq.preprocess import Preprocess
+from ptq.pipeline import Run, _as_model, validate_run
+from ptq.preprocess import IMAGENET, Preprocess
 from ptq.settings import Settings
 
 PREPROCESS = Preprocess((16, 16), 16, "bilinear", (0.3,) * 3, (0.35,) * 3)
@@ -185,7 +187,8 @@ def test_a_finished_run_can_be_measured_again(
     )
     made = pipeline.run(settings)
     assert made.report["top1"] == {}  # nothing labelled, nothing claimed
-    measured = validate_run(made.folder, data=str(tmp_path / "data.npz"), threads=1)
+    measured = validate_run(made.folder, data=str(tmp_path / "data.npz"), threads=None)
+    assert measured.latency_ms["threads"] == 1  # as the run was asked to
     assert measured.top1["onnx"] > 95 and measured.top1["float"] > 95
     assert measured.agreement["onnx"] > 95
     report = json.loads((made.folder / "report.json").read_text())
@@ -238,3 +241,32 @@ def test_everything_promised_is_exported() -> None:
     for name in ptq.__all__:
         assert getattr(ptq, name) is not None
     assert callable(ptq.reconstruct) and callable(ptq.validate) and callable(ptq.calibrate)
+
+
+def test_a_network_says_once_what_images_it_takes() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    halves = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = _as_model(net, None, {"size": (8, 8), **halves})
+    assert model.preprocess == Preprocess((8, 8), 8, "bilinear", (0.5,) * 3, (0.5,) * 3)
+    assert _as_model(net, model.preprocess, {"size": 16}).preprocess.size == (16, 16)
+    assert _as_model(model, None, {}) is model
+    with pytest.warns(UserWarning, match="assuming ImageNet's"):
+        assert _as_model(net, None, {"size": 8}).preprocess.std == IMAGENET.std
+    with pytest.raises(PtqError, match="size: a Model says this by itself"):
+        _as_model(model, None, {"size": 8})
+    with pytest.raises(PtqError, match="weights= is for a model given by name"):
+        _as_model(net, model.preprocess, {"weights": "w.pth"})
+
+
+@pytest.mark.slow
+def test_an_inspection_goes_with_the_network_it_was_of(digits: Any, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    for name in ("inspect.md", "inspect.json", "mine.txt"):
+        (tmp_path / "run" / name).touch()
+    images = tmp_path / "images.npz"
+    np.savez(images, images=digits.images.numpy()[:32])
+    run(digits, tmp_path, 8, 8, preset="fast", images=str(images), method="nearest")
+    left = {path.name for path in (tmp_path / "run").iterdir()}
+    assert "mine.txt" in left and not any(name.startswith("inspect") for name in left)
