@@ -227,8 +227,13 @@ def make_plan(
     notes = (
         f"weights: {weight_bits} bits, per output channel, symmetric"
         + (f", none above {REDUCED_BITS} bits" if reduce_range else ""),
-        f"activations: {act_bits} bits where a layer reads them, {CONTAINER_BITS} where only additions, products, "
-        "concatenations, pools or float activations do; per tensor, affine",
+        f"activations: {act_bits} bits"
+        + (
+            f" where a layer reads them, {CONTAINER_BITS} where only additions, products, concatenations, pools or "
+            "float activations do; per tensor, affine"
+            if act_bits != CONTAINER_BITS
+            else ", per tensor, affine"
+        ),
         f"first layer ({real[0].target}) and last layer ({real[-1].target}): {edge_bits} bits for their weights, for what "
         f"the first reads and writes and for what the last reads; the network's output is {_output(graph, real[-1])}",
     )
