@@ -1,6 +1,5 @@
 """The whole road from a trained network to a validated ONNX file. Read `run` first."""
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -26,9 +25,9 @@ from ptq.identity import decided_by
 from ptq.machine import run_folder, use_device
 from ptq.memory import Memory
 from ptq.methods import ReconstructConfig, method_preset
-from ptq.models import Model, as_model, load_model
+from ptq.models import Model, load_model
 from ptq.placement import Student, make_plan, place
-from ptq.preprocess import IMAGENET, Preprocess
+from ptq.preprocess import Preprocess
 from ptq.progress import SILENT, Progress
 from ptq.recipe import write_recipe
 from ptq.reconstruction import reconstruct
@@ -37,9 +36,11 @@ from ptq.resume import Finished, resume
 from ptq.settings import Settings
 from ptq.sources import (
     ValidationBatches,
+    data_of,
     load_evaluation,
     load_network,
     load_teachers,
+    own_network,
     place_quantizers,
     run_images,
     synthesized,
@@ -192,7 +193,7 @@ def quantize(
     """
     if isinstance(model, str):
         return run(Settings(model=model, bits=bits, **options), progress, restart=restart)
-    model = _as_model(model, preprocess, options)
+    model = own_network(model, preprocess, options)
     options.setdefault("out", f"runs/{model.name}-w{bits}a{options.get('act_bits', 8)}")
     settings = Settings(model=model.name, bits=bits, **options)
     return run(settings, progress, model, restart=restart)
@@ -238,7 +239,7 @@ def calibrate_datafree(
         >>> found = calibrate_datafree(net)
         >>> logits = found.student(x)
     """
-    network = load_model(model) if isinstance(model, str) else _as_model(model, preprocess, {})
+    network = load_model(model) if isinstance(model, str) else own_network(model, preprocess, {})
     prepared = prepare(network.module, (3, *network.preprocess.size))
     student = place(prepared, make_plan(prepared, bits, act_bits))
     config = synthesis_preset(preset, network.preprocess, seed=seed)
@@ -281,7 +282,7 @@ def validate_run(
 ) -> Validation:
     """Measure a finished run again, and bring its report up to date.
 
-    `threads` are those that the run was asked to take, when not given, so that latencies can be compared.
+    `data` and `threads` are the run's, when not given, so that what was measured before can be compared.
     `exact` compares the file with exact integer arithmetic, too; `runtimes` are others that shall run it ("openvino").
 
     Raises:
@@ -297,6 +298,7 @@ def validate_run(
     if model.sha256 != report["model"]["sha256"]:
         raise PtqError(f"{model.name} has other weights now than when {folder} was made.")
     images = CalibrationSet.load(folder / "images.safetensors")
+    data = data or data_of(report)
     evaluation = load_eval(data, model.preprocess, model.num_classes) if data else None
     student = load(folder, model.module)
     measured = validate(
@@ -313,31 +315,6 @@ def validate_run(
     refresh(folder)
     measured.raise_for_failure()
     return measured
-
-
-def _as_model(
-    model: nn.Module | Model, preprocess: Preprocess | None, options: Mapping[str, Any]
-) -> Model:
-    """A network with what it takes to feed it; `options` are settings, some of which say that, too."""
-    said = {k: v for k in ("size", "resize", "mean", "std") if (v := options.get(k)) is not None}
-    if options.get("weights") is not None:
-        raise PtqError("weights= is for a model given by name: this network has its own already")
-    if isinstance(model, Model):
-        if said or preprocess is not None:
-            raise PtqError(
-                f"{', '.join(said or ['preprocess'])}: a Model says this by itself; give one of the two"
-            )
-        return model
-    if preprocess is not None:
-        return as_model(model, **asdict(preprocess.override(**said)))
-    if not {"size", "mean", "std"} <= said.keys():
-        height, width = IMAGENET.size
-        warnings.warn(
-            f"nothing says what images the network takes; assuming ImageNet's ({height}x{width}) where size, mean and "
-            "std are not given. If that is wrong, give those, or preprocess=ptq.Preprocess(...)",
-            stacklevel=3,
-        )
-    return as_model(model, **said)
 
 
 def _inputs(model: Model, images: CalibrationSet) -> Tensor:

@@ -2,7 +2,6 @@
 
 import html
 import json
-import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 import ptq
 from ptq import pipeline
@@ -18,8 +16,8 @@ from ptq.calibration import CalibrationSet
 from ptq.errors import PtqError
 from ptq.export import Validation, runtime, validate
 from ptq.export.gate import Gate
-from ptq.pipeline import Run, _as_model, validate_run
-from ptq.preprocess import IMAGENET, Preprocess
+from ptq.pipeline import Run, validate_run
+from ptq.preprocess import Preprocess
 from ptq.settings import Settings
 
 PREPROCESS = Preprocess((16, 16), 16, "bilinear", (0.3,) * 3, (0.35,) * 3)
@@ -241,23 +239,6 @@ def test_everything_promised_is_exported() -> None:
     for name in ptq.__all__:
         assert getattr(ptq, name) is not None
     assert callable(ptq.reconstruct) and callable(ptq.validate) and callable(ptq.calibrate)
-
-
-def test_a_network_says_once_what_images_it_takes() -> None:
-    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    halves = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        model = _as_model(net, None, {"size": (8, 8), **halves})
-    assert model.preprocess == Preprocess((8, 8), 8, "bilinear", (0.5,) * 3, (0.5,) * 3)
-    assert _as_model(net, model.preprocess, {"size": 16}).preprocess.size == (16, 16)
-    assert _as_model(model, None, {}) is model
-    with pytest.warns(UserWarning, match="assuming ImageNet's"):
-        assert _as_model(net, None, {"size": 8}).preprocess.std == IMAGENET.std
-    with pytest.raises(PtqError, match="size: a Model says this by itself"):
-        _as_model(model, None, {"size": 8})
-    with pytest.raises(PtqError, match="weights= is for a model given by name"):
-        _as_model(net, model.preprocess, {"weights": "w.pth"})
 
 
 @pytest.mark.slow
