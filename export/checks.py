@@ -29,6 +29,8 @@ class QuantizedFile:
     """
 
     def __init__(self, path: Path | str) -> None:
+        if not Path(path).is_file():
+            raise PtqError(f"there is no file {path}: quantize again.")
         try:
             model = onnx.load(str(path))
             onnx.checker.check_model(model)

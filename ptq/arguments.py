@@ -82,6 +82,10 @@ def model_ref(option: str, text: str) -> str:
         raise PtqError(f"{option}: name a model, such as resnet50 or timm:resnet18")
     if file and not os.path.isfile(file):
         raise PtqError(f"{option}: there is no file {file}; a model of your own is FILE.py:factory")
+    module, _, name = text.partition(":")
+    path = f"{module.replace('.', os.sep)}.py"
+    if not file and name and os.path.isfile(path):  # as Python's own tools name it
+        raise PtqError(f"{option}: {text!r} is no model; write {path}:{name}")
     return text
 
 

@@ -157,7 +157,11 @@ def _data(report: Report) -> Any:
 
 
 def _machine(report: Report) -> Any:
-    return report.get("machine", {}).get("cpu"), report["latency_ms"].get("threads")
+    return _cpu(report), report["latency_ms"].get("threads")
+
+
+def _cpu(report: Report) -> Any:
+    return report.get("machine", {}).get("cpu")
 
 
 STEADY = (
@@ -277,7 +281,10 @@ def _notes(entries: Sequence[Entry]) -> list[str]:
         notes.append(
             f"accuracy was measured on different data ({_each(entries, _data_words)}): no best is marked"
         )
-    if several(_machine):
+    if several(_machine) and not several(_cpu):
+        notes.append(f"latency was measured with different numbers of threads ({_each(entries, _threads_words)}): no "
+                     "best is marked")  # fmt: skip
+    elif several(_machine):
         notes.append(f"latency was measured on different machines ({_each(entries, _machine_words)}): no best is "
                      "marked")  # fmt: skip
     if apart := _unsteady(reports):
@@ -298,8 +305,11 @@ def _data_words(report: Report) -> str:
 
 
 def _machine_words(report: Report) -> str:
-    cpu, threads = _machine(report)
-    return ", ".join(filter(None, (cpu, threads_text(threads))))
+    return ", ".join(filter(None, (_cpu(report), _threads_words(report))))
+
+
+def _threads_words(report: Report) -> str:
+    return threads_text(report["latency_ms"].get("threads"))
 
 
 def _each(entries: Sequence[Entry], words: Callable[[Report], str]) -> str:

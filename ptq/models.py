@@ -1,6 +1,7 @@
 """A name, or a file with a factory, becomes a network with everything known about it."""
 
 import copy
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,14 +159,45 @@ def _finish(
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise PtqError(
             f"{name} does not run on 3x{height}x{width} images ({reason}): check its input --size; "
-            "it must take RGB images"
+            f"it must take RGB images{_other_channels(module)}"
         ) from error
-    if not isinstance(output, Tensor) or output.ndim != 2:
-        shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+    if not isinstance(output, Tensor):
+        raise PtqError(
+            f"{name} returns a {type(output).__name__} for one image: it must return (1, classes); wrap it in a "
+            "module that picks the class scores"
+        )
+    if output.ndim != 2:
+        shape = tuple(output.shape)
         raise PtqError(f"{name} returns {shape} for one image: it must return (1, classes)")
     count = output.shape[1]
+    if doubt := _doubt(output):
+        warnings.warn(f"{name} {doubt}", stacklevel=1)
     names = class_names(classes, count)
     return Model(name, module, preprocess, count, weights, state_digest(module), names)
+
+
+def _other_channels(module: nn.Module) -> str:
+    """What keeps a network from taking RGB images, where that is the channels of its first convolution."""
+    first = next((m for m in module.modules() if isinstance(m, nn.Conv2d)), None)
+    if first is None or first.in_channels == 3:
+        return ""
+    count = f"{first.in_channels} channel{'s' * (first.in_channels > 1)}"
+    return f", and its first convolution takes {count}: wrap it, as docs/limits.md shows for grey"
+
+
+def _doubt(output: Tensor) -> str:
+    """What is odd about the class scores of an image, (1, classes), although they can be computed with."""
+    if output.shape[1] == 1:
+        return (
+            "returns one number for an image, and accuracy and agreement compare classes: they will say nothing. "
+            "Return a score for each of two classes"
+        )
+    if output.min() >= 0 and abs(float(output.sum()) - 1) < 1e-4:
+        return (
+            "returns probabilities: images are synthesized from scores, and worse from these. Leave its softmax out, and "
+            "apply one to what the file returns"
+        )
+    return ""
 
 
 def _build_for(entry: Reference, state: dict[str, Tensor], num_classes: int | None) -> nn.Module:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from ptq.completion import complete_model, complete_models
 from ptq.recipe import option_values
 from ptq.reporting import reported
 
@@ -94,6 +95,7 @@ ModelOption = Annotated[
         metavar="M",
         help="A torchvision classifier (resnet50), timm:NAME, efficientnet_lite0|1|2 (weights "
         "come with the extra 'zoo'), or FILE.py:factory.",
+        autocompletion=complete_model,
         rich_help_panel="Model",
     ),
 ]
@@ -146,6 +148,7 @@ TeachersOption = Annotated[
         metavar="M1,M2=FILE",
         help="Further models to synthesize the images from, besides the model itself; =FILE gives one "
         "its weights.",
+        autocompletion=complete_models,
         rich_help_panel="Images",
     ),
 ]
@@ -155,6 +158,7 @@ VerifierOption = Annotated[
         metavar="M[=FILE]",
         help="A model that takes no part in making the images and judges whether they show what their "
         "labels say.",
+        autocompletion=complete_model,
         rich_help_panel="Images",
     ),
 ]

@@ -25,7 +25,7 @@ from ptq.identity import decided_by
 from ptq.machine import run_folder, use_device
 from ptq.memory import Memory
 from ptq.methods import ReconstructConfig, method_preset
-from ptq.models import Model, as_model, load_model
+from ptq.models import Model, load_model
 from ptq.placement import Student, make_plan, place
 from ptq.preprocess import Preprocess
 from ptq.progress import SILENT, Progress
@@ -36,9 +36,11 @@ from ptq.resume import Finished, resume
 from ptq.settings import Settings
 from ptq.sources import (
     ValidationBatches,
+    data_of,
     load_evaluation,
     load_network,
     load_teachers,
+    own_network,
     place_quantizers,
     run_images,
     synthesized,
@@ -151,6 +153,8 @@ def run(
     )
     write_report(report, folder)
     write_recipe(settings, folder)
+    for name in ("inspect.md", "inspect.json"):
+        (folder / name).unlink(missing_ok=True)  # of a network that was here before
     refresh(folder)
     finished.discard()
     measured.raise_for_failure()
@@ -172,7 +176,8 @@ def quantize(
         model: a reference ("resnet50"), your own trained module, or a `Model`. It comes out untouched.
         bits: of the weights, 2..8.
         progress: told of every long stage.
-        preprocess: of your own module: size, mean and standard deviation; ImageNet's at 224 by default.
+        preprocess: of your own module: size, mean and standard deviation; ImageNet's at 224 are assumed, with a
+            warning, when not given.
         restart: discard an unfinished run in the run directory, in place of continuing it.
         options: further fields of `Settings`: act_bits, preset, data, out, seed, ...
 
@@ -188,7 +193,7 @@ def quantize(
     """
     if isinstance(model, str):
         return run(Settings(model=model, bits=bits, **options), progress, restart=restart)
-    model = _as_model(model, preprocess)
+    model = own_network(model, preprocess, options)
     options.setdefault("out", f"runs/{model.name}-w{bits}a{options.get('act_bits', 8)}")
     settings = Settings(model=model.name, bits=bits, **options)
     return run(settings, progress, model, restart=restart)
@@ -234,7 +239,7 @@ def calibrate_datafree(
         >>> found = calibrate_datafree(net)
         >>> logits = found.student(x)
     """
-    network = load_model(model) if isinstance(model, str) else _as_model(model, preprocess)
+    network = load_model(model) if isinstance(model, str) else own_network(model, preprocess, {})
     prepared = prepare(network.module, (3, *network.preprocess.size))
     student = place(prepared, make_plan(prepared, bits, act_bits))
     config = synthesis_preset(preset, network.preprocess, seed=seed)
@@ -277,6 +282,7 @@ def validate_run(
 ) -> Validation:
     """Measure a finished run again, and bring its report up to date.
 
+    `data` and `threads` are the run's, when not given, so that what was measured before can be compared.
     `exact` compares the file with exact integer arithmetic, too; `runtimes` are others that shall run it ("openvino").
 
     Raises:
@@ -292,6 +298,7 @@ def validate_run(
     if model.sha256 != report["model"]["sha256"]:
         raise PtqError(f"{model.name} has other weights now than when {folder} was made.")
     images = CalibrationSet.load(folder / "images.safetensors")
+    data = data or data_of(report)
     evaluation = load_eval(data, model.preprocess, model.num_classes) if data else None
     student = load(folder, model.module)
     measured = validate(
@@ -299,7 +306,7 @@ def validate_run(
         student,
         model.preprocess,
         ValidationBatches(evaluation, images),
-        threads=threads,
+        threads=threads or report["settings"].get("threads"),
         exact=exact,
         runtimes=runtimes,
         progress=progress,
@@ -308,12 +315,6 @@ def validate_run(
     refresh(folder)
     measured.raise_for_failure()
     return measured
-
-
-def _as_model(model: nn.Module | Model, preprocess: Preprocess | None) -> Model:
-    if isinstance(model, Model):
-        return model
-    return as_model(model, **({} if preprocess is None else asdict(preprocess)))
 
 
 def _inputs(model: Model, images: CalibrationSet) -> Tensor:

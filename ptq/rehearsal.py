@@ -122,7 +122,7 @@ def rehearse(
         inputs = model.preprocess.normalize(few.floats())
         for module in (student.module, prepared.module):
             module.to(device)
-        ranges = _timed(lambda: calibrate(student, inputs, seed=settings.seed))
+        ranges, passing = _calibration(student, inputs, settings.seed)
         task.advance()
         growing, fitting, cached = _reconstruction(prepared, settings, inputs, model, device)
         task.advance()
@@ -144,7 +144,7 @@ def rehearse(
         seconds={
             "load": watch.seconds["load"],
             "synthesize": synthesis,
-            "calibrate": ranges * share,
+            "calibrate": ranges + passing * (share - 1),
             "reconstruct": growing * share + fitting,
             "export": export,
             "validate": validation + one * max(0, shown - len(few)),
@@ -183,6 +183,22 @@ def _images(
     at_half, at_full = _mean(clock.steps[:half]), _mean(clock.steps[half:])
     step = config.half * at_half + (1 - config.half) * at_full
     return images, config.images, seconds + step * (config.iterations * batches - steps)
+
+
+def _calibration(student: Student, inputs: Tensor, seed: int) -> tuple[float, float]:
+    """Seconds to set all ranges from these images, and those of them that grow with the images: the float pass.
+
+    The search for the ranges sees a sample of the same size however many images there are.
+    """
+    assert len(inputs) <= IMAGES  # one batch, so one step
+    clock = _Clock()
+
+    def once() -> float:
+        return _timed(lambda: calibrate(student, inputs, seed=seed, progress=clock))
+
+    first = once()
+    once()  # without what is done once
+    return first, clock.steps[0]
 
 
 def _reconstruction(

@@ -1,6 +1,7 @@
 """What a command says when it ends: what it wrote, or what went wrong, in one message."""
 
 import errno
+import shlex
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -59,7 +60,7 @@ def progress() -> Progress:
 
 
 def show(folder: Path) -> None:
-    """Print the headline figures of a run and the paths of its files."""
+    """Print the headline figures of a run and the paths of the files in its directory."""
     with suppress(PtqError):  # none yet, or not ours: it is a file like the others
         facts = read_report(folder)
         lines = [
@@ -69,11 +70,12 @@ def show(folder: Path) -> None:
             *memory_lines(facts),
         ]
         typer.echo("\n" + "\n".join(lines))
-    typer.echo("\nwrote")
+    typer.echo("\nthe run directory has")
     for path in sorted(p for p in folder.iterdir() if p.is_file() and p.name[0] != "."):
         typer.echo(f"  {path}  ({_size(path.stat().st_size)})")
     if (folder / "report.json").is_file() and not (folder / "report.html").is_file():
-        typer.echo(f"\nfor report.html: pip install 'ptq[report]', then ptq report {folder}")
+        again = shlex.join(["ptq", "report", str(folder)])
+        typer.echo(f"\nfor report.html: pip install 'ptq[report]', then {again}")
 
 
 def headline(report: dict[str, Any]) -> str:

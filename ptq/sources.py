@@ -1,11 +1,13 @@
 """Where images come from: synthesized, noise, a folder, an earlier run; and what to validate on."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ptq.calibration import (
     RECIPES,
@@ -22,8 +24,9 @@ from ptq.data import EvalSet, load_eval, load_images
 from ptq.errors import PtqError
 from ptq.files import sweep
 from ptq.graph import Prepared
-from ptq.models import Model, load_model
+from ptq.models import Model, as_model, load_model
 from ptq.placement import Student, make_plan, place
+from ptq.preprocess import IMAGENET, Preprocess
 from ptq.progress import SILENT, Progress
 from ptq.resume import Finished
 from ptq.settings import Settings
@@ -31,10 +34,12 @@ from ptq.settings import Settings
 __all__ = [
     "ValidationBatches",
     "calibration_images",
+    "data_of",
     "load_evaluation",
     "load_network",
     "load_teacher",
     "load_teachers",
+    "own_network",
     "place_quantizers",
     "run_images",
     "synthesized",
@@ -205,3 +210,46 @@ class ValidationBatches:
         else:
             for start in range(0, len(self.images), self.size):
                 yield self.images.floats(slice(start, start + self.size)), None
+
+
+def data_of(report: Mapping[str, Any]) -> str | None:
+    """What accuracy was measured on, if that is still where it was."""
+    data: str | None = report["settings"].get("data")
+    if data is None or Path(data).exists():
+        return data
+    warnings.warn(f"{data} is not there any more: no accuracy without --data", stacklevel=3)
+    return None
+
+
+def own_network(
+    model: nn.Module | Model, preprocess: Preprocess | None, options: Mapping[str, Any]
+) -> Model:
+    """A network from Python with what it takes to feed it.
+
+    Args:
+        model: a module, or one with all that.
+        preprocess: of a module; ImageNet's is assumed, with a warning, where nothing is said.
+        options: settings, of which size, resize, mean and std say that, too.
+
+    Raises:
+        PtqError: for what is said twice, or cannot be of a network that is there already.
+    """
+    said = {k: v for k in ("size", "resize", "mean", "std") if (v := options.get(k)) is not None}
+    if options.get("weights") is not None:
+        raise PtqError("weights= is for a model given by name: this network has its own already")
+    if isinstance(model, Model):
+        if said or preprocess is not None:
+            raise PtqError(
+                f"{', '.join(said or ['preprocess'])}: a Model says this by itself; give one of the two"
+            )
+        return model
+    if preprocess is not None:
+        return as_model(model, **asdict(preprocess.override(**said)))
+    if not {"size", "mean", "std"} <= said.keys():
+        height, width = IMAGENET.size
+        warnings.warn(
+            f"nothing says what images the network takes; assuming ImageNet's ({height}x{width}) where size, mean and "
+            "std are not given. If that is wrong, give those, or preprocess=ptq.Preprocess(...)",
+            stacklevel=3,
+        )
+    return as_model(model, **said)

@@ -201,11 +201,13 @@ def test_without_the_extra_a_line_says_how_to_get_the_page(
     from ptq.report import write_report
     from ptq.reporting import show
 
-    write_report(made_up(), tmp_path)
-    show(tmp_path)
-    assert "pip install 'ptq[report]'" in capsys.readouterr().out
-    (tmp_path / "report.html").touch()
-    show(tmp_path)
+    folder = tmp_path / "my run"
+    write_report(made_up(), folder)
+    show(folder)
+    out = capsys.readouterr().out
+    assert "pip install 'ptq[report]'" in out and f"ptq report '{folder}'" in out  # to be pasted
+    (folder / "report.html").touch()
+    show(folder)
     assert "pip install" not in capsys.readouterr().out
 
 

@@ -54,7 +54,7 @@ def test_what_looks_equal_is_marked_together_or_not_at_all(tmp_path: Path) -> No
     ("change", "note", "unmarked"),
     [
         ({"machine": {"cpu": "another"}}, "different machines", {"latency ms", "times as fast"}),
-        ({"latency_ms__threads": 8}, "8 threads", {"latency ms", "times as fast"}),
+        ({"latency_ms__threads": 8}, "different numbers of threads (a: 2 threads; b: 8 threads)", {"latency ms", "times as fast"}),
         ({"settings__data": "other"}, "different data", {"top-1 %", "over float", "same as float %"}),
         ({"validated_on": 10}, "10 images of val", {"top-1 %", "over float", "same as float %"}),
         ({"top1": {}, "settings__data": None}, "own calibration images", {"top-1 %", "same as float %"}),

@@ -1,6 +1,6 @@
 """Facts about images in words."""
 
-from ptq.figures import image_lines, memory_lines
+from ptq.figures import image_lines, memory_lines, threads_text
 
 QUALITY = {"statistics": {"a": 0.0512, "b": 0.2}, "label_accuracy": None, "diversity": 12.34}
 
@@ -25,3 +25,7 @@ def test_peaks_of_memory_are_told_as_far_as_they_are_known() -> None:
     assert memory_lines(report)[1:] == [
         "peak of cached activations: 0 B in memory, 1.00 MiB on disk"
     ]
+
+
+def test_one_thread_is_no_threads() -> None:
+    assert [threads_text(n) for n in (1, 2, None)] == ["1 thread", "2 threads", ""]

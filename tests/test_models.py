@@ -298,3 +298,19 @@ def test_a_missing_counter_of_batches_does_not_matter(tiny: str, tmp_path: Path)
     del state["1.num_batches_tracked"]
     torch.save(state, tmp_path / "old.pth")
     assert load_model(tiny, tmp_path / "old.pth").num_classes == 5
+
+
+@pytest.mark.parametrize(
+    ("last", "says"),
+    [
+        (nn.Sequential(nn.Linear(4, 3), nn.Softmax(1)), "probabilities"),
+        (nn.Linear(4, 1), "one number for an image"),
+        (nn.Linear(4, 3), ""),
+    ],
+)
+def test_outputs_that_are_no_class_scores_are_doubted(last: nn.Module, says: str) -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), last)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        as_model(net, size=8)
+    assert [says in str(warning.message) for warning in caught] == [True] * bool(says)

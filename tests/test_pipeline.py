@@ -185,7 +185,8 @@ def test_a_finished_run_can_be_measured_again(
     )
     made = pipeline.run(settings)
     assert made.report["top1"] == {}  # nothing labelled, nothing claimed
-    measured = validate_run(made.folder, data=str(tmp_path / "data.npz"), threads=1)
+    measured = validate_run(made.folder, data=str(tmp_path / "data.npz"), threads=None)
+    assert measured.latency_ms["threads"] == 1  # as the run was asked to
     assert measured.top1["onnx"] > 95 and measured.top1["float"] > 95
     assert measured.agreement["onnx"] > 95
     report = json.loads((made.folder / "report.json").read_text())
@@ -238,3 +239,15 @@ def test_everything_promised_is_exported() -> None:
     for name in ptq.__all__:
         assert getattr(ptq, name) is not None
     assert callable(ptq.reconstruct) and callable(ptq.validate) and callable(ptq.calibrate)
+
+
+@pytest.mark.slow
+def test_an_inspection_goes_with_the_network_it_was_of(digits: Any, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    for name in ("inspect.md", "inspect.json", "mine.txt"):
+        (tmp_path / "run" / name).touch()
+    images = tmp_path / "images.npz"
+    np.savez(images, images=digits.images.numpy()[:32])
+    run(digits, tmp_path, 8, 8, preset="fast", images=str(images), method="nearest")
+    left = {path.name for path in (tmp_path / "run").iterdir()}
+    assert "mine.txt" in left and not any(name.startswith("inspect") for name in left)

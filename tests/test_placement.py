@@ -45,6 +45,12 @@ def test_a_residual_network_is_quantized_where_integer_kernels_read_and_write() 
     assert all(spec.signed and spec.symmetric for spec in plan.weights.values())
 
 
+def test_notes_tell_two_widths_of_activations_apart_where_there_are_two() -> None:
+    narrow, wide = (make_plan(prepared_of("resnet"), 4, bits).notes[1] for bits in (4, 8))
+    assert narrow.startswith("activations: 4 bits where a layer reads them, 8 where only")
+    assert wide == "activations: 8 bits; per tensor, affine"
+
+
 def test_activations_read_and_are_read_at_full_width() -> None:
     plan = make_plan(prepared_of("squeeze_excite"), 4, 4)
     bits = {name: spec.bits for name, spec in plan.activations.items()}

@@ -1,5 +1,6 @@
 """Calibration images from every source that a user can name, and what happens after an interruption."""
 
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,9 +15,17 @@ from ptq.calibration import CalibrationSet, gaussian_noise, synthesis_preset
 from ptq.errors import PtqError
 from ptq.models import Model, as_model
 from ptq.pipeline import calibrate_datafree
+from ptq.preprocess import IMAGENET, Preprocess
 from ptq.resume import Finished
 from ptq.settings import Settings
-from ptq.sources import calibration_images, load_teacher, load_teachers, run_images
+from ptq.sources import (
+    calibration_images,
+    data_of,
+    load_teacher,
+    load_teachers,
+    own_network,
+    run_images,
+)
 
 CPU = torch.device("cpu")
 NETWORK = """
@@ -151,3 +160,30 @@ def test_calibrate_datafree_takes_models_of_one_s_own(teacher: str) -> None:
     made = calibrate_datafree(build("resnet"), teachers=(load_teacher(teacher),), preset="fast",
                               preprocess=load_teacher(teacher).preprocess)  # fmt: skip
     assert [t["name"] for t in made.images.provenance["teachers"]] == ["model", "small"]
+
+
+def test_a_network_says_once_what_images_it_takes() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    halves = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = own_network(net, None, {"size": (8, 8), **halves})
+    assert model.preprocess == Preprocess((8, 8), 8, "bilinear", (0.5,) * 3, (0.5,) * 3)
+    assert own_network(net, model.preprocess, {"size": 16}).preprocess.size == (16, 16)
+    assert own_network(model, None, {}) is model
+    with pytest.warns(UserWarning, match="assuming ImageNet's"):
+        assert own_network(net, None, {"size": 8}).preprocess.std == IMAGENET.std
+    with pytest.raises(PtqError, match="size: a Model says this by itself"):
+        own_network(model, None, {"size": 8})
+    with pytest.raises(PtqError, match="weights= is for a model given by name"):
+        own_network(net, model.preprocess, {"weights": "w.pth"})
+
+
+def test_a_run_is_measured_again_on_its_own_data(tmp_path: Path) -> None:
+    assert data_of({"settings": {"data": None}}) is None
+    (tmp_path / "data.npz").touch()
+    there = {"settings": {"data": str(tmp_path / "data.npz")}}
+    assert data_of(there) == str(tmp_path / "data.npz")
+    (tmp_path / "data.npz").unlink()
+    with pytest.warns(UserWarning, match="no accuracy without --data"):
+        assert data_of(there) is None
