@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ptq.errors import PtqError
+from ptq.model_names import check_name
 from ptq.options import Recipe
 from ptq.settings import FLOAT, Settings
 
@@ -71,7 +72,7 @@ def existing(option: str, path: Path | None) -> str | None:
 
 
 def model_ref(option: str, text: str) -> str:
-    """A model reference whose file, if it names one, exists.
+    """A model reference whose file, if it names one, exists, and whose name, if it has one, somebody knows.
 
     Raises:
         PtqError: otherwise.
@@ -86,6 +87,7 @@ def model_ref(option: str, text: str) -> str:
     path = f"{module.replace('.', os.sep)}.py"
     if not file and name and os.path.isfile(path):  # as Python's own tools name it
         raise PtqError(f"{option}: {text!r} is no model; write {path}:{name}")
+    check_name(text)
     return text
 
 

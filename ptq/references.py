@@ -1,6 +1,5 @@
 """The kinds of model reference, each a function from the text to a `Reference`."""
 
-import difflib
 import importlib.util
 import math
 import os
@@ -18,6 +17,7 @@ from ptq.checkpoints import fit, fit_in_order, read_weights
 from ptq.classes import timm_classes
 from ptq.downloads import downloading
 from ptq.errors import PtqError
+from ptq.model_names import ZOO, check_name
 from ptq.preprocess import IMAGENET, Preprocess, pair, triple
 
 __all__ = ["Reference", "resolve"]
@@ -45,8 +45,6 @@ class Reference:
 
 
 _IMAGENET_HALVES = (0.5, 0.5, 0.5)
-# Names and input sizes of the bundled networks.
-_ZOO = {"efficientnet_lite0": 224, "efficientnet_lite1": 240, "efficientnet_lite2": 260}
 # Networks with heads that only training uses. Pretrained, they also turn ImageNet-normalised
 # input into (x - 0.5) / 0.5 themselves (`transform_input`); here the preprocessing does that.
 _WITH_TRAINING_HEADS = ("googlenet", "inception_v3")
@@ -63,11 +61,12 @@ def resolve(ref: str, overrides: Mapping[str, Any]) -> Reference:
     Raises:
         PtqError: for an unknown name, with the nearest ones; for a file that cannot be imported.
     """
+    check_name(ref)
     if ref.startswith("timm:"):
         return _timm(ref.removeprefix("timm:"), overrides)
     if ".py:" in ref or ref.endswith(".py"):
         return _factory(ref, overrides)
-    if ref.lower() in _ZOO:
+    if ref.lower() in ZOO:
         return _zoo(ref.lower(), overrides)
     return _torchvision(ref, overrides)
 
@@ -75,15 +74,7 @@ def resolve(ref: str, overrides: Mapping[str, Any]) -> Reference:
 def _torchvision(ref: str, overrides: Mapping[str, Any]) -> Reference:
     from torchvision import models
 
-    name, known = ref.lower(), models.list_models(module=models)
-    if name not in known:
-        near = difflib.get_close_matches(name, [*known, *_ZOO], n=3)
-        near += [f"timm:{n}" for n in _timm_names() if n == name]
-        raise PtqError(
-            f"no model {ref!r}"
-            + (f"; did you mean {' or '.join(near)}? " if near else ". ")
-            + "A model is a torchvision name, timm:NAME, efficientnet_lite0|1|2 or FILE.py:factory."
-        )
+    name = ref.lower()
     special = name in _WITH_TRAINING_HEADS
     options = (
         {"aux_logits": False, "transform_input": False, "init_weights": False} if special else {}
@@ -121,12 +112,6 @@ def _torchvision(ref: str, overrides: Mapping[str, Any]) -> Reference:
 
 def _timm(name: str, overrides: Mapping[str, Any]) -> Reference:
     timm = _import_timm(f"timm:{name}")
-    if not timm.is_model(name.split(".")[0]):
-        near = difflib.get_close_matches(name, _timm_names(), n=3)
-        raise PtqError(
-            f"timm has no model {name!r}"
-            + (f"; did you mean {' or '.join('timm:' + n for n in near)}?" if near else "")
-        )
     architecture, _, tag = name.partition(".")
     if tag and name not in timm.list_models(f"{architecture}.*", pretrained=True):
         tags = timm.list_models(f"{architecture}.*", pretrained=True)
@@ -163,7 +148,7 @@ def _timm(name: str, overrides: Mapping[str, Any]) -> Reference:
 
 
 def _zoo(name: str, overrides: Mapping[str, Any]) -> Reference:
-    size = _ZOO[name]
+    size = ZOO[name]
     preprocess = Preprocess(
         (size, size), math.floor(size / 0.875), "bicubic", (127 / 255,) * 3, (128 / 255,) * 3
     )
@@ -284,10 +269,3 @@ def _import_timm(ref: str) -> ModuleType:
     except ImportError as error:
         raise PtqError(f"{ref} needs timm: pip install 'ptq[zoo]'") from error
     return timm
-
-
-def _timm_names() -> list[str]:
-    if importlib.util.find_spec("timm") is None:
-        return []
-    names: list[str] = _import_timm("").list_models()
-    return names

@@ -7,15 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from ptq.completion import complete_model, complete_models, torchvision_names
+from ptq.completion import complete_model, complete_models
 
 CHECKOUT = Path(__file__).parent.parent
-
-
-def test_the_names_are_those_of_torchvision() -> None:
-    from torchvision import models
-
-    assert list(torchvision_names()) == sorted(models.list_models(module=models))
 
 
 def test_names_and_files_go_on_from_what_is_typed(

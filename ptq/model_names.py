@@ -1,0 +1,84 @@
+"""The names of models at hand, read from files: importing torchvision or timm takes seconds, refusing a name should not."""
+
+import difflib
+import importlib.util
+import re
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+from ptq.errors import PtqError
+
+__all__ = ["ZOO", "check_name", "timm_names", "torchvision_names"]
+
+ZOO = {"efficientnet_lite0": 224, "efficientnet_lite1": 240, "efficientnet_lite2": 260}
+"""Names and input sizes of the bundled networks."""
+
+_REGISTERED = re.compile(r"^@register_model(?:\(\))?\n(?:[@ )].*\n)*def (\w+)\(", re.MULTILINE)
+_RENAMED = re.compile(r"^register_model_deprecations\(.*?^\}\)", re.MULTILINE | re.DOTALL)
+_OLD_NAME = re.compile(r"'(\w+)[\w.]*'\s*:")
+
+
+@cache
+def torchvision_names() -> tuple[str, ...]:
+    """Return the classifiers of the torchvision at hand.
+
+    Example:
+        >>> "resnet50" in torchvision_names()
+        True
+    """
+    return tuple(sorted(n for text in _sources("torchvision") for n in _REGISTERED.findall(text)))
+
+
+@cache
+def timm_names() -> tuple[str, ...]:
+    """Return timm's architectures, those under names of old too; none without timm."""
+    found: set[str] = set()
+    for text in _sources("timm"):
+        found.update(_REGISTERED.findall(text))
+        for renamed in _RENAMED.findall(text):
+            found.update(_OLD_NAME.findall(renamed))
+    return tuple(sorted(found))
+
+
+def check_name(ref: str) -> None:
+    """Refuse a model reference by name that nobody has; files are not looked at.
+
+    Raises:
+        PtqError: with the nearest names.
+
+    Example:
+        >>> check_name("resnet5O")
+        Traceback (most recent call last):
+        ptq.errors.PtqError: no model 'resnet5O'; did you mean resnet50 or resnet152 or resnet34? ...
+    """
+    if ref.endswith(".py") or ".py:" in ref:
+        return
+    kind, _, name = ref.rpartition(":")
+    if kind == "timm":
+        known = timm_names()
+        if known and name.split(".")[0] not in known:
+            raise PtqError(f"timm has no model {name!r}{_nearest(name, known, 'timm:')}")
+        return
+    name, known = ref.lower(), torchvision_names()
+    if known and name not in (*known, *ZOO):
+        near = _nearest(name, (*known, *ZOO), "", [name] if name in timm_names() else [])
+        raise PtqError(
+            f"no model {ref!r}{near or '.'} A model is a torchvision name, timm:NAME, efficientnet_lite0|1|2 or "
+            "FILE.py:factory."
+        )
+
+
+def _nearest(name: str, known: Sequence[str], kind: str, timm: Sequence[str] = ()) -> str:
+    near = [kind + other for other in difflib.get_close_matches(name, known, n=3)]
+    near += [f"timm:{other}" for other in timm]
+    return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
+def _sources(package: str) -> list[str]:
+    """The text of a package's files of models; none where it is not installed."""
+    spec = importlib.util.find_spec(package)  # found, and not run
+    if spec is None or spec.origin is None:
+        return []
+    folder = Path(spec.origin).parent / "models"
+    return [file.read_text(encoding="utf-8") for file in sorted(folder.glob("*.py"))]
