@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from ptq.gates import gate_codes, is_hard
+from ptq.node_kinds import moves_data
 from ptq.ops import averages_globally, foldable, module_of, sole_input
 from ptq.quantizer import Quantizer, QuantLayer, WeightQuantizer, apply_layer
 
@@ -65,13 +66,12 @@ class Pending:
     activation: nn.Module | None = None
 
 
-def run_exact(student: fx.GraphModule, x: Tensor, moves: Callable[[fx.Node], bool]) -> Tensor:
+def run_exact(student: fx.GraphModule, x: Tensor) -> Tensor:
     """Run a student's graph in integer arithmetic.
 
     Args:
         student: calibrated, in eval mode, with every rounding decided.
         x: images as the network takes them, float32 (N, C, H, W).
-        moves: whether a node only moves data (`ptq.placement.moves_data`): it then works on codes.
 
     Returns:
         The network's output, float32.
@@ -80,10 +80,10 @@ def run_exact(student: fx.GraphModule, x: Tensor, moves: Callable[[fx.Node], boo
         PtqError: when a quantizer has no range yet.
 
     Example:
-        >>> y = run_exact(student.module, x, partial(moves_data, student.module))
+        >>> y = run_exact(student.module, x)
     """
     with torch.no_grad():
-        y: Tensor = _Integers(student, moves).run(x)
+        y: Tensor = _Integers(student).run(x)
     return y
 
 
@@ -128,9 +128,9 @@ def code_bounds(quantizer: Quantizer, activation: nn.Module | None) -> tuple[int
 class _Integers(fx.Interpreter):
     """Runs a graph with codes between the nodes where the student quantizes."""
 
-    def __init__(self, student: fx.GraphModule, moves: Callable[[fx.Node], bool]) -> None:
+    def __init__(self, student: fx.GraphModule) -> None:
         super().__init__(student)
-        self.student, self.moves = student, moves
+        self.student = student
 
     def run_node(self, n: fx.Node) -> Any:
         module = module_of(self.student, n)
@@ -148,7 +148,7 @@ class _Integers(fx.Interpreter):
         if values and all(isinstance(value, Codes) for value in values):
             if hard_gate(self.student, n):
                 return _gate(values[0])
-            if self.moves(n):
+            if moves_data(self.student, n):
                 return self._moved(n, values[0])
             if (pending := _pending(n, module, values)) is not None:
                 return pending

@@ -9,132 +9,33 @@ else stays in float between two quantizers.
 
 import copy
 import fnmatch
-import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
 
-import torch
 from torch import Tensor, fx, nn
-from torch.nn import functional as F
 
 from ptq.blocks import assign_blocks, split
 from ptq.errors import PtqError
 from ptq.exact import run_exact
 from ptq.graph import Prepared
-from ptq.ops import LAYERS, averages_globally, foldable, input_tensors, module_of, sole_input
-from ptq.quantizer import Quantizer, QuantLayer, WeightQuantizer, weight_axis
-from ptq.spec import Grid, QuantPlan, QuantSpec
-
-__all__ = ["Student", "make_plan", "moves_data", "place"]
-
-MOVING_MODULES = (
-    nn.MaxPool2d,
-    nn.Flatten,
-    nn.Unflatten,
-    nn.ZeroPad2d,
-    nn.ReflectionPad2d,
-    nn.ReplicationPad2d,
-    nn.PixelShuffle,
-    nn.ChannelShuffle,
+from ptq.node_kinds import (
+    computes_in_integers,
+    gate_grids,
+    is_convolution,
+    is_layer,
+    is_network_output,
+    range_source,
+    readers,
+    tail,
 )
-MOVING_FUNCTIONS = {
-    "flatten", "reshape", "permute", "transpose", "squeeze", "unsqueeze", "chunk", "split",
-    "getitem", "max_pool2d", "pad", "narrow", "select", "channel_shuffle", "roll",
-    "interpolate",
-}  # fmt: skip
-TABLES = (nn.Sigmoid, nn.LeakyReLU)  # looked up by code
+from ptq.ops import LAYERS, input_tensors, module_of, sole_input
+from ptq.quantizer import Quantizer, QuantLayer, WeightQuantizer, weight_axis
+from ptq.spec import QuantPlan, QuantSpec
+
+__all__ = ["Student", "make_plan", "place"]
+
 CONTAINER_BITS = 8
 REDUCED_BITS = 7  # two products of a uint8 and a 7-bit weight fit the 16-bit sums of AVX2 kernels
-
-
-def _name(node: fx.Node) -> str:
-    return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-
-
-def moves_data(graph: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether the node only rearranges or selects values: its output needs no range of its own."""
-    if node.op == "call_module":
-        module = module_of(graph, node)
-        nearest = isinstance(module, nn.Upsample) and module.mode == "nearest"
-        return nearest or isinstance(module, MOVING_MODULES)
-    if node.op not in ("call_function", "call_method") or _name(node) not in MOVING_FUNCTIONS:
-        return False
-    if _name(node) == "getitem":  # of a tensor, or of its pieces, but not of several results
-        source = sole_input(node)
-        return bool(source.meta.get("tensor")) or moves_data(graph, source)
-    if _name(node) == "interpolate":
-        mode = node.args[3] if len(node.args) > 3 else node.kwargs.get("mode", "nearest")
-        return bool(mode == "nearest")
-    # Padding with anything but 0 brings in values the range may not hold.
-    return _name(node) != "pad" or (len(node.args) < 4 and not node.kwargs.get("value"))
-
-
-def _is_layer(graph: fx.GraphModule, node: fx.Node) -> bool:
-    return isinstance(module_of(graph, node), LAYERS)
-
-
-def _is_convolution(graph: fx.GraphModule, node: fx.Node) -> bool:
-    return _is_layer(graph, node) and not isinstance(module_of(graph, node), nn.Linear)
-
-
-def _computes_in_integers(graph: fx.GraphModule, node: fx.Node) -> bool:
-    """Additions, products, concatenations, average pools and activations that have integer kernels."""
-    module = module_of(graph, node)
-    if averages_globally(module) or isinstance(module, nn.AvgPool2d):
-        return True
-    if isinstance(module, TABLES):
-        return not _is_network_output(graph, node)
-    if node.op != "call_function":
-        return False
-    if node.target in (operator.add, operator.mul):
-        return all(isinstance(a, fx.Node) and a.op != "get_attr" for a in node.args)
-    return node.target in (torch.cat, torch.concat, F.avg_pool2d)
-
-
-def _root(graph: fx.GraphModule, node: fx.Node) -> fx.Node:
-    """The node whose range `node` shares: back through everything that only moves data."""
-    while moves_data(graph, node) or _hard_gate(graph, node):
-        node = sole_input(node)
-    return node
-
-
-def _hard_gate(graph: fx.GraphModule, node: fx.Node) -> Grid | None:
-    """What a hard sigmoid wants its input's grid to be, so that it can read the same codes (`ptq.gates`).
-
-    None for other nodes, and where somebody else reads the input, too, or anything but products the gate.
-    """
-    if not isinstance(module_of(graph, node), nn.Hardsigmoid):
-        return None
-    source = sole_input(node)
-    scaled = {user for user in node.users if user.target is operator.mul}
-    if len(scaled) < len(node.users) or moves_data(graph, source) or source.op == "placeholder":
-        return None
-    others = set(source.users) - {node}
-    if not others:
-        return "hardsigmoid"
-    return "hardswish" if others == scaled else None
-
-
-def _tail(graph: fx.GraphModule, node: fx.Node) -> fx.Node:
-    """The node to quantize behind `node`: its ReLU where that is the only reader."""
-    users = list(node.users)
-    return users[0] if len(users) == 1 and foldable(graph, users[0]) else node
-
-
-def _readers(graph: fx.GraphModule, node: fx.Node) -> list[fx.Node]:
-    """Who computes with what `node` gives, behind everything that only moves data."""
-    readers = []
-    for user in node.users:
-        readers += _readers(graph, user) if moves_data(graph, user) else [user]
-    return readers
-
-
-def _is_network_output(graph: fx.GraphModule, node: fx.Node) -> bool:
-    return all(
-        user.op == "output" or (moves_data(graph, user) and _is_network_output(graph, user))
-        for user in node.users
-    )
 
 
 def make_plan(
@@ -173,7 +74,7 @@ def make_plan(
         (8, 4)
     """
     graph = prepared.module
-    layers = [n for n in graph.graph.nodes if _is_layer(graph, n)]
+    layers = [n for n in graph.graph.nodes if is_layer(graph, n)]
     real = [n for n in layers if not n.meta.get("affine")]
     if not real:
         raise PtqError("the model has no convolution and no linear layer to quantize.")
@@ -201,21 +102,21 @@ def make_plan(
     }
     tensors: dict[fx.Node, int] = {}
     for node in graph.graph.nodes:
-        if not (node.name in weights or _computes_in_integers(graph, node)):
+        if not (node.name in weights or computes_in_integers(graph, node)):
             continue
         for source in input_tensors(node):
-            tensors.setdefault(_root(graph, source), act_bits)
-        tail = _tail(graph, node)
-        if not _is_network_output(graph, tail) or _is_convolution(graph, node):
-            tensors.setdefault(tail, act_bits)
+            tensors.setdefault(range_source(graph, source), act_bits)
+        written = tail(graph, node)
+        if not is_network_output(graph, written) or is_convolution(graph, node):
+            tensors.setdefault(written, act_bits)
     for node in tensors:
-        if not any(reader.name in weights for reader in _readers(graph, node)):
+        if not any(reader.name in weights for reader in readers(graph, node)):
             tensors[node] = CONTAINER_BITS
-    grids = _grids(graph, tensors)
+    grids = gate_grids(graph, tensors)
     for node in (
-        _root(graph, sole_input(real[0])),
-        _tail(graph, real[0]),
-        _root(graph, sole_input(real[-1])),
+        range_source(graph, sole_input(real[0])),
+        tail(graph, real[0]),
+        range_source(graph, sole_input(real[-1])),
     ):
         if node in tensors and not grids.get(node, "").startswith("hard"):
             tensors[node] = edge_bits
@@ -244,20 +145,8 @@ def _widths(act_bits: int) -> str:
 
 
 def _output(graph: fx.GraphModule, last: fx.Node) -> str:
-    ends = _is_convolution(graph, last) and _is_network_output(graph, _tail(graph, last))
+    ends = is_convolution(graph, last) and is_network_output(graph, tail(graph, last))
     return f"of {CONTAINER_BITS} bits, since a convolution gives it" if ends else "float"
-
-
-def _grids(graph: fx.GraphModule, tensors: Mapping[fx.Node, int]) -> dict[fx.Node, Grid]:
-    """What the gates of the network bind the quantized tensors they read and write to."""
-    grids: dict[fx.Node, Grid] = {}
-    for node in graph.graph.nodes:
-        if isinstance(module_of(graph, node), nn.Sigmoid) and node in tensors:
-            grids[_root(graph, sole_input(node))] = "sigmoid"
-            grids[node] = "unit"
-        elif gate := _hard_gate(graph, node):
-            grids[sole_input(node)] = gate
-    return grids
 
 
 @dataclass(frozen=True)
@@ -281,7 +170,7 @@ class Student:
 
         `module` itself simulates the same on real numbers, with gradients.
         """
-        return run_exact(self.module, x, partial(moves_data, self.module))
+        return run_exact(self.module, x)
 
     def layers(self) -> dict[str, QuantLayer]:
         """Return the quantized layers by node name, in order of computation."""
@@ -318,7 +207,7 @@ def place(prepared: Prepared, plan: QuantPlan) -> Student:
     blocks = assign_blocks(prepared.module)
     nodes = {n.name: n for n in graph.graph.nodes}
     unknown = [name for name in plan.activations if name not in nodes]
-    unknown += [n for n in plan.weights if n not in nodes or not _is_layer(graph, nodes[n])]
+    unknown += [n for n in plan.weights if n not in nodes or not is_layer(graph, nodes[n])]
     if unknown:
         raise PtqError(f"the plan is of another network: {unknown[0]!r} is no such node here.")
     _check_kinds(graph, nodes, plan)
@@ -328,16 +217,16 @@ def place(prepared: Prepared, plan: QuantPlan) -> Student:
         op = module_of(graph, node)
         assert isinstance(op, LAYERS)
         weight = WeightQuantizer(spec, op.weight.shape[weight_axis(op)])
-        layer = QuantLayer(op, weight, quantizers.get(_root(graph, sole_input(node)).name))
+        layer = QuantLayer(op, weight, quantizers.get(range_source(graph, sole_input(node)).name))
         _set_module(graph, str(node.target), layer)
     for name, quantizer in quantizers.items():
         node = nodes[name]
         graph.add_submodule(f"quantizers.{name}", quantizer)
-        readers = list(node.users)
+        users = list(node.users)
         with graph.graph.inserting_after(node):
             new = graph.graph.call_module(f"quantizers.{name}", (node,))
-        for reader in readers:
-            reader.replace_input_with(node, new)
+        for user in users:
+            user.replace_input_with(node, new)
         # The network's input has no block of its own; its quantizer opens the first one.
         blocks[new.name] = blocks.get(name, 0)
         new.meta.update(owner=node.meta.get("owner"), tensor=True)

@@ -1,6 +1,5 @@
 """Integer arithmetic in torch: onnxruntime's results, bit for bit, and the rules that give them."""
 
-from functools import partial
 from pathlib import Path
 
 import networks
@@ -15,7 +14,7 @@ from ptq.exact import Pending, _Integers, code_bounds, folded_activation
 from ptq.export import export_qdq, runtime
 from ptq.graph import prepare
 from ptq.ops import module_of
-from ptq.placement import Student, make_plan, moves_data, place
+from ptq.placement import Student, make_plan, place
 from ptq.quantizer import Quantizer, QuantLayer
 from ptq.spec import QuantSpec
 
@@ -106,7 +105,7 @@ def test_every_quantized_layer_computes_in_integers(name: str) -> None:
             return result
 
     with torch.no_grad():
-        Recording(student.module, partial(moves_data, student.module)).run(networks.images(2))
+        Recording(student.module).run(networks.images(2))
     assert len(computed) >= len(student.plan.weights) and all(computed)
 
 

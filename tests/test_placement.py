@@ -13,8 +13,8 @@ from ptq.calibration.calibrate import calibrate
 from ptq.errors import PtqError
 from ptq.graph import Prepared, prepare
 from ptq.metrics import sqnr_db
-from ptq.ops import foldable
-from ptq.placement import make_plan, moves_data, place
+from ptq.node_kinds import moves_data
+from ptq.placement import make_plan, place
 from ptq.quantizer import Quantizer, QuantLayer
 from ptq.spec import QuantPlan, QuantSpec
 
@@ -194,20 +194,6 @@ def test_an_uncalibrated_student_refuses_to_run() -> None:
     prepared = prepared_of("resnet")
     with pytest.raises(PtqError, match="calibrate"):
         place(prepared, make_plan(prepared, 4))(images(1))
-
-
-def test_clamps_of_relu_fold_and_others_do_not() -> None:
-    prepared = prepare(
-        nn.Sequential(
-            nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.SiLU(), nn.MaxPool2d(2)
-        ),
-        SHAPE,
-    )
-    graph = prepared.module
-    kinds = {str(n.target): (foldable(graph, n), moves_data(graph, n)) for n in graph.graph.nodes}
-    assert kinds["1"] == (True, False)
-    assert kinds["3"] == (False, False)
-    assert kinds["4"] == (False, True)
 
 
 def test_a_module_of_several_results_gets_no_quantizer_itself() -> None:
