@@ -13,12 +13,13 @@ if TYPE_CHECKING:
     from ptq.calibration import CalibrationSet, SynthesisConfig, calibrate, synthesize
     from ptq.errors import PtqError
     from ptq.export import Validation, export_qdq, validate
+    from ptq.finished_runs import load
     from ptq.graph import Prepared, prepare
     from ptq.html_report import write_html_report
     from ptq.inspection import Inspection, inspect_model, inspect_run
     from ptq.methods import ReconstructConfig
     from ptq.models import Model, as_model, load_model
-    from ptq.pipeline import Calibrated, Run, calibrate_datafree, load, quantize
+    from ptq.pipeline import Calibrated, Run, calibrate_datafree, quantize
     from ptq.placement import Student, make_plan, place
     from ptq.preprocess import Preprocess
     from ptq.recipe import read_recipe, write_recipe
@@ -70,11 +71,12 @@ _HOMES = {
     "ptq.calibration": ("CalibrationSet", "SynthesisConfig", "calibrate", "synthesize"),
     "ptq.errors": ("PtqError",),
     "ptq.export": ("Validation", "export_qdq", "validate"),
+    "ptq.finished_runs": ("load",),
     "ptq.graph": ("Prepared", "prepare"),
     "ptq.html_report": ("write_html_report",),
     "ptq.inspection": ("Inspection", "inspect_model", "inspect_run"),
     "ptq.models": ("Model", "as_model", "load_model"),
-    "ptq.pipeline": ("Calibrated", "Run", "calibrate_datafree", "load", "quantize"),
+    "ptq.pipeline": ("Calibrated", "Run", "calibrate_datafree", "quantize"),
     "ptq.placement": ("Student", "make_plan", "place"),
     "ptq.preprocess": ("Preprocess",),
     "ptq.methods": ("ReconstructConfig",),

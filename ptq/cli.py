@@ -202,9 +202,9 @@ def validate(
         existing("RUN_DIR|model.onnx", target)
         run_dir = target if target.is_dir() else target.parent
         evaluation = existing("--data", data)
-        from ptq import pipeline
+        from ptq.finished_runs import validate_run
 
-        pipeline.validate_run(
+        validate_run(
             run_dir,
             data=evaluation,
             threads=threads,

@@ -1,6 +1,6 @@
 """The whole road from a trained network to a validated ONNX file. Read `run` first."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,8 @@ from ptq.calibration import (
     mixed_copies,
     synthesis_preset,
 )
-from ptq.data import load_eval
 from ptq.distributions import worst_layers
-from ptq.errors import PtqError
-from ptq.export import Validation, export_qdq, validate
+from ptq.export import export_qdq, validate
 from ptq.graph import prepare
 from ptq.html_report import refresh
 from ptq.identity import decided_by
@@ -31,12 +29,11 @@ from ptq.preprocess import Preprocess
 from ptq.progress import SILENT, Progress
 from ptq.recipe import write_recipe
 from ptq.reconstruction import reconstruct
-from ptq.report import Stopwatch, read_report, write_report
+from ptq.report import Stopwatch, write_report
 from ptq.resume import Finished, resume
 from ptq.settings import Settings
 from ptq.sources import (
     ValidationBatches,
-    data_of,
     load_evaluation,
     load_network,
     load_teachers,
@@ -45,18 +42,16 @@ from ptq.sources import (
     run_images,
     synthesized,
 )
-from ptq.store import load_student, read_metadata, save_student, settings_of
+from ptq.store import save_student
 from ptq.summary import summarize
 
 __all__ = [
     "Calibrated",
     "Run",
     "calibrate_datafree",
-    "load",
     "quantize",
     "run",
     "synthesize_images",
-    "validate_run",
 ]
 
 
@@ -248,73 +243,12 @@ def calibrate_datafree(
     return Calibrated(student, images)
 
 
-def load(folder: Path | str, model: nn.Module | None = None) -> Student:
-    """Return the student of a run directory.
-
-    Args:
-        folder: as `quantize` wrote it.
-        model: the float network. Needed where the run was made from a module and not from a
-            reference, and wherever the float network is to be compared with: without it,
-            ``student.prepared`` has the structure only, and NaN for weights.
-
-    Raises:
-        PtqError: when it is damaged or of another network.
-    """
-    return load_student(Path(folder), model)
-
-
 def synthesize_images(settings: Settings, progress: Progress = SILENT) -> CalibrationSet:
     """Write images.safetensors and images.png into the run directory, and nothing else."""
     run_folder(settings.out)
     device = use_device(settings.device, settings.threads)
     model, teachers = load_network(settings), load_teachers(settings)
     return run_images(model, teachers, settings, device, Finished(), progress)
-
-
-def validate_run(
-    folder: Path,
-    *,
-    data: str | None = None,
-    threads: int | None = None,
-    exact: bool = False,
-    runtimes: Sequence[str] = (),
-    progress: Progress = SILENT,
-) -> Validation:
-    """Measure a finished run again, and bring its report up to date.
-
-    `data` and `threads` are the run's, when not given, so that what was measured before can be compared.
-    `exact` compares the file with exact integer arithmetic, too; `runtimes` are others that shall run it ("openvino").
-
-    Raises:
-        PtqError: when files are missing or the ONNX file fails a gate.
-    """
-    about = read_metadata(folder / "student.safetensors")["about"]
-    report = read_report(folder)
-    if about["model"] is None:
-        raise PtqError(
-            f"{folder} was made from a Python module: use ptq.validate with that module."
-        )
-    model = load_network(settings_of(folder))
-    if model.sha256 != report["model"]["sha256"]:
-        raise PtqError(f"{model.name} has other weights now than when {folder} was made.")
-    images = CalibrationSet.load(folder / "images.safetensors")
-    data = data or data_of(report)
-    evaluation = load_eval(data, model.preprocess, model.num_classes) if data else None
-    student = load(folder, model.module)
-    measured = validate(
-        folder / "model.onnx",
-        student,
-        model.preprocess,
-        ValidationBatches(evaluation, images),
-        threads=threads or report["settings"].get("threads"),
-        exact=exact,
-        runtimes=runtimes,
-        progress=progress,
-    )
-    write_report(report | measured.to_json(), folder)
-    refresh(folder)
-    measured.raise_for_failure()
-    return measured
 
 
 def _inputs(model: Model, images: CalibrationSet) -> Tensor:

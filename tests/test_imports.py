@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = (
     {"__main__"},
     {"cli"},
-    {"pipeline", "inspection", "rehearsal"},
+    {"pipeline", "finished_runs", "inspection", "rehearsal"},
     {"calibration", "export", "reconstruction", "sensitivity"},
     {"placement", "blocks", "graph", "models"},
     {"tuning"},

@@ -16,7 +16,7 @@ from ptq.calibration import CalibrationSet
 from ptq.errors import PtqError
 from ptq.export import Validation, runtime, validate
 from ptq.export.gate import Gate
-from ptq.pipeline import Run, validate_run
+from ptq.pipeline import Run
 from ptq.preprocess import Preprocess
 from ptq.settings import Settings
 
@@ -158,49 +158,6 @@ def test_a_run_that_fails_a_gate_has_a_report_that_says_which(
         run(digits, tmp_path, 8, 8, preset="fast", images="noise")
     page = (tmp_path / "run" / "report.html").read_text()
     assert "failed 1 of 10 gates" in page and "it is not small." in page and "9 MB" in page
-
-
-@pytest.mark.slow
-def test_a_finished_run_can_be_measured_again(
-    digits: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    torch.manual_seed(0)
-    weights = tmp_path / "net.pth"
-    torch.save(digits.model.state_dict(), weights)
-    factory = tmp_path / "net.py"
-    tests = Path(__file__).parent
-    factory.write_text(
-        f"import sys\nsys.path.insert(0, {str(tests)!r})\nfrom networks import ResNet\n"
-        "PREPROCESS = dict(size=16, resize=16, mean=(0.3,) * 3, std=(0.35,) * 3)\n"
-        "def net():\n    return ResNet()\n"
-    )
-    np.savez(tmp_path / "data.npz", images=digits.images.numpy(), labels=digits.labels.numpy())
-    settings = Settings(
-        f"{factory}:net",
-        8,
-        weights=str(weights),
-        preset="fast",
-        out=str(tmp_path / "run"),
-        threads=1,
-    )
-    made = pipeline.run(settings)
-    assert made.report["top1"] == {}  # nothing labelled, nothing claimed
-    measured = validate_run(made.folder, data=str(tmp_path / "data.npz"), threads=None)
-    assert measured.latency_ms["threads"] == 1  # as the run was asked to
-    assert measured.top1["onnx"] > 95 and measured.top1["float"] > 95
-    assert measured.agreement["onnx"] > 95
-    report = json.loads((made.folder / "report.json").read_text())
-    assert report["top1"] == measured.top1
-    assert (
-        report["images"]["source"] == made.report["images"]["source"]
-    )  # what it was made with stays
-    assert report["notes"] == made.report["notes"] and len(report["notes"]) >= 3
-    monkeypatch.setattr(pipeline, "validate", failing)
-    with pytest.raises(PtqError, match=r"- it is not small\."):
-        validate_run(made.folder, data=str(tmp_path / "data.npz"), threads=1)
-    report = json.loads((made.folder / "report.json").read_text())
-    assert report["failed"] == ["it is not small."]
-    assert "it is not small." in (made.folder / "report.html").read_text()
 
 
 @pytest.mark.slow

@@ -1,0 +1,80 @@
+"""What can be done with a finished run directory: bring its student back, measure its file again."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import nn
+
+from ptq.calibration import CalibrationSet
+from ptq.data import load_eval
+from ptq.errors import PtqError
+from ptq.export import Validation, validate
+from ptq.html_report import refresh
+from ptq.placement import Student
+from ptq.progress import SILENT, Progress
+from ptq.report import read_report, write_report
+from ptq.sources import ValidationBatches, data_of, load_network
+from ptq.store import load_student, read_metadata, settings_of
+
+__all__ = ["load", "validate_run"]
+
+
+def load(folder: Path | str, model: nn.Module | None = None) -> Student:
+    """Return the student of a run directory.
+
+    Args:
+        folder: as `quantize` wrote it.
+        model: the float network. Needed where the run was made from a module and not from a
+            reference, and wherever the float network is to be compared with: without it,
+            ``student.prepared`` has the structure only, and NaN for weights.
+
+    Raises:
+        PtqError: when it is damaged or of another network.
+    """
+    return load_student(Path(folder), model)
+
+
+def validate_run(
+    folder: Path,
+    *,
+    data: str | None = None,
+    threads: int | None = None,
+    exact: bool = False,
+    runtimes: Sequence[str] = (),
+    progress: Progress = SILENT,
+) -> Validation:
+    """Measure a finished run again, and bring its report up to date.
+
+    `data` and `threads` are the run's, when not given, so that what was measured before can be compared.
+    `exact` compares the file with exact integer arithmetic, too; `runtimes` are others that shall run it ("openvino").
+
+    Raises:
+        PtqError: when files are missing or the ONNX file fails a gate.
+    """
+    about = read_metadata(folder / "student.safetensors")["about"]
+    report = read_report(folder)
+    if about["model"] is None:
+        raise PtqError(
+            f"{folder} was made from a Python module: use ptq.validate with that module."
+        )
+    model = load_network(settings_of(folder))
+    if model.sha256 != report["model"]["sha256"]:
+        raise PtqError(f"{model.name} has other weights now than when {folder} was made.")
+    images = CalibrationSet.load(folder / "images.safetensors")
+    data = data or data_of(report)
+    evaluation = load_eval(data, model.preprocess, model.num_classes) if data else None
+    student = load(folder, model.module)
+    measured = validate(
+        folder / "model.onnx",
+        student,
+        model.preprocess,
+        ValidationBatches(evaluation, images),
+        threads=threads or report["settings"].get("threads"),
+        exact=exact,
+        runtimes=runtimes,
+        progress=progress,
+    )
+    write_report(report | measured.to_json(), folder)
+    refresh(folder)
+    measured.raise_for_failure()
+    return measured
