@@ -3,11 +3,10 @@
 from pathlib import Path
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 from onnx import NodeProto, numpy_helper
 
-from ptq.errors import PtqError
+from ptq.export.onnx_files import read_onnx
 
 __all__ = ["QuantizedFile"]
 
@@ -29,14 +28,7 @@ class QuantizedFile:
     """
 
     def __init__(self, path: Path | str) -> None:
-        if not Path(path).is_file():
-            raise PtqError(f"there is no file {path}: quantize again.")
-        try:
-            model = onnx.load(str(path))
-            onnx.checker.check_model(model)
-        except Exception as error:  # protobuf, onnx and the system each raise their own
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise PtqError(f"{path} is no valid ONNX file: {reason}") from error
+        model = read_onnx(path)
         self.metadata = {entry.key: entry.value for entry in model.metadata_props}
         self._producer = {name: node for node in model.graph.node for name in node.output}
         self._constants = {t.name: t for t in model.graph.initializer}

@@ -28,7 +28,7 @@ from onnx import NodeProto, helper, numpy_helper
 from torch import Tensor
 from torch.nn import functional as F
 
-from ptq.errors import PtqError
+from ptq.export.onnx_files import read_onnx
 
 __all__ = ["Oracle"]
 
@@ -84,17 +84,14 @@ class Oracle:
         path: of the file.
 
     Raises:
-        PtqError: for a file that is no valid ONNX.
+        PtqError: for a file that is not there or no valid ONNX.
 
     Example:
         >>> Oracle("model.onnx")(images)  # (N, 3, H, W), normalised
     """
 
     def __init__(self, path: Path | str) -> None:
-        try:
-            self.model = onnx.load(str(path))
-        except Exception as error:  # protobuf and the system each raise their own
-            raise PtqError(f"{path} is no valid ONNX file: {error}") from error
+        self.model = read_onnx(path)
         self.graph = self.model.graph
         self.constants = {t.name: _tensor(t) for t in self.graph.initializer}
         self.readers = Counter(name for node in self.graph.node for name in node.input)
