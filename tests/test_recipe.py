@@ -152,7 +152,7 @@ def test_a_recipe_that_is_not_there(here: Path) -> None:
 
 
 def test_what_no_setting_is_called_is_left_out() -> None:
-    assert settings_from({"model": "a", "bits": 4, "restart": True}, "").model == "a"
+    assert settings_from({"model": "vgg11", "bits": 4, "restart": True}, "").model == "vgg11"
 
 
 def test_bits_of_a_layer_are_checked() -> None:
