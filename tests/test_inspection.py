@@ -64,12 +64,18 @@ def test_reconstruction_helps_the_network_and_every_block_alone(run_dir: Path) -
     assert found.after is not None
     assert found.after.network.kl < found.before.network.kl
     assert found.after.network.sqnr > found.before.network.sqnr + 3
-    for before, after in zip(found.before.blocks, found.after.blocks, strict=True):
-        assert after.alone >= before.alone - 1e-6
     report = json.loads((run_dir / "report.json").read_text())
-    for block, told in zip(found.after.blocks, report["blocks"], strict=True):
+    states = found.before.blocks, found.after.blocks, report["blocks"]
+    for before, block, told in zip(*states, strict=True):
         assert list(block.layers) == told["layers"]
-        assert block.accumulated == pytest.approx(told["sqnr"], abs=0.5)  # that is in bfloat16
+        # The report's figure is of activations in bfloat16, whose steps at the end of the range are as wide as half a
+        # code of 8 bits: blocks of 8 bits notice.
+        if told["kept"] == "learned":
+            assert block.alone > before.alone
+            assert block.accumulated == pytest.approx(told["sqnr"], abs=0.5)
+        else:  # the step that it reads may have been learned, and its bias lies on that step's grid
+            assert block.alone == pytest.approx(before.alone, abs=0.1)
+            assert block.accumulated == pytest.approx(told["sqnr"], abs=1.5)
 
 
 @pytest.mark.slow
