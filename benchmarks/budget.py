@@ -19,7 +19,7 @@ import multiprocessing
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -114,14 +114,22 @@ def page(rows: list[dict[str, Any]]) -> Iterator[str]:
     )  # fmt: skip
     yield f"| {' | '.join(head)} |\n|{' --- |' * len(head)}"
     for row in rows:
-        seconds, kept, before = row["seconds"], row["peak_activations_bytes"], row["forecast"]
+        seconds, kept = row["seconds"], row["peak_activations_bytes"]
+        before = row.get("forecast")  # older rows have none
         stages = ("synthesize", "reconstruct", "validate")
+
+        def foretold(text: Callable[[dict[str, Any]], str], before: Any = before) -> str:
+            return f" ({text(before)})" if before else ""
+
         cells = [
             row["case"], str(row["images"]), str(row["blocks"]),
-            *(f"{seconds.get(stage, 0):.0f} s ({before['seconds'][stage]:.0f})" for stage in stages),
-            f"{sum(seconds.values()) / 60:.1f} ({sum(before['seconds'].values()) / 60:.1f})",
-            f"{byte_text(row['peak_rss_bytes'])} ({byte_text(before['peak_rss_bytes'])})",
-            f"{row['size_bytes']['onnx'] / 1e6:.2f} ({before['size_bytes'] / 1e6:.2f})",
+            *(
+                f"{seconds.get(stage, 0):.0f} s" + foretold(lambda f, stage=stage: f"{f['seconds'][stage]:.0f}")  # type: ignore[misc]
+                for stage in stages
+            ),
+            f"{sum(seconds.values()) / 60:.1f}" + foretold(lambda f: f"{sum(f['seconds'].values()) / 60:.1f}"),
+            byte_text(row["peak_rss_bytes"]) + foretold(lambda f: byte_text(f["peak_rss_bytes"])),
+            f"{row['size_bytes']['onnx'] / 1e6:.2f}" + foretold(lambda f: f"{f['size_bytes'] / 1e6:.2f}"),
             f"{byte_text(kept['memory'])}, {byte_text(kept['disk'])}",
             "; ".join(row["failed"]) or "passed",
         ]  # fmt: skip
