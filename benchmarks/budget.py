@@ -19,7 +19,7 @@ import multiprocessing
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -114,27 +114,29 @@ def page(rows: list[dict[str, Any]]) -> Iterator[str]:
     )  # fmt: skip
     yield f"| {' | '.join(head)} |\n|{' --- |' * len(head)}"
     for row in rows:
-        seconds, kept = row["seconds"], row["peak_activations_bytes"]
-        before = row.get("forecast")  # older rows have none
-        stages = ("synthesize", "reconstruct", "validate")
-
-        def foretold(text: Callable[[dict[str, Any]], str], before: Any = before) -> str:
-            return f" ({text(before)})" if before else ""
-
+        kept = row["peak_activations_bytes"]
+        told = _figures(row["seconds"], row["peak_rss_bytes"], row["size_bytes"]["onnx"])
+        if before := row.get("forecast"):  # older rows have none
+            foretold = _figures(before["seconds"], before["peak_rss_bytes"], before["size_bytes"])
+            told = [f"{one} ({other})" for one, other in zip(told, foretold, strict=True)]
         cells = [
-            row["case"], str(row["images"]), str(row["blocks"]),
-            *(
-                f"{seconds.get(stage, 0):.0f} s" + foretold(lambda f, stage=stage: f"{f['seconds'][stage]:.0f}")  # type: ignore[misc]
-                for stage in stages
-            ),
-            f"{sum(seconds.values()) / 60:.1f}" + foretold(lambda f: f"{sum(f['seconds'].values()) / 60:.1f}"),
-            byte_text(row["peak_rss_bytes"]) + foretold(lambda f: byte_text(f["peak_rss_bytes"])),
-            f"{row['size_bytes']['onnx'] / 1e6:.2f}" + foretold(lambda f: f"{f['size_bytes'] / 1e6:.2f}"),
+            row["case"], str(row["images"]), str(row["blocks"]), *told,
             f"{byte_text(kept['memory'])}, {byte_text(kept['disk'])}",
             "; ".join(row["failed"]) or "passed",
         ]  # fmt: skip
         yield f"| {' | '.join(cells)} |"
     yield footer(rows)
+
+
+def _figures(seconds: dict[str, float], peak: int, size: int) -> list[str]:
+    """What a run took, or was said to take, in words."""
+    stages = ("synthesize", "reconstruct", "validate")
+    return [
+        *(f"{seconds.get(stage, 0):.0f} s" for stage in stages),
+        f"{sum(seconds.values()) / 60:.1f}",
+        byte_text(peak),
+        f"{size / 1e6:.2f}",
+    ]
 
 
 def main() -> None:
