@@ -132,7 +132,9 @@ def _optimise(
     turn, loss = 0, math.nan
     for scale, steps in stages:
         canvas = canvas.at(scaled(preprocess.size, scale))
-        optimizer = torch.optim.Adam(canvas.groups(config.lr), betas=config.betas)
+        # A generator for 224 pixels has 103 million weights, whose step takes a quarter of the time fused.
+        fused = config.canvas == "generator"
+        optimizer = torch.optim.Adam(canvas.groups(config.lr), betas=config.betas, fused=fused)
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         pace = _pace(optimizer, config, steps)
         for _ in range(steps):
