@@ -37,6 +37,7 @@ class Source:
 
 
 PLAIN = {"data_mixing": False}
+TURNS = {"feature_mixing": "turns"}
 BASELINE = {"iterations": 500}  # fewer than published (2,000 and 4,000); MixMix takes 150
 LARGE_BASELINE = {"iterations": 200}  # as many as MixMix takes, but all of them at full resolution
 SOURCES = {
@@ -50,10 +51,14 @@ SOURCES = {
     "mixmix": Source("MixMix, one teacher", "mixmix"),
     "mixmix-zoo-plain": Source("MixMix, several teachers, no data mixing", "mixmix", "zoo", PLAIN),
     "mixmix-zoo": Source("MixMix, several teachers", "mixmix", "zoo"),
-    "mixmix-zoo-all": Source(
-        "MixMix, several teachers, all at every step", "mixmix", "zoo", {"teachers_per_step": 0}
+    "mixmix-turns-plain": Source(
+        "MixMix, several teachers in turns, no data mixing", "mixmix", "zoo", PLAIN | TURNS
     ),
-    "mixmix-others": Source("MixMix, the other networks only", "mixmix", "others"),
+    "mixmix-turns": Source("MixMix, several teachers in turns", "mixmix", "zoo", TURNS),
+    "mixmix-sum": Source(
+        "MixMix, several teachers, all at every step", "mixmix", "zoo", {"feature_mixing": "sum"}
+    ),
+    "mixmix-others": Source("MixMix, the other networks only, in turns", "mixmix", "others", TURNS),
     "real": Source("real images", "real"),
 }
 

@@ -53,7 +53,9 @@ class SynthesisConfig:
         low_pass: cut-off of a Gaussian low-pass of the result, in cycles per pixel; 0 for none (SynQ).
         data_mixing: paste every image's partner into a random box.
         mixed: in this share of the steps. In the others the images have to match by themselves.
-        teachers_per_step: how many of the zoo look at each step, in turn; 0 for all of them.
+        feature_mixing: how several teachers share the work. "halves": the first makes half of the batches, the
+            others the other half and take turns at its steps. "turns": all take turns at the steps of every
+            batch. "sum": all look at every step.
         seed: of everything random; same seed, same machine, same images.
 
     Raises:
@@ -85,13 +87,11 @@ class SynthesisConfig:
     low_pass: float = 0.0
     data_mixing: bool = True
     mixed: float = 0.3
-    teachers_per_step: int = 1
+    feature_mixing: Literal["halves", "turns", "sum"] = "halves"
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (
-            ("images", 1), ("batch", 2), ("iterations", 1), ("teachers_per_step", 0),
-        ):  # fmt: skip
+        for name, least in (("images", 1), ("batch", 2), ("iterations", 1)):
             if getattr(self, name) < least:
                 raise PtqError(
                     f"synthesis: {name} is {getattr(self, name)}; it must be at least {least}."

@@ -26,7 +26,7 @@ from ptq.calibration.mixmix import (
     total_variation,
 )
 from ptq.calibration.recipes import SynthesisConfig, synthesis_preset
-from ptq.calibration.teachers import Teacher, enrol, scaled
+from ptq.calibration.teachers import Teacher, batch_count, enrol, labelled, scaled, shares
 from ptq.errors import PtqError
 from ptq.models import Model
 from ptq.preprocess import Preprocess
@@ -84,7 +84,9 @@ def synthesize(
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         labels = _balanced_labels(config.images, teachers[0].num_classes, generator)
-        chunks = labels.tensor_split(math.ceil(config.images / config.batch))
+        knowing = labelled(teachers)
+        groups = shares(knowing, config.feature_mixing)
+        chunks = labels.tensor_split(batch_count(config.images, config.batch, len(groups)))
         task = stack.enter_context(progress.stage("synthesize", len(chunks) * config.iterations))
         zoo: list[Teacher] = []
         for index, chunk in enumerate(chunks):
@@ -92,13 +94,14 @@ def synthesize(
                 task.advance(config.iterations)
                 continue
             zoo = zoo or [
-                enrol(m, m.num_classes == teachers[0].num_classes, config, generator, target, stack)
-                for m in teachers
+                enrol(model, knows, config, generator, target, stack)
+                for model, knows in zip(teachers, knowing, strict=True)
             ]
             # Every batch by itself: whichever are there already, the others come out the same.
             generator.manual_seed(config.seed * 1_000_003 + index)
             targets = F.one_hot(chunk, teachers[0].num_classes).float().to(target)
-            made = _optimise(zoo, targets, preprocess, config, generator, task)
+            group = [zoo[member] for member in groups[index % len(groups)]]
+            made = _optimise(group, targets, preprocess, config, generator, task)
             batches.add(index, *made)
     images, losses = batches.join(len(chunks))
     return CalibrationSet(images, labels, provenance | {"losses": losses})
@@ -117,19 +120,19 @@ def gaussian_noise(model: Model, images: int = 256, seed: int = 0) -> Calibratio
 
 
 def _optimise(
-    zoo: list[Teacher],
+    group: list[Teacher],
     targets: Tensor,
     preprocess: Preprocess,
     config: SynthesisConfig,
     generator: torch.Generator,
     task: Task,
 ) -> tuple[Tensor, float]:
-    """One batch from noise to uint8 images (n, 3, H, W), and its last loss."""
+    """One group's batch from noise to uint8 images (n, 3, H, W), and its last loss."""
     at_half = round(config.half * config.iterations)
     stages = [(s, n) for s, n in ((0.5, at_half), (1.0, config.iterations - at_half)) if n]
     size = scaled(preprocess.size, stages[0][0])
     canvas = make_canvas(len(targets), size, config, preprocess, generator, targets.device)
-    turn, loss = 0, math.nan
+    step, loss = 0, math.nan
     for scale, steps in stages:
         canvas = canvas.at(scaled(preprocess.size, scale))
         # A generator for 224 pixels has 103 million weights, whose step takes a quarter of the time fused.
@@ -138,10 +141,9 @@ def _optimise(
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         pace = _pace(optimizer, config, steps)
         for _ in range(steps):
-            looking = config.teachers_per_step or len(zoo)
-            turns = [zoo[(turn + k) % len(zoo)] for k in range(min(looking, len(zoo)))]
-            turn += len(turns)
-            objective = _objective(canvas, targets, turns, scale, config, generator)
+            looking = group if config.feature_mixing == "sum" else [group[step % len(group)]]
+            step += 1
+            objective = _objective(canvas, targets, looking, scale, config, generator)
             gradients = torch.autograd.grad(objective, parameters)
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 parameter.grad = gradient

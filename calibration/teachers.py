@@ -1,6 +1,8 @@
 """The networks that images are recovered from, made ready to be looked through many times."""
 
 import copy
+import math
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -15,7 +17,7 @@ from ptq.models import Model
 from ptq.precision import fast_autocast, spare
 from ptq.preprocess import Preprocess
 
-__all__ = ["Teacher", "enrol", "scaled"]
+__all__ = ["Teacher", "batch_count", "enrol", "labelled", "scaled", "shares"]
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Teacher:
 
 def enrol(
     model: Model,
-    labelled: bool,
+    knowing: bool,
     config: SynthesisConfig,
     generator: torch.Generator,
     device: torch.device,
@@ -64,7 +66,44 @@ def enrol(
     if config.swing:
         stack.enter_context(swing(module, generator))
     moments = stack.enter_context(observe(module, model.name, config.per_image))
-    return Teacher(module, moments, model.preprocess, labelled, shrinks)
+    return Teacher(module, moments, model.preprocess, knowing, shrinks)
+
+
+def labelled(teachers: Sequence[Model]) -> list[bool]:
+    """Of each teacher, whether it knows the classes of the first, as far as their number tells."""
+    return [teacher.num_classes == teachers[0].num_classes for teacher in teachers]
+
+
+def shares(knowing: Sequence[bool], feature_mixing: str) -> list[list[int]]:
+    """Which teachers make a batch together: groups of indices, which the batches go round.
+
+    Images carry the habits of the networks they come from. Two halves with other habits do more for the
+    network that is quantized than one set in which all habits are the same (`benchmarks.datafree`).
+
+    Args:
+        knowing: of each teacher, whether it knows the classes of the first.
+        feature_mixing: as in `SynthesisConfig`.
+
+    Example:
+        >>> shares([True, True, True], "halves")
+        [[0], [1, 2]]
+        >>> shares([True, False], "halves")  # the second alone could not show what the labels say
+        [[0], [0, 1]]
+    """
+    everyone = list(range(len(knowing)))
+    if feature_mixing != "halves" or len(everyone) == 1:
+        return [everyone]
+    return [[0], everyone[1:] if any(knowing[1:]) else everyone]
+
+
+def batch_count(images: int, batch: int, groups: int) -> int:
+    """How many batches of at most `batch` images: as many from every group of teachers.
+
+    Example:
+        >>> batch_count(images=300, batch=128, groups=2)
+        4
+    """
+    return min(images, groups * math.ceil(images / (batch * groups)))
 
 
 def scaled(size: tuple[int, int], scale: float) -> tuple[int, int]:

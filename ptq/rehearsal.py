@@ -16,7 +16,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ptq.calibration import RECIPES, CalibrationSet, calibrate, synthesis_preset
+from ptq.calibration import (
+    RECIPES,
+    CalibrationSet,
+    batch_count,
+    calibrate,
+    labelled,
+    shares,
+    synthesis_preset,
+)
 from ptq.export import Validation, export_qdq, validate
 from ptq.graph import Prepared, prepare
 from ptq.machine import use_device
@@ -37,6 +45,7 @@ from ptq.sources import (
     load_teachers,
     place_quantizers,
     synthesized,
+    zoo_of,
 )
 
 __all__ = ["Forecast", "PlannedBlock", "rehearse"]
@@ -172,17 +181,22 @@ def _images(
     config = synthesis_preset(
         settings.preset, model.preprocess, settings.images, seed=settings.seed
     )
-    batches, steps = -(-config.images // config.batch), STEPS * (1 + len(teachers))
-    few = replace(config, images=-(-config.images // batches), iterations=steps)
+    zoo = zoo_of(model, teachers)
+    groups = shares(labelled(zoo), config.feature_mixing)
+    batches = batch_count(config.images, config.batch, len(groups))
+    tried, steps = min(batches, len(groups)), STEPS * max(map(len, groups))
+    few = replace(config, images=tried * -(-config.images // batches), iterations=steps)
     clock = _Clock()
     started = time.perf_counter()
     images = synthesized(model, teachers, few, device, clock)
     seconds = time.perf_counter() - started
     # What is done once is not done again for the steps that are still to come.
     half = round(config.half * steps)
-    at_half, at_full = _mean(clock.steps[:half]), _mean(clock.steps[half:])
+    each = [clock.steps[start : start + steps] for start in range(0, tried * steps, steps)]
+    at_half = statistics.mean(_mean(one[:half]) for one in each)
+    at_full = statistics.mean(_mean(one[half:]) for one in each)
     step = config.half * at_half + (1 - config.half) * at_full
-    return images, config.images, seconds + step * (config.iterations * batches - steps)
+    return images, config.images, seconds + step * (config.iterations * batches - steps * tried)
 
 
 def _calibration(student: Student, inputs: Tensor, seed: int) -> tuple[float, float]:

@@ -43,6 +43,7 @@ __all__ = [
     "place_quantizers",
     "run_images",
     "synthesized",
+    "zoo_of",
 ]
 
 
@@ -144,10 +145,14 @@ def synthesized(
 
     A model without BatchNorm leaves it to the teachers.
     """
-    zoo = [model, *teachers] if has_batch_norm(model.module) or not teachers else list(teachers)
     return synthesize(
-        zoo, config, preprocess=model.preprocess, device=device, progress=progress, folder=folder
-    )
+        zoo_of(model, teachers), config, preprocess=model.preprocess, device=device, progress=progress, folder=folder,
+    )  # fmt: skip
+
+
+def zoo_of(model: Model, teachers: Sequence[Model]) -> list[Model]:
+    """All networks that images for `model` are made from: itself first, if it has BatchNorm."""
+    return [model, *teachers] if has_batch_norm(model.module) or not teachers else list(teachers)
 
 
 def load_network(settings: Settings) -> Model:

@@ -122,10 +122,10 @@ def test_labels_are_what_the_teacher_sees() -> None:
 def test_teachers_of_other_sizes_and_classes_mix() -> None:
     zoo = [teacher(0), teacher(1, classes=7, size=24), teacher(2, width=4)]
     progress = Counter()
-    mixed = synthesize(zoo, replace(QUICK, iterations=90, images=32, batch=32), progress=progress)
+    mixed = synthesize(zoo, replace(QUICK, iterations=90, images=32, batch=16), progress=progress)
     assert mixed.images.shape == (32, 3, 16, 16)
     assert len(mixed.provenance["teachers"]) == 3
-    assert len(progress.losses) == 90  # a zoo takes no more steps than one teacher
+    assert len(progress.losses) == 2 * 90  # a zoo takes no more steps than one teacher
     resized = nn.functional.interpolate(mixed.floats(), (24, 24), mode="bilinear")
     noise = gaussian_noise(zoo[1], 32).floats()
     assert distance(zoo[1], resized) < distance(zoo[1], noise)
@@ -190,12 +190,25 @@ def test_every_recipe_comes_closer_to_the_statistics_than_noise(recipe: str) -> 
     )
 
 
-def test_all_teachers_can_look_at_every_step() -> None:
+def test_teachers_share_the_work_in_three_ways() -> None:
     zoo = [teacher(0), teacher(1)]
-    together = synthesize(zoo, replace(QUICK, teachers_per_step=0))
-    assert not torch.equal(together.images, synthesize(zoo, QUICK).images)
-    alone = replace(QUICK, teachers_per_step=5)  # more than there are: all of them, once
-    assert torch.equal(synthesize(zoo, alone).images, together.images)
+    made = {
+        how: synthesize(zoo, replace(QUICK, feature_mixing=how)).images
+        for how in ("halves", "turns", "sum")
+    }
+    assert len({images.numpy().tobytes() for images in made.values()}) == 3
+    for how in ("halves", "turns", "sum"):  # all the same to one teacher alone
+        one = synthesize(zoo[:1], replace(QUICK, feature_mixing=how)).images
+        assert torch.equal(one[:3], made["halves"][:3])
+
+
+def test_the_first_teacher_makes_half_of_the_images_and_the_others_the_rest() -> None:
+    first, others = [teacher(0)], [teacher(1), teacher(2)]
+    made = synthesize(first + others, QUICK).images
+    assert torch.equal(made[:3], synthesize(first, QUICK).images[:3])
+    assert torch.equal(
+        made[3:], synthesize(others, replace(QUICK, feature_mixing="turns")).images[3:]
+    )
 
 
 def test_images_for_a_network_that_takes_no_part() -> None:
