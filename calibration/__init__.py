@@ -8,7 +8,6 @@ from ptq.calibration.mixing import mixed_copies
 from ptq.calibration.quality import Quality, assess, assessed
 from ptq.calibration.recipes import RECIPES, SynthesisConfig, synthesis_preset
 from ptq.calibration.synthesis import gaussian_noise, synthesize
-from ptq.calibration.teachers import batch_count, labelled, shares
 
 __all__ = [
     "RECIPES",
@@ -17,14 +16,11 @@ __all__ = [
     "SynthesisConfig",
     "assess",
     "assessed",
-    "batch_count",
     "calibrate",
     "discard_batches",
     "gaussian_noise",
     "has_batch_norm",
-    "labelled",
     "mixed_copies",
-    "shares",
     "statistics_distance",
     "synthesis_preset",
     "synthesize",

@@ -16,15 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ptq.calibration import (
-    RECIPES,
-    CalibrationSet,
-    batch_count,
-    calibrate,
-    labelled,
-    shares,
-    synthesis_preset,
-)
+from ptq.calibration import RECIPES, CalibrationSet, calibrate, synthesis_preset
+from ptq.calibration.teachers import batch_count, labelled, shares
 from ptq.export import Validation, export_qdq, validate
 from ptq.graph import Prepared, prepare
 from ptq.machine import use_device
