@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ptq.errors import PtqError
 from ptq.files import atomic
+from ptq.gallery import spread
 from ptq.tensors import read_header, read_tensors, save_tensors
 
 __all__ = ["CalibrationSet"]
@@ -104,8 +105,9 @@ class CalibrationSet:
             ) from error
 
     def contact_sheet(self, path: Path | str, count: int = 64, gap: int = 2) -> None:
-        """Draw the first `count` images as one PNG grid, small ones enlarged."""
-        images = self.images[:count].permute(0, 2, 3, 1).numpy()
+        """Draw at most `count` images, evenly spread over the set, as one PNG grid, small ones enlarged."""
+        picked = spread(len(self.images), count)
+        images = self.images[picked].permute(0, 2, 3, 1).numpy()
         n, height, width, _ = images.shape
         columns = math.ceil(math.sqrt(n))
         rows = math.ceil(n / columns)

@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 
-__all__ = ["Tile", "tiles"]
+__all__ = ["Tile", "spread", "tiles"]
 
 WIDEST = 208  # pixels: twice what a tile takes on a screen
 SMALL = 64  # below it pixels are shown as such, without loss
@@ -30,8 +30,19 @@ class Tile:
     pixelated: bool
 
 
+def spread(count: int, most: int) -> list[int]:
+    """At most `most` of the indices below `count`, evenly spread: of images that several teachers made, from each.
+
+    Example:
+        >>> spread(10, 4)
+        [0, 2, 5, 7]
+    """
+    shown = min(count, most)
+    return [index * count // shown for index in range(shown)]
+
+
 def tiles(path: Path, names: Mapping[str, str], most: int = 32) -> list[Tile]:
-    """Return the first images of an images.safetensors; none where it cannot be read.
+    """Return some images of an images.safetensors, evenly spread; none where it cannot be read.
 
     Args:
         path: as `ptq.calibration.CalibrationSet.save` wrote it.
@@ -45,8 +56,9 @@ def tiles(path: Path, names: Mapping[str, str], most: int = 32) -> list[Tile]:
     try:
         with safe_open(path, "np") as file:
             stored = file.get_slice("images")
-            count = min(most, stored.get_shape()[0])
-            images, labels = stored[:count], file.get_tensor("labels")[:count].tolist()
+            picked = spread(stored.get_shape()[0], most)
+            images = [stored[index : index + 1][0] for index in picked]
+            labels = file.get_tensor("labels")[picked].tolist()
     except (OSError, SafetensorError):
         return []  # a report can do without
     return [

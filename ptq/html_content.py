@@ -57,7 +57,7 @@ def content(report: Mapping[str, Any], folder: Path | None) -> dict[str, Any]:
         "image_lines": [
             *(image_lines(images) if "source" in images else []),
             *(
-                [f"the first {len(tiles)} are shown"]
+                [f"{len(tiles)} of them are shown"]
                 if 0 < len(tiles) < images.get("count", 0)
                 else []
             ),

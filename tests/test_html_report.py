@@ -80,7 +80,7 @@ def test_everything_is_on_the_page(tmp_path: Path) -> None:
         "first gate", "first gate 1 of 2", "third gate", "tabby", "class 7", "version of torch", "machine: cpu",
     ):  # fmt: skip
         assert text in shown.text, text
-    assert len(shown.of("img")) == 3 and "the first 3 are shown" in shown.text  # of 64
+    assert len(shown.of("img")) == 3 and "3 of them are shown" in shown.text  # of 64
     assert (
         len(shown.of("svg")) == 1 + 2 + 1
     )  # a block that learned, a layer with its input, one without
