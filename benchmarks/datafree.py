@@ -34,7 +34,7 @@ from benchmarks.rows import add_rows, footer
 from benchmarks.sources import PRESET, SOURCES, make_images, source_of, teachers_of
 from ptq.calibration import assess, calibrate
 from ptq.graph import prepare
-from ptq.methods import METHODS, method_preset
+from ptq.methods import method_preset
 from ptq.metrics import kl_divergence, top1
 from ptq.models import Model
 from ptq.placement import make_plan, place
@@ -191,7 +191,7 @@ def main() -> None:
     parser.add_argument("--sources", default=",".join(SOURCES))
     parser.add_argument("--bits", default="w4a4,w3a3,w2a4")
     parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--iterations", type=int, default=METHODS["qdrop"].iterations)
+    parser.add_argument("--iterations", type=int, default=200)
     parser.add_argument("--workers", type=int, default=1, help="processes that share the cores")
     parser.add_argument("--mct", default="", help="a Python with model-compression-toolkit 2.6.1")
     options = parser.parse_args()
