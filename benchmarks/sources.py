@@ -37,7 +37,8 @@ class Source:
 
 
 PLAIN = {"data_mixing": False}
-TURNS = {"feature_mixing": "turns"}
+HALVES = {"feature_mixing": "halves"}  # what small images have by default
+TURNS = {"feature_mixing": "turns"}  # what large ones have
 BASELINE = {"iterations": 500}  # fewer than published (2,000 and 4,000); MixMix takes 150
 LARGE_BASELINE = {"iterations": 200}  # as many as MixMix takes, but all of them at full resolution
 SOURCES = {
@@ -51,13 +52,12 @@ SOURCES = {
     "mixmix": Source("MixMix, one teacher", "mixmix"),
     "mixmix-zoo-plain": Source("MixMix, several teachers, no data mixing", "mixmix", "zoo", PLAIN),
     "mixmix-zoo": Source("MixMix, several teachers", "mixmix", "zoo"),
+    "mixmix-halves": Source("the same, half from the first alone", "mixmix", "zoo", HALVES),
+    "mixmix-turns": Source("the same, all in turns", "mixmix", "zoo", TURNS),
     "mixmix-turns-plain": Source(
-        "MixMix, several teachers in turns, no data mixing", "mixmix", "zoo", PLAIN | TURNS
+        "the same, all in turns, no data mixing", "mixmix", "zoo", PLAIN | TURNS
     ),
-    "mixmix-turns": Source("MixMix, several teachers in turns", "mixmix", "zoo", TURNS),
-    "mixmix-sum": Source(
-        "MixMix, several teachers, all at every step", "mixmix", "zoo", {"feature_mixing": "sum"}
-    ),
+    "mixmix-sum": Source("the same, all at every step", "mixmix", "zoo", {"feature_mixing": "sum"}),
     "mixmix-others": Source("MixMix, the other networks only, in turns", "mixmix", "others", TURNS),
     "real": Source("real images", "real"),
 }
