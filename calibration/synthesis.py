@@ -138,7 +138,7 @@ def _optimise(
         # A generator for 224 pixels has 103 million weights, whose step takes a quarter of the time fused.
         fused = config.canvas == "generator"
         optimizer = torch.optim.Adam(canvas.groups(config.lr), betas=config.betas, fused=fused)
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        parameters = [p for some in optimizer.param_groups for p in some["params"]]
         pace = _pace(optimizer, config, steps)
         for _ in range(steps):
             looking = group if config.feature_mixing == "sum" else [group[step % len(group)]]

@@ -77,8 +77,8 @@ def labelled(teachers: Sequence[Model]) -> list[bool]:
 def shares(knowing: Sequence[bool], feature_mixing: str) -> list[list[int]]:
     """Which teachers make a batch together: groups of indices, which the batches go round.
 
-    Images carry the habits of the networks they come from. Two halves with other habits do more for the
-    network that is quantized than one set in which all habits are the same (`benchmarks.datafree`).
+    Images carry the habits of the networks they come from. For small images two halves with other habits do more for
+    the network that is quantized than one set in which all habits are the same (`benchmarks.datafree`).
 
     Args:
         knowing: of each teacher, whether it knows the classes of the first.

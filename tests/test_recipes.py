@@ -49,7 +49,8 @@ def test_errors_name_what_there_is() -> None:
     with pytest.raises(PtqError, match="no setting colour"):
         synthesis_preset("fast", SMALL, colour="red")
     for change in (
-        {"batch": 1}, {"half": 2}, {"lr": 0}, {"mixed": 1.5}, {"low_pass": -1},
+        {"batch": 1}, {"half": 2}, {"lr": 0}, {"mixed": 1.5}, {"low_pass": -1}, {"canvas": "oil"},
+        {"feature_mixing": "all"}, {"schedule": ""},
     ):  # fmt: skip
         with pytest.raises(PtqError, match="synthesis: "):
             SynthesisConfig(**change)
