@@ -18,7 +18,7 @@ class Canvas(Protocol):
     """A differentiable batch of images."""
 
     def groups(self, lr: float) -> list[dict[str, Any]]:
-        """What the optimiser changes, in groups with their own rates: `lr` for what belongs to one image."""
+        """What Adam changes, in groups with their own options: the rate is `lr` for what belongs to one image."""
 
     def images(self) -> Tensor:
         """(N, 3, H, W) in RGB [0, 1]."""
@@ -164,7 +164,11 @@ class _Generated:
 
     def groups(self, lr: float) -> list[dict[str, Any]]:
         weights = [*self.root.parameters(), *self.trunk.parameters()]
-        return [{"params": [self.latents], "lr": lr}, {"params": weights, "lr": lr / 10}]
+        # For 224 pixels there are 103 million weights, whose step takes a quarter of the time fused.
+        return [
+            {"params": [self.latents], "lr": lr, "fused": True},
+            {"params": weights, "lr": lr / 10, "fused": True},
+        ]
 
     def images(self) -> Tensor:
         with fast_autocast(self.latents.device):
