@@ -1,4 +1,4 @@
-"""Mistakes that users make, and what they are told: the table in tests/bad_input.py, run through the command line.
+"""Mistakes that users make, and what they are told: the table in tests/helpers/bad_input.py, run through the command line.
 
     python -m benchmarks.bad_input
 
@@ -7,7 +7,6 @@ Writes results/bad_input.md: the mistake, the message as it is printed, the exit
 
 import os
 import re
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +18,6 @@ from typer.testing import CliRunner, Result
 from benchmarks.rows import RESULTS
 from ptq.files import atomic
 
-TESTS = Path(__file__).parent.parent / "tests"
 OFFLINE = {
     **dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9"),
     "COLUMNS": "200",
@@ -77,9 +75,8 @@ def page(cases: Any, prepare_folder: Any, quantize: Any) -> Iterator[str]:
 
 def main() -> None:
     """Run all cases and write the page."""
-    sys.path.insert(0, str(TESTS))
     os.environ.update(OFFLINE)
-    from bad_input import CASES, prepare_folder, quantize
+    from tests.helpers.bad_input import CASES, prepare_folder, quantize
 
     with tempfile.TemporaryDirectory() as home:
         os.environ["TORCH_HOME"] = home

@@ -15,7 +15,8 @@ from typing import Any
 import hypothesis
 from hypothesis import HealthCheck, Phase
 
-TESTS = Path(__file__).parent.parent / "tests"
+from tests.helpers import CHECKOUT
+
 QUIET: dict[str, Any] = {
     "deadline": None,
     "database": None,
@@ -26,14 +27,16 @@ QUIET: dict[str, Any] = {
 def reason(error: BaseException) -> str:
     """Where an error was raised and of what kind: two failures that agree in it are one bug."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
-    ours = [f for f in traceback.extract_tb(error.__traceback__) if TESTS.parent.name in f.filename]
+    ours = [
+        f for f in traceback.extract_tb(error.__traceback__) if CHECKOUT in Path(f.filename).parents
+    ]
     last = ours[-1] if ours else frame
     return f"{type(error).__name__} at {Path(last.filename).name}:{last.lineno} ({last.line})"
 
 
 def failing(examples: int, seed: int) -> dict[str, tuple[Any, str]]:
     """Return a case and its message for every reason to fail that random cases show."""
-    from test_random_networks import cases, check
+    from tests.test_random_networks import cases, check
 
     found: dict[str, tuple[Any, str]] = {}
     count = 0
@@ -68,7 +71,6 @@ def main() -> None:
     parser.add_argument("--examples", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    sys.path.insert(0, str(TESTS))
     import torch
 
     torch.set_num_threads(1)

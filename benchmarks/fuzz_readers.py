@@ -3,7 +3,7 @@
     pip install atheris
     python -m benchmarks.fuzz_readers READER [--seconds 60] [--found DIR]
 
-READER is a name in `READERS` of tests/readers.py: weights.pth, data.npz, model.onnx, ... atheris (libFuzzer for Python) chooses what to
+READER is a name in `READERS` of tests/helpers/readers.py: weights.pth, data.npz, model.onnx, ... atheris (libFuzzer for Python) chooses what to
 damage further by the lines of ptq, numpy, zipfile, json, Pillow and torch's unpickler that a file reaches; how it is damaged is
 `mutate` of the same module, which also gets below checksums and lengths. A file that makes anything but PtqError escape is left in
 DIR (crash-...), and the exit status is not 0.
@@ -16,7 +16,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-TESTS = Path(__file__).parent.parent / "tests"
 INSTRUMENTED = (
     "ptq",
     "numpy.lib",
@@ -41,12 +40,11 @@ def main() -> None:
         import atheris
     except ImportError:
         sys.exit("atheris is not installed: pip install atheris (Linux, Python 3.11 to 3.13)")
-    sys.path.insert(0, str(TESTS))
     import torch  # not instrumented: too much of it runs when it is imported
 
     torch.set_num_threads(1)
     with atheris.instrument_imports(include=list(INSTRUMENTED), enable_loader_override=False):
-        from readers import READERS, escapes, mutate
+        from tests.helpers.readers import READERS, escapes, mutate
 
     reader = next((r for r in READERS if r.name == options.reader), None)
     if reader is None:

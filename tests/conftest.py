@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import hypothesis
 import pytest
 import torch
-from networks import ResNet
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from tests.helpers.networks import ResNet
 
 torch.set_num_threads(1)
 hypothesis.settings.register_profile(

@@ -11,15 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from bad_input import CASES, NETWORK, OPTIONS, Case, prepare_folder, quantize
 from PIL import Image
 from typer.testing import CliRunner, Result
 
 from ptq.data import load_images
 from ptq.files import TEMPORARY
 from ptq.preprocess import Preprocess
-
-CHECKOUT = Path(__file__).parent.parent
+from tests.helpers import CHECKOUT
+from tests.helpers.bad_input import CASES, NETWORK, OPTIONS, Case, prepare_folder, quantize
 
 
 def call(*arguments: str) -> Result:

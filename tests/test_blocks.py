@@ -3,11 +3,11 @@
 import pytest
 import torch
 import torchvision
-from networks import NETWORKS, SHAPE, build, images, student_of
 
 from ptq.blocks import assign_blocks, compose, split
 from ptq.graph import prepare
 from ptq.ops import LAYERS, is_tensor, module_of, sole_input
+from tests.helpers.networks import NETWORKS, SHAPE, build, images, student_of
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from networks import NETWORKS, SHAPE, build, images
 from torch import nn
 
 from ptq.calibration.calibrate import calibrate
@@ -13,6 +12,7 @@ from ptq.errors import PtqError
 from ptq.graph import prepare
 from ptq.placement import Student, make_plan, place
 from ptq.progress import Task
+from tests.helpers.networks import NETWORKS, SHAPE, build, images
 
 
 def placed(name: str = "resnet", model: nn.Module | None = None) -> Student:

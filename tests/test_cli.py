@@ -8,13 +8,12 @@ from pathlib import Path
 
 import pytest
 import typer
-from reports import made_up
 from typer.testing import CliRunner, Result
 
 from ptq.errors import PtqError
 from ptq.reporting import headline, reported
-
-CHECKOUT = Path(__file__).parent.parent
+from tests.helpers import CHECKOUT
+from tests.helpers.reports import made_up
 
 
 def call(*arguments: str) -> Result:

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from reports import gate, made_up
 
 from ptq.compare import Column, Comparison, compare
 from ptq.errors import PtqError
 from ptq.report import write_report
+from tests.helpers.reports import gate, made_up
 
 
 def write(folder: Path, **changes: Any) -> Path:

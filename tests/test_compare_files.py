@@ -8,12 +8,12 @@ from xml.etree import ElementTree
 
 import pytest
 from rich.console import Console
-from test_compare import write as run
-from test_html_report import HOSTILE, Page
 
 from ptq.compare import Comparison, compare
 from ptq.compare_files import show, write
 from ptq.errors import PtqError
+from tests.test_compare import write as run
+from tests.test_html_report import HOSTILE, Page
 
 
 @pytest.fixture

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from ptq.completion import complete_model, complete_models
-
-CHECKOUT = Path(__file__).parent.parent
+from tests.helpers import CHECKOUT
 
 
 def test_names_and_files_go_on_from_what_is_typed(

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-import networks
 import pytest
 
 from ptq.errors import PtqError
 from ptq.export import export_qdq
 from ptq.export.costs import LAUNCH, MARGIN, Costs, measure_costs
 from ptq.export.gate import failures
+from tests.helpers import networks
 
 
 @pytest.fixture(scope="module")

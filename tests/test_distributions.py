@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from networks import NETWORKS, SHAPE, build, images, student_of
 
 from ptq.distributions import BINS, worst_layers
 from ptq.errors import PtqError
@@ -10,6 +9,7 @@ from ptq.graph import prepare
 from ptq.ops import module_of
 from ptq.placement import make_plan, place
 from ptq.sensitivity import measure_sensitivity
+from tests.helpers.networks import NETWORKS, SHAPE, build, images, student_of
 
 
 @pytest.mark.parametrize("network", sorted(NETWORKS))

@@ -38,12 +38,12 @@ from ptq.calibration.observers import OBSERVERS
 from ptq.calibration.recipes import RECIPES
 from ptq.cli import app
 from ptq.methods import METHODS
+from tests.helpers import CHECKOUT
 
-ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").rglob("*.md"))]
 NET = """
 import torch
-from networks import BasicBlock, settled
+from tests.helpers.networks import BasicBlock, settled
 from torch import nn
 
 PREPROCESS = dict(size=16, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
@@ -133,7 +133,7 @@ def check_usage(block: Block) -> None:
 def check_install(words: list[str]) -> None:
     """`pip install .[extra]` names an extra that there is."""
     setup = ConfigParser()
-    setup.read(ROOT / "setup.cfg")
+    setup.read(CHECKOUT / "setup.cfg")
     for extra in re.findall(r"\[(\w+)\]", " ".join(words)):
         assert extra in setup["options.extras_require"], extra
 
@@ -150,13 +150,15 @@ def run_command(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         case ["pip", "install", *_]:
             check_install(words)
         case ["make", target]:
-            assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), target
+            assert re.search(rf"^{target}:", (CHECKOUT / "Makefile").read_text(), re.MULTILINE), (
+                target
+            )
         case _:
             raise AssertionError(f"a command that no test knows: {shlex.join(words)}")
 
 
 def name_of(page: Path) -> str:
-    return page.relative_to(ROOT).as_posix()
+    return page.relative_to(CHECKOUT).as_posix()
 
 
 def runs(page: Path) -> bool:
@@ -213,7 +215,7 @@ def test_command_lines_are_what_ptq_understands(page: Path, workplace: Path) -> 
 def test_figures_are_those_of_the_tables(page: Path) -> None:
     for block in blocks(page):
         if block.kind == "measured":
-            table = (ROOT / "benchmarks" / "results" / f"{block.title}.md").read_text()
+            table = (CHECKOUT / "benchmarks" / "results" / f"{block.title}.md").read_text()
             for figure in block.code.split("; "):
                 assert figure in table, f"{name_of(page)}:{block.line}: {figure} in {block.title}"
 
@@ -228,7 +230,9 @@ def test_every_block_is_in_a_language_that_says_whether_it_runs(page: Path) -> N
 
 def messages() -> list[str]:
     """All texts in the sources, with … for what is put into them."""
-    files = [f for folder in ("ptq", "calibration", "export") for f in (ROOT / folder).glob("*.py")]
+    files = [
+        f for folder in ("ptq", "calibration", "export") for f in (CHECKOUT / folder).glob("*.py")
+    ]
     found = []
     for file in files:
         for node in ast.walk(ast.parse(file.read_text())):
@@ -241,7 +245,9 @@ def messages() -> list[str]:
 
 
 def test_messages_are_quoted_as_they_are() -> None:
-    rows = re.findall(r"^\| `(.+?)` \|", (ROOT / "docs" / "limits.md").read_text(), re.MULTILINE)
+    rows = re.findall(
+        r"^\| `(.+?)` \|", (CHECKOUT / "docs" / "limits.md").read_text(), re.MULTILINE
+    )
     known = messages()
     assert len(rows) > 10
     for row in rows:
@@ -249,14 +255,14 @@ def test_messages_are_quoted_as_they_are() -> None:
 
 
 def test_the_reference_has_every_public_name() -> None:
-    pages = "".join(page.read_text() for page in (ROOT / "docs" / "api").glob("*.md"))
+    pages = "".join(page.read_text() for page in (CHECKOUT / "docs" / "api").glob("*.md"))
     shown = [path.rpartition(".")[2] for path in re.findall(r"^::: (\S+)$", pages, re.MULTILINE)]
     public = {n for p in (ptq, ptq.calibration, ptq.export, ptq.kernels) for n in p.__all__}
     assert sorted(shown) == sorted(public)
 
 
 def test_the_site_builds_and_needs_no_network(tmp_path: Path) -> None:
-    config = load_config(str(ROOT / "mkdocs.yml"), site_dir=str(tmp_path), strict=True)
+    config = load_config(str(CHECKOUT / "mkdocs.yml"), site_dir=str(tmp_path), strict=True)
     build(config)
     pages = [page.read_text() for page in tmp_path.rglob("*.html")]
     assert len(pages) > 20
@@ -269,7 +275,7 @@ def test_the_site_builds_and_needs_no_network(tmp_path: Path) -> None:
     # From a disk the search runs a script of its own in place of a worker, and takes its index from another.
     assert 'src="search_from_disk.js"' in (tmp_path / "index.html").read_text()
     assert (tmp_path / "search" / "search_index.js").read_text().startswith("var __index = {")
-    for table in (ROOT / "benchmarks" / "results").glob("*.md"):
+    for table in (CHECKOUT / "benchmarks" / "results").glob("*.md"):
         shown = (tmp_path / "measured" / f"{table.stem}.html").read_text()
         assert "How it is measured" in shown and f"benchmarks.{table.stem}" in shown
     method = (tmp_path / "method.html").read_text()

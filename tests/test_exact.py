@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import networks
 import pytest
 import torch
 from hypothesis import given
@@ -17,6 +16,7 @@ from ptq.ops import module_of
 from ptq.placement import Student, make_plan, place
 from ptq.quantizer import Quantizer, QuantLayer
 from ptq.spec import QuantSpec
+from tests.helpers import networks
 
 
 def in_onnxruntime(student: Student, x: Tensor, folder: Path) -> Tensor:

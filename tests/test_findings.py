@@ -8,7 +8,6 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from networks import images, student_of
 from rich.console import Console
 
 from ptq.arguments import layer_bits
@@ -18,6 +17,7 @@ from ptq.methods import METHODS
 from ptq.reconstruction import reconstruct
 from ptq.sensitivity import Sensitivity, measure_sensitivity
 from ptq.settings import Settings
+from tests.helpers.networks import images, student_of
 
 SOURCE = {"count": 24, "source": "mixmix", "teachers": [{"name": "resnet"}]}
 

@@ -25,9 +25,8 @@ def test_a_finished_run_can_be_measured_again(
     weights = tmp_path / "net.pth"
     torch.save(digits.model.state_dict(), weights)
     factory = tmp_path / "net.py"
-    tests = Path(__file__).parent
     factory.write_text(
-        f"import sys\nsys.path.insert(0, {str(tests)!r})\nfrom networks import ResNet\n"
+        "from tests.helpers.networks import ResNet\n"
         "PREPROCESS = dict(size=16, resize=16, mean=(0.3,) * 3, std=(0.35,) * 3)\n"
         "def net():\n    return ResNet()\n"
     )

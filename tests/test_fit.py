@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from networks import images, student_of
 from torch import Tensor, fx, nn
 
 from ptq import precision, tuning
@@ -12,6 +11,7 @@ from ptq.methods import METHODS, ReconstructConfig
 from ptq.quantizer import Quantizer, QuantLayer
 from ptq.spec import QuantSpec
 from ptq.tuning import learns
+from tests.helpers.networks import images, student_of
 
 
 class Losses:

@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from networks import images, settled
 from torch import Tensor, nn
 
 from ptq.fold import batchnorm_as_affine, fold_batchnorms
 from ptq.trace import trace
+from tests.helpers.networks import images, settled
 
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d
 

@@ -8,7 +8,6 @@ import math
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from ptq.kernels import reference
 from ptq.kernels.functions import implementation
+from tests.helpers import CHECKOUT
 
 pytest.importorskip("triton", reason="Triton is not installed")
 import triton
@@ -161,7 +161,7 @@ def test_all_of_it_in_the_interpreter() -> None:
     clean = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__],
-        cwd=Path(__file__).parent.parent,
+        cwd=CHECKOUT,
         env={**clean, "TRITON_INTERPRET": "1"},
         capture_output=True,
         text=True,

@@ -5,7 +5,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from networks import images, student_of
 from torch.nn import functional as F
 
 from ptq.gates import BEND, CLOSE, UNIT, clear_of_ties, gate_codes, hard_grid, is_hard, observed
@@ -13,6 +12,7 @@ from ptq.methods import ReconstructConfig
 from ptq.quantizer import Quantizer
 from ptq.reconstruction import reconstruct
 from ptq.spec import QuantSpec
+from tests.helpers.networks import images, student_of
 
 FLOATS = st.floats(0.0078125, 1000, width=32)
 

@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from networks import NETWORKS, SHAPE, build, images
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ptq.errors import PtqError
 from ptq.graph import prepare
 from ptq.ops import LAYERS, is_tensor, module_of, watch
+from tests.helpers.networks import NETWORKS, SHAPE, build, images
 
 
 @pytest.mark.parametrize("name", NETWORKS)

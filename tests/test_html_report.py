@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 import torch
-from reports import gate, histogram, made_up
 
 import ptq
 from ptq.calibration import CalibrationSet
 from ptq.errors import PtqError
 from ptq.html_report import page, refresh, write_html_report
 from ptq.report import write_report
+from tests.helpers.reports import gate, histogram, made_up
 
 HOSTILE = (
     "<script>alert(1)</script>\"'><img src=http://evil.test/x onerror=alert(1)>&amp;{{ 7 * 7 }}$x$"

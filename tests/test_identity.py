@@ -4,13 +4,13 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from networks import SHAPE, build
 from torch import nn
 
 from ptq.graph import prepare
 from ptq.identity import decided_by
 from ptq.models import Model, as_model
 from ptq.settings import Settings
+from tests.helpers.networks import SHAPE, build
 
 CPU = torch.device("cpu")
 SETTINGS = Settings("net", 4, teachers=("other",), threads=None)

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from test_cli import call
 from torch import nn
 
 import ptq
@@ -16,12 +15,11 @@ from ptq.calibration import CalibrationSet
 from ptq.errors import PtqError
 from ptq.preprocess import Preprocess
 from ptq.settings import Settings
+from tests.test_cli import call
 
 PREPROCESS = Preprocess((16, 16), 16, "bilinear", (0.3,) * 3, (0.35,) * 3)
 FACTORY = """
-import sys
-sys.path.insert(0, {tests!r})
-from networks import ResNet
+from tests.helpers.networks import ResNet
 PREPROCESS = dict(size=16, resize=16, mean=(0.3,) * 3, std=(0.35,) * 3)
 def net():
     return ResNet()
@@ -32,7 +30,7 @@ def net():
 def settings(digits: Any, tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """A trained network by reference, with images that it knows."""
     folder = tmp_path_factory.mktemp("inspection")
-    (folder / "net.py").write_text(FACTORY.format(tests=str(Path(__file__).parent)))
+    (folder / "net.py").write_text(FACTORY)
     torch.save(digits.model.state_dict(), folder / "net.pth")
     CalibrationSet.from_pixels(digits.train_images[:96]).save(folder / "images.safetensors")
     return Settings(

@@ -8,8 +8,7 @@ import pytest
 
 from ptq.errors import PtqError
 from ptq.model_names import check_name, timm_names, torchvision_names
-
-CHECKOUT = Path(__file__).parent.parent
+from tests.helpers import CHECKOUT
 
 
 def test_the_names_are_those_of_torchvision() -> None:

@@ -4,10 +4,10 @@ import re
 from typing import Any
 
 import pytest
-from reports import made_up
-from test_docs import options_of
 
 from ptq.next_steps import Badge, badges, lost, next_steps
+from tests.helpers.reports import made_up
+from tests.test_docs import options_of
 
 
 def report(points: float | None = 0.5, **settings: Any) -> dict[str, Any]:

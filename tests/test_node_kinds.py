@@ -1,7 +1,6 @@
 """Kinds of nodes: what moves data, whose range a tensor shares, who reads it, and where the network ends."""
 
 import pytest
-from networks import SHAPE
 from torch import Tensor, fx, nn
 
 from ptq.graph import prepare
@@ -14,6 +13,7 @@ from ptq.node_kinds import (
     tail,
 )
 from ptq.ops import foldable
+from tests.helpers.networks import SHAPE
 
 
 class Branches(nn.Module):

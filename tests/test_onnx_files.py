@@ -4,11 +4,11 @@ from pathlib import Path
 
 import onnx
 import pytest
-from networks import student_of
 
 from ptq.errors import PtqError
 from ptq.export import export_qdq
 from ptq.export.onnx_files import read_onnx
+from tests.helpers.networks import student_of
 
 
 @pytest.fixture(scope="module")

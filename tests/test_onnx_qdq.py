@@ -7,7 +7,6 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-import networks
 import numpy as np
 import onnx
 import pytest
@@ -22,6 +21,7 @@ from ptq.export.checks import QuantizedFile
 from ptq.export.deploy import deploy
 from ptq.graph import prepare
 from ptq.placement import Student, make_plan, place
+from tests.helpers import networks
 
 
 def run(path: Path, x: Tensor, *, optimize: bool = True) -> Tensor:

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import networks
 import numpy as np
 import onnx
 import pytest
@@ -14,6 +13,7 @@ from ptq.export import export_qdq, runtime, validate
 from ptq.export.oracle import Oracle
 from ptq.export.verdicts import Exactness
 from ptq.preprocess import Preprocess
+from tests.helpers import networks
 
 PREPROCESS = Preprocess((16, 16), 16, "bilinear", (0.5,) * 3, (0.5,) * 3)
 NAMES = ("resnet", "mobilenet", "squeeze_excite", "hard_gates", "shared", "functional", "densenet", "shufflenet", "upsampling")  # fmt: skip

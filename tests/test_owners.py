@@ -1,10 +1,10 @@
 """Nodes know the building block of the original model they came from."""
 
-from networks import BasicBlock, build, images
 from torch import Tensor, nn
 
 from ptq.owners import mark_owners
 from ptq.trace import trace
+from tests.helpers.networks import BasicBlock, build, images
 
 
 def owners(model: nn.Module) -> dict[str, str | None]:

@@ -3,7 +3,6 @@
 from collections import Counter
 from pathlib import Path
 
-import networks
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -18,6 +17,7 @@ from ptq.export.checks import QuantizedFile
 from ptq.export.onnx_qdq import FORMATS
 from ptq.export.packing import CONTAINERS, LEAST, Container, supported
 from ptq.options import Format
+from tests.helpers import networks
 
 WIDTHS = {2: TensorProto.INT2, 3: TensorProto.INT4, 4: TensorProto.INT4, 5: TensorProto.INT8}
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from networks import NETWORKS, SHAPE, build, images, student_of
 from torch import Tensor, nn
 
 from ptq.calibration.calibrate import calibrate
@@ -17,6 +16,7 @@ from ptq.node_kinds import moves_data
 from ptq.placement import make_plan, place
 from ptq.quantizer import Quantizer, QuantLayer
 from ptq.spec import QuantPlan, QuantSpec
+from tests.helpers.networks import NETWORKS, SHAPE, build, images, student_of
 
 
 def prepared_of(name: str) -> Prepared:

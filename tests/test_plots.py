@@ -5,10 +5,10 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from reports import histogram
 
 from ptq.plots import Point, loss_curves, tradeoff, tradeoff_file
 from ptq.plots import histogram as drawn
+from tests.helpers.reports import histogram
 
 POINTS = [
     Point("float", 18.6, 88.8, True),

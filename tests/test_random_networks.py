@@ -9,7 +9,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_networks import Network, Spec, images, specs
 from torch import Tensor
 
 from ptq.blocks import assign_blocks, compose, split
@@ -22,6 +21,7 @@ from ptq.export.oracle import Oracle
 from ptq.export.verdicts import structure
 from ptq.graph import Prepared, prepare
 from ptq.placement import Student, make_plan, place
+from tests.helpers.random_networks import Network, Spec, images, specs
 
 SAME = (
     1e-4  # of the largest output: what folding BatchNorms and other orders of summation may change

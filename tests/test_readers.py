@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from readers import PREPROCESS, READERS, Reader, escapes, mutate
 
 from ptq.data import load_eval, load_images
 from ptq.errors import PtqError
 from ptq.tensors import read_header, save_tensors
+from tests.helpers.readers import PREPROCESS, READERS, Reader, escapes, mutate
 
 TIMES = 60
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from networks import SHAPE, build, images, student_of
 from torch import Tensor
 
 from ptq import reconstruction
@@ -28,6 +27,7 @@ from ptq.progress import Task
 from ptq.quantizer import WeightQuantizer
 from ptq.reconstruction import BlockResult, _fit, reconstruct
 from ptq.resume import Finished
+from tests.helpers.networks import SHAPE, build, images, student_of
 
 COUNT = 24
 

@@ -5,7 +5,6 @@ import time
 from pathlib import Path
 
 import pytest
-from reports import made_up
 
 from ptq.errors import PtqError
 from ptq.report import (
@@ -16,6 +15,7 @@ from ptq.report import (
     read_report,
     write_report,
 )
+from tests.helpers.reports import made_up
 
 
 def rows(page: str) -> list[list[str]]:

@@ -154,10 +154,8 @@ KILLS = (
     ("export", 4, 0.7),
     ("validate", 3, 0.5),
 )
-NETWORK = f"""
-import sys
-sys.path.insert(0, {str(Path(__file__).parent)!r})
-from networks import build
+NETWORK = """
+from tests.helpers.networks import build
 PREPROCESS = dict(size=16, mean=(0.3,) * 3, std=(0.35,) * 3)
 def net():
     return build("resnet")

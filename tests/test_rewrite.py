@@ -7,13 +7,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from networks import images, settled
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
 from ptq.errors import PtqError
 from ptq.rewrite import rewritten_copy, same_padding
+from tests.helpers.networks import images, settled
 
 
 class BatchNormAct(nn.BatchNorm2d):

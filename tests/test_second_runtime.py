@@ -3,7 +3,6 @@
 import sys
 from pathlib import Path
 
-import networks
 import numpy as np
 import pytest
 import torch
@@ -12,6 +11,7 @@ from ptq.errors import PtqError
 from ptq.export import export_qdq, runtime, validate
 from ptq.export.second_runtime import open_openvino
 from ptq.preprocess import Preprocess
+from tests.helpers import networks
 
 PREPROCESS = Preprocess((16, 16), 16, "bilinear", (0.5,) * 3, (0.5,) * 3)
 

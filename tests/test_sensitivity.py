@@ -7,7 +7,6 @@ from functools import cache
 
 import pytest
 import torch
-from networks import NETWORKS, SHAPE, build, images, student_of
 
 from ptq import sensitivity
 from ptq.calibration.calibrate import calibrate
@@ -18,6 +17,7 @@ from ptq.metrics import kl_divergence, sqnr_db
 from ptq.placement import Student, make_plan, place
 from ptq.sensitivity import Sensitivity, measure_sensitivity
 from ptq.spec import QuantPlan
+from tests.helpers.networks import NETWORKS, SHAPE, build, images, student_of
 
 COUNT = 20
 networks = pytest.mark.parametrize("name", NETWORKS)

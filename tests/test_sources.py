@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from networks import build
 from torch import nn
 
 from ptq import sources
@@ -26,6 +25,7 @@ from ptq.sources import (
     own_network,
     run_images,
 )
+from tests.helpers.networks import build
 
 CPU = torch.device("cpu")
 NETWORK = """

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from networks import NETWORKS, build, images, settled, student_of
 from safetensors.torch import save_file
 from torch import nn
 
@@ -18,6 +17,7 @@ from ptq.placement import make_plan, place
 from ptq.settings import Settings
 from ptq.store import load_student, read_metadata, save_student, settings_of
 from ptq.tensors import read_header, read_tensors, save_tensors
+from tests.helpers.networks import NETWORKS, build, images, settled, student_of
 
 TINY = """
 from torch import nn
@@ -79,7 +79,7 @@ def test_the_student_of_another_network_is_refused(saved: Path) -> None:
 
 
 def test_a_network_of_another_width_is_refused(saved: Path) -> None:
-    from networks import ResNet
+    from tests.helpers.networks import ResNet
 
     with pytest.raises(PtqError, match="does not fit"):
         load_student(saved, settled(ResNet(width=12)))

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from networks import NETWORKS, build, images
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ptq.errors import PtqError
 from ptq.trace import trace
+from tests.helpers.networks import NETWORKS, build, images
 
 
 class PadToMultiple(nn.Module):

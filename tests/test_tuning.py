@@ -6,8 +6,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from networks import NETWORKS, images, student_of
-from test_quantizer import an_input, calibrated, layers
 from torch import Tensor, fx, nn
 
 from ptq import tuning as module_under_test
@@ -17,6 +15,8 @@ from ptq.ops import module_of
 from ptq.quantizer import Quantizer, QuantLayer, weight_axis
 from ptq.spec import QuantSpec
 from ptq.tuning import DropMask, FixedLayer, LearnedStep, SoftLayer, tuning
+from tests.helpers.networks import NETWORKS, images, student_of
+from tests.test_quantizer import an_input, calibrated, layers
 
 CPU = torch.device("cpu")
 NONE, RELU = (-math.inf, math.inf), (0.0, math.inf)

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import networks
 import numpy as np
 import onnx
 import pytest
@@ -20,6 +19,7 @@ from ptq.export.gate import Gate
 from ptq.graph import prepare
 from ptq.placement import Student, make_plan, place
 from ptq.preprocess import Preprocess
+from tests.helpers import networks
 
 PREPROCESS = Preprocess((16, 16), 16, "bilinear", (0.3,) * 3, (0.35,) * 3)
 

@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 from hypothesis import strategies as st
-from networks import settled
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from tests.helpers.networks import settled
 
 __all__ = ["Network", "Spec", "Step", "images", "specs"]
 

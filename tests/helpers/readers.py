@@ -16,7 +16,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import networks
 import numpy as np
 import torch
 from PIL import Image
@@ -34,6 +33,7 @@ from ptq.preprocess import Preprocess
 from ptq.report import read_report
 from ptq.resume import resume
 from ptq.store import load_student, save_student
+from tests.helpers import networks
 
 __all__ = ["READERS", "Reader", "mutate"]
 
@@ -144,7 +144,7 @@ def _read_picture(path: Path) -> None:
 
 
 def _reports(folder: Path) -> list[Path]:
-    from reports import made_up
+    from tests.helpers.reports import made_up
 
     report = made_up()
     report["model"]["sha256"] = "0" * 64
