@@ -16,7 +16,7 @@ from typing import Any
 from typer.testing import CliRunner, Result
 
 from benchmarks.rows import RESULTS
-from ptq.files import atomic
+from ptq.utils.files import atomic
 
 OFFLINE = {
     **dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9"),

@@ -36,7 +36,7 @@ from ptq.recipe import read_recipe
 from ptq.rehearsal import rehearse
 from ptq.report import environment
 from ptq.settings import Settings
-from ptq.sizes import byte_text
+from ptq.utils.units import byte_text
 
 IMAGES = 256
 LITE0 = ("--model", "efficientnet_lite0", "--bits", "4", "--act-bits", "4", "--preset", "default")

@@ -30,13 +30,13 @@ from ptq.blocks import assign_blocks, compose, split
 from ptq.calibration import calibrate
 from ptq.errors import PtqError
 from ptq.export import export_qdq, runtime, validate
-from ptq.files import atomic
 from ptq.graph import prepare
-from ptq.metrics import sqnr_db
 from ptq.models import load_model
 from ptq.ops import LAYERS
 from ptq.placement import make_plan, place
 from ptq.report import environment
+from ptq.utils.files import atomic
+from ptq.utils.metrics import sqnr_db
 
 RESULTS = Path(__file__).parent / "results"
 NETWORKS = [

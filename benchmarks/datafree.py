@@ -35,11 +35,11 @@ from benchmarks.sources import PRESET, SOURCES, make_images, source_of, teachers
 from ptq.calibration import assess, calibrate
 from ptq.graph import prepare
 from ptq.methods import method_preset
-from ptq.metrics import kl_divergence, top1
 from ptq.models import Model
 from ptq.placement import make_plan, place
 from ptq.reconstruction import reconstruct
 from ptq.report import environment
+from ptq.utils.metrics import kl_divergence, top1
 
 KEYS = ("network", "source", "case", "seed", "iterations")
 

@@ -32,10 +32,10 @@ from benchmarks.rows import add_rows, footer
 from ptq.calibration import calibrate, mixed_copies
 from ptq.graph import prepare
 from ptq.methods import method_preset
-from ptq.metrics import kl_divergence, top1
 from ptq.placement import make_plan, place
 from ptq.reconstruction import reconstruct
 from ptq.report import environment
+from ptq.utils.metrics import kl_divergence, top1
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},

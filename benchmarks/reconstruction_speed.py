@@ -38,9 +38,9 @@ from ptq.methods import METHODS, ReconstructConfig
 from ptq.models import load_model
 from ptq.ops import module_of
 from ptq.placement import make_plan, place
-from ptq.precision import fast_autocast, spare
 from ptq.quantizer import Quantizer, QuantLayer
 from ptq.report import environment
+from ptq.utils.autocast import fast_autocast, spare
 
 CPU = torch.device("cpu")
 IMAGES = 64

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ptq.files import atomic
+from ptq.utils.files import atomic
 
 __all__ = ["RESULTS", "Rows", "add_rows", "footer", "read_rows", "write_rows"]
 

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ptq.checkpoints import digest
-from ptq.tensors import read_header, read_tensors, save_tensors
+from ptq.utils.tensor_files import read_header, read_tensors, save_tensors
 
 __all__ = ["Batches", "discard_batches"]
 

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from ptq.calibration.mixmix import focus_map, pink_noise, resize
 from ptq.calibration.recipes import SynthesisConfig
-from ptq.precision import fast_autocast
 from ptq.preprocess import Preprocess
+from ptq.utils.autocast import fast_autocast
 
 __all__ = ["Canvas", "make_canvas"]
 

@@ -12,9 +12,9 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ptq.errors import PtqError
-from ptq.files import atomic
 from ptq.gallery import spread
-from ptq.tensors import read_header, read_tensors, save_tensors
+from ptq.utils.files import atomic
+from ptq.utils.tensor_files import read_header, read_tensors, save_tensors
 
 __all__ = ["CalibrationSet"]
 

@@ -14,8 +14,8 @@ from ptq.calibration.mixmix import view
 from ptq.calibration.recipes import SynthesisConfig
 from ptq.calibration.swing import swing
 from ptq.models import Model
-from ptq.precision import fast_autocast, spare
 from ptq.preprocess import Preprocess
+from ptq.utils.autocast import fast_autocast, spare
 
 __all__ = ["Teacher", "batch_count", "enrol", "labelled", "scaled", "shares"]
 

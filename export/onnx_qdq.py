@@ -22,8 +22,8 @@ from ptq.errors import PtqError
 from ptq.export.deploy import deploy
 from ptq.export.operators import TRANSLATIONS
 from ptq.export.packing import pack, supported
-from ptq.files import atomic
 from ptq.placement import Student
+from ptq.utils.files import atomic
 
 __all__ = ["FORMATS", "OPSET", "export_float", "export_qdq"]
 

@@ -24,10 +24,10 @@ from ptq.export.gate import Gate, failures
 from ptq.export.oracle import Oracle
 from ptq.export.second_runtime import RUNTIMES, open_openvino
 from ptq.export.verdicts import Exactness, deviation, differences, structure
-from ptq.metrics import agreement, top1
 from ptq.placement import Student
 from ptq.preprocess import Preprocess
 from ptq.progress import SILENT, Progress
+from ptq.utils.metrics import agreement, top1
 
 __all__ = ["Validation", "validate"]
 

@@ -11,8 +11,8 @@ from rich.console import Console
 
 from ptq.compare import Comparison
 from ptq.errors import PtqError
-from ptq.files import atomic
 from ptq.html_report import render, require
+from ptq.utils.files import atomic
 
 if TYPE_CHECKING:
     from ptq.plots import Point

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ptq.sizes import byte_text
+from ptq.utils.units import byte_text
 
 __all__ = [
     "ALWAYS",

@@ -9,11 +9,11 @@ from pathlib import Path
 from rich.console import Console
 
 from ptq.figures import image_lines
-from ptq.files import atomic
 from ptq.inspection import Inspection
 from ptq.sensitivity import BlockSensitivity, LayerSensitivity, Sensitivity
 from ptq.settings import layer_texts
 from ptq.tables import Table
+from ptq.utils.files import atomic
 
 __all__ = [
     "advice",

@@ -16,9 +16,9 @@ from torch.nn import functional as F
 
 from ptq.kernels import blend, mean_error
 from ptq.methods import ReconstructConfig
-from ptq.precision import fast_autocast
 from ptq.progress import Task
 from ptq.tuning import DropMask, Tuning, tuning
+from ptq.utils.autocast import fast_autocast
 
 __all__ = ["Curve", "Pair", "optimise"]
 

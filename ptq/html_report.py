@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ptq.errors import PtqError
-from ptq.files import atomic
 from ptq.report import read_report
+from ptq.utils.files import atomic
 
 __all__ = ["available", "page", "refresh", "render", "require", "write_html_report"]
 

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from ptq.calibration import CalibrationSet, calibrate, mixed_copies
 from ptq.errors import PtqError
 from ptq.graph import prepare
-from ptq.machine import use_device
 from ptq.models import Model, as_model
 from ptq.placement import Student, place
 from ptq.preprocess import Preprocess
@@ -20,6 +19,7 @@ from ptq.sensitivity import Sensitivity, measure_sensitivity
 from ptq.settings import Settings
 from ptq.sources import calibration_images, load_network, place_quantizers
 from ptq.store import load_student, read_metadata, settings_of
+from ptq.utils.environment import use_device
 
 __all__ = ["Inspection", "inspect_model", "inspect_run"]
 

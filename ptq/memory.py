@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ptq.errors import PtqError
-from ptq.files import TEMPORARY
+from ptq.utils.files import TEMPORARY
 
 __all__ = ["Memory", "free_bytes"]
 

@@ -6,8 +6,8 @@ from rich.console import Console
 
 from ptq.rehearsal import Forecast, PlannedBlock
 from ptq.reporting import headline
-from ptq.sizes import byte_text
 from ptq.tables import Table
+from ptq.utils.units import byte_text
 
 __all__ = ["outlook", "show"]
 

@@ -20,7 +20,6 @@ from ptq.export import export_qdq, validate
 from ptq.graph import prepare
 from ptq.html_report import refresh
 from ptq.identity import decided_by
-from ptq.machine import run_folder, use_device
 from ptq.memory import Memory
 from ptq.methods import ReconstructConfig, method_preset
 from ptq.models import Model, load_model
@@ -30,7 +29,6 @@ from ptq.progress import SILENT, Progress
 from ptq.recipe import write_recipe
 from ptq.reconstruction import reconstruct
 from ptq.report import Stopwatch, write_report
-from ptq.resume import Finished, resume
 from ptq.settings import Settings
 from ptq.sources import (
     ValidationBatches,
@@ -44,6 +42,8 @@ from ptq.sources import (
 )
 from ptq.store import save_student
 from ptq.summary import summarize
+from ptq.utils.environment import run_folder, use_device
+from ptq.utils.work_store import Finished, resume
 
 __all__ = [
     "Calibrated",

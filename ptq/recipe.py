@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from ptq.errors import PtqError
-from ptq.files import atomic
 from ptq.settings import FLOAT, Settings, layer_texts, option_text
+from ptq.utils.files import atomic
 
 __all__ = ["option_values", "read_recipe", "recipe_text", "write_recipe"]
 

@@ -20,13 +20,13 @@ from ptq.errors import PtqError
 from ptq.fit import Curve, Pair, optimise
 from ptq.memory import Memory
 from ptq.methods import METHODS, ReconstructConfig
-from ptq.metrics import decibels
 from ptq.ops import foldable, module_of, sole_input, watch
 from ptq.placement import Student
 from ptq.progress import SILENT, Progress, Task
 from ptq.quantizer import Quantizer, QuantLayer
-from ptq.resume import Finished
 from ptq.tuning import learns
+from ptq.utils.metrics import decibels
+from ptq.utils.work_store import Finished
 
 __all__ = ["BlockResult", "reconstruct"]
 

@@ -20,7 +20,6 @@ from ptq.calibration import RECIPES, CalibrationSet, calibrate, synthesis_preset
 from ptq.calibration.teachers import batch_count, labelled, shares
 from ptq.export import Validation, export_qdq, validate
 from ptq.graph import Prepared, prepare
-from ptq.machine import use_device
 from ptq.memory import Memory
 from ptq.methods import method_preset
 from ptq.models import Model
@@ -40,6 +39,7 @@ from ptq.sources import (
     synthesized,
     zoo_of,
 )
+from ptq.utils.environment import use_device
 
 __all__ = ["Forecast", "PlannedBlock", "rehearse"]
 

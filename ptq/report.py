@@ -14,8 +14,8 @@ from typing import Any
 
 from ptq.errors import PtqError
 from ptq.figures import exactness_lines, figure_columns, figure_rows, image_lines, memory_lines
-from ptq.files import atomic
 from ptq.next_steps import badges, next_steps
+from ptq.utils.files import atomic
 
 __all__ = [
     "Stopwatch",

@@ -22,14 +22,14 @@ from ptq.calibration import (
 )
 from ptq.data import EvalSet, load_eval, load_images
 from ptq.errors import PtqError
-from ptq.files import sweep
 from ptq.graph import Prepared
 from ptq.models import Model, as_model, load_model
 from ptq.placement import Student, make_plan, place
 from ptq.preprocess import IMAGENET, Preprocess
 from ptq.progress import SILENT, Progress
-from ptq.resume import Finished
 from ptq.settings import Settings
+from ptq.utils.files import sweep
+from ptq.utils.work_store import Finished
 
 __all__ = [
     "ValidationBatches",

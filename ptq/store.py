@@ -17,7 +17,7 @@ from ptq.placement import Student, place
 from ptq.preprocess import Preprocess
 from ptq.settings import Settings
 from ptq.spec import QuantPlan
-from ptq.tensors import read_header, read_tensors, save_tensors
+from ptq.utils.tensor_files import read_header, read_tensors, save_tensors
 
 __all__ = ["FORMAT", "load_student", "read_metadata", "save_student", "settings_of"]
 

@@ -15,8 +15,8 @@ from ptq.affine import per_channel
 from ptq.kernels import quantize_activation, rectified_sigmoid, soft_round
 from ptq.kernels.reference import GAMMA, ZETA
 from ptq.ops import foldable, module_of, sole_input
-from ptq.precision import fast_bfloat16, in_float32, wants_float32
 from ptq.quantizer import Quantizer, QuantLayer, apply_layer
+from ptq.utils.autocast import fast_bfloat16, in_float32, wants_float32
 
 __all__ = ["DropMask", "LearnedStep", "SoftLayer", "Tuning", "learns", "tuning"]
 

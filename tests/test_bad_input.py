@@ -15,8 +15,8 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from ptq.data import load_images
-from ptq.files import TEMPORARY
 from ptq.preprocess import Preprocess
+from ptq.utils.files import TEMPORARY
 from tests.helpers import CHECKOUT
 from tests.helpers.bad_input import CASES, NETWORK, OPTIONS, Case, prepare_folder, quantize
 

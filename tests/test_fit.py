@@ -4,13 +4,14 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 
-from ptq import precision, tuning
+from ptq import tuning
 from ptq.blocks import split
 from ptq.fit import Pair, optimise
 from ptq.methods import METHODS, ReconstructConfig
 from ptq.quantizer import Quantizer, QuantLayer
 from ptq.spec import QuantSpec
 from ptq.tuning import learns
+from ptq.utils import autocast as precision
 from tests.helpers.networks import images, student_of
 
 

@@ -7,9 +7,9 @@ import torch
 
 from ptq.affine import fake_quant
 from ptq.meters import Change, Extent, Noise
-from ptq.metrics import kl_divergence, sqnr_db
 from ptq.quantizer import Quantizer
 from ptq.spec import QuantSpec
+from ptq.utils.metrics import kl_divergence, sqnr_db
 
 
 def pair() -> tuple[torch.Tensor, torch.Tensor]:

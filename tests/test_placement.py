@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from ptq.calibration.calibrate import calibrate
 from ptq.errors import PtqError
 from ptq.graph import Prepared, prepare
-from ptq.metrics import sqnr_db
 from ptq.node_kinds import moves_data
 from ptq.placement import make_plan, place
 from ptq.quantizer import Quantizer, QuantLayer
 from ptq.spec import QuantPlan, QuantSpec
+from ptq.utils.metrics import sqnr_db
 from tests.helpers.networks import NETWORKS, SHAPE, build, images, student_of
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from ptq.data import load_eval, load_images
 from ptq.errors import PtqError
-from ptq.tensors import read_header, save_tensors
+from ptq.utils.tensor_files import read_header, save_tensors
 from tests.helpers.readers import PREPROCESS, READERS, Reader, escapes, mutate
 
 TIMES = 60

@@ -21,12 +21,12 @@ from ptq.fit import Curve
 from ptq.graph import prepare
 from ptq.memory import Memory
 from ptq.methods import METHODS, ReconstructConfig
-from ptq.metrics import sqnr_db
 from ptq.placement import Student, make_plan, place
 from ptq.progress import Task
 from ptq.quantizer import WeightQuantizer
 from ptq.reconstruction import BlockResult, _fit, reconstruct
-from ptq.resume import Finished
+from ptq.utils.metrics import sqnr_db
+from ptq.utils.work_store import Finished
 from tests.helpers.networks import SHAPE, build, images, student_of
 
 COUNT = 24

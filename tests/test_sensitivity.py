@@ -13,10 +13,10 @@ from ptq.calibration.calibrate import calibrate
 from ptq.errors import PtqError
 from ptq.graph import prepare
 from ptq.meters import Cost
-from ptq.metrics import kl_divergence, sqnr_db
 from ptq.placement import Student, make_plan, place
 from ptq.sensitivity import Sensitivity, measure_sensitivity
 from ptq.spec import QuantPlan
+from ptq.utils.metrics import kl_divergence, sqnr_db
 from tests.helpers.networks import NETWORKS, SHAPE, build, images, student_of
 
 COUNT = 20

@@ -15,7 +15,6 @@ from ptq.errors import PtqError
 from ptq.models import Model, as_model
 from ptq.pipeline import calibrate_datafree
 from ptq.preprocess import IMAGENET, Preprocess
-from ptq.resume import Finished
 from ptq.settings import Settings
 from ptq.sources import (
     calibration_images,
@@ -25,6 +24,7 @@ from ptq.sources import (
     own_network,
     run_images,
 )
+from ptq.utils.work_store import Finished
 from tests.helpers.networks import build
 
 CPU = torch.device("cpu")

@@ -16,7 +16,7 @@ from ptq.models import load_model
 from ptq.placement import make_plan, place
 from ptq.settings import Settings
 from ptq.store import load_student, read_metadata, save_student, settings_of
-from ptq.tensors import read_header, read_tensors, save_tensors
+from ptq.utils.tensor_files import read_header, read_tensors, save_tensors
 from tests.helpers.networks import NETWORKS, build, images, settled, student_of
 
 TINY = """

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from ptq.errors import PtqError
-from ptq.files import atomic
 from ptq.kernels.layout import aligned, dense
+from ptq.utils.files import atomic
 
 __all__ = [
     "available",

@@ -31,8 +31,8 @@ from ptq.export.checks import QuantizedFile
 from ptq.export.oracle import Oracle
 from ptq.preprocess import Preprocess
 from ptq.report import read_report
-from ptq.resume import resume
 from ptq.store import load_student, save_student
+from ptq.utils.work_store import resume
 from tests.helpers import networks
 
 __all__ = ["READERS", "Reader", "mutate"]

@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ptq.files import atomic
+from ptq.utils.files import atomic
 
 __all__ = ["read_header", "read_tensors", "save_tensors"]
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from ptq.errors import PtqError
-from ptq.files import atomic, sweep
+from ptq.utils.files import atomic, sweep
 
 
 def test_writes_the_file_and_leaves_nothing_else(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ptq.errors import PtqError
-from ptq.sizes import byte_count, byte_text
+from ptq.utils.units import byte_count, byte_text
 
 
 @pytest.mark.parametrize(

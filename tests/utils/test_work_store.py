@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from ptq.errors import PtqError
-from ptq.resume import Finished, resume
+from ptq.utils.work_store import Finished, resume
 
 
 def layer(seed: int) -> nn.Linear:

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from ptq.metrics import agreement, kl_divergence, sqnr_db, top1
+from ptq.utils.metrics import agreement, kl_divergence, sqnr_db, top1
 
 
 def test_top1_counts_rows_whose_largest_entry_is_the_label() -> None:

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from ptq.checkpoints import digest
 from ptq.errors import PtqError
-from ptq.files import atomic, sweep
-from ptq.tensors import read_header, read_tensors, save_tensors
+from ptq.utils.files import atomic, sweep
+from ptq.utils.tensor_files import read_header, read_tensors, save_tensors
 
 __all__ = ["Finished", "resume"]
 

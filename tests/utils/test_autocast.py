@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ptq import precision
-from ptq.precision import fast_autocast, fast_bfloat16, in_float32, spare, wants_float32
+from ptq.utils import autocast as precision
+from ptq.utils.autocast import fast_autocast, fast_bfloat16, in_float32, spare, wants_float32
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 

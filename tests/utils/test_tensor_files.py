@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from ptq.tensors import read_header, read_tensors, save_tensors
+from ptq.utils.tensor_files import read_header, read_tensors, save_tensors
 
 HEADER = {"format": "test-1", "shape": [3, 8, 8], "about": {"model": None, "losses": [0.5, 0.25]}}
 SAVE = """
 import sys, torch
-from ptq.tensors import save_tensors
+from ptq.utils.tensor_files import save_tensors
 header = {key: key * 2 for key in "abcdefgh"}
 save_tensors(sys.argv[1], {key: torch.arange(5) for key in "hgfedcba"}, header)
 """
