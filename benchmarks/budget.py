@@ -30,12 +30,12 @@ from safetensors.torch import save_file
 
 from benchmarks.rows import add_rows, footer
 from ptq.calibration import CalibrationSet
+from ptq.config.recipe_file import read_recipe
+from ptq.config.settings import Settings
 from ptq.data import load_images
 from ptq.models import load_model
-from ptq.recipe import read_recipe
 from ptq.rehearsal import rehearse
 from ptq.report import environment
-from ptq.settings import Settings
 from ptq.utils.units import byte_text
 
 IMAGES = 256

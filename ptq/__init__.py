@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ptq.calibration import CalibrationSet, SynthesisConfig, calibrate, synthesize
+    from ptq.config.recipe_file import read_recipe, write_recipe
+    from ptq.config.settings import Settings
     from ptq.errors import PtqError
     from ptq.export import Validation, export_qdq, validate
     from ptq.finished_runs import load
@@ -22,10 +24,8 @@ if TYPE_CHECKING:
     from ptq.pipeline import Calibrated, Run, calibrate_datafree, quantize
     from ptq.placement import Student, make_plan, place
     from ptq.preprocess import Preprocess
-    from ptq.recipe import read_recipe, write_recipe
     from ptq.reconstruction import BlockResult, reconstruct
     from ptq.sensitivity import Sensitivity, measure_sensitivity
-    from ptq.settings import Settings
     from ptq.spec import QuantPlan, QuantSpec
 
 __all__ = [
@@ -80,10 +80,10 @@ _HOMES = {
     "ptq.placement": ("Student", "make_plan", "place"),
     "ptq.preprocess": ("Preprocess",),
     "ptq.methods": ("ReconstructConfig",),
-    "ptq.recipe": ("read_recipe", "write_recipe"),
+    "ptq.config.recipe_file": ("read_recipe", "write_recipe"),
     "ptq.reconstruction": ("BlockResult", "reconstruct"),
     "ptq.sensitivity": ("Sensitivity", "measure_sensitivity"),
-    "ptq.settings": ("Settings",),
+    "ptq.config.settings": ("Settings",),
     "ptq.spec": ("QuantPlan", "QuantSpec"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

@@ -9,10 +9,10 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from ptq.config.settings import FLOAT, Settings
 from ptq.errors import PtqError
 from ptq.model_names import check_name
 from ptq.options import Recipe
-from ptq.settings import FLOAT, Settings
 
 __all__ = [
     "device_name",

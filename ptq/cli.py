@@ -8,6 +8,7 @@ import typer
 
 from ptq import cli_runs
 from ptq.arguments import device_name, existing, settings_from
+from ptq.config.recipe_file import recipe_text
 from ptq.errors import PtqError
 from ptq.figures import image_lines
 from ptq.options import (
@@ -39,7 +40,6 @@ from ptq.options import (
     VerifierOption,
     WeightsOption,
 )
-from ptq.recipe import recipe_text
 from ptq.reporting import progress, reported, show
 
 __all__ = ["app", "main"]

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
+from ptq.config.settings import Settings
 from ptq.graph import Prepared
 from ptq.models import Model
 from ptq.report import environment
-from ptq.settings import Settings
 
 __all__ = ["decided_by"]
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ptq.calibration import CalibrationSet, calibrate, mixed_copies
+from ptq.config.settings import Settings
 from ptq.errors import PtqError
 from ptq.graph import prepare
 from ptq.models import Model, as_model
@@ -16,7 +17,6 @@ from ptq.preprocess import Preprocess
 from ptq.progress import SILENT, Progress
 from ptq.report import read_report
 from ptq.sensitivity import Sensitivity, measure_sensitivity
-from ptq.settings import Settings
 from ptq.sources import calibration_images, load_network, place_quantizers
 from ptq.store import load_student, read_metadata, settings_of
 from ptq.utils.environment import use_device

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ptq.completion import complete_model, complete_models
-from ptq.recipe import option_values
+from ptq.config.recipe_file import option_values
 from ptq.reporting import reported
 
 __all__ = [

@@ -15,6 +15,8 @@ from ptq.calibration import (
     mixed_copies,
     synthesis_preset,
 )
+from ptq.config.recipe_file import write_recipe
+from ptq.config.settings import Settings
 from ptq.distributions import worst_layers
 from ptq.export import export_qdq, validate
 from ptq.graph import prepare
@@ -26,10 +28,8 @@ from ptq.models import Model, load_model
 from ptq.placement import Student, make_plan, place
 from ptq.preprocess import Preprocess
 from ptq.progress import SILENT, Progress
-from ptq.recipe import write_recipe
 from ptq.reconstruction import reconstruct
 from ptq.report import Stopwatch, write_report
-from ptq.settings import Settings
 from ptq.sources import (
     ValidationBatches,
     load_evaluation,

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ptq.calibration import RECIPES, CalibrationSet, calibrate, synthesis_preset
 from ptq.calibration.teachers import batch_count, labelled, shares
+from ptq.config.settings import Settings
 from ptq.export import Validation, export_qdq, validate
 from ptq.graph import Prepared, prepare
 from ptq.memory import Memory
@@ -28,7 +29,6 @@ from ptq.placement import Student
 from ptq.progress import SILENT, Progress, Task
 from ptq.reconstruction import BlockResult, reconstruct
 from ptq.report import Stopwatch, peak_rss_bytes
-from ptq.settings import Settings
 from ptq.sources import (
     ValidationBatches,
     calibration_images,

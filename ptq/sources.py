@@ -20,6 +20,7 @@ from ptq.calibration import (
     synthesis_preset,
     synthesize,
 )
+from ptq.config.settings import Settings
 from ptq.data import EvalSet, load_eval, load_images
 from ptq.errors import PtqError
 from ptq.graph import Prepared
@@ -27,7 +28,6 @@ from ptq.models import Model, as_model, load_model
 from ptq.placement import Student, make_plan, place
 from ptq.preprocess import IMAGENET, Preprocess
 from ptq.progress import SILENT, Progress
-from ptq.settings import Settings
 from ptq.utils.files import sweep
 from ptq.utils.work_store import Finished
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from ptq.calibration import CalibrationSet
 from ptq.classes import label_names
+from ptq.config.settings import Settings
 from ptq.distributions import LayerDistribution
 from ptq.export import Validation
 from ptq.export.packing import CONTAINERS, supported
@@ -13,7 +14,6 @@ from ptq.models import Model
 from ptq.placement import Student
 from ptq.reconstruction import BlockResult
 from ptq.report import Stopwatch, environment, peak_rss_bytes
-from ptq.settings import Settings
 
 __all__ = ["summarize"]
 

@@ -11,12 +11,12 @@ import pytest
 from rich.console import Console
 
 from ptq.arguments import layer_bits
+from ptq.config.settings import Settings
 from ptq.findings import advice, headlines, markdown, show, tables, write_inspection
 from ptq.inspection import Inspection
 from ptq.methods import METHODS
 from ptq.reconstruction import reconstruct
 from ptq.sensitivity import Sensitivity, measure_sensitivity
-from ptq.settings import Settings
 from tests.helpers.networks import images, student_of
 
 SOURCE = {"count": 24, "source": "mixmix", "teachers": [{"name": "resnet"}]}

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from ptq import finished_runs, pipeline
+from ptq.config.settings import Settings
 from ptq.errors import PtqError
 from ptq.export import Validation, validate
 from ptq.export.gate import Gate
 from ptq.finished_runs import validate_run
-from ptq.settings import Settings
 
 
 @pytest.mark.slow

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from ptq.config.settings import Settings
 from ptq.graph import prepare
 from ptq.identity import decided_by
 from ptq.models import Model, as_model
-from ptq.settings import Settings
 from tests.helpers.networks import SHAPE, build
 
 CPU = torch.device("cpu")

@@ -12,9 +12,9 @@ from torch import nn
 import ptq
 from ptq import pipeline
 from ptq.calibration import CalibrationSet
+from ptq.config.settings import Settings
 from ptq.errors import PtqError
 from ptq.preprocess import Preprocess
-from ptq.settings import Settings
 from tests.test_cli import call
 
 PREPROCESS = Preprocess((16, 16), 16, "bilinear", (0.3,) * 3, (0.35,) * 3)

@@ -11,11 +11,11 @@ from torch import nn
 
 from ptq import sources
 from ptq.calibration import CalibrationSet, gaussian_noise, synthesis_preset
+from ptq.config.settings import Settings
 from ptq.errors import PtqError
 from ptq.models import Model, as_model
 from ptq.pipeline import calibrate_datafree
 from ptq.preprocess import IMAGENET, Preprocess
-from ptq.settings import Settings
 from ptq.sources import (
     calibration_images,
     data_of,

@@ -10,11 +10,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 from ptq.calibration.calibrate import calibrate
+from ptq.config.settings import Settings
 from ptq.errors import PtqError
 from ptq.graph import prepare
 from ptq.models import load_model
 from ptq.placement import make_plan, place
-from ptq.settings import Settings
 from ptq.store import load_student, read_metadata, save_student, settings_of
 from ptq.utils.tensor_files import read_header, read_tensors, save_tensors
 from tests.helpers.networks import NETWORKS, build, images, settled, student_of

@@ -12,8 +12,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
+from ptq.config.settings import FLOAT, Settings, layer_texts, option_text
 from ptq.errors import PtqError
-from ptq.settings import FLOAT, Settings, layer_texts, option_text
 from ptq.utils.files import atomic
 
 __all__ = ["option_values", "read_recipe", "recipe_text", "write_recipe"]

@@ -12,9 +12,9 @@ from typer.testing import CliRunner, Result
 
 from ptq.arguments import settings_from
 from ptq.cli import app
+from ptq.config.recipe_file import read_recipe, write_recipe
+from ptq.config.settings import PRESETS, Settings
 from ptq.errors import PtqError
-from ptq.recipe import read_recipe, write_recipe
-from ptq.settings import PRESETS, Settings
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
 TRIPLE = st.tuples(*[st.floats(0, 1)] * 3)
