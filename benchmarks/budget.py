@@ -32,7 +32,7 @@ from benchmarks.rows import add_rows, footer
 from ptq.calibration import CalibrationSet
 from ptq.config.recipe_file import read_recipe
 from ptq.config.settings import Settings
-from ptq.data import load_images
+from ptq.data.datasets import load_images
 from ptq.models import load_model
 from ptq.rehearsal import rehearse
 from ptq.report import environment

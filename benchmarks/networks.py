@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ptq.calibration import CalibrationSet
-from ptq.data import load_eval
+from ptq.data.datasets import load_eval
 from ptq.models import Model, load_model
 
 __all__ = ["CIFAR", "LITES", "Images", "family", "images", "load"]

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ptq.calibration.mixmix import focus_map, pink_noise, resize
 from ptq.calibration.recipes import SynthesisConfig
-from ptq.preprocess import Preprocess
+from ptq.data.preprocess import Preprocess
 from ptq.utils.autocast import fast_autocast
 
 __all__ = ["Canvas", "make_canvas"]

@@ -27,9 +27,9 @@ from ptq.calibration.mixmix import (
 )
 from ptq.calibration.recipes import SynthesisConfig, synthesis_preset
 from ptq.calibration.teachers import Teacher, batch_count, enrol, labelled, scaled, shares
+from ptq.data.preprocess import Preprocess
 from ptq.errors import PtqError
 from ptq.models import Model
-from ptq.preprocess import Preprocess
 from ptq.progress import SILENT, Progress, Task
 
 __all__ = ["gaussian_noise", "synthesize"]

@@ -13,8 +13,8 @@ from ptq.calibration.bn_stats import Moments, observe
 from ptq.calibration.mixmix import view
 from ptq.calibration.recipes import SynthesisConfig
 from ptq.calibration.swing import swing
+from ptq.data.preprocess import Preprocess
 from ptq.models import Model
-from ptq.preprocess import Preprocess
 from ptq.utils.autocast import fast_autocast, spare
 
 __all__ = ["Teacher", "batch_count", "enrol", "labelled", "scaled", "shares"]

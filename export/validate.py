@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ptq.data.preprocess import Preprocess
 from ptq.errors import PtqError
 from ptq.export import runtime
 from ptq.export.checks import QuantizedFile
@@ -25,7 +26,6 @@ from ptq.export.oracle import Oracle
 from ptq.export.second_runtime import RUNTIMES, open_openvino
 from ptq.export.verdicts import Exactness, deviation, differences, structure
 from ptq.placement import Student
-from ptq.preprocess import Preprocess
 from ptq.progress import SILENT, Progress
 from ptq.utils.metrics import agreement, top1
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ptq.calibration import CalibrationSet, SynthesisConfig, calibrate, synthesize
     from ptq.config.recipe_file import read_recipe, write_recipe
     from ptq.config.settings import Settings
+    from ptq.data.preprocess import Preprocess
     from ptq.errors import PtqError
     from ptq.export import Validation, export_qdq, validate
     from ptq.finished_runs import load
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from ptq.models import Model, as_model, load_model
     from ptq.pipeline import Calibrated, Run, calibrate_datafree, quantize
     from ptq.placement import Student, make_plan, place
-    from ptq.preprocess import Preprocess
     from ptq.reconstruction import BlockResult, reconstruct
     from ptq.sensitivity import Sensitivity, measure_sensitivity
     from ptq.spec import QuantPlan, QuantSpec
@@ -78,7 +78,7 @@ _HOMES = {
     "ptq.models": ("Model", "as_model", "load_model"),
     "ptq.pipeline": ("Calibrated", "Run", "calibrate_datafree", "quantize"),
     "ptq.placement": ("Student", "make_plan", "place"),
-    "ptq.preprocess": ("Preprocess",),
+    "ptq.data.preprocess": ("Preprocess",),
     "ptq.methods": ("ReconstructConfig",),
     "ptq.config.recipe_file": ("read_recipe", "write_recipe"),
     "ptq.reconstruction": ("BlockResult", "reconstruct"),

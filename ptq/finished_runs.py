@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import nn
 
 from ptq.calibration import CalibrationSet
-from ptq.data import load_eval
+from ptq.data.datasets import load_eval
 from ptq.errors import PtqError
 from ptq.export import Validation, validate
 from ptq.html_report import refresh

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from ptq.calibration import CalibrationSet, calibrate, mixed_copies
 from ptq.config.settings import Settings
+from ptq.data.preprocess import Preprocess
 from ptq.errors import PtqError
 from ptq.graph import prepare
 from ptq.models import Model, as_model
 from ptq.placement import Student, place
-from ptq.preprocess import Preprocess
 from ptq.progress import SILENT, Progress
 from ptq.report import read_report
 from ptq.sensitivity import Sensitivity, measure_sensitivity

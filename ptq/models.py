@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from ptq.checkpoints import check_finite, read_weights, state_digest
-from ptq.classes import class_names
+from ptq.data.class_names import class_names
+from ptq.data.preprocess import IMAGENET, Preprocess, pair, triple
 from ptq.errors import PtqError
-from ptq.preprocess import IMAGENET, Preprocess, pair, triple
 from ptq.references import Reference, resolve
 
 __all__ = ["Model", "Preprocess", "as_model", "load_model"]

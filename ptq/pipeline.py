@@ -17,6 +17,7 @@ from ptq.calibration import (
 )
 from ptq.config.recipe_file import write_recipe
 from ptq.config.settings import Settings
+from ptq.data.preprocess import Preprocess
 from ptq.distributions import worst_layers
 from ptq.export import export_qdq, validate
 from ptq.graph import prepare
@@ -26,7 +27,6 @@ from ptq.memory import Memory
 from ptq.methods import ReconstructConfig, method_preset
 from ptq.models import Model, load_model
 from ptq.placement import Student, make_plan, place
-from ptq.preprocess import Preprocess
 from ptq.progress import SILENT, Progress
 from ptq.reconstruction import reconstruct
 from ptq.report import Stopwatch, write_report

@@ -14,11 +14,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from ptq.checkpoints import fit, fit_in_order, read_weights
-from ptq.classes import timm_classes
+from ptq.data.class_names import timm_classes
+from ptq.data.preprocess import IMAGENET, Preprocess, pair, triple
 from ptq.downloads import downloading
 from ptq.errors import PtqError
 from ptq.model_names import ZOO, check_name
-from ptq.preprocess import IMAGENET, Preprocess, pair, triple
 
 __all__ = ["Reference", "resolve"]
 

@@ -21,12 +21,12 @@ from ptq.calibration import (
     synthesize,
 )
 from ptq.config.settings import Settings
-from ptq.data import EvalSet, load_eval, load_images
+from ptq.data.datasets import EvalSet, load_eval, load_images
+from ptq.data.preprocess import IMAGENET, Preprocess
 from ptq.errors import PtqError
 from ptq.graph import Prepared
 from ptq.models import Model, as_model, load_model
 from ptq.placement import Student, make_plan, place
-from ptq.preprocess import IMAGENET, Preprocess
 from ptq.progress import SILENT, Progress
 from ptq.utils.files import sweep
 from ptq.utils.work_store import Finished

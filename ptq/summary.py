@@ -4,8 +4,8 @@ from dataclasses import asdict
 from typing import Any
 
 from ptq.calibration import CalibrationSet
-from ptq.classes import label_names
 from ptq.config.settings import Settings
+from ptq.data.class_names import label_names
 from ptq.distributions import LayerDistribution
 from ptq.export import Validation
 from ptq.export.packing import CONTAINERS, supported

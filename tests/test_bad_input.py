@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from ptq.data import load_images
-from ptq.preprocess import Preprocess
+from ptq.data.datasets import load_images
+from ptq.data.preprocess import Preprocess
 from ptq.utils.files import TEMPORARY
 from tests.helpers import CHECKOUT
 from tests.helpers.bad_input import CASES, NETWORK, OPTIONS, Case, prepare_folder, quantize

@@ -9,7 +9,7 @@ import torch
 from ptq.calibration.canvas import Canvas, _Pyramid, make_canvas
 from ptq.calibration.mixmix import focus_map
 from ptq.calibration.recipes import SynthesisConfig
-from ptq.preprocess import Preprocess
+from ptq.data.preprocess import Preprocess
 
 PREPROCESS = Preprocess((18, 14), 18, "bilinear", (0.4,) * 3, (0.25,) * 3)
 CPU = torch.device("cpu")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ptq.data import load_eval, load_images
+from ptq.data.datasets import load_eval, load_images
 from ptq.errors import PtqError
 from ptq.utils.tensor_files import read_header, save_tensors
 from tests.helpers.readers import PREPROCESS, READERS, Reader, escapes, mutate

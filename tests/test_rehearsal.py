@@ -10,10 +10,10 @@ from typer.testing import CliRunner
 
 from ptq.cli import app
 from ptq.config.settings import Settings
+from ptq.data.preprocess import Preprocess
 from ptq.models import Model, as_model
 from ptq.outlook import outlook, show
 from ptq.pipeline import run
-from ptq.preprocess import Preprocess
 from ptq.rehearsal import Forecast, rehearse
 
 PREPROCESS = Preprocess((16, 16), 16, "bilinear", (0.3,) * 3, (0.35,) * 3)

@@ -12,10 +12,10 @@ from torch import nn
 from ptq import sources
 from ptq.calibration import CalibrationSet, gaussian_noise, synthesis_preset
 from ptq.config.settings import Settings
+from ptq.data.preprocess import IMAGENET, Preprocess
 from ptq.errors import PtqError
 from ptq.models import Model, as_model
 from ptq.pipeline import calibrate_datafree
-from ptq.preprocess import IMAGENET, Preprocess
 from ptq.sources import (
     calibration_images,
     data_of,

@@ -13,12 +13,12 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from ptq.calibration.calibrate import calibrate
+from ptq.data.preprocess import Preprocess
 from ptq.errors import PtqError
 from ptq.export import Validation, export_qdq, runtime, validate
 from ptq.export.gate import Gate
 from ptq.graph import prepare
 from ptq.placement import Student, make_plan, place
-from ptq.preprocess import Preprocess
 from tests.helpers import networks
 
 PREPROCESS = Preprocess((16, 16), 16, "bilinear", (0.3,) * 3, (0.35,) * 3)

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from ptq.data.preprocess import Preprocess, pair, triple
 from ptq.errors import PtqError
-from ptq.preprocess import Preprocess, pair, triple
 
 BASE = Preprocess((224, 224), 256, "bilinear", (0.5, 0.4, 0.3), (0.2, 0.1, 0.5))
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from ptq.classes import class_names, label_names
+from ptq.data.class_names import class_names, label_names
 from ptq.models import as_model, load_model
 
 FACTS = {"teachers": [{"name": "a", "sha256": "ab"}, {"name": "b", "sha256": "cd"}]}

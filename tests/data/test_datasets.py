@@ -1,4 +1,4 @@
-"""Labels and pixels of what `ptq.data` reads, from files made here."""
+"""Labels and pixels of what `ptq.data.datasets` reads, from files made here."""
 
 from pathlib import Path
 
@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from ptq import data
-from ptq.data import imagenet_wnids, load_eval, load_images
+from ptq.data.datasets import datasets as data
+from ptq.data.datasets import imagenet_wnids, load_eval, load_images
+from ptq.data.preprocess import Preprocess
 from ptq.errors import PtqError
-from ptq.preprocess import Preprocess
 
 SMALL = Preprocess((16, 16), 20, "bilinear", (0.5,) * 3, (0.5,) * 3)
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from ptq.data.preprocess import Preprocess
 from ptq.errors import PtqError
-from ptq.preprocess import Preprocess
 
 __all__ = ["EvalSet", "imagenet_wnids", "load_eval", "load_images"]
 

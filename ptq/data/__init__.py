@@ -1,0 +1,1 @@
+"""Images from disk, and what stands between an image and a network."""
