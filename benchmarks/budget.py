@@ -33,7 +33,7 @@ from ptq.calibration import CalibrationSet
 from ptq.config.recipe_file import read_recipe
 from ptq.config.settings import Settings
 from ptq.data.datasets import load_images
-from ptq.models import load_model
+from ptq.models.model import load_model
 from ptq.rehearsal import rehearse
 from ptq.report import environment
 from ptq.utils.units import byte_text

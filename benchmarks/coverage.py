@@ -31,7 +31,7 @@ from ptq.calibration import calibrate
 from ptq.errors import PtqError
 from ptq.export import export_qdq, runtime, validate
 from ptq.graph import prepare
-from ptq.models import load_model
+from ptq.models.model import load_model
 from ptq.ops import LAYERS
 from ptq.placement import make_plan, place
 from ptq.report import environment

@@ -35,7 +35,7 @@ from benchmarks.sources import PRESET, SOURCES, make_images, source_of, teachers
 from ptq.calibration import assess, calibrate
 from ptq.graph import prepare
 from ptq.methods import method_preset
-from ptq.models import Model
+from ptq.models.model import Model
 from ptq.placement import make_plan, place
 from ptq.reconstruction import reconstruct
 from ptq.report import environment

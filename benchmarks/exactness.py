@@ -28,7 +28,7 @@ from ptq.calibration import calibrate
 from ptq.export import export_qdq, runtime
 from ptq.export.oracle import Oracle
 from ptq.graph import prepare
-from ptq.models import load_model
+from ptq.models.model import load_model
 from ptq.placement import make_plan, place
 from ptq.report import environment
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ptq.calibration import CalibrationSet
 from ptq.data.datasets import load_eval
-from ptq.models import Model, load_model
+from ptq.models.model import Model, load_model
 
 __all__ = ["CIFAR", "LITES", "Images", "family", "images", "load"]
 

@@ -35,7 +35,7 @@ from ptq.fit import Pair, optimise
 from ptq.graph import prepare
 from ptq.memory import Memory
 from ptq.methods import METHODS, ReconstructConfig
-from ptq.models import load_model
+from ptq.models.model import load_model
 from ptq.ops import module_of
 from ptq.placement import make_plan, place
 from ptq.quantizer import Quantizer, QuantLayer

@@ -18,7 +18,7 @@ from ptq.calibration import (
     synthesize,
 )
 from ptq.calibration.mixmix import low_pass
-from ptq.models import Model
+from ptq.models.model import Model
 
 __all__ = ["PRESET", "SOURCES", "Source", "make_images", "mct_images", "source_of", "teachers_of"]
 

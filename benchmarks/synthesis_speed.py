@@ -24,7 +24,7 @@ from benchmarks.rows import add_rows, footer, read_rows
 from benchmarks.sources import mct_images
 from ptq.calibration import SynthesisConfig, synthesis_preset, synthesize
 from ptq.calibration.mixmix import augment, mix, random_box, total_variation
-from ptq.models import Model
+from ptq.models.model import Model
 from ptq.report import environment
 
 LITE0 = "ptq, EfficientNet-Lite0"

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ptq.models import Preprocess
+from ptq.models.model import Preprocess
 
 __all__ = [
     "Box",

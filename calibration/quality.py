@@ -11,7 +11,7 @@ from ptq.calibration.bn_stats import statistics_distance
 from ptq.calibration.dataset import CalibrationSet
 from ptq.calibration.mixmix import resize
 from ptq.errors import PtqError
-from ptq.models import Model
+from ptq.models.model import Model
 
 __all__ = ["Quality", "assess", "assessed"]
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Literal, get_args, get_origin, get_type_hints
 
 from ptq.errors import PtqError
-from ptq.models import Preprocess
+from ptq.models.model import Preprocess
 
 __all__ = ["PRESETS", "RECIPES", "SynthesisConfig", "synthesis_preset"]
 

@@ -29,7 +29,7 @@ from ptq.calibration.recipes import SynthesisConfig, synthesis_preset
 from ptq.calibration.teachers import Teacher, batch_count, enrol, labelled, scaled, shares
 from ptq.data.preprocess import Preprocess
 from ptq.errors import PtqError
-from ptq.models import Model
+from ptq.models.model import Model
 from ptq.progress import SILENT, Progress, Task
 
 __all__ = ["gaussian_noise", "synthesize"]

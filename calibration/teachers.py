@@ -14,7 +14,7 @@ from ptq.calibration.mixmix import view
 from ptq.calibration.recipes import SynthesisConfig
 from ptq.calibration.swing import swing
 from ptq.data.preprocess import Preprocess
-from ptq.models import Model
+from ptq.models.model import Model
 from ptq.utils.autocast import fast_autocast, spare
 
 __all__ = ["Teacher", "batch_count", "enrol", "labelled", "scaled", "shares"]

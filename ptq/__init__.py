@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ptq.html_report import write_html_report
     from ptq.inspection import Inspection, inspect_model, inspect_run
     from ptq.methods import ReconstructConfig
-    from ptq.models import Model, as_model, load_model
+    from ptq.models.model import Model, as_model, load_model
     from ptq.pipeline import Calibrated, Run, calibrate_datafree, quantize
     from ptq.placement import Student, make_plan, place
     from ptq.reconstruction import BlockResult, reconstruct
@@ -75,7 +75,7 @@ _HOMES = {
     "ptq.graph": ("Prepared", "prepare"),
     "ptq.html_report": ("write_html_report",),
     "ptq.inspection": ("Inspection", "inspect_model", "inspect_run"),
-    "ptq.models": ("Model", "as_model", "load_model"),
+    "ptq.models.model": ("Model", "as_model", "load_model"),
     "ptq.pipeline": ("Calibrated", "Run", "calibrate_datafree", "quantize"),
     "ptq.placement": ("Student", "make_plan", "place"),
     "ptq.data.preprocess": ("Preprocess",),

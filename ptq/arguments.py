@@ -11,7 +11,7 @@ from typing import Any
 
 from ptq.config.settings import FLOAT, Settings
 from ptq.errors import PtqError
-from ptq.model_names import check_name
+from ptq.models.names import check_name
 from ptq.options import Recipe
 
 __all__ = [

@@ -2,7 +2,7 @@
 
 import glob
 
-from ptq.model_names import ZOO, torchvision_names
+from ptq.models.names import ZOO, torchvision_names
 
 __all__ = ["complete_model", "complete_models"]
 

@@ -10,7 +10,7 @@ import torch
 
 from ptq.config.settings import Settings
 from ptq.graph import Prepared
-from ptq.models import Model
+from ptq.models.model import Model
 from ptq.report import environment
 
 __all__ = ["decided_by"]

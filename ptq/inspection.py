@@ -12,7 +12,7 @@ from ptq.config.settings import Settings
 from ptq.data.preprocess import Preprocess
 from ptq.errors import PtqError
 from ptq.graph import prepare
-from ptq.models import Model, as_model
+from ptq.models.model import Model, as_model
 from ptq.placement import Student, place
 from ptq.progress import SILENT, Progress
 from ptq.report import read_report

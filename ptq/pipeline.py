@@ -25,7 +25,7 @@ from ptq.html_report import refresh
 from ptq.identity import decided_by
 from ptq.memory import Memory
 from ptq.methods import ReconstructConfig, method_preset
-from ptq.models import Model, load_model
+from ptq.models.model import Model, load_model
 from ptq.placement import Student, make_plan, place
 from ptq.progress import SILENT, Progress
 from ptq.reconstruction import reconstruct

@@ -23,7 +23,7 @@ from ptq.export import Validation, export_qdq, validate
 from ptq.graph import Prepared, prepare
 from ptq.memory import Memory
 from ptq.methods import method_preset
-from ptq.models import Model
+from ptq.models.model import Model
 from ptq.ops import LAYERS, module_of
 from ptq.placement import Student
 from ptq.progress import SILENT, Progress, Task

@@ -14,7 +14,7 @@ from ptq.config.settings import Settings
 from ptq.data.preprocess import Preprocess
 from ptq.errors import PtqError
 from ptq.graph import prepare
-from ptq.models import load_model
+from ptq.models.model import load_model
 from ptq.placement import Student, place
 from ptq.spec import QuantPlan
 from ptq.utils.tensor_files import read_header, read_tensors, save_tensors

@@ -9,7 +9,7 @@ from torch import nn
 from ptq.config.settings import Settings
 from ptq.graph import prepare
 from ptq.identity import decided_by
-from ptq.models import Model, as_model
+from ptq.models.model import Model, as_model
 from tests.helpers.networks import SHAPE, build
 
 CPU = torch.device("cpu")

@@ -23,7 +23,7 @@ from ptq.calibration.mixmix import (
     total_variation,
     view,
 )
-from ptq.models import Preprocess
+from ptq.models.model import Preprocess
 
 
 def seeded(seed: int) -> torch.Generator:

@@ -10,7 +10,7 @@ from ptq.calibration.dataset import CalibrationSet
 from ptq.calibration.quality import assess, assessed, vendi_score
 from ptq.calibration.synthesis import gaussian_noise
 from ptq.errors import PtqError
-from ptq.models import Model, as_model
+from ptq.models.model import Model, as_model
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from ptq.cli import app
 from ptq.config.settings import Settings
 from ptq.data.preprocess import Preprocess
-from ptq.models import Model, as_model
+from ptq.models.model import Model, as_model
 from ptq.outlook import outlook, show
 from ptq.pipeline import run
 from ptq.rehearsal import Forecast, rehearse

@@ -14,7 +14,7 @@ from ptq.calibration import CalibrationSet, gaussian_noise, synthesis_preset
 from ptq.config.settings import Settings
 from ptq.data.preprocess import IMAGENET, Preprocess
 from ptq.errors import PtqError
-from ptq.models import Model, as_model
+from ptq.models.model import Model, as_model
 from ptq.pipeline import calibrate_datafree
 from ptq.sources import (
     calibration_images,

@@ -13,7 +13,7 @@ from ptq.calibration.calibrate import calibrate
 from ptq.config.settings import Settings
 from ptq.errors import PtqError
 from ptq.graph import prepare
-from ptq.models import load_model
+from ptq.models.model import load_model
 from ptq.placement import make_plan, place
 from ptq.store import load_student, read_metadata, save_student, settings_of
 from ptq.utils.tensor_files import read_header, read_tensors, save_tensors

@@ -13,7 +13,7 @@ from ptq.calibration.bn_stats import statistics_distance
 from ptq.calibration.recipes import RECIPES, SynthesisConfig, synthesis_preset
 from ptq.calibration.synthesis import gaussian_noise, synthesize
 from ptq.errors import PtqError
-from ptq.models import Model, as_model
+from ptq.models.model import Model, as_model
 
 QUICK = SynthesisConfig(images=6, batch=4, iterations=4, half=0.5)
 

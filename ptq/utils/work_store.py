@@ -18,8 +18,8 @@ from typing import Any
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from ptq.checkpoints import digest
 from ptq.errors import PtqError
+from ptq.models.weights import digest
 from ptq.utils.files import atomic, sweep
 from ptq.utils.tensor_files import read_header, read_tensors, save_tensors
 

@@ -6,7 +6,7 @@ import pytest
 from torch import nn
 
 from ptq.data.class_names import class_names, label_names
-from ptq.models import as_model, load_model
+from ptq.models.model import as_model, load_model
 
 FACTS = {"teachers": [{"name": "a", "sha256": "ab"}, {"name": "b", "sha256": "cd"}]}
 

@@ -23,13 +23,13 @@ from torch import nn
 
 from ptq.calibration import CalibrationSet
 from ptq.calibration.batches import Batches
-from ptq.checkpoints import check_finite, fit, read_weights
 from ptq.data.datasets import load_eval, load_images
 from ptq.data.preprocess import Preprocess
 from ptq.errors import PtqError
 from ptq.export import export_qdq, runtime
 from ptq.export.checks import QuantizedFile
 from ptq.export.oracle import Oracle
+from ptq.models.weights import check_finite, fit, read_weights
 from ptq.report import read_report
 from ptq.store import load_student, save_student
 from ptq.utils.work_store import resume

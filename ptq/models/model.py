@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ptq.checkpoints import check_finite, read_weights, state_digest
 from ptq.data.class_names import class_names
 from ptq.data.preprocess import IMAGENET, Preprocess, pair, triple
 from ptq.errors import PtqError
-from ptq.references import Reference, resolve
+from ptq.models.registry import Reference, resolve
+from ptq.models.weights import check_finite, read_weights, state_digest
 
 __all__ = ["Model", "Preprocess", "as_model", "load_model"]
 

@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from ptq.checkpoints import read_weights
 from ptq.errors import PtqError
-from ptq.models import as_model, load_model
+from ptq.models.model import as_model, load_model
+from ptq.models.weights import read_weights
 
 TINY = """
 from torch import nn

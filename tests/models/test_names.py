@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ptq.errors import PtqError
-from ptq.model_names import check_name, timm_names, torchvision_names
+from ptq.models.names import check_name, timm_names, torchvision_names
 from tests.helpers import CHECKOUT
 
 

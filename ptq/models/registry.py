@@ -13,12 +13,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ptq.checkpoints import fit, fit_in_order, read_weights
 from ptq.data.class_names import timm_classes
 from ptq.data.preprocess import IMAGENET, Preprocess, pair, triple
-from ptq.downloads import downloading
 from ptq.errors import PtqError
-from ptq.model_names import ZOO, check_name
+from ptq.models.downloads import downloading
+from ptq.models.names import ZOO, check_name
+from ptq.models.weights import fit, fit_in_order, read_weights
 
 __all__ = ["Reference", "resolve"]
 
