@@ -26,13 +26,13 @@ from typing import Any
 import torch
 
 from benchmarks.networks import settle
-from ptq.blocks import assign_blocks, compose, split
 from ptq.calibration import calibrate
 from ptq.errors import PtqError
 from ptq.export import export_qdq, runtime, validate
-from ptq.graph import prepare
+from ptq.graph.blocks import assign_blocks, compose, split
+from ptq.graph.fx_helpers import LAYERS
+from ptq.graph.preparation import prepare
 from ptq.models.model import load_model
-from ptq.ops import LAYERS
 from ptq.placement import make_plan, place
 from ptq.report import environment
 from ptq.utils.files import atomic

@@ -33,7 +33,7 @@ from benchmarks import networks
 from benchmarks.rows import add_rows, footer
 from benchmarks.sources import PRESET, SOURCES, make_images, source_of, teachers_of
 from ptq.calibration import assess, calibrate
-from ptq.graph import prepare
+from ptq.graph.preparation import prepare
 from ptq.methods import method_preset
 from ptq.models.model import Model
 from ptq.placement import make_plan, place

@@ -27,7 +27,7 @@ from benchmarks.rows import add_rows, footer
 from ptq.calibration import calibrate
 from ptq.export import export_qdq, runtime
 from ptq.export.oracle import Oracle
-from ptq.graph import prepare
+from ptq.graph.preparation import prepare
 from ptq.models.model import load_model
 from ptq.placement import make_plan, place
 from ptq.report import environment

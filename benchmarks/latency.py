@@ -32,7 +32,7 @@ from benchmarks.rows import add_rows, footer
 from ptq.calibration import calibrate
 from ptq.export import export_float, export_qdq, runtime
 from ptq.export.peer import quantize_static
-from ptq.graph import Prepared, prepare
+from ptq.graph.preparation import Prepared, prepare
 from ptq.models.model import load_model
 from ptq.placement import make_plan, place
 from ptq.report import environment

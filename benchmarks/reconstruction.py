@@ -30,7 +30,7 @@ from benchmarks import networks
 from benchmarks.datafree import logits_of
 from benchmarks.rows import add_rows, footer
 from ptq.calibration import calibrate, mixed_copies
-from ptq.graph import prepare
+from ptq.graph.preparation import prepare
 from ptq.methods import method_preset
 from ptq.placement import make_plan, place
 from ptq.reconstruction import reconstruct

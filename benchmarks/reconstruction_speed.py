@@ -29,14 +29,14 @@ from torch.nn import functional as F
 from benchmarks import networks
 from benchmarks.rows import footer, write_rows
 from ptq.affine import per_channel, round_ste
-from ptq.blocks import split
 from ptq.calibration import calibrate
 from ptq.fit import Pair, optimise
-from ptq.graph import prepare
+from ptq.graph.blocks import split
+from ptq.graph.fx_helpers import module_of
+from ptq.graph.preparation import prepare
 from ptq.memory import Memory
 from ptq.methods import METHODS, ReconstructConfig
 from ptq.models.model import load_model
-from ptq.ops import module_of
 from ptq.placement import make_plan, place
 from ptq.quantizer import Quantizer, QuantLayer
 from ptq.report import environment

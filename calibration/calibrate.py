@@ -6,7 +6,7 @@ from torch import Tensor
 from ptq.calibration.observers import OBSERVERS, Observer, weight_range
 from ptq.errors import PtqError
 from ptq.gates import observed
-from ptq.ops import watch
+from ptq.graph.fx_helpers import watch
 from ptq.placement import Student
 from ptq.progress import SILENT, Progress
 from ptq.quantizer import QuantLayer, WeightQuantizer

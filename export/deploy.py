@@ -21,8 +21,8 @@ from ptq.errors import PtqError
 from ptq.exact import code_bounds, folded_activation, hard_gate
 from ptq.export import operators
 from ptq.gates import gate_codes
+from ptq.graph.fx_helpers import LAYERS, attribute, averages_globally, module_of, sole_input
 from ptq.node_kinds import moves_data
-from ptq.ops import LAYERS, attribute, averages_globally, module_of, sole_input
 from ptq.quantizer import INT32, Layer, Quantizer, QuantLayer, WeightQuantizer, weight_axis
 
 __all__ = ["deploy"]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ptq.errors import PtqError
     from ptq.export import Validation, export_qdq, validate
     from ptq.finished_runs import load
-    from ptq.graph import Prepared, prepare
+    from ptq.graph.preparation import Prepared, prepare
     from ptq.html_report import write_html_report
     from ptq.inspection import Inspection, inspect_model, inspect_run
     from ptq.methods import ReconstructConfig
@@ -72,7 +72,7 @@ _HOMES = {
     "ptq.errors": ("PtqError",),
     "ptq.export": ("Validation", "export_qdq", "validate"),
     "ptq.finished_runs": ("load",),
-    "ptq.graph": ("Prepared", "prepare"),
+    "ptq.graph.preparation": ("Prepared", "prepare"),
     "ptq.html_report": ("write_html_report",),
     "ptq.inspection": ("Inspection", "inspect_model", "inspect_run"),
     "ptq.models.model": ("Model", "as_model", "load_model"),

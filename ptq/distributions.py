@@ -10,8 +10,8 @@ from torch import Tensor, fx
 
 from ptq.affine import per_channel
 from ptq.errors import PtqError
+from ptq.graph.fx_helpers import LAYERS, module_of, sole_input, watch
 from ptq.meters import Noise
-from ptq.ops import LAYERS, module_of, sole_input, watch
 from ptq.placement import Student
 from ptq.quantizer import Layer, Quantizer, QuantLayer, WeightQuantizer
 

@@ -25,8 +25,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from ptq.gates import gate_codes, is_hard
+from ptq.graph.fx_helpers import averages_globally, foldable, module_of, sole_input
 from ptq.node_kinds import moves_data
-from ptq.ops import averages_globally, foldable, module_of, sole_input
 from ptq.quantizer import Quantizer, QuantLayer, WeightQuantizer, apply_layer
 
 __all__ = ["code_bounds", "folded_activation", "hard_gate", "run_exact"]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ptq.config.settings import Settings
-from ptq.graph import Prepared
+from ptq.graph.preparation import Prepared
 from ptq.models.model import Model
 from ptq.report import environment
 

@@ -11,7 +11,7 @@ from ptq.calibration import CalibrationSet, calibrate, mixed_copies
 from ptq.config.settings import Settings
 from ptq.data.preprocess import Preprocess
 from ptq.errors import PtqError
-from ptq.graph import prepare
+from ptq.graph.preparation import prepare
 from ptq.models.model import Model, as_model
 from ptq.placement import Student, place
 from ptq.progress import SILENT, Progress

@@ -11,7 +11,7 @@ import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
-from ptq.ops import LAYERS, averages_globally, foldable, module_of, sole_input
+from ptq.graph.fx_helpers import LAYERS, averages_globally, foldable, module_of, sole_input
 from ptq.spec import Grid
 
 __all__ = [

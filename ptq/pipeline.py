@@ -20,7 +20,7 @@ from ptq.config.settings import Settings
 from ptq.data.preprocess import Preprocess
 from ptq.distributions import worst_layers
 from ptq.export import export_qdq, validate
-from ptq.graph import prepare
+from ptq.graph.preparation import prepare
 from ptq.html_report import refresh
 from ptq.identity import decided_by
 from ptq.memory import Memory

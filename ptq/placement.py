@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, fx, nn
 
-from ptq.blocks import assign_blocks, split
 from ptq.errors import PtqError
 from ptq.exact import run_exact
-from ptq.graph import Prepared
+from ptq.graph.blocks import assign_blocks, split
+from ptq.graph.fx_helpers import LAYERS, input_tensors, module_of, sole_input
+from ptq.graph.preparation import Prepared
 from ptq.node_kinds import (
     computes_in_integers,
     gate_grids,
@@ -28,7 +29,6 @@ from ptq.node_kinds import (
     readers,
     tail,
 )
-from ptq.ops import LAYERS, input_tensors, module_of, sole_input
 from ptq.quantizer import Quantizer, QuantLayer, WeightQuantizer, weight_axis
 from ptq.spec import QuantPlan, QuantSpec
 

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from ptq.blocks import compose, extract, split
 from ptq.errors import PtqError
 from ptq.fit import Curve, Pair, optimise
+from ptq.graph.blocks import compose, extract, split
+from ptq.graph.fx_helpers import foldable, module_of, sole_input, watch
 from ptq.memory import Memory
 from ptq.methods import METHODS, ReconstructConfig
-from ptq.ops import foldable, module_of, sole_input, watch
 from ptq.placement import Student
 from ptq.progress import SILENT, Progress, Task
 from ptq.quantizer import Quantizer, QuantLayer

@@ -20,11 +20,11 @@ from ptq.calibration import RECIPES, CalibrationSet, calibrate, synthesis_preset
 from ptq.calibration.teachers import batch_count, labelled, shares
 from ptq.config.settings import Settings
 from ptq.export import Validation, export_qdq, validate
-from ptq.graph import Prepared, prepare
+from ptq.graph.fx_helpers import LAYERS, module_of
+from ptq.graph.preparation import Prepared, prepare
 from ptq.memory import Memory
 from ptq.methods import method_preset
 from ptq.models.model import Model
-from ptq.ops import LAYERS, module_of
 from ptq.placement import Student
 from ptq.progress import SILENT, Progress, Task
 from ptq.reconstruction import BlockResult, reconstruct

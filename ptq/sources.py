@@ -24,7 +24,7 @@ from ptq.config.settings import Settings
 from ptq.data.datasets import EvalSet, load_eval, load_images
 from ptq.data.preprocess import IMAGENET, Preprocess
 from ptq.errors import PtqError
-from ptq.graph import Prepared
+from ptq.graph.preparation import Prepared
 from ptq.models.model import Model, as_model, load_model
 from ptq.placement import Student, make_plan, place
 from ptq.progress import SILENT, Progress

@@ -13,7 +13,7 @@ from torch import nn
 from ptq.config.settings import Settings
 from ptq.data.preprocess import Preprocess
 from ptq.errors import PtqError
-from ptq.graph import prepare
+from ptq.graph.preparation import prepare
 from ptq.models.model import load_model
 from ptq.placement import Student, place
 from ptq.spec import QuantPlan

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from ptq.affine import per_channel
+from ptq.graph.fx_helpers import foldable, module_of, sole_input
 from ptq.kernels import quantize_activation, rectified_sigmoid, soft_round
 from ptq.kernels.reference import GAMMA, ZETA
-from ptq.ops import foldable, module_of, sole_input
 from ptq.quantizer import Quantizer, QuantLayer, apply_layer
 from ptq.utils.autocast import fast_bfloat16, in_float32, wants_float32
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from ptq.calibration.calibrate import calibrate
 from ptq.errors import PtqError
-from ptq.graph import prepare
+from ptq.graph.preparation import prepare
 from ptq.placement import Student, make_plan, place
 from ptq.progress import Task
 from tests.helpers.networks import NETWORKS, SHAPE, build, images

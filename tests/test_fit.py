@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from ptq import tuning
-from ptq.blocks import split
 from ptq.fit import Pair, optimise
+from ptq.graph.blocks import split
 from ptq.methods import METHODS, ReconstructConfig
 from ptq.quantizer import Quantizer, QuantLayer
 from ptq.spec import QuantSpec

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from ptq.config.settings import Settings
-from ptq.graph import prepare
+from ptq.graph.preparation import prepare
 from ptq.identity import decided_by
 from ptq.models.model import Model, as_model
 from tests.helpers.networks import SHAPE, build

@@ -3,7 +3,8 @@
 import pytest
 from torch import Tensor, fx, nn
 
-from ptq.graph import prepare
+from ptq.graph.fx_helpers import foldable
+from ptq.graph.preparation import prepare
 from ptq.node_kinds import (
     computes_in_integers,
     is_network_output,
@@ -12,7 +13,6 @@ from ptq.node_kinds import (
     readers,
     tail,
 )
-from ptq.ops import foldable
 from tests.helpers.networks import SHAPE
 
 

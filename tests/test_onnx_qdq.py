@@ -19,7 +19,7 @@ from ptq.errors import PtqError
 from ptq.export import export_float, export_qdq, runtime
 from ptq.export.checks import QuantizedFile
 from ptq.export.deploy import deploy
-from ptq.graph import prepare
+from ptq.graph.preparation import prepare
 from ptq.placement import Student, make_plan, place
 from tests.helpers import networks
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ptq.calibration.calibrate import calibrate
 from ptq.errors import PtqError
-from ptq.graph import Prepared, prepare
+from ptq.graph.preparation import Prepared, prepare
 from ptq.node_kinds import moves_data
 from ptq.placement import make_plan, place
 from ptq.quantizer import Quantizer, QuantLayer

@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ptq.blocks import assign_blocks, compose, split
 from ptq.calibration.calibrate import calibrate
 from ptq.export import export_qdq, runtime
 from ptq.export.checks import QuantizedFile
@@ -19,7 +18,8 @@ from ptq.export.deploy import deploy
 from ptq.export.gate import failures
 from ptq.export.oracle import Oracle
 from ptq.export.verdicts import structure
-from ptq.graph import Prepared, prepare
+from ptq.graph.blocks import assign_blocks, compose, split
+from ptq.graph.preparation import Prepared, prepare
 from ptq.placement import Student, make_plan, place
 from tests.helpers.random_networks import Network, Spec, images, specs
 

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from ptq import reconstruction
-from ptq.blocks import split
 from ptq.calibration.calibrate import calibrate
 from ptq.errors import PtqError
 from ptq.fit import Curve
-from ptq.graph import prepare
+from ptq.graph.blocks import split
+from ptq.graph.preparation import prepare
 from ptq.memory import Memory
 from ptq.methods import METHODS, ReconstructConfig
 from ptq.placement import Student, make_plan, place

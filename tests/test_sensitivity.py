@@ -11,7 +11,7 @@ import torch
 from ptq import sensitivity
 from ptq.calibration.calibrate import calibrate
 from ptq.errors import PtqError
-from ptq.graph import prepare
+from ptq.graph.preparation import prepare
 from ptq.meters import Cost
 from ptq.placement import Student, make_plan, place
 from ptq.sensitivity import Sensitivity, measure_sensitivity

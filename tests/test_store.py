@@ -12,7 +12,7 @@ from torch import nn
 from ptq.calibration.calibrate import calibrate
 from ptq.config.settings import Settings
 from ptq.errors import PtqError
-from ptq.graph import prepare
+from ptq.graph.preparation import prepare
 from ptq.models.model import load_model
 from ptq.placement import make_plan, place
 from ptq.store import load_student, read_metadata, save_student, settings_of

@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 from ptq import tuning as module_under_test
 from ptq.affine import per_channel
 from ptq.errors import PtqError
-from ptq.ops import module_of
+from ptq.graph.fx_helpers import module_of
 from ptq.quantizer import Quantizer, QuantLayer, weight_axis
 from ptq.spec import QuantSpec
 from ptq.tuning import DropMask, FixedLayer, LearnedStep, SoftLayer, tuning

@@ -17,7 +17,7 @@ from ptq.data.preprocess import Preprocess
 from ptq.errors import PtqError
 from ptq.export import Validation, export_qdq, runtime, validate
 from ptq.export.gate import Gate
-from ptq.graph import prepare
+from ptq.graph.preparation import prepare
 from ptq.placement import Student, make_plan, place
 from tests.helpers import networks
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ptq.calibration.calibrate import calibrate
-from ptq.graph import prepare
+from ptq.graph.preparation import prepare
 from ptq.placement import Student, make_plan, place
 
 __all__ = ["NETWORKS", "SHAPE", "BasicBlock", "ResNet", "build", "images", "settled", "student_of"]

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ptq.fold import batchnorm_as_affine, fold_batchnorms
-from ptq.trace import trace
+from ptq.graph.batchnorm_folding import batchnorm_as_affine, fold_batchnorms
+from ptq.graph.tracing import trace
 from tests.helpers.networks import images, settled
 
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from ptq.errors import PtqError
-from ptq.ops import attribute
+from ptq.graph.fx_helpers import attribute
 
 __all__ = ["trace"]
 

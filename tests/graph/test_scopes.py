@@ -2,8 +2,8 @@
 
 from torch import Tensor, nn
 
-from ptq.owners import mark_owners
-from ptq.trace import trace
+from ptq.graph.scopes import mark_owners
+from ptq.graph.tracing import trace
 from tests.helpers.networks import BasicBlock, build, images
 
 

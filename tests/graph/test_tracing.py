@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ptq.errors import PtqError
-from ptq.trace import trace
+from ptq.graph.tracing import trace
 from tests.helpers.networks import NETWORKS, build, images
 
 

@@ -17,12 +17,12 @@ import torch
 from torch import Tensor, fx, nn
 
 from ptq.errors import PtqError
-from ptq.fold import fold_batchnorms
-from ptq.normalise import normalise
-from ptq.ops import attribute, module_of, sole_input
-from ptq.owners import mark_owners
-from ptq.rewrite import rewritten_copy
-from ptq.trace import trace
+from ptq.graph.batchnorm_folding import fold_batchnorms
+from ptq.graph.canonical_form import normalise
+from ptq.graph.fx_helpers import attribute, module_of, sole_input
+from ptq.graph.rewriting import rewritten_copy
+from ptq.graph.scopes import mark_owners
+from ptq.graph.tracing import trace
 
 __all__ = ["Prepared", "prepare"]
 

@@ -2,7 +2,7 @@
 
 from torch import fx, nn
 
-from ptq.ops import LAYERS
+from ptq.graph.fx_helpers import LAYERS
 
 __all__ = ["mark_owners"]
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 import torchvision
 
-from ptq.blocks import assign_blocks, compose, split
-from ptq.graph import prepare
-from ptq.ops import LAYERS, is_tensor, module_of, sole_input
+from ptq.graph.blocks import assign_blocks, compose, split
+from ptq.graph.fx_helpers import LAYERS, is_tensor, module_of, sole_input
+from ptq.graph.preparation import prepare
 from tests.helpers.networks import NETWORKS, SHAPE, build, images, student_of
 
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
 from ptq.errors import PtqError
-from ptq.rewrite import rewritten_copy, same_padding
+from ptq.graph.rewriting import rewritten_copy, same_padding
 from tests.helpers.networks import images, settled
 
 

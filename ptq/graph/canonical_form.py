@@ -8,7 +8,7 @@ import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
-from ptq.ops import add_module, attribute, module_of, sole_input
+from ptq.graph.fx_helpers import add_module, attribute, module_of, sole_input
 
 __all__ = ["normalise"]
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from torch import fx, nn
 
-from ptq.ops import LAYERS, is_tensor, module_of
+from ptq.graph.fx_helpers import LAYERS, is_tensor, module_of
 
 __all__ = ["assign_blocks", "compose", "split"]
 

@@ -2,7 +2,7 @@
 
 from torch import Tensor, fx, nn
 
-from ptq.ops import LAYERS, add_module, module_of, sole_input
+from ptq.graph.fx_helpers import LAYERS, add_module, module_of, sole_input
 
 __all__ = ["batchnorm_as_affine", "fold_batchnorms"]
 

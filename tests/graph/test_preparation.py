@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ptq.errors import PtqError
-from ptq.graph import prepare
-from ptq.ops import LAYERS, is_tensor, module_of, watch
+from ptq.graph.fx_helpers import LAYERS, is_tensor, module_of, watch
+from ptq.graph.preparation import prepare
 from tests.helpers.networks import NETWORKS, SHAPE, build, images
 
 

@@ -1,0 +1,1 @@
+"""A module in, a float graph in canonical form out."""
