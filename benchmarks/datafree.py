@@ -36,7 +36,7 @@ from ptq.calibration import assess, calibrate
 from ptq.graph.preparation import prepare
 from ptq.methods import method_preset
 from ptq.models.model import Model
-from ptq.placement import make_plan, place
+from ptq.quantization.placement import make_plan, place
 from ptq.reconstruction import reconstruct
 from ptq.report import environment
 from ptq.utils.metrics import kl_divergence, top1

@@ -7,7 +7,7 @@ real images; others have seeded random weights, BatchNorms that have seen eight 
 is reconstructed: roundings do not matter here. Counted are the images with any output that differs between onnxruntime and
 
     oracle       the file, interpreted in exact integer arithmetic (`ptq.export.oracle`)
-    simulation   the student (`ptq.exact`)
+    simulation   the student (`ptq.quantization.integer_simulation`)
 
 Rows are added to results/exactness.json as they are finished, and results/exactness.md is made from it.
 """
@@ -29,7 +29,7 @@ from ptq.export import export_qdq, runtime
 from ptq.export.oracle import Oracle
 from ptq.graph.preparation import prepare
 from ptq.models.model import load_model
-from ptq.placement import make_plan, place
+from ptq.quantization.placement import make_plan, place
 from ptq.report import environment
 
 NETWORKS = (

@@ -34,7 +34,7 @@ from ptq.export import export_float, export_qdq, runtime
 from ptq.export.peer import quantize_static
 from ptq.graph.preparation import Prepared, prepare
 from ptq.models.model import load_model
-from ptq.placement import make_plan, place
+from ptq.quantization.placement import make_plan, place
 from ptq.report import environment
 
 NETWORKS = (

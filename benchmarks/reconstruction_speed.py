@@ -28,7 +28,6 @@ from torch.nn import functional as F
 
 from benchmarks import networks
 from benchmarks.rows import footer, write_rows
-from ptq.affine import per_channel, round_ste
 from ptq.calibration import calibrate
 from ptq.fit import Pair, optimise
 from ptq.graph.blocks import split
@@ -37,8 +36,9 @@ from ptq.graph.preparation import prepare
 from ptq.memory import Memory
 from ptq.methods import METHODS, ReconstructConfig
 from ptq.models.model import load_model
-from ptq.placement import make_plan, place
-from ptq.quantizer import Quantizer, QuantLayer
+from ptq.quantization.affine import per_channel, round_ste
+from ptq.quantization.placement import make_plan, place
+from ptq.quantization.quantizers import Quantizer, QuantLayer
 from ptq.report import environment
 from ptq.utils.autocast import fast_autocast, spare
 

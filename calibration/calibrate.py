@@ -5,11 +5,11 @@ from torch import Tensor
 
 from ptq.calibration.observers import OBSERVERS, Observer, weight_range
 from ptq.errors import PtqError
-from ptq.gates import observed
 from ptq.graph.fx_helpers import watch
-from ptq.placement import Student
 from ptq.progress import SILENT, Progress
-from ptq.quantizer import QuantLayer, WeightQuantizer
+from ptq.quantization.activation_grids import observed
+from ptq.quantization.placement import Student
+from ptq.quantization.quantizers import QuantLayer, WeightQuantizer
 
 __all__ = ["calibrate"]
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ptq.affine import fake_quant, qparams
-from ptq.spec import QuantSpec
+from ptq.quantization.affine import fake_quant, qparams
+from ptq.quantization.spec import QuantSpec
 
 __all__ = ["OBSERVERS", "Observer", "minmax", "mse", "percentile", "weight_range"]
 

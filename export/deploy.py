@@ -18,12 +18,19 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from ptq.errors import PtqError
-from ptq.exact import code_bounds, folded_activation, hard_gate
 from ptq.export import operators
-from ptq.gates import gate_codes
 from ptq.graph.fx_helpers import LAYERS, attribute, averages_globally, module_of, sole_input
-from ptq.node_kinds import moves_data
-from ptq.quantizer import INT32, Layer, Quantizer, QuantLayer, WeightQuantizer, weight_axis
+from ptq.quantization.activation_grids import gate_codes
+from ptq.quantization.integer_ops import moves_data
+from ptq.quantization.integer_simulation import code_bounds, folded_activation, hard_gate
+from ptq.quantization.quantizers import (
+    INT32,
+    Layer,
+    Quantizer,
+    QuantLayer,
+    WeightQuantizer,
+    weight_axis,
+)
 
 __all__ = ["deploy"]
 

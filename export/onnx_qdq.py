@@ -22,7 +22,7 @@ from ptq.errors import PtqError
 from ptq.export.deploy import deploy
 from ptq.export.operators import TRANSLATIONS
 from ptq.export.packing import pack, supported
-from ptq.placement import Student
+from ptq.quantization.placement import Student
 from ptq.utils.files import atomic
 
 __all__ = ["FORMATS", "OPSET", "export_float", "export_qdq"]

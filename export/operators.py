@@ -15,7 +15,7 @@ from onnxscript import opset21 as op
 from torch import Tensor
 from torch.nn import functional as F
 
-from ptq.affine import fake_quant, per_channel, quantize
+from ptq.quantization.affine import fake_quant, per_channel, quantize
 
 __all__ = [
     "TRANSLATIONS",

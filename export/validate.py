@@ -25,8 +25,8 @@ from ptq.export.gate import Gate, failures
 from ptq.export.oracle import Oracle
 from ptq.export.second_runtime import RUNTIMES, open_openvino
 from ptq.export.verdicts import Exactness, deviation, differences, structure
-from ptq.placement import Student
 from ptq.progress import SILENT, Progress
+from ptq.quantization.placement import Student
 from ptq.utils.metrics import agreement, top1
 
 __all__ = ["Validation", "validate"]

@@ -11,7 +11,7 @@ from ptq.export.gate import Gate
 from ptq.export.oracle import Oracle
 from ptq.export.second_runtime import RUNTIMES
 from ptq.figures import exactness_lines
-from ptq.placement import Student
+from ptq.quantization.placement import Student
 from ptq.utils.metrics import agreement, sqnr_db
 
 __all__ = ["Exactness", "deviation", "differences", "structure"]

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from ptq.methods import ReconstructConfig
     from ptq.models.model import Model, as_model, load_model
     from ptq.pipeline import Calibrated, Run, calibrate_datafree, quantize
-    from ptq.placement import Student, make_plan, place
+    from ptq.quantization.placement import Student, make_plan, place
+    from ptq.quantization.spec import QuantPlan, QuantSpec
     from ptq.reconstruction import BlockResult, reconstruct
     from ptq.sensitivity import Sensitivity, measure_sensitivity
-    from ptq.spec import QuantPlan, QuantSpec
 
 __all__ = [
     "BlockResult",
@@ -77,14 +77,14 @@ _HOMES = {
     "ptq.inspection": ("Inspection", "inspect_model", "inspect_run"),
     "ptq.models.model": ("Model", "as_model", "load_model"),
     "ptq.pipeline": ("Calibrated", "Run", "calibrate_datafree", "quantize"),
-    "ptq.placement": ("Student", "make_plan", "place"),
+    "ptq.quantization.placement": ("Student", "make_plan", "place"),
     "ptq.data.preprocess": ("Preprocess",),
     "ptq.methods": ("ReconstructConfig",),
     "ptq.config.recipe_file": ("read_recipe", "write_recipe"),
     "ptq.reconstruction": ("BlockResult", "reconstruct"),
     "ptq.sensitivity": ("Sensitivity", "measure_sensitivity"),
     "ptq.config.settings": ("Settings",),
-    "ptq.spec": ("QuantPlan", "QuantSpec"),
+    "ptq.quantization.spec": ("QuantPlan", "QuantSpec"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -10,11 +10,11 @@ from ptq.data.datasets import load_eval
 from ptq.errors import PtqError
 from ptq.export import Validation, validate
 from ptq.html_report import refresh
-from ptq.placement import Student
 from ptq.progress import SILENT, Progress
+from ptq.quantization.placement import Student
+from ptq.quantization.storage import load_student, read_metadata, settings_of
 from ptq.report import read_report, write_report
 from ptq.sources import ValidationBatches, data_of, load_network
-from ptq.store import load_student, read_metadata, settings_of
 
 __all__ = ["load", "validate_run"]
 

@@ -13,12 +13,12 @@ from ptq.data.preprocess import Preprocess
 from ptq.errors import PtqError
 from ptq.graph.preparation import prepare
 from ptq.models.model import Model, as_model
-from ptq.placement import Student, place
 from ptq.progress import SILENT, Progress
+from ptq.quantization.placement import Student, place
+from ptq.quantization.storage import load_student, read_metadata, settings_of
 from ptq.report import read_report
 from ptq.sensitivity import Sensitivity, measure_sensitivity
 from ptq.sources import calibration_images, load_network, place_quantizers
-from ptq.store import load_student, read_metadata, settings_of
 from ptq.utils.environment import use_device
 
 __all__ = ["Inspection", "inspect_model", "inspect_run"]

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ptq.affine import per_channel
-from ptq.spec import QuantSpec
+from ptq.quantization.affine import per_channel
+from ptq.quantization.spec import QuantSpec
 from ptq.utils.metrics import decibels, kl_divergence
 
 __all__ = ["Change", "Cost", "Extent", "Noise", "TensorRange"]

@@ -26,8 +26,9 @@ from ptq.identity import decided_by
 from ptq.memory import Memory
 from ptq.methods import ReconstructConfig, method_preset
 from ptq.models.model import Model, load_model
-from ptq.placement import Student, make_plan, place
 from ptq.progress import SILENT, Progress
+from ptq.quantization.placement import Student, make_plan, place
+from ptq.quantization.storage import save_student
 from ptq.reconstruction import reconstruct
 from ptq.report import Stopwatch, write_report
 from ptq.sources import (
@@ -40,7 +41,6 @@ from ptq.sources import (
     run_images,
     synthesized,
 )
-from ptq.store import save_student
 from ptq.summary import summarize
 from ptq.utils.environment import run_folder, use_device
 from ptq.utils.work_store import Finished, resume

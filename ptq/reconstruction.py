@@ -21,9 +21,9 @@ from ptq.graph.blocks import compose, extract, split
 from ptq.graph.fx_helpers import foldable, module_of, sole_input, watch
 from ptq.memory import Memory
 from ptq.methods import METHODS, ReconstructConfig
-from ptq.placement import Student
 from ptq.progress import SILENT, Progress, Task
-from ptq.quantizer import Quantizer, QuantLayer
+from ptq.quantization.placement import Student
+from ptq.quantization.quantizers import Quantizer, QuantLayer
 from ptq.tuning import learns
 from ptq.utils.metrics import decibels
 from ptq.utils.work_store import Finished

@@ -25,8 +25,8 @@ from ptq.graph.preparation import Prepared, prepare
 from ptq.memory import Memory
 from ptq.methods import method_preset
 from ptq.models.model import Model
-from ptq.placement import Student
 from ptq.progress import SILENT, Progress, Task
+from ptq.quantization.placement import Student
 from ptq.reconstruction import BlockResult, reconstruct
 from ptq.report import Stopwatch, peak_rss_bytes
 from ptq.sources import (

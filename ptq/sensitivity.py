@@ -25,9 +25,9 @@ from ptq.errors import PtqError
 from ptq.graph.blocks import compose, split
 from ptq.graph.fx_helpers import LAYERS, module_of, sole_input, watch
 from ptq.meters import Change, Cost, Extent, Noise, TensorRange
-from ptq.placement import Student
 from ptq.progress import SILENT, Progress, Task
-from ptq.quantizer import QuantLayer
+from ptq.quantization.placement import Student
+from ptq.quantization.quantizers import QuantLayer
 
 __all__ = [
     "BlockSensitivity",

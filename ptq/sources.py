@@ -26,8 +26,8 @@ from ptq.data.preprocess import IMAGENET, Preprocess
 from ptq.errors import PtqError
 from ptq.graph.preparation import Prepared
 from ptq.models.model import Model, as_model, load_model
-from ptq.placement import Student, make_plan, place
 from ptq.progress import SILENT, Progress
+from ptq.quantization.placement import Student, make_plan, place
 from ptq.utils.files import sweep
 from ptq.utils.work_store import Finished
 

@@ -11,7 +11,7 @@ from ptq.export import Validation
 from ptq.export.packing import CONTAINERS, supported
 from ptq.kernels import fused_cpu
 from ptq.models.model import Model
-from ptq.placement import Student
+from ptq.quantization.placement import Student
 from ptq.reconstruction import BlockResult
 from ptq.report import Stopwatch, environment, peak_rss_bytes
 

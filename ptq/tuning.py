@@ -11,11 +11,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, fx, nn
 
-from ptq.affine import per_channel
 from ptq.graph.fx_helpers import foldable, module_of, sole_input
 from ptq.kernels import quantize_activation, rectified_sigmoid, soft_round
 from ptq.kernels.reference import GAMMA, ZETA
-from ptq.quantizer import Quantizer, QuantLayer, apply_layer
+from ptq.quantization.affine import per_channel
+from ptq.quantization.quantizers import Quantizer, QuantLayer, apply_layer
 from ptq.utils.autocast import fast_bfloat16, in_float32, wants_float32
 
 __all__ = ["DropMask", "LearnedStep", "SoftLayer", "Tuning", "learns", "tuning"]

@@ -10,8 +10,8 @@ from torch import nn
 from ptq.calibration.calibrate import calibrate
 from ptq.errors import PtqError
 from ptq.graph.preparation import prepare
-from ptq.placement import Student, make_plan, place
 from ptq.progress import Task
+from ptq.quantization.placement import Student, make_plan, place
 from tests.helpers.networks import NETWORKS, SHAPE, build, images
 
 

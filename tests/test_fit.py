@@ -8,8 +8,8 @@ from ptq import tuning
 from ptq.fit import Pair, optimise
 from ptq.graph.blocks import split
 from ptq.methods import METHODS, ReconstructConfig
-from ptq.quantizer import Quantizer, QuantLayer
-from ptq.spec import QuantSpec
+from ptq.quantization.quantizers import Quantizer, QuantLayer
+from ptq.quantization.spec import QuantSpec
 from ptq.tuning import learns
 from ptq.utils import autocast as precision
 from tests.helpers.networks import images, student_of

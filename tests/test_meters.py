@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
-from ptq.affine import fake_quant
 from ptq.meters import Change, Extent, Noise
-from ptq.quantizer import Quantizer
-from ptq.spec import QuantSpec
+from ptq.quantization.affine import fake_quant
+from ptq.quantization.quantizers import Quantizer
+from ptq.quantization.spec import QuantSpec
 from ptq.utils.metrics import kl_divergence, sqnr_db
 
 

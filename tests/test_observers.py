@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ptq.affine import fake_quant, qparams
 from ptq.calibration.observers import OBSERVERS, minmax, mse, percentile, weight_range
-from ptq.spec import QuantSpec
+from ptq.quantization.affine import fake_quant, qparams
+from ptq.quantization.spec import QuantSpec
 
 
 def sample(seed: int, kind: str, count: int = 2000) -> Tensor:

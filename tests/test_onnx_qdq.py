@@ -20,7 +20,7 @@ from ptq.export import export_float, export_qdq, runtime
 from ptq.export.checks import QuantizedFile
 from ptq.export.deploy import deploy
 from ptq.graph.preparation import prepare
-from ptq.placement import Student, make_plan, place
+from ptq.quantization.placement import Student, make_plan, place
 from tests.helpers import networks
 
 

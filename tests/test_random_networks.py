@@ -20,7 +20,7 @@ from ptq.export.oracle import Oracle
 from ptq.export.verdicts import structure
 from ptq.graph.blocks import assign_blocks, compose, split
 from ptq.graph.preparation import Prepared, prepare
-from ptq.placement import Student, make_plan, place
+from ptq.quantization.placement import Student, make_plan, place
 from tests.helpers.random_networks import Network, Spec, images, specs
 
 SAME = (

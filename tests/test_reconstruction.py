@@ -21,9 +21,9 @@ from ptq.graph.blocks import split
 from ptq.graph.preparation import prepare
 from ptq.memory import Memory
 from ptq.methods import METHODS, ReconstructConfig
-from ptq.placement import Student, make_plan, place
 from ptq.progress import Task
-from ptq.quantizer import WeightQuantizer
+from ptq.quantization.placement import Student, make_plan, place
+from ptq.quantization.quantizers import WeightQuantizer
 from ptq.reconstruction import BlockResult, _fit, reconstruct
 from ptq.utils.metrics import sqnr_db
 from ptq.utils.work_store import Finished

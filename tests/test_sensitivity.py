@@ -13,9 +13,9 @@ from ptq.calibration.calibrate import calibrate
 from ptq.errors import PtqError
 from ptq.graph.preparation import prepare
 from ptq.meters import Cost
-from ptq.placement import Student, make_plan, place
+from ptq.quantization.placement import Student, make_plan, place
+from ptq.quantization.spec import QuantPlan
 from ptq.sensitivity import Sensitivity, measure_sensitivity
-from ptq.spec import QuantPlan
 from ptq.utils.metrics import kl_divergence, sqnr_db
 from tests.helpers.networks import NETWORKS, SHAPE, build, images, student_of
 

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from torch import Tensor, fx, nn
 
 from ptq import tuning as module_under_test
-from ptq.affine import per_channel
 from ptq.errors import PtqError
 from ptq.graph.fx_helpers import module_of
-from ptq.quantizer import Quantizer, QuantLayer, weight_axis
-from ptq.spec import QuantSpec
+from ptq.quantization.affine import per_channel
+from ptq.quantization.quantizers import Quantizer, QuantLayer, weight_axis
+from ptq.quantization.spec import QuantSpec
 from ptq.tuning import DropMask, FixedLayer, LearnedStep, SoftLayer, tuning
 from tests.helpers.networks import NETWORKS, images, student_of
 from tests.test_quantizer import an_input, calibrated, layers

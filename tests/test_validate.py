@@ -18,7 +18,7 @@ from ptq.errors import PtqError
 from ptq.export import Validation, export_qdq, runtime, validate
 from ptq.export.gate import Gate
 from ptq.graph.preparation import prepare
-from ptq.placement import Student, make_plan, place
+from ptq.quantization.placement import Student, make_plan, place
 from tests.helpers import networks
 
 PREPROCESS = Preprocess((16, 16), 16, "bilinear", (0.3,) * 3, (0.35,) * 3)

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from ptq.errors import PtqError
-from ptq.spec import check_bits
+from ptq.quantization.spec import check_bits
 from ptq.utils.units import byte_count
 
 __all__ = ["FLOAT", "PRESETS", "Settings", "layer_texts", "option_text"]

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from ptq.calibration.calibrate import calibrate
 from ptq.graph.preparation import prepare
-from ptq.placement import Student, make_plan, place
+from ptq.quantization.placement import Student, make_plan, place
 
 __all__ = ["NETWORKS", "SHAPE", "BasicBlock", "ResNet", "build", "images", "settled", "student_of"]
 

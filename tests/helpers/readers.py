@@ -30,8 +30,8 @@ from ptq.export import export_qdq, runtime
 from ptq.export.checks import QuantizedFile
 from ptq.export.oracle import Oracle
 from ptq.models.weights import check_finite, fit, read_weights
+from ptq.quantization.storage import load_student, save_student
 from ptq.report import read_report
-from ptq.store import load_student, save_student
 from ptq.utils.work_store import resume
 from tests.helpers import networks
 

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from ptq.calibration.calibrate import calibrate
 from ptq.errors import PtqError
 from ptq.graph.preparation import Prepared, prepare
-from ptq.node_kinds import moves_data
-from ptq.placement import make_plan, place
-from ptq.quantizer import Quantizer, QuantLayer
-from ptq.spec import QuantPlan, QuantSpec
+from ptq.quantization.integer_ops import moves_data
+from ptq.quantization.placement import make_plan, place
+from ptq.quantization.quantizers import Quantizer, QuantLayer
+from ptq.quantization.spec import QuantPlan, QuantSpec
 from ptq.utils.metrics import sqnr_db
 from tests.helpers.networks import NETWORKS, SHAPE, build, images, student_of
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ptq.errors import PtqError
-from ptq.spec import MAX_BITS, MIN_BITS, QuantPlan, QuantSpec, check_bits
+from ptq.quantization.spec import MAX_BITS, MIN_BITS, QuantPlan, QuantSpec, check_bits
 
 specs = st.builds(
     QuantSpec,

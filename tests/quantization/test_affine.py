@@ -5,8 +5,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ptq.affine import dequantize, fake_quant, per_channel, qparams, quantize, round_ste
-from ptq.spec import QuantSpec
+from ptq.quantization.affine import (
+    dequantize,
+    fake_quant,
+    per_channel,
+    qparams,
+    quantize,
+    round_ste,
+)
+from ptq.quantization.spec import QuantSpec
 
 numbers = st.floats(-1e4, 1e4, width=32)
 spec_of_activations = st.builds(QuantSpec, st.integers(2, 8), st.booleans())

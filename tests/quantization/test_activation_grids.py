@@ -7,11 +7,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from ptq.gates import BEND, CLOSE, UNIT, clear_of_ties, gate_codes, hard_grid, is_hard, observed
 from ptq.methods import ReconstructConfig
-from ptq.quantizer import Quantizer
+from ptq.quantization.activation_grids import (
+    BEND,
+    CLOSE,
+    UNIT,
+    clear_of_ties,
+    gate_codes,
+    hard_grid,
+    is_hard,
+    observed,
+)
+from ptq.quantization.quantizers import Quantizer
+from ptq.quantization.spec import QuantSpec
 from ptq.reconstruction import reconstruct
-from ptq.spec import QuantSpec
 from tests.helpers.networks import images, student_of
 
 FLOATS = st.floats(0.0078125, 1000, width=32)

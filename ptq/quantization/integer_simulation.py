@@ -8,7 +8,7 @@ differs, and with them a few predictions in a thousand. So a student that predic
   the float32 number scale_x * scale_w / scale_y, before the only rounding (QLinearConv, QGemm);
 - an addition is fma(a, scale_a / scale_y, fma(b, scale_b / scale_y, c)) (QLinearAdd);
 - a product is the integer product times scale_a * scale_b / scale_y, plus the zero point, and then rounded (QLinearMul);
-- a hard sigmoid is a clamp of codes (`ptq.gates`);
+- a hard sigmoid is a clamp of codes (`ptq.quantization.activation_grids`);
 - a global average is the integer sum times scale_x / (scale_y * height * width) (QLinearGlobalAveragePool);
 - everything else dequantizes, computes in float32 and quantizes again, as the ONNX operators say.
 
@@ -24,10 +24,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from ptq.gates import gate_codes, is_hard
 from ptq.graph.fx_helpers import averages_globally, foldable, module_of, sole_input
-from ptq.node_kinds import moves_data
-from ptq.quantizer import Quantizer, QuantLayer, WeightQuantizer, apply_layer
+from ptq.quantization.activation_grids import gate_codes, is_hard
+from ptq.quantization.integer_ops import moves_data
+from ptq.quantization.quantizers import Quantizer, QuantLayer, WeightQuantizer, apply_layer
 
 __all__ = ["code_bounds", "folded_activation", "hard_gate", "run_exact"]
 
@@ -223,7 +223,7 @@ def _largest_sum(layer: QuantLayer, x: Tensor, weight: Tensor) -> float:
 
 
 def _gate(x: Codes) -> Codes:
-    """A hard sigmoid: the same codes, clamped, on another grid (`ptq.gates`)."""
+    """A hard sigmoid: the same codes, clamped, on another grid (`ptq.quantization.activation_grids`)."""
     scale, top = gate_codes(x.quantizer.scale, x.quantizer.zero_point)
     grid = Quantizer(x.quantizer.spec)
     grid.scale.data, grid.zero_point = scale, torch.zeros_like(scale)

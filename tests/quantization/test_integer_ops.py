@@ -5,7 +5,7 @@ from torch import Tensor, fx, nn
 
 from ptq.graph.fx_helpers import foldable
 from ptq.graph.preparation import prepare
-from ptq.node_kinds import (
+from ptq.quantization.integer_ops import (
     computes_in_integers,
     is_network_output,
     moves_data,

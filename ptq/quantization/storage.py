@@ -15,8 +15,8 @@ from ptq.data.preprocess import Preprocess
 from ptq.errors import PtqError
 from ptq.graph.preparation import prepare
 from ptq.models.model import load_model
-from ptq.placement import Student, place
-from ptq.spec import QuantPlan
+from ptq.quantization.placement import Student, place
+from ptq.quantization.spec import QuantPlan
 from ptq.utils.tensor_files import read_header, read_tensors, save_tensors
 
 __all__ = ["FORMAT", "load_student", "read_metadata", "save_student", "settings_of"]

@@ -12,7 +12,7 @@ scale is moved by some ten thousandths until none is.
 import torch
 from torch import Tensor
 
-from ptq.spec import QuantSpec
+from ptq.quantization.spec import QuantSpec
 
 __all__ = [
     "BEND",

@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from ptq.affine import per_channel
 from ptq.errors import PtqError
-from ptq.quantizer import Layer, Quantizer, QuantLayer, WeightQuantizer, weight_axis
-from ptq.spec import QuantSpec
+from ptq.quantization.affine import per_channel
+from ptq.quantization.quantizers import Layer, Quantizer, QuantLayer, WeightQuantizer, weight_axis
+from ptq.quantization.spec import QuantSpec
 
 
 def layers() -> dict[str, Layer]:

@@ -34,7 +34,7 @@ class QuantSpec:
         signed: codes span [-2^(b-1), 2^(b-1) - 1] when true, else [0, 2^b - 1].
         symmetric: the zero point is 0.
         axis: dimension with a scale of its own for every index; None for one scale per tensor.
-        grid: what scale and zero point are bound to (`ptq.gates`): by nothing, by the gate that reads the tensor,
+        grid: what scale and zero point are bound to (`ptq.quantization.activation_grids`): by nothing, by the gate that reads the tensor,
             or "unit", which holds [0, 1). All but "free" stay as calibration sets them.
 
     Raises:

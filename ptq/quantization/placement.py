@@ -15,11 +15,10 @@ from dataclasses import dataclass, field
 from torch import Tensor, fx, nn
 
 from ptq.errors import PtqError
-from ptq.exact import run_exact
 from ptq.graph.blocks import assign_blocks, split
 from ptq.graph.fx_helpers import LAYERS, input_tensors, module_of, sole_input
 from ptq.graph.preparation import Prepared
-from ptq.node_kinds import (
+from ptq.quantization.integer_ops import (
     computes_in_integers,
     gate_grids,
     is_convolution,
@@ -29,8 +28,9 @@ from ptq.node_kinds import (
     readers,
     tail,
 )
-from ptq.quantizer import Quantizer, QuantLayer, WeightQuantizer, weight_axis
-from ptq.spec import QuantPlan, QuantSpec
+from ptq.quantization.integer_simulation import run_exact
+from ptq.quantization.quantizers import Quantizer, QuantLayer, WeightQuantizer, weight_axis
+from ptq.quantization.spec import QuantPlan, QuantSpec
 
 __all__ = ["Student", "make_plan", "place"]
 

@@ -9,8 +9,8 @@ Codes are integers held in float tensors: torch computes on them without convers
 import torch
 from torch import Tensor
 
-from ptq.gates import UNIT, hard_grid, suits
-from ptq.spec import QuantSpec
+from ptq.quantization.activation_grids import UNIT, hard_grid, suits
+from ptq.quantization.spec import QuantSpec
 
 __all__ = ["dequantize", "fake_quant", "per_channel", "qparams", "quantize", "round_ste"]
 

@@ -12,7 +12,7 @@ from torch import fx, nn
 from torch.nn import functional as F
 
 from ptq.graph.fx_helpers import LAYERS, averages_globally, foldable, module_of, sole_input
-from ptq.spec import Grid
+from ptq.quantization.spec import Grid
 
 __all__ = [
     "computes_in_integers",
@@ -98,7 +98,7 @@ def range_source(graph: fx.GraphModule, node: fx.Node) -> fx.Node:
 
 
 def _hard_gate(graph: fx.GraphModule, node: fx.Node) -> Grid | None:
-    """What a hard sigmoid wants its input's grid to be, so that it can read the same codes (`ptq.gates`).
+    """What a hard sigmoid wants its input's grid to be, so that it can read the same codes (`ptq.quantization.activation_grids`).
 
     None for other nodes, and where somebody else reads the input, too, or anything but products the gate.
     """

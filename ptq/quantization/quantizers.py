@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ptq.affine import fake_quant, per_channel, qparams, quantize
 from ptq.errors import PtqError
-from ptq.gates import clear_of_ties
-from ptq.spec import QuantSpec
+from ptq.quantization.activation_grids import clear_of_ties
+from ptq.quantization.affine import fake_quant, per_channel, qparams, quantize
+from ptq.quantization.spec import QuantSpec
 
 __all__ = [
     "QuantLayer",

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from torch import Tensor, fx, nn
 
 from ptq.calibration.calibrate import calibrate
-from ptq.exact import Pending, _Integers, code_bounds, folded_activation
 from ptq.export import export_qdq, runtime
 from ptq.graph.fx_helpers import module_of
 from ptq.graph.preparation import prepare
-from ptq.placement import Student, make_plan, place
-from ptq.quantizer import Quantizer, QuantLayer
-from ptq.spec import QuantSpec
+from ptq.quantization.integer_simulation import Pending, _Integers, code_bounds, folded_activation
+from ptq.quantization.placement import Student, make_plan, place
+from ptq.quantization.quantizers import Quantizer, QuantLayer
+from ptq.quantization.spec import QuantSpec
 from tests.helpers import networks
 
 

@@ -14,8 +14,8 @@ from ptq.config.settings import Settings
 from ptq.errors import PtqError
 from ptq.graph.preparation import prepare
 from ptq.models.model import load_model
-from ptq.placement import make_plan, place
-from ptq.store import load_student, read_metadata, save_student, settings_of
+from ptq.quantization.placement import make_plan, place
+from ptq.quantization.storage import load_student, read_metadata, save_student, settings_of
 from ptq.utils.tensor_files import read_header, read_tensors, save_tensors
 from tests.helpers.networks import NETWORKS, build, images, settled, student_of
 

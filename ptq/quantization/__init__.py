@@ -1,0 +1,1 @@
+"""Which tensors become integers, and a network that computes with them."""
