@@ -34,10 +34,10 @@ from benchmarks.rows import add_rows, footer
 from benchmarks.sources import PRESET, SOURCES, make_images, source_of, teachers_of
 from ptq.calibration import assess, calibrate
 from ptq.graph.preparation import prepare
-from ptq.methods import method_preset
 from ptq.models.model import Model
 from ptq.quantization.placement import make_plan, place
-from ptq.reconstruction import reconstruct
+from ptq.reconstruction.config import method_preset
+from ptq.reconstruction.loop import reconstruct
 from ptq.report import environment
 from ptq.utils.metrics import kl_divergence, top1
 

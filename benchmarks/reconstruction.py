@@ -31,9 +31,9 @@ from benchmarks.datafree import logits_of
 from benchmarks.rows import add_rows, footer
 from ptq.calibration import calibrate, mixed_copies
 from ptq.graph.preparation import prepare
-from ptq.methods import method_preset
 from ptq.quantization.placement import make_plan, place
-from ptq.reconstruction import reconstruct
+from ptq.reconstruction.config import method_preset
+from ptq.reconstruction.loop import reconstruct
 from ptq.report import environment
 from ptq.utils.metrics import kl_divergence, top1
 

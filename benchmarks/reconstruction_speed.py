@@ -7,7 +7,7 @@ ResNet-50 (8 images, 28x28), an inverted residual of MobileNetV2 (8 images, 56x5
 
 - the float block's own forward and backward pass, gradients of the weights and of its input included, in the
   precision and memory layout that reconstruction runs it in;
-- one iteration of `ptq.fit.optimise`: fetching images, QDrop, forward, backward, Adam;
+- one iteration of `ptq.reconstruction.optimization.optimise`: fetching images, QDrop, forward, backward, Adam;
 - one iteration of the same method as one writes it first: float32, contiguous, autograd all through.
 
 Writes results/reconstruction_speed.{json,md}. Nothing else should run on the machine.
@@ -29,16 +29,16 @@ from torch.nn import functional as F
 from benchmarks import networks
 from benchmarks.rows import footer, write_rows
 from ptq.calibration import calibrate
-from ptq.fit import Pair, optimise
 from ptq.graph.blocks import split
 from ptq.graph.fx_helpers import module_of
 from ptq.graph.preparation import prepare
-from ptq.memory import Memory
-from ptq.methods import METHODS, ReconstructConfig
 from ptq.models.model import load_model
 from ptq.quantization.affine import per_channel, round_ste
 from ptq.quantization.placement import make_plan, place
 from ptq.quantization.quantizers import Quantizer, QuantLayer
+from ptq.reconstruction.activation_cache import Memory
+from ptq.reconstruction.config import METHODS, ReconstructConfig
+from ptq.reconstruction.optimization import Pair, optimise
 from ptq.report import environment
 from ptq.utils.autocast import fast_autocast, spare
 

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from ptq.graph.preparation import Prepared, prepare
     from ptq.html_report import write_html_report
     from ptq.inspection import Inspection, inspect_model, inspect_run
-    from ptq.methods import ReconstructConfig
     from ptq.models.model import Model, as_model, load_model
     from ptq.pipeline import Calibrated, Run, calibrate_datafree, quantize
     from ptq.quantization.placement import Student, make_plan, place
     from ptq.quantization.spec import QuantPlan, QuantSpec
-    from ptq.reconstruction import BlockResult, reconstruct
+    from ptq.reconstruction.config import ReconstructConfig
+    from ptq.reconstruction.loop import BlockResult, reconstruct
     from ptq.sensitivity import Sensitivity, measure_sensitivity
 
 __all__ = [
@@ -79,9 +79,9 @@ _HOMES = {
     "ptq.pipeline": ("Calibrated", "Run", "calibrate_datafree", "quantize"),
     "ptq.quantization.placement": ("Student", "make_plan", "place"),
     "ptq.data.preprocess": ("Preprocess",),
-    "ptq.methods": ("ReconstructConfig",),
+    "ptq.reconstruction.config": ("ReconstructConfig",),
     "ptq.config.recipe_file": ("read_recipe", "write_recipe"),
-    "ptq.reconstruction": ("BlockResult", "reconstruct"),
+    "ptq.reconstruction.loop": ("BlockResult", "reconstruct"),
     "ptq.sensitivity": ("Sensitivity", "measure_sensitivity"),
     "ptq.config.settings": ("Settings",),
     "ptq.quantization.spec": ("QuantPlan", "QuantSpec"),

@@ -23,13 +23,13 @@ from ptq.export import export_qdq, validate
 from ptq.graph.preparation import prepare
 from ptq.html_report import refresh
 from ptq.identity import decided_by
-from ptq.memory import Memory
-from ptq.methods import ReconstructConfig, method_preset
 from ptq.models.model import Model, load_model
 from ptq.progress import SILENT, Progress
 from ptq.quantization.placement import Student, make_plan, place
 from ptq.quantization.storage import save_student
-from ptq.reconstruction import reconstruct
+from ptq.reconstruction.activation_cache import Memory
+from ptq.reconstruction.config import ReconstructConfig, method_preset
+from ptq.reconstruction.loop import reconstruct
 from ptq.report import Stopwatch, write_report
 from ptq.sources import (
     ValidationBatches,

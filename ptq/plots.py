@@ -105,7 +105,7 @@ def loss_curves(curves: Sequence[Sequence[float]], mark: str) -> str:
     """Draw the losses of a block's descents one after the other, relative to their beginnings.
 
     Args:
-        curves: of a `ptq.reconstruction.BlockResult`; at least one, none of them empty.
+        curves: of a `ptq.reconstruction.loop.BlockResult`; at least one, none of them empty.
         mark: tells the ids in it from those of other drawings on the page.
     """
 

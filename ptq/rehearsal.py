@@ -22,12 +22,12 @@ from ptq.config.settings import Settings
 from ptq.export import Validation, export_qdq, validate
 from ptq.graph.fx_helpers import LAYERS, module_of
 from ptq.graph.preparation import Prepared, prepare
-from ptq.memory import Memory
-from ptq.methods import method_preset
 from ptq.models.model import Model
 from ptq.progress import SILENT, Progress, Task
 from ptq.quantization.placement import Student
-from ptq.reconstruction import BlockResult, reconstruct
+from ptq.reconstruction.activation_cache import Memory
+from ptq.reconstruction.config import method_preset
+from ptq.reconstruction.loop import BlockResult, reconstruct
 from ptq.report import Stopwatch, peak_rss_bytes
 from ptq.sources import (
     ValidationBatches,

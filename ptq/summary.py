@@ -9,10 +9,10 @@ from ptq.data.class_names import label_names
 from ptq.distributions import LayerDistribution
 from ptq.export import Validation
 from ptq.export.packing import CONTAINERS, supported
-from ptq.kernels import fused_cpu
 from ptq.models.model import Model
 from ptq.quantization.placement import Student
-from ptq.reconstruction import BlockResult
+from ptq.reconstruction.kernels import fused_cpu
+from ptq.reconstruction.loop import BlockResult
 from ptq.report import Stopwatch, environment, peak_rss_bytes
 
 __all__ = ["summarize"]

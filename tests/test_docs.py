@@ -33,11 +33,11 @@ from typer.testing import CliRunner
 import ptq
 import ptq.calibration
 import ptq.export
-import ptq.kernels
+import ptq.reconstruction.kernels
 from ptq.calibration.observers import OBSERVERS
 from ptq.calibration.recipes import RECIPES
 from ptq.cli import app
-from ptq.methods import METHODS
+from ptq.reconstruction.config import METHODS
 from tests.helpers import CHECKOUT
 
 PAGES = [CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").rglob("*.md"))]
@@ -257,7 +257,9 @@ def test_messages_are_quoted_as_they_are() -> None:
 def test_the_reference_has_every_public_name() -> None:
     pages = "".join(page.read_text() for page in (CHECKOUT / "docs" / "api").glob("*.md"))
     shown = [path.rpartition(".")[2] for path in re.findall(r"^::: (\S+)$", pages, re.MULTILINE)]
-    public = {n for p in (ptq, ptq.calibration, ptq.export, ptq.kernels) for n in p.__all__}
+    public = {
+        n for p in (ptq, ptq.calibration, ptq.export, ptq.reconstruction.kernels) for n in p.__all__
+    }
     assert sorted(shown) == sorted(public)
 
 

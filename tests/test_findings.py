@@ -14,8 +14,8 @@ from ptq.arguments import layer_bits
 from ptq.config.settings import Settings
 from ptq.findings import advice, headlines, markdown, show, tables, write_inspection
 from ptq.inspection import Inspection
-from ptq.methods import METHODS
-from ptq.reconstruction import reconstruct
+from ptq.reconstruction.config import METHODS
+from ptq.reconstruction.loop import reconstruct
 from ptq.sensitivity import Sensitivity, measure_sensitivity
 from tests.helpers.networks import images, student_of
 

@@ -58,7 +58,7 @@ def graph() -> dict[str, set[str]]:
     """Unit -> units it imports."""
     edges: dict[str, set[str]] = {}
     files = [f for f in (ROOT / "ptq").glob("*.py") if f.name != "__init__.py"]
-    for package in ("ptq/kernels", "calibration", "export"):
+    for package in ("ptq/reconstruction/kernels", "calibration", "export"):
         files += (ROOT / package).glob("*.py")
     names = {f.stem if f.parent.name == "ptq" else f.parent.name for f in files}
     for file in files:

@@ -30,7 +30,7 @@ class Settings:
         bits: of the weights, 2..8.
         act_bits: of the activations, 2..8; integer kernels compute in 8.
         preset: "fast", "default" or "best": how much time to spend.
-        method: a key of `ptq.reconstruction.METHODS`.
+        method: a key of `ptq.reconstruction.loop.METHODS`.
         teachers: further models to synthesize images from, each MODEL or MODEL=FILE with its weights.
         verifier: another model, which judges whether the images show what their labels say.
         images: a key of `ptq.calibration.RECIPES` ("mixmix"), "noise", a folder or .npz of images, or an

@@ -26,7 +26,7 @@ Layer = nn.Conv2d | nn.ConvTranspose2d | nn.Linear
 class Quantizer(nn.Module):
     """Fake-quantizes an activation, per tensor and affine.
 
-    Nothing here has a gradient; reconstruction learns the scale in a view of its own (`ptq.tuning`).
+    Nothing here has a gradient; reconstruction learns the scale in a view of its own (`ptq.reconstruction.soft_modules`).
 
     Args:
         spec: the codes; per tensor.

@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from ptq.methods import ReconstructConfig
 from ptq.quantization.activation_grids import (
     BEND,
     CLOSE,
@@ -20,7 +19,8 @@ from ptq.quantization.activation_grids import (
 )
 from ptq.quantization.quantizers import Quantizer
 from ptq.quantization.spec import QuantSpec
-from ptq.reconstruction import reconstruct
+from ptq.reconstruction.config import ReconstructConfig
+from ptq.reconstruction.loop import reconstruct
 from tests.helpers.networks import images, student_of
 
 FLOATS = st.floats(0.0078125, 1000, width=32)

@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 
-from ptq import tuning
-from ptq.fit import Pair, optimise
 from ptq.graph.blocks import split
-from ptq.methods import METHODS, ReconstructConfig
 from ptq.quantization.quantizers import Quantizer, QuantLayer
 from ptq.quantization.spec import QuantSpec
-from ptq.tuning import learns
+from ptq.reconstruction import soft_modules as tuning
+from ptq.reconstruction.config import METHODS, ReconstructConfig
+from ptq.reconstruction.optimization import Pair, optimise
+from ptq.reconstruction.soft_modules import learns
 from ptq.utils import autocast as precision
 from tests.helpers.networks import images, student_of
 

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ptq.kernels import fused_cpu, reference
-from ptq.kernels.reference import GAMMA, ZETA
+from ptq.reconstruction.kernels import fused_cpu, reference
+from ptq.reconstruction.kernels.reference import GAMMA, ZETA
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)  # that the Triton kernels read and write
 
@@ -35,7 +35,7 @@ def implementation(x: Tensor) -> ModuleType:
 def _fused(device: torch.device) -> ModuleType | None:
     """The Triton kernels, where there is Triton and it compiles for this device."""
     try:
-        from ptq.kernels import fused_triton
+        from ptq.reconstruction.kernels import fused_triton
     except ImportError:
         return None
     return fused_triton if fused_triton.available(device) else None

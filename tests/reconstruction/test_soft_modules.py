@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, fx, nn
 
-from ptq import tuning as module_under_test
 from ptq.errors import PtqError
 from ptq.graph.fx_helpers import module_of
 from ptq.quantization.affine import per_channel
 from ptq.quantization.quantizers import Quantizer, QuantLayer, weight_axis
 from ptq.quantization.spec import QuantSpec
-from ptq.tuning import DropMask, FixedLayer, LearnedStep, SoftLayer, tuning
+from ptq.reconstruction import soft_modules as module_under_test
+from ptq.reconstruction.soft_modules import DropMask, FixedLayer, LearnedStep, SoftLayer, tuning
 from tests.helpers.networks import NETWORKS, images, student_of
 from tests.test_quantizer import an_input, calibrated, layers
 

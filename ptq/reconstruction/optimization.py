@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from ptq.kernels import blend, mean_error
-from ptq.methods import ReconstructConfig
 from ptq.progress import Task
-from ptq.tuning import DropMask, Tuning, tuning
+from ptq.reconstruction.config import ReconstructConfig
+from ptq.reconstruction.kernels import blend, mean_error
+from ptq.reconstruction.soft_modules import DropMask, Tuning, tuning
 from ptq.utils.autocast import fast_autocast
 
 __all__ = ["Curve", "Pair", "optimise"]

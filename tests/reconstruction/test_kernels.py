@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ptq.kernels import (
+from ptq.quantization.affine import fake_quant, round_ste
+from ptq.reconstruction.kernels import (
     blend,
     fused_cpu,
     mean_error,
@@ -19,8 +20,7 @@ from ptq.kernels import (
     reference,
     soft_round,
 )
-from ptq.kernels.functions import implementation
-from ptq.quantization.affine import fake_quant, round_ste
+from ptq.reconstruction.kernels.functions import implementation
 
 BOUNDS = {"none": (-math.inf, math.inf), "relu": (0.0, math.inf), "relu6": (0.0, 6.0)}
 CODES = [(-5.0, 10.0), (-128.0, 127.0), (-8.0, 7.0), (0.0, 3.0)]  # less the zero point

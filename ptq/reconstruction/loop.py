@@ -1,7 +1,7 @@
 """Block reconstruction: tune every block so that it gives what it gave in float.
 
-One loop over the blocks; what happens inside one is `ptq.fit`, and the published methods are
-configurations (`ptq.methods`). Every block reads what the quantized blocks before it give, and is
+One loop over the blocks; what happens inside one is `ptq.reconstruction.optimization`, and the published methods are
+configurations (`ptq.reconstruction.config`). Every block reads what the quantized blocks before it give, and is
 fitted to what the float block gives on float inputs. Where learning did not beat nearest rounding on
 the calibration images, nearest rounding stays. Blocks that an interrupted run finished are only run again.
 """
@@ -16,15 +16,15 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from ptq.errors import PtqError
-from ptq.fit import Curve, Pair, optimise
 from ptq.graph.blocks import compose, extract, split
 from ptq.graph.fx_helpers import foldable, module_of, sole_input, watch
-from ptq.memory import Memory
-from ptq.methods import METHODS, ReconstructConfig
 from ptq.progress import SILENT, Progress, Task
 from ptq.quantization.placement import Student
 from ptq.quantization.quantizers import Quantizer, QuantLayer
-from ptq.tuning import learns
+from ptq.reconstruction.activation_cache import Memory
+from ptq.reconstruction.config import METHODS, ReconstructConfig
+from ptq.reconstruction.optimization import Curve, Pair, optimise
+from ptq.reconstruction.soft_modules import learns
 from ptq.utils.metrics import decibels
 from ptq.utils.work_store import Finished
 
@@ -86,7 +86,7 @@ def reconstruct(
     Args:
         student: calibrated; it computes on the device its modules are on.
         inputs: calibration images as the network takes them, (N, C, H, W).
-        config: see `ptq.methods`.
+        config: see `ptq.reconstruction.config`.
         memory: holds activations, in bfloat16; a `Memory()` of its own when not given.
         finished: keeps every block that is done, and gives back those that were: bit for bit, for the same
             student, inputs and config.

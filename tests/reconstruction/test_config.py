@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from ptq.errors import PtqError
-from ptq.methods import ITERATIONS, METHODS, method_preset
+from ptq.reconstruction.config import ITERATIONS, METHODS, method_preset
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -4,7 +4,7 @@
 on a GPU, and `functions` makes them differentiable and chooses.
 """
 
-from ptq.kernels.functions import (
+from ptq.reconstruction.kernels.functions import (
     blend,
     mean_error,
     quantize_activation,

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, fx, nn
 
 from ptq.graph.fx_helpers import foldable, module_of, sole_input
-from ptq.kernels import quantize_activation, rectified_sigmoid, soft_round
-from ptq.kernels.reference import GAMMA, ZETA
 from ptq.quantization.affine import per_channel
 from ptq.quantization.quantizers import Quantizer, QuantLayer, apply_layer
+from ptq.reconstruction.kernels import quantize_activation, rectified_sigmoid, soft_round
+from ptq.reconstruction.kernels.reference import GAMMA, ZETA
 from ptq.utils.autocast import fast_bfloat16, in_float32, wants_float32
 
 __all__ = ["DropMask", "LearnedStep", "SoftLayer", "Tuning", "learns", "tuning"]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ptq.errors import PtqError
-from ptq.memory import FALLBACK, Memory, free_bytes
+from ptq.reconstruction.activation_cache import FALLBACK, Memory, free_bytes
 
 SHAPES = [(12,), (12, 5), (12, 7, 3), (12, 3, 4, 6), (12, 2, 2, 2, 3)]
 DTYPES = [torch.bfloat16, torch.float32]

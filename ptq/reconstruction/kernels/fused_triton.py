@@ -1,6 +1,6 @@
 """The reference's formulas as Triton kernels: on a GPU each is one pass over memory and one launch.
 
-Importing this module needs Triton, which comes with torch for CUDA; where it is missing, `ptq.kernels.functions`
+Importing this module needs Triton, which comes with torch for CUDA; where it is missing, `ptq.reconstruction.kernels.functions`
 does without. Gradients of a scale are summed in a fixed order: the same numbers give the same bits.
 """
 
@@ -12,9 +12,9 @@ import triton
 from torch import Tensor
 from triton import language as tl
 
-from ptq.kernels import reference
-from ptq.kernels.layout import aligned
-from ptq.kernels.reference import blend, error_backward, error_forward
+from ptq.reconstruction.kernels import reference
+from ptq.reconstruction.kernels.layout import aligned
+from ptq.reconstruction.kernels.reference import blend, error_backward, error_forward
 
 __all__ = [
     "available",

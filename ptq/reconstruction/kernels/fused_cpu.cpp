@@ -1,5 +1,5 @@
-// The kernels of ptq/kernels/reference.py on a CPU, each in one pass over memory. They are plain loops, written
-// so that the compiler turns them into vector instructions; ptq/kernels/fused_cpu.py compiles and calls them.
+// The kernels of ptq/reconstruction/kernels/reference.py on a CPU, each in one pass over memory. They are plain loops, written
+// so that the compiler turns them into vector instructions; ptq/reconstruction/kernels/fused_cpu.py compiles and calls them.
 //
 // Tensors are vectors here, all of a call in the same order. Sums are made for every chunk and then added up in
 // the order of the chunks, so that they do not depend on the number of threads.

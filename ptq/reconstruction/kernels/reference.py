@@ -1,6 +1,6 @@
 """The kernels in plain torch: the definition that every other implementation is tested against.
 
-They know nothing of autograd (`ptq.kernels.functions` does). All arithmetic is in float32, whatever the tensors
+They know nothing of autograd (`ptq.reconstruction.kernels.functions` does). All arithmetic is in float32, whatever the tensors
 are in.
 """
 

@@ -13,18 +13,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from ptq import reconstruction
 from ptq.calibration.calibrate import calibrate
 from ptq.errors import PtqError
-from ptq.fit import Curve
 from ptq.graph.blocks import split
 from ptq.graph.preparation import prepare
-from ptq.memory import Memory
-from ptq.methods import METHODS, ReconstructConfig
 from ptq.progress import Task
 from ptq.quantization.placement import Student, make_plan, place
 from ptq.quantization.quantizers import WeightQuantizer
-from ptq.reconstruction import BlockResult, _fit, reconstruct
+from ptq.reconstruction import loop as reconstruction
+from ptq.reconstruction.activation_cache import Memory
+from ptq.reconstruction.config import METHODS, ReconstructConfig
+from ptq.reconstruction.loop import BlockResult, _fit, reconstruct
+from ptq.reconstruction.optimization import Curve
 from ptq.utils.metrics import sqnr_db
 from ptq.utils.work_store import Finished
 from tests.helpers.networks import SHAPE, build, images, student_of

@@ -1,4 +1,4 @@
-"""Reconstruction methods, each a configuration of the one loop in `ptq.reconstruction`.
+"""Reconstruction methods, each a configuration of the one loop in `ptq.reconstruction.loop`.
 
 AdaRound (Nagel et al., ICML 2020)   one layer at a time, weights first, then activation steps
 BRECQ    (Li et al., ICLR 2021)      one block at a time, weights first, then activation steps;

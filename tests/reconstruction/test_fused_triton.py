@@ -13,15 +13,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from ptq.kernels import reference
-from ptq.kernels.functions import implementation
+from ptq.reconstruction.kernels import reference
+from ptq.reconstruction.kernels.functions import implementation
 from tests.helpers import CHECKOUT
 
 pytest.importorskip("triton", reason="Triton is not installed")
 import triton
 from triton.backends.compiler import GPUTarget
 
-from ptq.kernels import fused_triton
+from ptq.reconstruction.kernels import fused_triton
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = torch.device("cpu" if INTERPRETED else "cuda")

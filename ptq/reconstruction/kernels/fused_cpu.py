@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ptq.errors import PtqError
-from ptq.kernels.layout import aligned, dense
+from ptq.reconstruction.kernels.layout import aligned, dense
 from ptq.utils.files import atomic
 
 __all__ = [

@@ -1,0 +1,1 @@
+"""Blocks tuned to give what they gave in float."""
