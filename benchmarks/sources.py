@@ -17,7 +17,7 @@ from ptq.calibration import (
     synthesis_preset,
     synthesize,
 )
-from ptq.calibration.mixmix import low_pass
+from ptq.calibration.objectives import low_pass
 from ptq.models.model import Model
 
 __all__ = ["PRESET", "SOURCES", "Source", "make_images", "mct_images", "source_of", "teachers_of"]

@@ -23,7 +23,7 @@ from benchmarks import networks
 from benchmarks.rows import add_rows, footer, read_rows
 from benchmarks.sources import mct_images
 from ptq.calibration import SynthesisConfig, synthesis_preset, synthesize
-from ptq.calibration.mixmix import augment, mix, random_box, total_variation
+from ptq.calibration.objectives import augment, mix, random_box, total_variation
 from ptq.models.model import Model
 from ptq.report import environment
 

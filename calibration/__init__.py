@@ -1,13 +1,13 @@
 """Calibration images, from nothing but networks, and what is measured on them."""
 
+from ptq.calibration.activation_ranges import calibrate
 from ptq.calibration.batches import discard_batches
-from ptq.calibration.bn_stats import has_batch_norm, statistics_distance
-from ptq.calibration.calibrate import calibrate
+from ptq.calibration.bn_statistics import has_batch_norm, statistics_distance
+from ptq.calibration.data_mixing import mixed_copies
 from ptq.calibration.dataset import CalibrationSet
-from ptq.calibration.mixing import mixed_copies
 from ptq.calibration.quality import Quality, assess, assessed
-from ptq.calibration.recipes import RECIPES, SynthesisConfig, synthesis_preset
 from ptq.calibration.synthesis import gaussian_noise, synthesize
+from ptq.calibration.synthesis_config import RECIPES, SynthesisConfig, synthesis_preset
 
 __all__ = [
     "RECIPES",

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ptq.calibration.bn_stats import statistics_distance
+from ptq.calibration.bn_statistics import statistics_distance
 from ptq.calibration.dataset import CalibrationSet
-from ptq.calibration.mixmix import resize
+from ptq.calibration.objectives import resize
 from ptq.errors import PtqError
 from ptq.models.model import Model
 

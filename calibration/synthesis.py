@@ -1,4 +1,4 @@
-"""Images from networks alone: the optimisation loop around the objectives of `ptq.calibration.recipes`."""
+"""Images from networks alone: the optimisation loop around the objectives of `ptq.calibration.synthesis_config`."""
 
 import math
 import sys
@@ -13,10 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ptq.calibration.batches import Batches
-from ptq.calibration.bn_stats import batch_norms, matching_loss
-from ptq.calibration.canvas import Canvas, make_canvas
+from ptq.calibration.bn_statistics import batch_norms, matching_loss
 from ptq.calibration.dataset import CalibrationSet
-from ptq.calibration.mixmix import (
+from ptq.calibration.objectives import (
     augment,
     low_pass,
     mix,
@@ -25,7 +24,8 @@ from ptq.calibration.mixmix import (
     standard_loss,
     total_variation,
 )
-from ptq.calibration.recipes import SynthesisConfig, synthesis_preset
+from ptq.calibration.parameterization import Canvas, make_canvas
+from ptq.calibration.synthesis_config import SynthesisConfig, synthesis_preset
 from ptq.calibration.teachers import Teacher, batch_count, enrol, labelled, scaled, shares
 from ptq.data.preprocess import Preprocess
 from ptq.errors import PtqError

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ptq.calibration.bn_stats import Moments, observe
-from ptq.calibration.mixmix import view
-from ptq.calibration.recipes import SynthesisConfig
-from ptq.calibration.swing import swing
+from ptq.calibration.bn_statistics import Moments, observe
+from ptq.calibration.objectives import view
+from ptq.calibration.swing_convolutions import swing
+from ptq.calibration.synthesis_config import SynthesisConfig
 from ptq.data.preprocess import Preprocess
 from ptq.models.model import Model
 from ptq.utils.autocast import fast_autocast, spare

@@ -62,7 +62,7 @@ class Runtime(StrEnum):
 
 
 class Recipe(StrEnum):
-    """How images are synthesized; see `ptq.calibration.recipes`."""
+    """How images are synthesized; see `ptq.calibration.synthesis_config`."""
 
     mixmix = "mixmix"
     zeroq = "zeroq"

@@ -35,7 +35,7 @@ import ptq.calibration
 import ptq.export
 import ptq.reconstruction.kernels
 from ptq.calibration.observers import OBSERVERS
-from ptq.calibration.recipes import RECIPES
+from ptq.calibration.synthesis_config import RECIPES
 from ptq.cli import app
 from ptq.reconstruction.config import METHODS
 from tests.helpers import CHECKOUT

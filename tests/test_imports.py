@@ -50,7 +50,7 @@ def imported(file: Path) -> Iterator[str]:
 
 
 def unit(dotted: str) -> str:
-    """The module or package right under ptq: ptq.calibration.mixmix -> calibration."""
+    """The module or package right under ptq: ptq.calibration.objectives -> calibration."""
     return dotted.split(".")[1] if dotted.startswith("ptq.") else ""
 
 

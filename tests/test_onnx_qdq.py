@@ -14,7 +14,7 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from ptq.calibration.calibrate import calibrate
+from ptq.calibration.activation_ranges import calibrate
 from ptq.errors import PtqError
 from ptq.export import export_float, export_qdq, runtime
 from ptq.export.checks import QuantizedFile

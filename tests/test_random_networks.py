@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ptq.calibration.calibrate import calibrate
+from ptq.calibration.activation_ranges import calibrate
 from ptq.export import export_qdq, runtime
 from ptq.export.checks import QuantizedFile
 from ptq.export.deploy import deploy

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ptq import sensitivity
-from ptq.calibration.calibrate import calibrate
+from ptq.calibration.activation_ranges import calibrate
 from ptq.errors import PtqError
 from ptq.graph.preparation import prepare
 from ptq.meters import Cost

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ptq.calibration.calibrate import calibrate
+from ptq.calibration.activation_ranges import calibrate
 from ptq.graph.preparation import prepare
 from ptq.quantization.placement import Student, make_plan, place
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, fx, nn
 
-from ptq.calibration.calibrate import calibrate
+from ptq.calibration.activation_ranges import calibrate
 from ptq.export import export_qdq, runtime
 from ptq.graph.fx_helpers import module_of
 from ptq.graph.preparation import prepare

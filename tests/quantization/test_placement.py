@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ptq.calibration.calibrate import calibrate
+from ptq.calibration.activation_ranges import calibrate
 from ptq.errors import PtqError
 from ptq.graph.preparation import Prepared, prepare
 from ptq.quantization.integer_ops import moves_data

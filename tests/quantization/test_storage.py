@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from ptq.calibration.calibrate import calibrate
+from ptq.calibration.activation_ranges import calibrate
 from ptq.config.settings import Settings
 from ptq.errors import PtqError
 from ptq.graph.preparation import prepare

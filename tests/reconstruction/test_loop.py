@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ptq.calibration.calibrate import calibrate
+from ptq.calibration.activation_ranges import calibrate
 from ptq.errors import PtqError
 from ptq.graph.blocks import split
 from ptq.graph.preparation import prepare

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from ptq.calibration.bn_stats import (
+from ptq.calibration.bn_statistics import (
     MATCHING,
     channel_moments,
     has_batch_norm,

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from ptq.calibration.calibrate import calibrate
+from ptq.calibration.activation_ranges import calibrate
 from ptq.errors import PtqError
 from ptq.graph.preparation import prepare
 from ptq.progress import Task

@@ -6,8 +6,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from ptq.calibration.mixmix import focus_map, pink_noise, resize
-from ptq.calibration.recipes import SynthesisConfig
+from ptq.calibration.objectives import focus_map, pink_noise, resize
+from ptq.calibration.synthesis_config import SynthesisConfig
 from ptq.data.preprocess import Preprocess
 from ptq.utils.autocast import fast_autocast
 

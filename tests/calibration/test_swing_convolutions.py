@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from ptq.calibration.swing import swing
+from ptq.calibration.swing_convolutions import swing
 
 
 def seeded(seed: int) -> torch.Generator:

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ptq.calibration.bn_stats import statistics_distance
-from ptq.calibration.recipes import RECIPES, SynthesisConfig, synthesis_preset
+from ptq.calibration.bn_statistics import statistics_distance
 from ptq.calibration.synthesis import gaussian_noise, synthesize
+from ptq.calibration.synthesis_config import RECIPES, SynthesisConfig, synthesis_preset
 from ptq.errors import PtqError
 from ptq.models.model import Model, as_model
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from ptq.calibration.data_mixing import mixed_copies
 from ptq.calibration.dataset import CalibrationSet
-from ptq.calibration.mixing import mixed_copies
 from ptq.errors import PtqError
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ptq.calibration.mixmix import (
+from ptq.calibration.objectives import (
     Box,
     augment,
     low_pass,

@@ -4,8 +4,8 @@ from dataclasses import asdict
 
 import pytest
 
-from ptq.calibration.bn_stats import MATCHING
-from ptq.calibration.recipes import PRESETS, RECIPES, SynthesisConfig, synthesis_preset
+from ptq.calibration.bn_statistics import MATCHING
+from ptq.calibration.synthesis_config import PRESETS, RECIPES, SynthesisConfig, synthesis_preset
 from ptq.data.preprocess import Preprocess
 from ptq.errors import PtqError
 from ptq.options import Recipe

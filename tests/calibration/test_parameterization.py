@@ -6,9 +6,9 @@ from typing import Literal
 import pytest
 import torch
 
-from ptq.calibration.canvas import Canvas, _Pyramid, make_canvas
-from ptq.calibration.mixmix import focus_map
-from ptq.calibration.recipes import SynthesisConfig
+from ptq.calibration.objectives import focus_map
+from ptq.calibration.parameterization import Canvas, _Pyramid, make_canvas
+from ptq.calibration.synthesis_config import SynthesisConfig
 from ptq.data.preprocess import Preprocess
 
 PREPROCESS = Preprocess((18, 14), 18, "bilinear", (0.4,) * 3, (0.25,) * 3)

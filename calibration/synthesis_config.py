@@ -34,12 +34,12 @@ class SynthesisConfig:
         half: the share of those at half resolution, which costs a quarter; in [0, 1].
         canvas: what is optimised: the pixels themselves, a pyramid of levels that add up to them, or latents
             and a generator of them (GENIE).
-        focus: let the finest levels of a pyramid show only in patches (`ptq.calibration.mixmix.focus_map`).
+        focus: let the finest levels of a pyramid show only in patches (`ptq.calibration.objectives.focus_map`).
         start: noise that pixels start from: "pink" has large shapes too, "white" has none.
         lr: Adam's step, of pixels in units of [0, 1] RGB.
         betas: Adam's.
         schedule: of the step within each resolution: to zero as a cosine, or lower on a plateau.
-        matching: a key of `ptq.calibration.bn_stats.MATCHING`: how statistics are compared.
+        matching: a key of `ptq.calibration.bn_statistics.MATCHING`: how statistics are compared.
         per_image: compare each image's own statistics rather than the batch's (ZeroQ).
         bn: weight of the BatchNorm statistics.
         first_bn: of the first BatchNorm, which sees the colours, relative to the others.

@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 
 from ptq.calibration.dataset import CalibrationSet
-from ptq.calibration.mixmix import mix, random_box
+from ptq.calibration.objectives import mix, random_box
 from ptq.errors import PtqError
 
 __all__ = ["mixed_copies"]
