@@ -6,7 +6,7 @@ DATA is described in benchmarks/networks.py. EfficientNet-Lite0 and the CIFAR ne
 real images; others have seeded random weights, BatchNorms that have seen eight images, and random images. Nothing
 is reconstructed: roundings do not matter here. Counted are the images with any output that differs between onnxruntime and
 
-    oracle       the file, interpreted in exact integer arithmetic (`ptq.export.oracle`)
+    oracle       the file, interpreted in exact integer arithmetic (`ptq.export.integer_reference`)
     simulation   the student (`ptq.quantization.integer_simulation`)
 
 Rows are added to results/exactness.json as they are finished, and results/exactness.md is made from it.
@@ -26,7 +26,7 @@ from benchmarks import networks
 from benchmarks.rows import add_rows, footer
 from ptq.calibration import calibrate
 from ptq.export import export_qdq, runtime
-from ptq.export.oracle import Oracle
+from ptq.export.integer_reference import Oracle
 from ptq.graph.preparation import prepare
 from ptq.models.model import load_model
 from ptq.quantization.placement import make_plan, place

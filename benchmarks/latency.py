@@ -31,7 +31,7 @@ import torch
 from benchmarks.rows import add_rows, footer
 from ptq.calibration import calibrate
 from ptq.export import export_float, export_qdq, runtime
-from ptq.export.peer import quantize_static
+from ptq.export.ort_static import quantize_static
 from ptq.graph.preparation import Prepared, prepare
 from ptq.models.model import load_model
 from ptq.quantization.placement import make_plan, place

@@ -1,92 +1,169 @@
-"""What an exported file must be, read from the file alone: no runtime, no student."""
+"""What must hold of an exported file: of what it says, of what it computes, and of what onnxruntime made of it."""
 
-from pathlib import Path
+import math
+from collections.abc import Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-from onnx import NodeProto, numpy_helper
+import torch
+from torch import Tensor
 
-from ptq.export.onnx_files import read_onnx
+from ptq.export.check import Gate
+from ptq.export.file_checks import QuantizedFile
+from ptq.export.integer_reference import Oracle
+from ptq.export.openvino import RUNTIMES
+from ptq.figures import exactness_lines
+from ptq.quantization.placement import Student
+from ptq.utils.metrics import agreement, sqnr_db
 
-__all__ = ["QuantizedFile"]
-
-LAYER_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+__all__ = ["Exactness", "deviation", "differences", "structure"]
 
 
-class QuantizedFile:
-    """An ONNX file, and the questions a gate asks about it.
+EQUAL = 100.0  # dB; equal but for the rounding of float32 in the last layer
+_OTHERS = {
+    "onnx_unoptimized": "as without onnxruntime's optimizations",
+    "simulated": "as the simulation",
+    **{name: f"in {name}" for name in RUNTIMES},
+}
+"""What is compared with the optimized file, and in words."""
+_NAMES = {"onnx_unoptimized": "the unoptimized one", "simulated": "the simulation"}
 
-    Args:
-        path: of the file.
 
-    Raises:
-        PtqError: for a file that is not there or no valid ONNX.
+class Exactness:
+    """Compares what onnxruntime gives with exact integer arithmetic."""
 
-    Example:
-        >>> QuantizedFile("model.onnx").wrong_bias_scales()
-        []
-    """
+    IMAGES = 64
+    NOISE = 1e-5  # of float operators, whose sums are in another order
 
-    def __init__(self, path: Path | str) -> None:
-        model = read_onnx(path)
-        self.metadata = {entry.key: entry.value for entry in model.metadata_props}
-        self._producer = {name: node for node in model.graph.node for name in node.output}
-        self._constants = {t.name: t for t in model.graph.initializer}
-        self._layers = [node for node in model.graph.node if node.op_type in LAYER_OPS]
+    def __init__(self, oracle: Oracle) -> None:
+        self.oracle = oracle
+        self.images, self.differing, self.largest = 0, 0, 0.0
 
-    def layers(self) -> list[str]:
-        """Names of all convolutions and matrix products."""
-        return [node.name for node in self._layers]
+    def look(self, x: Tensor, given: Tensor) -> None:
+        """Compare the outputs for some of the images `x`, as far as there were too few."""
+        x = x[: max(0, self.IMAGES - self.images)]
+        if len(x):
+            expected, given = torch.from_numpy(self.oracle(x.numpy())), given[: len(x)]
+            apart = (expected - given).abs()
+            self.images += len(x)
+            self.differing += int(apart.flatten(1).amax(1).gt(0).sum())
+            self.largest = max(self.largest, float(apart.max() / expected.abs().max()))
 
-    def unquantized(self) -> list[str]:
-        """Names of the layers whose weight or input is float in the file."""
-        return [
-            node.name
-            for node in self._layers
-            if self._scale(node.input[0]) is None or self._scale(node.input[1]) is None
-        ]
+    def figures(self) -> dict[str, float]:
+        return {"images": self.images, "differing": self.differing, "largest": self.largest}
 
-    def wrong_bias_scales(self) -> list[str]:
-        """Names of the layers whose int32 bias is not on the grid scale_x * scale_w (float32)."""
-        wrong = []
-        for node in self._layers:
-            if len(node.input) < 3 or not node.input[2]:
-                continue
-            x, weight, bias = (self._scale(name) for name in node.input[:3])
-            if x is None or weight is None or bias is None:
-                continue
-            if bias.size % weight.size or not np.array_equal(bias, _tile(x * weight, bias.size)):
-                wrong.append(node.name)
-        return wrong
+    def gate(self) -> Gate:
+        """Whether both give the same, but for the noise of float operators."""
+        (line,) = exactness_lines(self.figures()) or ["no images"]
+        failure = "" if self.largest <= self.NOISE else f"onnxruntime {line}."
+        return Gate("exact integer arithmetic gives the same numbers", line, failure)
 
-    def wrong_axes(self) -> list[str]:
-        """Names of the layers whose weight has its scales along another axis than its output channels.
 
-        onnxruntime's integer kernels take no notice of the axis; the standard, and every other runtime, do.
-        """
-        wrong = []
-        for node in self._layers:
-            source = self._producer.get(node.input[1])
-            scale = self._scale(node.input[1])
-            if source is None or scale is None or scale.size == 1:
-                continue
-            axes = [a.i for a in source.attribute if a.name == "axis"] or [1]
-            if axes[0] != (0 if node.op_type == "Conv" else 1):
-                wrong.append(node.name)
-        return wrong
-
-    def _scale(self, name: str) -> NDArray[np.float32] | None:
-        """The scale a tensor is dequantized with, flat, or None when it is no dequantized tensor."""
-        node: NodeProto | None = self._producer.get(name)
-        if node is None or node.op_type != "DequantizeLinear":
-            return None
-        constant = self._constants.get(node.input[1])
-        return (
-            None
-            if constant is None
-            else numpy_helper.to_array(constant).astype(np.float32).flatten()
+def structure(
+    file: QuantizedFile, student: Student | None, float_layers: Sequence[str]
+) -> list[Gate]:
+    """The gates on what the file says and on what onnxruntime made of it."""
+    total, allowed = len(file.layers()), set(file.unquantized())
+    biases, axes = file.wrong_bias_scales(), file.wrong_axes()
+    gates = [
+        Gate(
+            "biases lie on the grid scale_x · scale_w",
+            _in(total, len(biases)),
+            f"the bias scale is not scale_x * scale_w in {_some(biases)}; export again."
+            if biases
+            else "",
+        ),
+        Gate(
+            "weight scales lie along the output channels",
+            _in(total, len(axes)),
+            f"the scales of the weight lie along the wrong axis in {_some(axes)}; export again."
+            if axes
+            else "",
+        ),
+    ]
+    if student is not None:
+        planned, quantized = len(student.plan.weights), total - len(allowed)
+        missing = planned - quantized
+        unread = sum(layer.input_quantizer is None for layer in student.layers().values())
+        gates.append(
+            Gate(
+                "the file quantizes the layers that the plan says",
+                f"{quantized} in the file, {planned} planned",
+                f"{missing} layers that the plan quantizes are float in the file."
+                if missing > unread
+                else "",
+            )
         )
+    # What onnxruntime fuses with a layer is written behind its name.
+    slow = [n for n in float_layers if not any(n == a or n.startswith(f"{a}/") for a in allowed)]
+    gates.append(
+        Gate(
+            "onnxruntime runs every quantized layer in integers",
+            f"{len(slow)} of {total - len(allowed)} quantized layers run in float",
+            f"onnxruntime runs {_some(slow)} in float although quantized in the file."
+            if slow
+            else "",
+        )
+    )
+    return gates
 
 
-def _tile(scale: NDArray[np.float32], size: int) -> NDArray[np.float32]:
-    return np.tile(scale, size // scale.size)
+def differences(
+    logits: dict[str, Tensor], scores: dict[str, float], tolerance: float
+) -> list[Gate]:
+    """The gates on results: what computes the same network must score the same.
+
+    A score is top-1 or, without labels, how often a network predicts what the float one does. Without either,
+    predictions are compared with each other.
+    """
+    measure = "top-1"
+    if not scores and "float" in logits:
+        measure = "agreement with float"
+        scores = {name: agreement(y, logits["float"]) for name, y in logits.items()}
+    gates = []
+    for other in (name for name in _OTHERS if name in logits):
+        if scores:
+            apart = abs(scores["onnx"] - scores[other])
+            measured = f"{measure} {scores['onnx']:.2f} and {scores[other]:.2f} %"
+        else:
+            measure, apart = "predictions", 100.0 - agreement(logits["onnx"], logits[other])
+            measured = f"other predictions for {apart:.2f} % of the images"
+        failure = (
+            f"{measure} of the optimized file and of {_NAMES.get(other, other)} differ by "
+            f"{apart:.2f} points (at most {tolerance:.2f})."
+        )
+        gates.append(
+            Gate(
+                f"the file is as good {_OTHERS[other]}",
+                f"{measured}; at most {tolerance:.2f} points apart",
+                failure if apart > tolerance else "",
+            )
+        )
+    return gates
+
+
+def deviation(logits: dict[str, Tensor]) -> list[Gate]:
+    """The gate on numbers, for a file without float operators: the simulation computes the same integers."""
+    if "simulated" not in logits:
+        return []
+    apart = sqnr_db(logits["simulated"], logits["onnx"])
+    failure = (
+        f"outputs of the file and of the simulation differ, by noise {apart:.0f} dB below them, where both compute the "
+        f"same integers (at least {EQUAL:.0f} dB); the file was changed, or onnxruntime has a kernel that ptq does not know."
+    )
+    measured = "no difference" if math.isinf(apart) else f"noise {apart:.0f} dB below them"
+    return [
+        Gate(
+            "the file gives the same numbers as the simulation",
+            f"{measured}; at least {EQUAL:.0f} dB",
+            failure if not apart >= EQUAL else "",
+        )
+    ]
+
+
+def _in(total: int, wrong: int) -> str:
+    return f"not in {wrong} of {total} layers" if wrong else f"in all {total} layers"
+
+
+def _some(names: Sequence[str], limit: int = 3) -> str:
+    return ", ".join(names[:limit]) + (
+        f" and {len(names) - limit} more" if len(names) > limit else ""
+    )

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from ptq.errors import PtqError
-from ptq.export.runtime import float_layers, optimized, run, session
+from ptq.export.ort import float_layers, optimized, run, session
 
 __all__ = ["CONTAINERS", "LEAST", "Container", "pack", "supported"]
 

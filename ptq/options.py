@@ -56,7 +56,7 @@ class Format(StrEnum):
 
 
 class Runtime(StrEnum):
-    """The keys of `ptq.export.second_runtime.RUNTIMES`."""
+    """The keys of `ptq.export.openvino.RUNTIMES`."""
 
     openvino = "openvino"
 

@@ -13,7 +13,7 @@ from ptq import finished_runs, pipeline
 from ptq.config.settings import Settings
 from ptq.errors import PtqError
 from ptq.export import Validation, validate
-from ptq.export.gate import Gate
+from ptq.export.check import Gate
 from ptq.finished_runs import validate_run
 
 

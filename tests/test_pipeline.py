@@ -17,7 +17,7 @@ from ptq.config.settings import Settings
 from ptq.data.preprocess import Preprocess
 from ptq.errors import PtqError
 from ptq.export import Validation, runtime, validate
-from ptq.export.gate import Gate
+from ptq.export.check import Gate
 from ptq.pipeline import Run
 
 PREPROCESS = Preprocess((16, 16), 16, "bilinear", (0.3,) * 3, (0.35,) * 3)

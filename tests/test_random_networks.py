@@ -13,11 +13,11 @@ from torch import Tensor
 
 from ptq.calibration.activation_ranges import calibrate
 from ptq.export import export_qdq, runtime
-from ptq.export.checks import QuantizedFile
-from ptq.export.deploy import deploy
-from ptq.export.gate import failures
-from ptq.export.oracle import Oracle
-from ptq.export.verdicts import structure
+from ptq.export.check import failures
+from ptq.export.checks import structure
+from ptq.export.file_checks import QuantizedFile
+from ptq.export.integer_reference import Oracle
+from ptq.export.lowering import deploy
 from ptq.graph.blocks import assign_blocks, compose, split
 from ptq.graph.preparation import Prepared, prepare
 from ptq.quantization.placement import Student, make_plan, place

@@ -27,8 +27,8 @@ from ptq.data.datasets import load_eval, load_images
 from ptq.data.preprocess import Preprocess
 from ptq.errors import PtqError
 from ptq.export import export_qdq, runtime
-from ptq.export.checks import QuantizedFile
-from ptq.export.oracle import Oracle
+from ptq.export.file_checks import QuantizedFile
+from ptq.export.integer_reference import Oracle
 from ptq.models.weights import check_finite, fit, read_weights
 from ptq.quantization.storage import load_student, save_student
 from ptq.report import read_report

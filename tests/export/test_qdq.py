@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from ptq.calibration.activation_ranges import calibrate
 from ptq.errors import PtqError
 from ptq.export import export_float, export_qdq, runtime
-from ptq.export.checks import QuantizedFile
-from ptq.export.deploy import deploy
+from ptq.export.file_checks import QuantizedFile
+from ptq.export.lowering import deploy
 from ptq.graph.preparation import prepare
 from ptq.quantization.placement import Student, make_plan, place
 from tests.helpers import networks

@@ -16,7 +16,7 @@ from ptq.calibration.activation_ranges import calibrate
 from ptq.data.preprocess import Preprocess
 from ptq.errors import PtqError
 from ptq.export import Validation, export_qdq, runtime, validate
-from ptq.export.gate import Gate
+from ptq.export.check import Gate
 from ptq.graph.preparation import prepare
 from ptq.quantization.placement import Student, make_plan, place
 from tests.helpers import networks

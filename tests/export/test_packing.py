@@ -13,9 +13,9 @@ from onnx import TensorProto
 
 from ptq.errors import PtqError
 from ptq.export import export_qdq, onnx_qdq, packing, runtime
-from ptq.export.checks import QuantizedFile
-from ptq.export.onnx_qdq import FORMATS
+from ptq.export.file_checks import QuantizedFile
 from ptq.export.packing import CONTAINERS, LEAST, Container, supported
+from ptq.export.qdq import FORMATS
 from ptq.options import Format
 from tests.helpers import networks
 

@@ -10,7 +10,7 @@ import torch
 from ptq.data.preprocess import Preprocess
 from ptq.errors import PtqError
 from ptq.export import export_qdq, runtime, validate
-from ptq.export.second_runtime import open_openvino
+from ptq.export.openvino import open_openvino
 from tests.helpers import networks
 
 PREPROCESS = Preprocess((16, 16), 16, "bilinear", (0.5,) * 3, (0.5,) * 3)

@@ -14,10 +14,10 @@ from torch import nn
 
 from ptq.errors import PtqError
 from ptq.export import runtime
-from ptq.export.gate import Gate, failures
-from ptq.export.onnx_qdq import export_float
-from ptq.export.peer import quantize_static
-from ptq.export.second_runtime import open_openvino
+from ptq.export.check import Gate, failures
+from ptq.export.openvino import open_openvino
+from ptq.export.ort_static import quantize_static
+from ptq.export.qdq import export_float
 
 __all__ = ["Costs", "measure_costs"]
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ptq.export.gate import failures
-from ptq.export.verdicts import EQUAL, deviation, differences
+from ptq.export.check import failures
+from ptq.export.checks import EQUAL, deviation, differences
 
 
 def predicting(*classes: int) -> Tensor:

@@ -19,8 +19,8 @@ from onnx_ir.passes import common
 from torch import Tensor, nn
 
 from ptq.errors import PtqError
-from ptq.export.deploy import deploy
-from ptq.export.operators import TRANSLATIONS
+from ptq.export.custom_ops import TRANSLATIONS
+from ptq.export.lowering import deploy
 from ptq.export.packing import pack, supported
 from ptq.quantization.placement import Student
 from ptq.utils.files import atomic

@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from ptq.data.preprocess import Preprocess
 from ptq.errors import PtqError
 from ptq.export import runtime
-from ptq.export.checks import QuantizedFile
-from ptq.export.costs import measure_costs
-from ptq.export.gate import Gate, failures
-from ptq.export.oracle import Oracle
-from ptq.export.second_runtime import RUNTIMES, open_openvino
-from ptq.export.verdicts import Exactness, deviation, differences, structure
+from ptq.export.benchmark import measure_costs
+from ptq.export.check import Gate, failures
+from ptq.export.checks import Exactness, deviation, differences, structure
+from ptq.export.file_checks import QuantizedFile
+from ptq.export.integer_reference import Oracle
+from ptq.export.openvino import RUNTIMES, open_openvino
 from ptq.progress import SILENT, Progress
 from ptq.quantization.placement import Student
 from ptq.utils.metrics import agreement, top1
@@ -43,7 +43,7 @@ class Validation:
         top1: of "float", "simulated", "onnx", "onnx_unoptimized" and other runtimes; empty without labels.
         agreement: of "simulated", "onnx" and "onnx_unoptimized" with float, as far as they were given.
         disagreement: images on which simulation and file name another class; None without simulation.
-        exact: how the file compares with exact integer arithmetic (`ptq.export.oracle`): "images" compared, on how many
+        exact: how the file compares with exact integer arithmetic (`ptq.export.integer_reference`): "images" compared, on how many
             any output is "differing", and the "largest" difference as a share of the largest output; None where
             that was not asked for.
         latency_ms: of "float", "onnx", onnxruntime's own "quantize_static" and other runtimes, medians at batch 1, and

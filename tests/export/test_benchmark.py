@@ -6,8 +6,8 @@ import pytest
 
 from ptq.errors import PtqError
 from ptq.export import export_qdq
-from ptq.export.costs import LAUNCH, MARGIN, Costs, measure_costs
-from ptq.export.gate import failures
+from ptq.export.benchmark import LAUNCH, MARGIN, Costs, measure_costs
+from ptq.export.check import failures
 from tests.helpers import networks
 
 

@@ -11,8 +11,8 @@ from onnx import TensorProto, helper, numpy_helper
 from ptq.data.preprocess import Preprocess
 from ptq.errors import PtqError
 from ptq.export import export_qdq, runtime, validate
-from ptq.export.oracle import Oracle
-from ptq.export.verdicts import Exactness
+from ptq.export.checks import Exactness
+from ptq.export.integer_reference import Oracle
 from tests.helpers import networks
 
 PREPROCESS = Preprocess((16, 16), 16, "bilinear", (0.5,) * 3, (0.5,) * 3)
