@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ptq.analysis.sensitivity import Sensitivity, measure_sensitivity
     from ptq.calibration import CalibrationSet, SynthesisConfig, calibrate, synthesize
     from ptq.config.recipe_file import read_recipe, write_recipe
     from ptq.config.settings import Settings
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from ptq.quantization.spec import QuantPlan, QuantSpec
     from ptq.reconstruction.config import ReconstructConfig
     from ptq.reconstruction.loop import BlockResult, reconstruct
-    from ptq.sensitivity import Sensitivity, measure_sensitivity
 
 __all__ = [
     "BlockResult",
@@ -82,7 +82,7 @@ _HOMES = {
     "ptq.reconstruction.config": ("ReconstructConfig",),
     "ptq.config.recipe_file": ("read_recipe", "write_recipe"),
     "ptq.reconstruction.loop": ("BlockResult", "reconstruct"),
-    "ptq.sensitivity": ("Sensitivity", "measure_sensitivity"),
+    "ptq.analysis.sensitivity": ("Sensitivity", "measure_sensitivity"),
     "ptq.config.settings": ("Settings",),
     "ptq.quantization.spec": ("QuantPlan", "QuantSpec"),
 }

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from rich.console import Console
 
+from ptq.analysis.sensitivity import BlockSensitivity, LayerSensitivity, Sensitivity
 from ptq.config.settings import layer_texts
 from ptq.figures import image_lines
 from ptq.inspection import Inspection
-from ptq.sensitivity import BlockSensitivity, LayerSensitivity, Sensitivity
 from ptq.tables import Table
 from ptq.utils.files import atomic
 

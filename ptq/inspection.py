@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ptq.analysis.sensitivity import Sensitivity, measure_sensitivity
 from ptq.calibration import CalibrationSet, calibrate, mixed_copies
 from ptq.config.settings import Settings
 from ptq.data.preprocess import Preprocess
@@ -17,7 +18,6 @@ from ptq.progress import SILENT, Progress
 from ptq.quantization.placement import Student, place
 from ptq.quantization.storage import load_student, read_metadata, settings_of
 from ptq.report import read_report
-from ptq.sensitivity import Sensitivity, measure_sensitivity
 from ptq.sources import calibration_images, load_network, place_quantizers
 from ptq.utils.environment import use_device
 

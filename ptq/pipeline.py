@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ptq.analysis.histograms import worst_layers
 from ptq.calibration import (
     CalibrationSet,
     calibrate,
@@ -18,7 +19,6 @@ from ptq.calibration import (
 from ptq.config.recipe_file import write_recipe
 from ptq.config.settings import Settings
 from ptq.data.preprocess import Preprocess
-from ptq.distributions import worst_layers
 from ptq.export import export_qdq, validate
 from ptq.graph.preparation import prepare
 from ptq.html_report import refresh

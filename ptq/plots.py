@@ -57,7 +57,7 @@ class Point:
 
 
 def histogram(data: Mapping[str, Any], unit: str, levels: int, mark: str) -> str:
-    """Draw a `ptq.distributions.Histogram`: shares on a log scale, the grid's levels, and what lies beyond.
+    """Draw a `ptq.analysis.histograms.Histogram`: shares on a log scale, the grid's levels, and what lies beyond.
 
     Args:
         data: its fields.

@@ -3,10 +3,10 @@
 from dataclasses import asdict
 from typing import Any
 
+from ptq.analysis.histograms import LayerDistribution
 from ptq.calibration import CalibrationSet
 from ptq.config.settings import Settings
 from ptq.data.class_names import label_names
-from ptq.distributions import LayerDistribution
 from ptq.export import Validation
 from ptq.export.packing import CONTAINERS, supported
 from ptq.models.model import Model

@@ -21,10 +21,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from ptq.analysis.accumulators import Change, Cost, Extent, Noise, TensorRange
 from ptq.errors import PtqError
 from ptq.graph.blocks import compose, split
 from ptq.graph.fx_helpers import LAYERS, module_of, sole_input, watch
-from ptq.meters import Change, Cost, Extent, Noise, TensorRange
 from ptq.progress import SILENT, Progress, Task
 from ptq.quantization.placement import Student
 from ptq.quantization.quantizers import QuantLayer

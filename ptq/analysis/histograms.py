@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from ptq.analysis.accumulators import Noise
 from ptq.errors import PtqError
 from ptq.graph.fx_helpers import LAYERS, module_of, sole_input, watch
-from ptq.meters import Noise
 from ptq.quantization.affine import per_channel
 from ptq.quantization.placement import Student
 from ptq.quantization.quantizers import Layer, Quantizer, QuantLayer, WeightQuantizer

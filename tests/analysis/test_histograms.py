@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from ptq.distributions import BINS, worst_layers
+from ptq.analysis.histograms import BINS, worst_layers
+from ptq.analysis.sensitivity import measure_sensitivity
 from ptq.errors import PtqError
 from ptq.graph.fx_helpers import module_of
 from ptq.graph.preparation import prepare
 from ptq.quantization.placement import make_plan, place
-from ptq.sensitivity import measure_sensitivity
 from tests.helpers.networks import NETWORKS, SHAPE, build, images, student_of
 
 

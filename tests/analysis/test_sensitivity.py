@@ -8,14 +8,14 @@ from functools import cache
 import pytest
 import torch
 
-from ptq import sensitivity
+from ptq.analysis import sensitivity
+from ptq.analysis.accumulators import Cost
+from ptq.analysis.sensitivity import Sensitivity, measure_sensitivity
 from ptq.calibration.activation_ranges import calibrate
 from ptq.errors import PtqError
 from ptq.graph.preparation import prepare
-from ptq.meters import Cost
 from ptq.quantization.placement import Student, make_plan, place
 from ptq.quantization.spec import QuantPlan
-from ptq.sensitivity import Sensitivity, measure_sensitivity
 from ptq.utils.metrics import kl_divergence, sqnr_db
 from tests.helpers.networks import NETWORKS, SHAPE, build, images, student_of
 

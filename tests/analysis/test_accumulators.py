@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from ptq.meters import Change, Extent, Noise
+from ptq.analysis.accumulators import Change, Extent, Noise
 from ptq.quantization.affine import fake_quant
 from ptq.quantization.quantizers import Quantizer
 from ptq.quantization.spec import QuantSpec
