@@ -35,7 +35,7 @@ from ptq.config.settings import Settings
 from ptq.data.datasets import load_images
 from ptq.models.model import load_model
 from ptq.rehearsal import rehearse
-from ptq.report import environment
+from ptq.reporting.report import environment
 from ptq.utils.units import byte_text
 
 IMAGES = 256

@@ -30,7 +30,7 @@ from ptq.export.integer_reference import Oracle
 from ptq.graph.preparation import prepare
 from ptq.models.model import load_model
 from ptq.quantization.placement import make_plan, place
-from ptq.report import environment
+from ptq.reporting.report import environment
 
 NETWORKS = (
     "resnet20",

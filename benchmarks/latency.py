@@ -35,7 +35,7 @@ from ptq.export.ort_static import quantize_static
 from ptq.graph.preparation import Prepared, prepare
 from ptq.models.model import load_model
 from ptq.quantization.placement import make_plan, place
-from ptq.report import environment
+from ptq.reporting.report import environment
 
 NETWORKS = (
     "resnet18",

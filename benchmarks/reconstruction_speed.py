@@ -39,7 +39,7 @@ from ptq.quantization.quantizers import Quantizer, QuantLayer
 from ptq.reconstruction.activation_cache import Memory
 from ptq.reconstruction.config import METHODS, ReconstructConfig
 from ptq.reconstruction.optimization import Pair, optimise
-from ptq.report import environment
+from ptq.reporting.report import environment
 from ptq.utils.autocast import fast_autocast, spare
 
 CPU = torch.device("cpu")

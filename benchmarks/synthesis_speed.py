@@ -25,7 +25,7 @@ from benchmarks.sources import mct_images
 from ptq.calibration import SynthesisConfig, synthesis_preset, synthesize
 from ptq.calibration.objectives import augment, mix, random_box, total_variation
 from ptq.models.model import Model
-from ptq.report import environment
+from ptq.reporting.report import environment
 
 LITE0 = "ptq, EfficientNet-Lite0"
 

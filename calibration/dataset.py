@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ptq.errors import PtqError
-from ptq.gallery import spread
+from ptq.reporting.gallery import spread
 from ptq.utils.files import atomic
 from ptq.utils.tensor_files import read_header, read_tensors, save_tensors
 

@@ -10,8 +10,8 @@ from ptq.export.check import Gate
 from ptq.export.file_checks import QuantizedFile
 from ptq.export.integer_reference import Oracle
 from ptq.export.openvino import RUNTIMES
-from ptq.figures import exactness_lines
 from ptq.quantization.placement import Student
+from ptq.reporting.text import exactness_lines
 from ptq.utils.metrics import agreement, sqnr_db
 
 __all__ = ["Exactness", "deviation", "differences", "structure"]

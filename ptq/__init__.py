@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from ptq.export import Validation, export_qdq, validate
     from ptq.finished_runs import load
     from ptq.graph.preparation import Prepared, prepare
-    from ptq.html_report import write_html_report
     from ptq.inspection import Inspection, inspect_model, inspect_run
     from ptq.models.model import Model, as_model, load_model
     from ptq.pipeline import Calibrated, Run, calibrate_datafree, quantize
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from ptq.quantization.spec import QuantPlan, QuantSpec
     from ptq.reconstruction.config import ReconstructConfig
     from ptq.reconstruction.loop import BlockResult, reconstruct
+    from ptq.reporting.html import write_html_report
 
 __all__ = [
     "BlockResult",
@@ -73,7 +73,7 @@ _HOMES = {
     "ptq.export": ("Validation", "export_qdq", "validate"),
     "ptq.finished_runs": ("load",),
     "ptq.graph.preparation": ("Prepared", "prepare"),
-    "ptq.html_report": ("write_html_report",),
+    "ptq.reporting.html": ("write_html_report",),
     "ptq.inspection": ("Inspection", "inspect_model", "inspect_run"),
     "ptq.models.model": ("Model", "as_model", "load_model"),
     "ptq.pipeline": ("Calibrated", "Run", "calibrate_datafree", "quantize"),

@@ -8,9 +8,9 @@ import typer
 
 from ptq import cli_runs
 from ptq.arguments import device_name, existing, settings_from
+from ptq.cli.messages import progress, reported, show
 from ptq.config.recipe_file import recipe_text
 from ptq.errors import PtqError
-from ptq.figures import image_lines
 from ptq.options import (
     ConfigOption,
     DataOption,
@@ -40,7 +40,7 @@ from ptq.options import (
     VerifierOption,
     WeightsOption,
 )
-from ptq.reporting import progress, reported, show
+from ptq.reporting.text import image_lines
 
 __all__ = ["app", "main"]
 
@@ -269,7 +269,8 @@ def inspect(
             existing("RUN_DIR", run_dir)
             _refuse_a_model(context, run_dir)
             device_name(device)
-            from ptq import findings, inspection
+            from ptq import inspection
+            from ptq.reporting import inspection as findings
 
             found = inspection.inspect_run(
                 run_dir, count=count, device=device, threads=threads, progress=progress()
@@ -284,7 +285,8 @@ def inspect(
                     f"ptq synthesize --model {model}"
                 )
             settings = settings_from(context.params | {"preset": Preset.fast}, "inspect")
-            from ptq import findings, inspection
+            from ptq import inspection
+            from ptq.reporting import inspection as findings
 
             found = inspection.inspect_model(settings, count=count, progress=progress())
             wrote = findings.write_inspection(found, None, json)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ptq.reporting import reported
+from ptq.cli.messages import reported
 
 __all__ = ["compare", "report"]
 
@@ -18,7 +18,7 @@ def report(
 ) -> None:
     """Make report.html of a run anew, from what is in its directory; needs the extra `report`."""
     with reported():
-        from ptq.html_report import write_html_report
+        from ptq.reporting.html import write_html_report
 
         typer.echo(f"wrote {write_html_report(run_dir)}")
 
@@ -37,8 +37,8 @@ def compare(
     Models, data and machines may differ; what cannot be compared then is said and not marked.
     """
     with reported():
-        from ptq import compare_files
-        from ptq.compare import compare as side_by_side
+        from ptq.reporting import comparison_files as compare_files
+        from ptq.reporting.comparison import compare as side_by_side
 
         if out is not None:
             compare_files.check_suffix(out)

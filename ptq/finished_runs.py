@@ -9,11 +9,11 @@ from ptq.calibration import CalibrationSet
 from ptq.data.datasets import load_eval
 from ptq.errors import PtqError
 from ptq.export import Validation, validate
-from ptq.html_report import refresh
 from ptq.progress import SILENT, Progress
 from ptq.quantization.placement import Student
 from ptq.quantization.storage import load_student, read_metadata, settings_of
-from ptq.report import read_report, write_report
+from ptq.reporting.html import refresh
+from ptq.reporting.report import read_report, write_report
 from ptq.sources import ValidationBatches, data_of, load_network
 
 __all__ = ["load", "validate_run"]

@@ -11,7 +11,7 @@ import torch
 from ptq.config.settings import Settings
 from ptq.graph.preparation import Prepared
 from ptq.models.model import Model
-from ptq.report import environment
+from ptq.reporting.report import environment
 
 __all__ = ["decided_by"]
 

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
+from ptq.cli.messages import reported
 from ptq.completion import complete_model, complete_models
 from ptq.config.recipe_file import option_values
-from ptq.reporting import reported
 
 __all__ = [
     "ConfigOption",

@@ -4,9 +4,9 @@ from collections.abc import Iterable
 
 from rich.console import Console
 
+from ptq.cli.messages import headline
 from ptq.rehearsal import Forecast, PlannedBlock
-from ptq.reporting import headline
-from ptq.tables import Table
+from ptq.reporting.tables import Table
 from ptq.utils.units import byte_text
 
 __all__ = ["outlook", "show"]

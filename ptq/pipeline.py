@@ -21,7 +21,6 @@ from ptq.config.settings import Settings
 from ptq.data.preprocess import Preprocess
 from ptq.export import export_qdq, validate
 from ptq.graph.preparation import prepare
-from ptq.html_report import refresh
 from ptq.identity import decided_by
 from ptq.models.model import Model, load_model
 from ptq.progress import SILENT, Progress
@@ -30,7 +29,9 @@ from ptq.quantization.storage import save_student
 from ptq.reconstruction.activation_cache import Memory
 from ptq.reconstruction.config import ReconstructConfig, method_preset
 from ptq.reconstruction.loop import reconstruct
-from ptq.report import Stopwatch, write_report
+from ptq.reporting.html import refresh
+from ptq.reporting.report import Stopwatch, write_report
+from ptq.reporting.summary import summarize
 from ptq.sources import (
     ValidationBatches,
     load_evaluation,
@@ -41,7 +42,6 @@ from ptq.sources import (
     run_images,
     synthesized,
 )
-from ptq.summary import summarize
 from ptq.utils.environment import run_folder, use_device
 from ptq.utils.work_store import Finished, resume
 

@@ -28,7 +28,7 @@ from ptq.quantization.placement import Student
 from ptq.reconstruction.activation_cache import Memory
 from ptq.reconstruction.config import method_preset
 from ptq.reconstruction.loop import BlockResult, reconstruct
-from ptq.report import Stopwatch, peak_rss_bytes
+from ptq.reporting.report import Stopwatch, peak_rss_bytes
 from ptq.sources import (
     ValidationBatches,
     calibration_images,

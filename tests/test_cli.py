@@ -10,8 +10,8 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
+from ptq.cli.messages import headline, reported
 from ptq.errors import PtqError
-from ptq.reporting import headline, reported
 from tests.helpers import CHECKOUT
 from tests.helpers.reports import made_up
 
@@ -153,7 +153,7 @@ def test_headline_shows_what_a_report_has() -> None:
 
 
 def test_a_report_is_made_anew_and_runs_are_compared(tmp_path: Path) -> None:
-    from ptq.report import write_report
+    from ptq.reporting.report import write_report
 
     write_report(made_up(), tmp_path / "a")
     made = call("report", str(tmp_path / "a"))
@@ -185,7 +185,7 @@ def test_runs_that_are_none_are_one_message(
 
 
 def test_reading_runs_imports_no_torch(tmp_path: Path) -> None:
-    from ptq.report import write_report
+    from ptq.reporting.report import write_report
 
     write_report(made_up(), tmp_path / "a")
     (tmp_path / "torch.py").write_text("raise SystemExit('torch was imported')")
@@ -197,8 +197,8 @@ def test_reading_runs_imports_no_torch(tmp_path: Path) -> None:
 def test_without_the_extra_a_line_says_how_to_get_the_page(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from ptq.report import write_report
-    from ptq.reporting import show
+    from ptq.cli.messages import show
+    from ptq.reporting.report import write_report
 
     folder = tmp_path / "my run"
     write_report(made_up(), folder)

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from ptq.terminal import Bars, Lines, _duration, progress_for
+from ptq.cli.progress_bars import Bars, Lines, _duration, progress_for
 
 
 class Clock:

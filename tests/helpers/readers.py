@@ -31,7 +31,7 @@ from ptq.export.file_checks import QuantizedFile
 from ptq.export.integer_reference import Oracle
 from ptq.models.weights import check_finite, fit, read_weights
 from ptq.quantization.storage import load_student, save_student
-from ptq.report import read_report
+from ptq.reporting.report import read_report
 from ptq.utils.work_store import resume
 from tests.helpers import networks
 

@@ -15,8 +15,8 @@ import torch
 import ptq
 from ptq.calibration import CalibrationSet
 from ptq.errors import PtqError
-from ptq.html_report import page, refresh, write_html_report
-from ptq.report import write_report
+from ptq.reporting.html import page, refresh, write_html_report
+from ptq.reporting.report import write_report
 from tests.helpers.reports import gate, histogram, made_up
 
 HOSTILE = (

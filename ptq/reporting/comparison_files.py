@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from ptq.compare import Comparison
 from ptq.errors import PtqError
-from ptq.html_report import render, require
+from ptq.reporting.comparison import Comparison
+from ptq.reporting.html import render, require
 from ptq.utils.files import atomic
 
 if TYPE_CHECKING:
-    from ptq.plots import Point
+    from ptq.reporting.plots import Point
 
 __all__ = ["check_suffix", "show", "write"]
 
@@ -68,7 +68,7 @@ def _markdown(found: Comparison, path: Path) -> dict[str, str]:
     parts = [found.table(bold).markdown(), "\n".join(f"- {note}" for note in found.notes)]
     files: dict[str, str] = {}
     if importlib.util.find_spec("matplotlib") is not None:
-        from ptq import plots
+        from ptq.reporting import plots
 
         score, panels = _panels(found)
         if panels:
@@ -91,8 +91,8 @@ def _csv(found: Comparison, path: Path) -> dict[str, str]:
 
 def _html(found: Comparison, path: Path) -> dict[str, str]:
     require()
-    from ptq import plots
-    from ptq.html_content import Chart
+    from ptq.reporting import plots
+    from ptq.reporting.html_content import Chart
 
     score, panels = _panels(found)
     charts = [
@@ -122,7 +122,7 @@ _WRITERS: dict[str, Callable[[Comparison, Path], dict[str, str]]] = {
 
 def _panels(found: Comparison) -> "tuple[str, dict[str, list[Point]]]":
     """What the vertical axis of all charts shows, and the points of each; charts of nothing are left out."""
-    from ptq.plots import Point
+    from ptq.reporting.plots import Point
 
     reports = [entry.report for entry in found.entries]
     figure = "top1" if all("onnx" in report["top1"] for report in reports) else "agreement"

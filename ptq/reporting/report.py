@@ -13,8 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from ptq.errors import PtqError
-from ptq.figures import exactness_lines, figure_columns, figure_rows, image_lines, memory_lines
-from ptq.next_steps import badges, next_steps
+from ptq.reporting.advice import badges, next_steps
+from ptq.reporting.text import (
+    exactness_lines,
+    figure_columns,
+    figure_rows,
+    image_lines,
+    memory_lines,
+)
 from ptq.utils.files import atomic
 
 __all__ = [

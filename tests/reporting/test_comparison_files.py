@@ -9,9 +9,9 @@ from xml.etree import ElementTree
 import pytest
 from rich.console import Console
 
-from ptq.compare import Comparison, compare
-from ptq.compare_files import show, write
 from ptq.errors import PtqError
+from ptq.reporting.comparison import Comparison, compare
+from ptq.reporting.comparison_files import show, write
 from tests.test_compare import write as run
 from tests.test_html_report import HOSTILE, Page
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ptq.errors import PtqError
-from ptq.figures import threads_text
-from ptq.report import read_report
-from ptq.tables import Table
+from ptq.reporting.report import read_report
+from ptq.reporting.tables import Table
+from ptq.reporting.text import threads_text
 
 __all__ = ["Column", "Comparison", "Entry", "compare"]
 

@@ -6,8 +6,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from ptq.plots import Point, loss_curves, tradeoff, tradeoff_file
-from ptq.plots import histogram as drawn
+from ptq.reporting.plots import Point, loss_curves, tradeoff, tradeoff_file
+from ptq.reporting.plots import histogram as drawn
 from tests.helpers.reports import histogram
 
 POINTS = [

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ptq import gallery, plots
-from ptq.figures import (
+from ptq.reporting import gallery, plots
+from ptq.reporting.advice import badges, next_steps
+from ptq.reporting.text import (
     exactness_lines,
     figure_columns,
     figure_rows,
@@ -15,7 +16,6 @@ from ptq.figures import (
     memory_lines,
     threads_text,
 )
-from ptq.next_steps import badges, next_steps
 
 __all__ = ["Chart", "content"]
 

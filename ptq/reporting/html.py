@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ptq.errors import PtqError
-from ptq.report import read_report
+from ptq.reporting.report import read_report
 from ptq.utils.files import atomic
 
 __all__ = ["available", "page", "refresh", "render", "require", "write_html_report"]
@@ -80,13 +80,13 @@ def page(report: Mapping[str, Any], folder: Path | None = None) -> str:
         PtqError: when jinja2 or matplotlib are missing.
     """
     require()
-    from ptq.html_content import content
+    from ptq.reporting.html_content import content
 
     return render("report.html.j2", content(report, folder))
 
 
 def render(template: str, content: Mapping[str, Any]) -> str:
-    """Fill a template of `ptq/templates`; text is escaped, but for the drawings of `ptq.plots`.
+    """Fill a template of `ptq/reporting/templates`; text is escaped, but for the drawings of `ptq.reporting.plots`.
 
     Raises:
         PtqError: when jinja2 or matplotlib are missing.

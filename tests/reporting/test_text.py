@@ -1,6 +1,6 @@
 """Facts about images in words."""
 
-from ptq.figures import image_lines, memory_lines, threads_text
+from ptq.reporting.text import image_lines, memory_lines, threads_text
 
 QUALITY = {"statistics": {"a": 0.0512, "b": 0.2}, "label_accuracy": None, "diversity": 12.34}
 

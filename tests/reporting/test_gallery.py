@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ptq.calibration import CalibrationSet
-from ptq.gallery import WIDEST, spread, tiles
+from ptq.reporting.gallery import WIDEST, spread, tiles
 
 
 def stored(path: Path, count: int, size: int) -> torch.Tensor:

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from ptq.tables import Table
+from ptq.reporting.tables import Table
 
 TABLE = Table(
     "Some", ("name", "cost before"), [("a_rather_long_name_of_a_layer", "0.1234"), ("b", "2")]

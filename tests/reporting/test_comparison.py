@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from ptq.compare import Column, Comparison, compare
 from ptq.errors import PtqError
-from ptq.report import write_report
+from ptq.reporting.comparison import Column, Comparison, compare
+from ptq.reporting.report import write_report
 from tests.helpers.reports import gate, made_up
 
 

@@ -13,7 +13,7 @@ from ptq.models.model import Model
 from ptq.quantization.placement import Student
 from ptq.reconstruction.kernels import fused_cpu
 from ptq.reconstruction.loop import BlockResult
-from ptq.report import Stopwatch, environment, peak_rss_bytes
+from ptq.reporting.report import Stopwatch, environment, peak_rss_bytes
 
 __all__ = ["summarize"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ptq.errors import PtqError
-from ptq.report import (
+from ptq.reporting.report import (
     Stopwatch,
     environment,
     markdown,

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from ptq.next_steps import Badge, badges, lost, next_steps
+from ptq.reporting.advice import Badge, badges, lost, next_steps
 from tests.helpers.reports import made_up
 from tests.test_docs import options_of
 

@@ -11,9 +11,9 @@ from typing import Any
 import typer
 
 from ptq.errors import PtqError
-from ptq.figures import COLUMNS, exactness_lines, image_lines, memory_lines
 from ptq.progress import Progress
-from ptq.report import read_report
+from ptq.reporting.report import read_report
+from ptq.reporting.text import COLUMNS, exactness_lines, image_lines, memory_lines
 
 __all__ = ["headline", "progress", "reported", "show"]
 
@@ -54,7 +54,7 @@ def progress() -> Progress:
     """Live bars when stdout is a terminal, plain lines when it is not."""
     from rich.console import Console
 
-    from ptq.terminal import progress_for
+    from ptq.cli.progress_bars import progress_for
 
     return progress_for(Console())
 
