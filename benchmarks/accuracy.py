@@ -19,7 +19,7 @@ from typing import Any
 
 from benchmarks.rows import Rows, add_rows, footer
 from ptq.config.settings import PRESETS, Settings
-from ptq.pipeline import run
+from ptq.run.pipeline import run
 
 RESNET20 = f"{Path(__file__).parent / 'models' / 'cifar_resnet.py'}:resnet20"
 CIFAR = {"model": RESNET20, "weights": "resnet20.pth", "data": "cifar10-test-dev.npz"}

@@ -34,8 +34,8 @@ from ptq.config.recipe_file import read_recipe
 from ptq.config.settings import Settings
 from ptq.data.datasets import load_images
 from ptq.models.model import load_model
-from ptq.rehearsal import rehearse
 from ptq.reporting.report import environment
+from ptq.run.estimate import rehearse
 from ptq.utils.units import byte_text
 
 IMAGES = 256

@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from ptq.data.preprocess import Preprocess
     from ptq.errors import PtqError
     from ptq.export import Validation, export_qdq, validate
-    from ptq.finished_runs import load
     from ptq.graph.preparation import Prepared, prepare
-    from ptq.inspection import Inspection, inspect_model, inspect_run
     from ptq.models.model import Model, as_model, load_model
-    from ptq.pipeline import Calibrated, Run, calibrate_datafree, quantize
     from ptq.quantization.placement import Student, make_plan, place
     from ptq.quantization.spec import QuantPlan, QuantSpec
     from ptq.reconstruction.config import ReconstructConfig
     from ptq.reconstruction.loop import BlockResult, reconstruct
     from ptq.reporting.html import write_html_report
+    from ptq.run.finished_runs import load
+    from ptq.run.inspection import Inspection, inspect_model, inspect_run
+    from ptq.run.pipeline import Calibrated, Run, calibrate_datafree, quantize
 
 __all__ = [
     "BlockResult",
@@ -71,12 +71,12 @@ _HOMES = {
     "ptq.calibration": ("CalibrationSet", "SynthesisConfig", "calibrate", "synthesize"),
     "ptq.errors": ("PtqError",),
     "ptq.export": ("Validation", "export_qdq", "validate"),
-    "ptq.finished_runs": ("load",),
+    "ptq.run.finished_runs": ("load",),
     "ptq.graph.preparation": ("Prepared", "prepare"),
     "ptq.reporting.html": ("write_html_report",),
-    "ptq.inspection": ("Inspection", "inspect_model", "inspect_run"),
+    "ptq.run.inspection": ("Inspection", "inspect_model", "inspect_run"),
     "ptq.models.model": ("Model", "as_model", "load_model"),
-    "ptq.pipeline": ("Calibrated", "Run", "calibrate_datafree", "quantize"),
+    "ptq.run.pipeline": ("Calibrated", "Run", "calibrate_datafree", "quantize"),
     "ptq.quantization.placement": ("Student", "make_plan", "place"),
     "ptq.data.preprocess": ("Preprocess",),
     "ptq.reconstruction.config": ("ReconstructConfig",),

@@ -1,4 +1,4 @@
-"""The command line: checks options, calls `ptq.pipeline`, reports what came of it."""
+"""The command line: checks options, calls `ptq.run.pipeline`, reports what came of it."""
 
 from importlib import metadata
 from pathlib import Path
@@ -139,11 +139,12 @@ def quantize(
             typer.echo(recipe_text(settings), nl=False)
             return
         if dry_run:
-            from ptq import outlook, rehearsal
+            from ptq import outlook
+            from ptq.run import estimate as rehearsal
 
             outlook.show(rehearsal.rehearse(settings, progress()))
             return
-        from ptq import pipeline  # torch takes seconds to import: options are checked before
+        from ptq.run import pipeline  # torch takes seconds to import: options are checked before
 
         pipeline.run(settings, progress(), restart=restart, say=typer.echo)
         show(Path(settings.out))
@@ -170,7 +171,7 @@ def synthesize(
     """Synthesize calibration images alone; `ptq quantize --images` takes them."""
     with reported():
         settings = settings_from(context.params | {"bits": 8, "images": recipe}, "images")
-        from ptq import pipeline
+        from ptq.run import pipeline
 
         images = pipeline.synthesize_images(settings, progress())
         facts = {"count": len(images), **images.provenance}
@@ -202,7 +203,7 @@ def validate(
         existing("RUN_DIR|model.onnx", target)
         run_dir = target if target.is_dir() else target.parent
         evaluation = existing("--data", data)
-        from ptq.finished_runs import validate_run
+        from ptq.run.finished_runs import validate_run
 
         validate_run(
             run_dir,
@@ -269,8 +270,8 @@ def inspect(
             existing("RUN_DIR", run_dir)
             _refuse_a_model(context, run_dir)
             device_name(device)
-            from ptq import inspection
             from ptq.reporting import inspection as findings
+            from ptq.run import inspection
 
             found = inspection.inspect_run(
                 run_dir, count=count, device=device, threads=threads, progress=progress()
@@ -285,8 +286,8 @@ def inspect(
                     f"ptq synthesize --model {model}"
                 )
             settings = settings_from(context.params | {"preset": Preset.fast}, "inspect")
-            from ptq import inspection
             from ptq.reporting import inspection as findings
+            from ptq.run import inspection
 
             found = inspection.inspect_model(settings, count=count, progress=progress())
             wrote = findings.write_inspection(found, None, json)

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from rich.console import Console
 
 from ptq.cli.messages import headline
-from ptq.rehearsal import Forecast, PlannedBlock
 from ptq.reporting.tables import Table
+from ptq.run.estimate import Forecast, PlannedBlock
 from ptq.utils.units import byte_text
 
 __all__ = ["outlook", "show"]

@@ -279,7 +279,7 @@ def test_bad_models_weights_and_data(
 def test_a_stopped_run_continues_or_names_what_changed(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ptq import pipeline
+    from ptq.run import pipeline
 
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt

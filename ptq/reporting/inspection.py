@@ -10,9 +10,9 @@ from rich.console import Console
 
 from ptq.analysis.sensitivity import BlockSensitivity, LayerSensitivity, Sensitivity
 from ptq.config.settings import layer_texts
-from ptq.inspection import Inspection
 from ptq.reporting.tables import Table
 from ptq.reporting.text import image_lines
+from ptq.run.inspection import Inspection
 from ptq.utils.files import atomic
 
 __all__ = [

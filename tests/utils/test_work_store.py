@@ -175,7 +175,7 @@ def quantize(folder: Path, log: str, *arguments: str) -> None:
 
 def start(folder: Path, *arguments: str) -> BaseProcess:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["ptq.pipeline", "onnxruntime"])
+    context.set_forkserver_preload(["ptq.run.pipeline", "onnxruntime"])
     folder.mkdir(exist_ok=True)
     process = context.Process(target=quantize, args=(folder, "log.txt", *arguments))
     process.start()

@@ -11,14 +11,14 @@ import pytest
 import torch
 
 import ptq
-from ptq import pipeline
 from ptq.calibration import CalibrationSet
 from ptq.config.settings import Settings
 from ptq.data.preprocess import Preprocess
 from ptq.errors import PtqError
 from ptq.export import Validation, runtime, validate
 from ptq.export.check import Gate
-from ptq.pipeline import Run
+from ptq.run import pipeline
+from ptq.run.pipeline import Run
 
 PREPROCESS = Preprocess((16, 16), 16, "bilinear", (0.3,) * 3, (0.35,) * 3)
 

@@ -8,8 +8,8 @@ from torch import nn
 
 from ptq.config.settings import Settings
 from ptq.graph.preparation import prepare
-from ptq.identity import decided_by
 from ptq.models.model import Model, as_model
+from ptq.run.fingerprint import decided_by
 from tests.helpers.networks import SHAPE, build
 
 CPU = torch.device("cpu")

@@ -13,8 +13,8 @@ from ptq.config.settings import Settings
 from ptq.data.preprocess import Preprocess
 from ptq.models.model import Model, as_model
 from ptq.outlook import outlook, show
-from ptq.pipeline import run
-from ptq.rehearsal import Forecast, rehearse
+from ptq.run.estimate import Forecast, rehearse
+from ptq.run.pipeline import run
 
 PREPROCESS = Preprocess((16, 16), 16, "bilinear", (0.3,) * 3, (0.35,) * 3)
 
@@ -83,7 +83,7 @@ def test_the_command_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             "net", (), (), ("gelu",), 8, {"onnx": 10}, {"onnx": 1.0}, {"load": 200.0}, 1, 1
         )
 
-    monkeypatch.setattr("ptq.rehearsal.rehearse", rehearsed)
+    monkeypatch.setattr("ptq.run.estimate.rehearse", rehearsed)
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(
         app, ["quantize", "--model", "resnet18", "--bits", "3", "--dry-run"]

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from ptq import finished_runs, pipeline
 from ptq.config.settings import Settings
 from ptq.errors import PtqError
 from ptq.export import Validation, validate
 from ptq.export.check import Gate
-from ptq.finished_runs import validate_run
+from ptq.run import finished_runs, pipeline
+from ptq.run.finished_runs import validate_run
 
 
 @pytest.mark.slow

@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 import ptq
-from ptq import pipeline
 from ptq.calibration import CalibrationSet
 from ptq.config.settings import Settings
 from ptq.data.preprocess import Preprocess
 from ptq.errors import PtqError
+from ptq.run import pipeline
 from tests.test_cli import call
 
 PREPROCESS = Preprocess((16, 16), 16, "bilinear", (0.3,) * 3, (0.35,) * 3)

@@ -14,7 +14,7 @@ from ptq.quantization.placement import Student
 from ptq.quantization.storage import load_student, read_metadata, settings_of
 from ptq.reporting.html import refresh
 from ptq.reporting.report import read_report, write_report
-from ptq.sources import ValidationBatches, data_of, load_network
+from ptq.run.inputs import ValidationBatches, data_of, load_network
 
 __all__ = ["load", "validate_run"]
 

@@ -29,7 +29,7 @@ from ptq.reconstruction.activation_cache import Memory
 from ptq.reconstruction.config import method_preset
 from ptq.reconstruction.loop import BlockResult, reconstruct
 from ptq.reporting.report import Stopwatch, peak_rss_bytes
-from ptq.sources import (
+from ptq.run.inputs import (
     ValidationBatches,
     calibration_images,
     load_evaluation,

@@ -21,7 +21,6 @@ from ptq.config.settings import Settings
 from ptq.data.preprocess import Preprocess
 from ptq.export import export_qdq, validate
 from ptq.graph.preparation import prepare
-from ptq.identity import decided_by
 from ptq.models.model import Model, load_model
 from ptq.progress import SILENT, Progress
 from ptq.quantization.placement import Student, make_plan, place
@@ -32,7 +31,8 @@ from ptq.reconstruction.loop import reconstruct
 from ptq.reporting.html import refresh
 from ptq.reporting.report import Stopwatch, write_report
 from ptq.reporting.summary import summarize
-from ptq.sources import (
+from ptq.run.fingerprint import decided_by
+from ptq.run.inputs import (
     ValidationBatches,
     load_evaluation,
     load_network,

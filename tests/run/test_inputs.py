@@ -9,14 +9,13 @@ import pytest
 import torch
 from torch import nn
 
-from ptq import sources
 from ptq.calibration import CalibrationSet, gaussian_noise, synthesis_preset
 from ptq.config.settings import Settings
 from ptq.data.preprocess import IMAGENET, Preprocess
 from ptq.errors import PtqError
 from ptq.models.model import Model, as_model
-from ptq.pipeline import calibrate_datafree
-from ptq.sources import (
+from ptq.run import inputs as sources
+from ptq.run.inputs import (
     calibration_images,
     data_of,
     load_teacher,
@@ -24,6 +23,7 @@ from ptq.sources import (
     own_network,
     run_images,
 )
+from ptq.run.pipeline import calibrate_datafree
 from ptq.utils.work_store import Finished
 from tests.helpers.networks import build
 

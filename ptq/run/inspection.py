@@ -18,7 +18,7 @@ from ptq.progress import SILENT, Progress
 from ptq.quantization.placement import Student, place
 from ptq.quantization.storage import load_student, read_metadata, settings_of
 from ptq.reporting.report import read_report
-from ptq.sources import calibration_images, load_network, place_quantizers
+from ptq.run.inputs import calibration_images, load_network, place_quantizers
 from ptq.utils.environment import use_device
 
 __all__ = ["Inspection", "inspect_model", "inspect_run"]

@@ -1,0 +1,1 @@
+"""The whole story of a run; read `pipeline` first."""
