@@ -26,7 +26,7 @@ LONGEST = 300  # characters of a message on the page
 
 
 def call(*arguments: str) -> Result:
-    from ptq.cli import app
+    from ptq.cli.commands import app
 
     return CliRunner().invoke(app, arguments)
 

@@ -1,5 +1,5 @@
 """`python -m ptq`."""
 
-from ptq.cli import main
+from ptq.cli.commands import main
 
 main()

@@ -22,7 +22,7 @@ from tests.helpers.bad_input import CASES, NETWORK, OPTIONS, Case, prepare_folde
 
 
 def call(*arguments: str) -> Result:
-    from ptq.cli import app
+    from ptq.cli.commands import app
 
     return CliRunner().invoke(app, arguments)
 

@@ -36,7 +36,7 @@ import ptq.export
 import ptq.reconstruction.kernels
 from ptq.calibration.observers import OBSERVERS
 from ptq.calibration.synthesis_config import RECIPES
-from ptq.cli import app
+from ptq.cli.commands import app
 from ptq.reconstruction.config import METHODS
 from tests.helpers import CHECKOUT
 

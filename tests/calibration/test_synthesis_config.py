@@ -6,9 +6,9 @@ import pytest
 
 from ptq.calibration.bn_statistics import MATCHING
 from ptq.calibration.synthesis_config import PRESETS, RECIPES, SynthesisConfig, synthesis_preset
+from ptq.cli.options import Recipe
 from ptq.data.preprocess import Preprocess
 from ptq.errors import PtqError
-from ptq.options import Recipe
 
 SMALL = Preprocess((32, 32), 32, "bilinear", (0.5,) * 3, (0.5,) * 3)
 LARGE = Preprocess((224, 224), 256, "bilinear", (0.5,) * 3, (0.5,) * 3)

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
-from ptq.arguments import settings_from
-from ptq.cli import app
+from ptq.cli.commands import app
+from ptq.cli.parsing import settings_from
 from ptq.config.recipe_file import read_recipe, write_recipe
 from ptq.config.settings import PRESETS, Settings
 from ptq.errors import PtqError

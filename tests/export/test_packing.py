@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto
 
+from ptq.cli.options import Format
 from ptq.errors import PtqError
 from ptq.export import export_qdq, onnx_qdq, packing, runtime
 from ptq.export.file_checks import QuantizedFile
 from ptq.export.packing import CONTAINERS, LEAST, Container, supported
 from ptq.export.qdq import FORMATS
-from ptq.options import Format
 from tests.helpers import networks
 
 WIDTHS = {2: TensorProto.INT2, 3: TensorProto.INT4, 4: TensorProto.INT4, 5: TensorProto.INT8}

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from ptq.analysis.sensitivity import Sensitivity, measure_sensitivity
-from ptq.arguments import layer_bits
+from ptq.cli.parsing import layer_bits
 from ptq.config.settings import Settings
 from ptq.reconstruction.config import METHODS
 from ptq.reconstruction.loop import reconstruct

@@ -8,11 +8,11 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from ptq.cli import app
+from ptq.cli.commands import app
+from ptq.cli.estimate_page import outlook, show
 from ptq.config.settings import Settings
 from ptq.data.preprocess import Preprocess
 from ptq.models.model import Model, as_model
-from ptq.outlook import outlook, show
 from ptq.run.estimate import Forecast, rehearse
 from ptq.run.pipeline import run
 

@@ -167,7 +167,7 @@ def quantize(folder: Path, log: str, *arguments: str) -> None:
     os.chdir(folder)
     # Its own lock is a semaphore, which would outlive a kill.
     importlib.import_module("tqdm").tqdm.set_lock(threading.RLock())
-    from ptq.cli import app
+    from ptq.cli.commands import app
 
     with Path(log).open("a") as file, redirect_stdout(file):
         app(["quantize", *arguments, "--bits", "4", "--act-bits", "4", "--out", "run"])

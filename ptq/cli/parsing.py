@@ -9,10 +9,10 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from ptq.cli.options import Recipe
 from ptq.config.settings import FLOAT, Settings
 from ptq.errors import PtqError
 from ptq.models.names import check_name
-from ptq.options import Recipe
 
 __all__ = [
     "device_name",

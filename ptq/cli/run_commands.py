@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ptq.cli.messages import reported
+from ptq.cli.commands.messages import reported
 
 __all__ = ["compare", "report"]
 

@@ -1,4 +1,4 @@
-"""The options of the command line; `ptq.arguments` checks what is given. Nothing here imports torch."""
+"""The options of the command line; `ptq.cli.parsing` checks what is given. Nothing here imports torch."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from ptq.cli.messages import reported
-from ptq.completion import complete_model, complete_models
+from ptq.cli.commands.messages import reported
+from ptq.cli.completion import complete_model, complete_models
 from ptq.config.recipe_file import option_values
 
 __all__ = [

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ptq.completion import complete_model, complete_models
+from ptq.cli.completion import complete_model, complete_models
 from tests.helpers import CHECKOUT
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ptq import arguments
+from ptq.cli import parsing as arguments
 from ptq.errors import PtqError
 
 

@@ -6,12 +6,9 @@ from typing import Annotated
 
 import typer
 
-from ptq import cli_runs
-from ptq.arguments import device_name, existing, settings_from
-from ptq.cli.messages import progress, reported, show
-from ptq.config.recipe_file import recipe_text
-from ptq.errors import PtqError
-from ptq.options import (
+from ptq.cli import run_commands as cli_runs
+from ptq.cli.commands.messages import progress, reported, show
+from ptq.cli.options import (
     ConfigOption,
     DataOption,
     DeviceOption,
@@ -40,6 +37,9 @@ from ptq.options import (
     VerifierOption,
     WeightsOption,
 )
+from ptq.cli.parsing import device_name, existing, settings_from
+from ptq.config.recipe_file import recipe_text
+from ptq.errors import PtqError
 from ptq.reporting.text import image_lines
 
 __all__ = ["app", "main"]
@@ -139,7 +139,7 @@ def quantize(
             typer.echo(recipe_text(settings), nl=False)
             return
         if dry_run:
-            from ptq import outlook
+            from ptq.cli import estimate_page as outlook
             from ptq.run import estimate as rehearsal
 
             outlook.show(rehearsal.rehearse(settings, progress()))
