@@ -28,7 +28,7 @@ import torch
 from benchmarks.networks import settle
 from ptq.calibration import calibrate
 from ptq.errors import PtqError
-from ptq.export import export_qdq, runtime, validate
+from ptq.export import export_qdq, ort, validate
 from ptq.graph.blocks import assign_blocks, compose, split
 from ptq.graph.fx_helpers import LAYERS
 from ptq.graph.preparation import prepare
@@ -158,10 +158,10 @@ def check(name: str) -> dict[str, Any]:
             path = export_qdq(student, Path(folder) / "model.onnx")
             row["mb"] = round(path.stat().st_size / 1e6, 2)
             row["step"] = "load in onnxruntime"
-            session = runtime.session(path)
+            session = ort.session(path)
             row["step"] = "compute"
-            onnx = torch.from_numpy(runtime.run(session, inputs[8:].numpy()))
-            kinds = {node.name: node.op_type for node in runtime.optimized(path).node}
+            onnx = torch.from_numpy(ort.run(session, inputs[8:].numpy()))
+            kinds = {node.name: node.op_type for node in ort.optimized(path).node}
             row["step"] = "validate"
             found = validate(
                 path, student, model.preprocess, [(images[8:], None)], threads=1, runs=RUNS, peer=False

@@ -25,7 +25,7 @@ from torch import Tensor
 from benchmarks import networks
 from benchmarks.rows import add_rows, footer
 from ptq.calibration import calibrate
-from ptq.export import export_qdq, runtime
+from ptq.export import export_qdq, ort
 from ptq.export.integer_reference import Oracle
 from ptq.graph.preparation import prepare
 from ptq.models.model import load_model
@@ -67,12 +67,12 @@ def measure(network: str, cases: list[str], count: int, data: Path) -> list[dict
         calibrate(student, inputs[:CALIBRATE_WITH])
         with tempfile.TemporaryDirectory() as folder:
             path = export_qdq(student, Path(folder) / "model.onnx")
-            opened, oracle = runtime.session(path), Oracle(path)
+            opened, oracle = ort.session(path), Oracle(path)
             parts = inputs[CALIBRATE_WITH:].split(BATCH)
-            ours = torch.cat([torch.from_numpy(runtime.run(opened, x.numpy())) for x in parts])
+            ours = torch.cat([torch.from_numpy(ort.run(opened, x.numpy())) for x in parts])
             exact = torch.cat([torch.from_numpy(oracle(x.numpy())) for x in parts])
-            graph = runtime.optimized(path)
-            left = len(runtime.float_operators(graph)) + len(runtime.float_layers(graph))
+            graph = ort.optimized(path)
+            left = len(ort.float_operators(graph)) + len(ort.float_layers(graph))
         simulated = torch.cat([student(x) for x in parts])
         rows.append(
             {

@@ -30,7 +30,7 @@ import torch
 
 from benchmarks.rows import add_rows, footer
 from ptq.calibration import calibrate
-from ptq.export import export_float, export_qdq, runtime
+from ptq.export import export_float, export_qdq, ort
 from ptq.export.ort_static import quantize_static
 from ptq.graph.preparation import Prepared, prepare
 from ptq.models.model import load_model
@@ -80,11 +80,11 @@ def measure(network: str, threads: list[int], runs: int) -> list[dict[str, Any]]
         files = export_all(prepared, Path(folder))
         image = np.random.default_rng(0).standard_normal((1, *prepared.input_shape), np.float32)
         left_in_float = {
-            name: len(runtime.float_layers(runtime.optimized(files[name]))) for name in VARIANTS[1:]
+            name: len(ort.float_layers(ort.optimized(files[name]))) for name in VARIANTS[1:]
         }
         for count in threads:
             opened = {
-                name: partial(runtime.run, runtime.session(path, threads=count))
+                name: partial(ort.run, ort.session(path, threads=count))
                 for name, path in files.items()
             }
             rows.append(
@@ -92,9 +92,7 @@ def measure(network: str, threads: list[int], runs: int) -> list[dict[str, Any]]
                     "network": network,
                     "threads": count,
                     "runs": runs,
-                    "ms": {
-                        k: round(v, 3) for k, v in runtime.latencies(opened, image, runs).items()
-                    },
+                    "ms": {k: round(v, 3) for k, v in ort.latencies(opened, image, runs).items()},
                     "bytes": {name: path.stat().st_size for name, path in files.items()},
                     "float_layers": left_in_float,
                     **environment(),

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ptq.errors import PtqError
-from ptq.export import runtime
+from ptq.export import ort
 from ptq.export.check import Gate, failures
 from ptq.export.openvino import open_openvino
 from ptq.export.ort_static import quantize_static
@@ -67,7 +67,7 @@ class Costs:
 
 
 def _advice() -> str:
-    if runtime.exact_by_default():
+    if ort.exact_by_default():
         return ""
     return (
         "; this CPU has no VNNI, and exact sums of 8-bit weights are slow on it: try --reduce-range"
@@ -114,14 +114,14 @@ def measure_costs(
                 except PtqError as error:
                     unmeasured.append(str(error))
         networks: dict[str, Network] = {
-            name: partial(runtime.run, runtime.session(file, threads=threads))
+            name: partial(ort.run, ort.session(file, threads=threads))
             for name, file in files.items()
         }
         if "openvino" in runtimes:
             networks["openvino"] = open_openvino(path, threads)
         size = {name: file.stat().st_size for name, file in files.items()}
         for _ in range(ATTEMPTS):
-            latency = {**runtime.latencies(networks, image, runs), "threads": threads}
+            latency = {**ort.latencies(networks, image, runs), "threads": threads}
             costs = Costs(latency, size, tuple(unmeasured))
             if not failures(costs.gates()):
                 break

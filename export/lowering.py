@@ -18,7 +18,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from ptq.errors import PtqError
-from ptq.export import operators
+from ptq.export import custom_ops
 from ptq.graph.fx_helpers import LAYERS, attribute, averages_globally, module_of, sole_input
 from ptq.quantization.activation_grids import gate_codes
 from ptq.quantization.integer_ops import moves_data
@@ -51,7 +51,7 @@ class QuantizeDequantize(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape stays."""
-        y: Tensor = operators.quantize_dequantize(x, self.scale, self.zero_point, *self.bounds)
+        y: Tensor = custom_ops.quantize_dequantize(x, self.scale, self.zero_point, *self.bounds)
         return y
 
     def unclipped(self) -> "QuantizeDequantize":
@@ -73,7 +73,7 @@ class Dequantize(nn.Module):
 
     def forward(self) -> Tensor:
         """Return the real numbers."""
-        real: Tensor = operators.dequantize(self.codes, self.scale, self.axis)
+        real: Tensor = custom_ops.dequantize(self.codes, self.scale, self.axis)
         return real
 
 
@@ -111,7 +111,7 @@ class GlobalAveragePool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, 1, 1)."""
-        y: Tensor = operators.global_average_pool(x)
+        y: Tensor = custom_ops.global_average_pool(x)
         return y
 
 
@@ -128,7 +128,7 @@ class HardGate(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Shape stays."""
         grid = self.grid
-        y: Tensor = operators.hard_gate(
+        y: Tensor = custom_ops.hard_gate(
             x, grid.scale, grid.zero_point, self.scale, self.zero, self.top
         )
         return y
@@ -139,22 +139,22 @@ class KeepFloat(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape stays."""
-        y: Tensor = operators.keep_float(x)
+        y: Tensor = custom_ops.keep_float(x)
         return y
 
 
 def _settings(op: Layer, pads: Sequence[int]) -> tuple[object, tuple[object, ...]]:
     """The operator that computes `op`, and its arguments behind x, weight and bias."""
     if isinstance(op, nn.Linear):
-        return operators.linear, ()
+        return custom_ops.linear, ()
     assert not isinstance(op.padding, str)  # prepare made it explicit
     if isinstance(op, nn.ConvTranspose2d):
-        return operators.conv_transpose, (
+        return custom_ops.conv_transpose, (
             op.stride, op.padding, op.output_padding, op.dilation, op.groups
         )  # fmt: skip
     own_pads = (0, 0, 0, 0) if _border(op) else (*op.padding, *op.padding)
     total = [own + more for own, more in zip(own_pads, pads, strict=True)]
-    return operators.conv, (op.stride, total, op.dilation, op.groups)
+    return custom_ops.conv, (op.stride, total, op.dilation, op.groups)
 
 
 def _border(op: Layer) -> tuple[list[int], str] | None:

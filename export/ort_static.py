@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptq.errors import PtqError
-from ptq.export import runtime
+from ptq.export import ort
 
 __all__ = ["quantize_static"]
 
@@ -31,7 +31,7 @@ def quantize_static(source: Path, target: Path, images: NDArray[np.float32]) -> 
 
     class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
-            name = runtime.session(source).get_inputs()[0].name
+            name = ort.session(source).get_inputs()[0].name
             self.left = iter([{name: image[None]} for image in images])
 
         def get_next(self) -> dict[str, NDArray[np.float32]] | None:

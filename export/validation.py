@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ptq.data.preprocess import Preprocess
 from ptq.errors import PtqError
-from ptq.export import runtime
+from ptq.export import ort
 from ptq.export.benchmark import measure_costs
 from ptq.export.check import Gate, failures
 from ptq.export.checks import Exactness, deviation, differences, structure
@@ -158,9 +158,9 @@ def validate(
     disagreement = None
     if "simulated" in logits:
         disagreement = 100.0 - agreement(logits["simulated"], logits["onnx"])
-    optimized = runtime.optimized(path)
-    float_layers = tuple(runtime.float_layers(optimized))
-    float_operators = tuple(runtime.float_operators(optimized))
+    optimized = ort.optimized(path)
+    float_layers = tuple(ort.float_layers(optimized))
+    float_operators = tuple(ort.float_operators(optimized))
     costs = measure_costs(
         path, reference, image, threads=threads, runs=runs, float_path=float_path, peer=peer, runtimes=runtimes
     )  # fmt: skip
@@ -180,7 +180,7 @@ def validate(
         latency_ms=costs.latency_ms,
         size_bytes=costs.size_bytes,
         format=file.metadata.get("ptq.format", ""),
-        precise=not runtime.exact_by_default(),
+        precise=not ort.exact_by_default(),
         float_layers=float_layers,
         float_operators=float_operators,
         unmeasured=costs.unmeasured,
@@ -203,10 +203,8 @@ def _networks(
         networks["float"] = reference.eval()
     if student is not None:
         networks["simulated"] = student
-    networks["onnx"] = _from_session(runtime.session(path, threads=threads))
-    networks["onnx_unoptimized"] = _from_session(
-        runtime.session(path, threads=threads, optimize=False)
-    )
+    networks["onnx"] = _from_session(ort.session(path, threads=threads))
+    networks["onnx_unoptimized"] = _from_session(ort.session(path, threads=threads, optimize=False))
     if "openvino" in runtimes:
         compiled = open_openvino(path, threads)
         networks["openvino"] = lambda x: torch.from_numpy(compiled(x.numpy()))
@@ -214,7 +212,7 @@ def _networks(
 
 
 def _from_session(opened: Any) -> Network:
-    return lambda x: torch.from_numpy(runtime.run(opened, x.numpy()))
+    return lambda x: torch.from_numpy(ort.run(opened, x.numpy()))
 
 
 @torch.no_grad()

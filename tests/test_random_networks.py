@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ptq.calibration.activation_ranges import calibrate
-from ptq.export import export_qdq, runtime
+from ptq.export import export_qdq, ort
 from ptq.export.check import failures
 from ptq.export.checks import structure
 from ptq.export.file_checks import QuantizedFile
@@ -88,18 +88,18 @@ def check_file(case: Case, student: Student, folder: Path) -> None:
     """The file is sound, and computes what the simulation and the oracle compute."""
     path = export_qdq(student, folder / "model.onnx", format=case.format)
     x = images(case.spec, 6, seed=3)
-    optimized = runtime.optimized(path)
-    float_layers = runtime.float_layers(optimized)
+    optimized = ort.optimized(path)
+    float_layers = ort.float_layers(optimized)
     failed = failures(structure(QuantizedFile(path), student, float_layers))
     assert failed == [], failed
-    opened, plain = runtime.session(path), runtime.session(path, optimize=False)
-    given, simulated = torch.from_numpy(runtime.run(opened, x.numpy())), student(x)
+    opened, plain = ort.session(path), ort.session(path, optimize=False)
+    given, simulated = torch.from_numpy(ort.run(opened, x.numpy())), student(x)
     assert torch.isfinite(given).all()
-    one_by_one = np.concatenate([runtime.run(opened, x[i : i + 1].numpy()) for i in range(len(x))])
-    unoptimized = torch.from_numpy(runtime.run(plain, x.numpy()))
+    one_by_one = np.concatenate([ort.run(opened, x[i : i + 1].numpy()) for i in range(len(x))])
+    unoptimized = torch.from_numpy(ort.run(plain, x.numpy()))
     assert unoptimized.shape == given.shape
     assert apart(deploy(student.module)(x), student.module(x)) < 1e-5
-    if float_layers or runtime.float_operators(optimized):
+    if float_layers or ort.float_operators(optimized):
         return  # rounds real numbers, whose last bits depend on the order of summation
     oracle = torch.from_numpy(Oracle(path)(x.numpy()))
     found = {"one by one": torch.from_numpy(one_by_one), "simulated": simulated, "oracle": oracle}

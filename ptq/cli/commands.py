@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from ptq.cli import run_commands as cli_runs
-from ptq.cli.commands.messages import progress, reported, show
+from ptq.cli import run_commands
+from ptq.cli.messages import progress, reported, show
 from ptq.cli.options import (
     ConfigOption,
     DataOption,
@@ -139,10 +139,10 @@ def quantize(
             typer.echo(recipe_text(settings), nl=False)
             return
         if dry_run:
-            from ptq.cli import estimate_page as outlook
-            from ptq.run import estimate as rehearsal
+            from ptq.cli import estimate_page
+            from ptq.run import estimate
 
-            outlook.show(rehearsal.rehearse(settings, progress()))
+            estimate_page.show(estimate.rehearse(settings, progress()))
             return
         from ptq.run import pipeline  # torch takes seconds to import: options are checked before
 
@@ -296,8 +296,8 @@ def inspect(
             typer.echo(f"wrote {path}")
 
 
-app.command()(cli_runs.report)
-app.command()(cli_runs.compare)
+app.command()(run_commands.report)
+app.command()(run_commands.compare)
 
 
 def _refuse_a_model(context: typer.Context, run_dir: Path) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from rich.console import Console
 
-from ptq.cli.commands.messages import headline
+from ptq.cli.messages import headline
 from ptq.reporting.tables import Table
 from ptq.run.estimate import Forecast, PlannedBlock
 from ptq.utils.units import byte_text

@@ -54,7 +54,7 @@ def progress() -> Progress:
     """Live bars when stdout is a terminal, plain lines when it is not."""
     from rich.console import Console
 
-    from ptq.cli.commands.progress_bars import progress_for
+    from ptq.cli.progress_bars import progress_for
 
     return progress_for(Console())
 

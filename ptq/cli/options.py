@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from ptq.cli.commands.messages import reported
 from ptq.cli.completion import complete_model, complete_models
+from ptq.cli.messages import reported
 from ptq.config.recipe_file import option_values
 
 __all__ = [

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ptq.cli.commands.messages import reported
+from ptq.cli.messages import reported
 
 __all__ = ["compare", "report"]
 
@@ -37,12 +37,12 @@ def compare(
     Models, data and machines may differ; what cannot be compared then is said and not marked.
     """
     with reported():
-        from ptq.reporting import comparison_files as compare_files
+        from ptq.reporting import comparison_files
         from ptq.reporting.comparison import compare as side_by_side
 
         if out is not None:
-            compare_files.check_suffix(out)
+            comparison_files.check_suffix(out)
         found = side_by_side(run_dirs)
-        compare_files.show(found)
-        for path in compare_files.write(found, out) if out is not None else ():
+        comparison_files.show(found)
+        for path in comparison_files.write(found, out) if out is not None else ():
             typer.echo(f"wrote {path}")

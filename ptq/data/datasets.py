@@ -130,7 +130,7 @@ def imagenet_wnids() -> tuple[str, ...]:
         >>> imagenet_wnids()[0]
         'n01440764'
     """
-    return tuple(resources.files("ptq").joinpath("imagenet_wnids.txt").read_text().split())
+    return tuple(resources.files("ptq.data").joinpath("imagenet_wnids.txt").read_text().split())
 
 
 def _spread(count: int, limit: int) -> list[int]:

@@ -95,7 +95,7 @@ def render(template: str, content: Mapping[str, Any]) -> str:
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("ptq"),
+        loader=jinja2.PackageLoader("ptq.reporting"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import typer
-from ptq.cli.commands.messages import headline, reported
 from typer.testing import CliRunner, Result
 
+from ptq.cli.messages import headline, reported
 from ptq.errors import PtqError
 from tests.helpers import CHECKOUT
 from tests.helpers.reports import made_up
@@ -197,8 +197,7 @@ def test_reading_runs_imports_no_torch(tmp_path: Path) -> None:
 def test_without_the_extra_a_line_says_how_to_get_the_page(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from ptq.cli.commands.messages import show
-
+    from ptq.cli.messages import show
     from ptq.reporting.report import write_report
 
     folder = tmp_path / "my run"

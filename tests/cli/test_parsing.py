@@ -4,30 +4,30 @@ from pathlib import Path
 
 import pytest
 
-from ptq.cli import parsing as arguments
+from ptq.cli import parsing
 from ptq.errors import PtqError
 
 
 def test_options_that_are_understood(tmp_path: Path) -> None:
-    assert arguments.input_size("224") == (224, 224)
-    assert arguments.input_size("224x320") == (224, 320)
-    assert arguments.per_channel("--mean", "0.5") == (0.5, 0.5, 0.5)
-    assert arguments.per_channel("--mean", "0.1,0.2,0.3") == (0.1, 0.2, 0.3)
-    assert arguments.teacher_refs("resnet18, timm:resnet10t") == ("resnet18", "timm:resnet10t")
+    assert parsing.input_size("224") == (224, 224)
+    assert parsing.input_size("224x320") == (224, 320)
+    assert parsing.per_channel("--mean", "0.5") == (0.5, 0.5, 0.5)
+    assert parsing.per_channel("--mean", "0.1,0.2,0.3") == (0.1, 0.2, 0.3)
+    assert parsing.teacher_refs("resnet18, timm:resnet10t") == ("resnet18", "timm:resnet10t")
     weights = tmp_path / "w.pth"
     weights.touch()
-    assert arguments.teacher_refs(f"resnet18={weights}") == (f"resnet18={weights}",)
-    assert arguments.image_source(str(tmp_path)) == str(tmp_path)
-    assert arguments.image_source("genie") == "genie"
-    assert arguments.device_name("cuda:1") == "cuda:1"
-    assert arguments.out_folder(None, "timm:a.b", "w4a8") == Path("runs/timm-a.b-w4a8")
+    assert parsing.teacher_refs(f"resnet18={weights}") == (f"resnet18={weights}",)
+    assert parsing.image_source(str(tmp_path)) == str(tmp_path)
+    assert parsing.image_source("genie") == "genie"
+    assert parsing.device_name("cuda:1") == "cuda:1"
+    assert parsing.out_folder(None, "timm:a.b", "w4a8") == Path("runs/timm-a.b-w4a8")
 
 
 def test_bits_of_single_layers() -> None:
-    assert arguments.layer_bits(["a.*=8", "b=c=float"]) == {"a.*": 8, "b=c": None}
+    assert parsing.layer_bits(["a.*=8", "b=c=float"]) == {"a.*": 8, "b=c": None}
 
 
 @pytest.mark.parametrize("text", ["", "a", "a=", "=4", "a=9", "a=1", "a=four", "a=4.0"])
 def test_bits_that_no_layer_can_have(text: str) -> None:
     with pytest.raises(PtqError, match="--layer"):
-        arguments.layer_bits([text])
+        parsing.layer_bits([text])

@@ -3,8 +3,9 @@
 import io
 
 import pytest
-from ptq.cli.commands.progress_bars import Bars, Lines, _duration, progress_for
 from rich.console import Console
+
+from ptq.cli.progress_bars import Bars, Lines, _duration, progress_for
 
 
 class Clock:

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from ptq.data.datasets import datasets as data
+from ptq.data import datasets
 from ptq.data.datasets import imagenet_wnids, load_eval, load_images
 from ptq.data.preprocess import Preprocess
 from ptq.errors import PtqError
@@ -208,6 +208,6 @@ def test_what_is_seen_of_a_large_image_is_that_of_a_small_one(
 ) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
     wanted = Preprocess((16, 20), 20, "bilinear", (0.5,) * 3, (0.5,) * 3)
-    whole = data._fit(Image.fromarray(pixels), wanted)
-    monkeypatch.setattr(data, "LARGEST", 1)
-    assert torch.equal(data._fit(Image.fromarray(pixels), wanted), whole)
+    whole = datasets._fit(Image.fromarray(pixels), wanted)
+    monkeypatch.setattr(datasets, "LARGEST", 1)
+    assert torch.equal(datasets._fit(Image.fromarray(pixels), wanted), whole)

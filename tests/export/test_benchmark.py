@@ -60,9 +60,9 @@ def test_being_slower_fails(other: str) -> None:
 
 
 def test_cpus_without_vnni_get_advice(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ptq.export import runtime
+    from ptq.export import ort
 
-    monkeypatch.setattr(runtime, "exact_by_default", lambda: False)
+    monkeypatch.setattr(ort, "exact_by_default", lambda: False)
     (line,) = failures(Costs({"onnx": 9.0, "float": 2.0, "threads": 1}, {}).gates())
     assert line.endswith("try --reduce-range.")
 
@@ -70,14 +70,14 @@ def test_cpus_without_vnni_get_advice(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_network_that_looks_slow_is_measured_again(
     exported: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ptq.export import runtime
+    from ptq.export import ort
 
     measured = iter([9.0, 1.0, 1.0])
-    monkeypatch.setattr(runtime, "latencies", lambda *args: {"onnx": next(measured), "float": 2.0})
+    monkeypatch.setattr(ort, "latencies", lambda *args: {"onnx": next(measured), "float": 2.0})
     network, image = networks.build("resnet"), networks.images(1).numpy()
     costs = measure_costs(exported, network, image, threads=1, peer=False)
     assert costs.latency_ms["onnx"] == 1.0 and failures(costs.gates()) == []
-    monkeypatch.setattr(runtime, "latencies", lambda *args: {"onnx": 9.0, "float": 2.0})
+    monkeypatch.setattr(ort, "latencies", lambda *args: {"onnx": 9.0, "float": 2.0})
     costs = measure_costs(exported, network, image, threads=1, peer=False)
     assert len(failures(costs.gates())) == 1
 

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from ptq.data.preprocess import Preprocess
 from ptq.errors import PtqError
-from ptq.export import export_qdq, runtime, validate
+from ptq.export import export_qdq, ort, validate
 from ptq.export.checks import Exactness
 from ptq.export.integer_reference import Oracle
 from tests.helpers import networks
@@ -26,7 +26,7 @@ def test_onnxruntime_computes_it_bit_for_bit(
 ) -> None:
     path = export_qdq(networks.student_of(name, *bits), tmp_path / "model.onnx")
     x = networks.images(16, seed=3).numpy()
-    given = runtime.run(runtime.session(path), x)
+    given = ort.run(ort.session(path), x)
     assert np.array_equal(Oracle(path)(x), given)
     assert not np.array_equal(given[0], given[1])
 
@@ -46,7 +46,7 @@ def test_validation_compares_and_says_where_they_differ(tmp_path: Path) -> None:
     assert found.failed == ()
 
     judge, x = Exactness(Oracle(path)), PREPROCESS.normalize(images[:4])
-    given = torch.from_numpy(runtime.run(runtime.session(path), x.numpy()))
+    given = torch.from_numpy(ort.run(ort.session(path), x.numpy()))
     given[1] += 0.01 * given.abs().max()
     judge.look(x, given)
     assert judge.figures()["differing"] == 1
@@ -87,8 +87,8 @@ def test_ties_fall_where_the_kernel_lets_them(
         path = tmp_path / f"{step}.onnx"
         opsets = [helper.make_opsetid("", 21)]
         onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), path)
-        kernels = {node.op_type for node in runtime.optimized(path).node}
+        kernels = {node.op_type for node in ort.optimized(path).node}
         assert f"QLinear{operator}" in kernels
         codes = np.arange(256, dtype=np.float32)
         x = np.repeat((codes - zeros[0])[:, None] * scales[0], 256, 1)
-        assert np.array_equal(Oracle(path)(x), runtime.run(runtime.session(path), x))
+        assert np.array_equal(Oracle(path)(x), ort.run(ort.session(path), x))

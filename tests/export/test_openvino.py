@@ -9,7 +9,7 @@ import torch
 
 from ptq.data.preprocess import Preprocess
 from ptq.errors import PtqError
-from ptq.export import export_qdq, runtime, validate
+from ptq.export import export_qdq, ort, validate
 from ptq.export.openvino import open_openvino
 from tests.helpers import networks
 
@@ -24,7 +24,7 @@ def test_openvino_computes_the_same(name: str, bits: tuple[int, int], tmp_path: 
     pytest.importorskip("openvino")
     path = export_qdq(networks.student_of(name, *bits), tmp_path / "model.onnx")
     x = networks.images(32, seed=3).numpy()
-    ours = runtime.run(runtime.session(path), x)
+    ours = ort.run(ort.session(path), x)
     theirs = open_openvino(path)(x)
     # It rounds in other places; a file it read wrongly would have nothing in common.
     noise = float(np.square(ours - theirs).mean() / np.square(ours).mean())

@@ -13,7 +13,7 @@ from onnx import TensorProto
 
 from ptq.cli.options import Format
 from ptq.errors import PtqError
-from ptq.export import export_qdq, onnx_qdq, packing, runtime
+from ptq.export import export_qdq, ort, packing, qdq
 from ptq.export.file_checks import QuantizedFile
 from ptq.export.packing import CONTAINERS, LEAST, Container, supported
 from ptq.export.qdq import FORMATS
@@ -41,12 +41,10 @@ def test_packed_and_plain_files_compute_the_same(name: str, bits: int, tmp_path:
     assert types(made["packed"]) == Counter(widths)
     assert set(types(made["int8"])) == {TensorProto.INT8}
     for optimize in (True, False):
-        packed, plain = (
-            runtime.run(runtime.session(p, optimize=optimize), x) for p in made.values()
-        )
+        packed, plain = (ort.run(ort.session(p, optimize=optimize), x) for p in made.values())
         assert np.array_equal(packed, plain)
-    assert runtime.float_layers(runtime.optimized(made["packed"])) == runtime.float_layers(
-        runtime.optimized(made["int8"])
+    assert ort.float_layers(ort.optimized(made["packed"])) == ort.float_layers(
+        ort.optimized(made["int8"])
     )
     file = QuantizedFile(made["packed"])
     assert file.unquantized() == [] and file.wrong_bias_scales() == []
@@ -71,7 +69,7 @@ def test_containers_that_onnxruntime_cannot_load_are_not_used(
     future = Container(2, ir.DataType.INT2, CONTAINERS[0].numpy, 999)  # an opset of the future
     monkeypatch.setattr(packing, "CONTAINERS", (future, CONTAINERS[-1]))
     assert supported.__wrapped__() == CONTAINERS[-1:]
-    monkeypatch.setattr(onnx_qdq, "supported", lambda: ())
+    monkeypatch.setattr(qdq, "supported", lambda: ())
     student = networks.student_of("resnet", 4, 8)
     path = export_qdq(student, tmp_path / "model.onnx")
     assert set(types(path)) == {TensorProto.INT8}

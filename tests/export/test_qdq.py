@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ptq.calibration.activation_ranges import calibrate
 from ptq.errors import PtqError
-from ptq.export import export_float, export_qdq, runtime
+from ptq.export import export_float, export_qdq, ort
 from ptq.export.file_checks import QuantizedFile
 from ptq.export.lowering import deploy
 from ptq.graph.preparation import prepare
@@ -25,7 +25,7 @@ from tests.helpers import networks
 
 
 def run(path: Path, x: Tensor, *, optimize: bool = True) -> Tensor:
-    return torch.from_numpy(runtime.run(runtime.session(path, optimize=optimize), x.numpy()))
+    return torch.from_numpy(ort.run(ort.session(path, optimize=optimize), x.numpy()))
 
 
 def assert_close(actual: Tensor, student: Student, x: Tensor) -> None:
@@ -90,7 +90,7 @@ def test_integer_kernels_run_every_layer(
     name: str, bits: tuple[int, int], exported: Callable[..., Exported]
 ) -> None:
     path = exported(name, *bits).path
-    assert runtime.float_layers(runtime.optimized(path)) == []
+    assert ort.float_layers(ort.optimized(path)) == []
     nodes = Counter(node.op_type for node in onnx.load(str(path)).graph.node)
     assert not {"Relu", "Pad", "ReduceMean", "Shape", "Constant"} & set(nodes)
 
@@ -166,7 +166,7 @@ def test_a_border_that_is_not_zero_leaves_the_layer_in_integers(
     student = student_of(nn.Sequential(*layers, nn.Flatten(), nn.Linear(1568, 10)), (8, 8))
     path = export_qdq(student, tmp_path / "model.onnx")
     assert QuantizedFile(path).unquantized() == []
-    assert runtime.float_layers(runtime.optimized(path)) == []
+    assert ort.float_layers(ort.optimized(path)) == []
     x = networks.images(8, seed=3)
     assert torch.allclose(run(path, x), student(x), rtol=0, atol=1e-6)
 
@@ -199,7 +199,7 @@ def test_float_layer_of_the_plan_stays_float(tmp_path: Path) -> None:
     student = calibrate(place(prepared, plan), networks.images(16))
     path = export_qdq(student, tmp_path / "model.onnx")
     assert QuantizedFile(path).unquantized() == ["blocks.1.conv1/Conv"]
-    assert runtime.float_layers(runtime.optimized(path)) == ["blocks.1.conv1/Conv"]
+    assert ort.float_layers(ort.optimized(path)) == ["blocks.1.conv1/Conv"]
     x = networks.images(32, seed=3)
     assert_close(run(path, x), student, x)
 
@@ -240,7 +240,7 @@ def test_layers_with_equal_weights_do_not_share_them_in_the_file(tmp_path: Path)
     weights = [name for name in weights if ".weight." in name]
     assert len(weights) == len(set(weights)) == 5
     for precise in (True, False):
-        runtime.run(runtime.session(path, precise=precise), x.numpy())
+        ort.run(ort.session(path, precise=precise), x.numpy())
 
 
 def test_what_computes_on_real_numbers_is_named(tmp_path: Path) -> None:
@@ -260,14 +260,14 @@ def test_what_computes_on_real_numbers_is_named(tmp_path: Path) -> None:
     prepared = prepare(Odd().eval(), networks.SHAPE)
     student = calibrate(place(prepared, make_plan(prepared, 8)), networks.images(4))
     path = export_qdq(student, tmp_path / "odd.onnx")
-    kinds = {node.name: node.op_type for node in runtime.optimized(path).node}
-    assert {kinds[name] for name in runtime.float_operators(runtime.optimized(path))} <= {
+    kinds = {node.name: node.op_type for node in ort.optimized(path).node}
+    assert {kinds[name] for name in ort.float_operators(ort.optimized(path))} <= {
         "Gelu",
         "Erf",
         "Mul",
         "Add",
         "Div",
     }
-    assert runtime.float_operators(runtime.optimized(path))
+    assert ort.float_operators(ort.optimized(path))
     clean = export_qdq(networks.student_of("densenet", 4, 4), tmp_path / "clean.onnx")
-    assert runtime.float_operators(runtime.optimized(clean)) == []
+    assert ort.float_operators(ort.optimized(clean)) == []

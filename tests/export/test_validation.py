@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ptq.calibration.activation_ranges import calibrate
 from ptq.data.preprocess import Preprocess
 from ptq.errors import PtqError
-from ptq.export import Validation, export_qdq, runtime, validate
+from ptq.export import Validation, export_qdq, ort, validate
 from ptq.export.check import Gate
 from ptq.graph.preparation import prepare
 from ptq.quantization.placement import Student, make_plan, place
@@ -171,7 +171,7 @@ def test_sums_are_exact_in_the_sessions_validation_opens(
 ) -> None:
     """8-bit weights: on a CPU whose default kernels saturate, ptq's sessions must not."""
     x = digits.inputs(digits.images).numpy()
-    fast, slow = (runtime.run(runtime.session(trained[1], optimize=o), x) for o in (True, False))
+    fast, slow = (ort.run(ort.session(trained[1], optimize=o), x) for o in (True, False))
     assert float(np.mean(fast.argmax(1) == slow.argmax(1))) > 0.99
     assert float(np.abs(fast - slow).mean()) < 0.02 * float(np.abs(slow).mean())
 

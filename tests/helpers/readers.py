@@ -26,7 +26,7 @@ from ptq.calibration.batches import Batches
 from ptq.data.datasets import load_eval, load_images
 from ptq.data.preprocess import Preprocess
 from ptq.errors import PtqError
-from ptq.export import export_qdq, runtime
+from ptq.export import export_qdq, ort
 from ptq.export.file_checks import QuantizedFile
 from ptq.export.integer_reference import Oracle
 from ptq.models.weights import check_finite, fit, read_weights
@@ -190,7 +190,7 @@ def _read_onnx(path: Path) -> None:
     for question in (file.layers, file.unquantized, file.wrong_bias_scales, file.wrong_axes):
         question()
     Oracle(path)
-    runtime.optimized(path)
+    ort.optimized(path)
 
 
 READERS = (

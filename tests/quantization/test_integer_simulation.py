@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor, fx, nn
 
 from ptq.calibration.activation_ranges import calibrate
-from ptq.export import export_qdq, runtime
+from ptq.export import export_qdq, ort
 from ptq.graph.fx_helpers import module_of
 from ptq.graph.preparation import prepare
 from ptq.quantization.integer_simulation import Pending, _Integers, code_bounds, folded_activation
@@ -21,7 +21,7 @@ from tests.helpers import networks
 
 def in_onnxruntime(student: Student, x: Tensor, folder: Path) -> Tensor:
     path = export_qdq(student, folder / "model.onnx")
-    return torch.from_numpy(runtime.run(runtime.session(path), x.numpy()))
+    return torch.from_numpy(ort.run(ort.session(path), x.numpy()))
 
 
 @pytest.mark.parametrize("name", networks.NETWORKS)
@@ -121,6 +121,6 @@ def test_a_convolution_may_come_last(tmp_path: Path) -> None:
     student = calibrate(place(prepared, plan), networks.images(16))
     x = networks.images(9, seed=2)
     path = export_qdq(student, tmp_path / "model.onnx")
-    graph = runtime.optimized(path)
-    assert runtime.float_layers(graph) == runtime.float_operators(graph) == []
-    assert torch.equal(student(x), torch.from_numpy(runtime.run(runtime.session(path), x.numpy())))
+    graph = ort.optimized(path)
+    assert ort.float_layers(graph) == ort.float_operators(graph) == []
+    assert torch.equal(student(x), torch.from_numpy(ort.run(ort.session(path), x.numpy())))

@@ -20,7 +20,7 @@ from ptq.graph.preparation import prepare
 from ptq.progress import Task
 from ptq.quantization.placement import Student, make_plan, place
 from ptq.quantization.quantizers import WeightQuantizer
-from ptq.reconstruction import loop as reconstruction
+from ptq.reconstruction import loop
 from ptq.reconstruction.activation_cache import Memory
 from ptq.reconstruction.config import METHODS, ReconstructConfig
 from ptq.reconstruction.loop import BlockResult, _fit, reconstruct
@@ -56,7 +56,7 @@ class Recorder:
 
 
 class Outcome:
-    """One reconstruction, and what was before it."""
+    """One loop, and what was before it."""
 
     def __init__(self, network: str, method: str, finished: Finished | None = None) -> None:
         self.student: Student = student_of(network, 3, 4)
@@ -241,7 +241,7 @@ def continued(
         fitted.extend(n.name for n in block.student.graph.nodes)
         return _fit(block, *rest)
 
-    monkeypatch.setattr(reconstruction, "_fit", fit)
+    monkeypatch.setattr(loop, "_fit", fit)
     return Outcome(network, method, Finished(folder)), fitted
 
 
@@ -373,7 +373,7 @@ def test_fisher_weights_are_squared_gradients_on_one_scale_for_every_image() -> 
     torch.manual_seed(0)
     rest = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(8, 5))
     x = torch.randn(6, 2, 2, 2) * torch.tensor([0.1, 1, 1, 1, 1, 30.0]).reshape(-1, 1, 1, 1)
-    weight = reconstruction._fisher(rest, x, Memory())
+    weight = loop._fisher(rest, x, Memory())
     torch.testing.assert_close(weight.mean((1, 2, 3)), torch.ones(6))
     for image, row in zip(x, weight, strict=True):
         leaf = image[None].clone().requires_grad_()

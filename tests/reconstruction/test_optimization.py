@@ -7,11 +7,11 @@ from torch import Tensor, fx, nn
 from ptq.graph.blocks import split
 from ptq.quantization.quantizers import Quantizer, QuantLayer
 from ptq.quantization.spec import QuantSpec
-from ptq.reconstruction import soft_modules as tuning
+from ptq.reconstruction import soft_modules
 from ptq.reconstruction.config import METHODS, ReconstructConfig
 from ptq.reconstruction.optimization import Pair, optimise
 from ptq.reconstruction.soft_modules import learns
-from ptq.utils import autocast as precision
+from ptq.utils import autocast
 from tests.helpers.networks import images, student_of
 
 
@@ -133,7 +133,7 @@ def test_errors_count_by_their_weight() -> None:
 def test_a_unit_is_fitted_to_what_was_kept_in_bfloat16(
     fast: bool, drop: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (precision, tuning):  # whether or not the machine computes in it
+    for module in (autocast, soft_modules):  # whether or not the machine computes in it
         monkeypatch.setattr(module, "fast_bfloat16", lambda device: fast)
     block, pair = residual_block()
     nearest, task = error(block, pair), Losses()

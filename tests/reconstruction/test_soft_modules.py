@@ -16,7 +16,7 @@ from ptq.quantization.spec import QuantSpec
 from ptq.reconstruction import soft_modules as module_under_test
 from ptq.reconstruction.soft_modules import DropMask, FixedLayer, LearnedStep, SoftLayer, tuning
 from tests.helpers.networks import NETWORKS, images, student_of
-from tests.test_quantizer import an_input, calibrated, layers
+from tests.quantization.test_quantizers import an_input, calibrated, layers
 
 CPU = torch.device("cpu")
 NONE, RELU = (-math.inf, math.inf), (0.0, math.inf)

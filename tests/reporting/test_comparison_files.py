@@ -12,8 +12,8 @@ from rich.console import Console
 from ptq.errors import PtqError
 from ptq.reporting.comparison import Comparison, compare
 from ptq.reporting.comparison_files import show, write
-from tests.test_compare import write as run
-from tests.test_html_report import HOSTILE, Page
+from tests.reporting.test_comparison import write as run
+from tests.reporting.test_html import HOSTILE, Page
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from ptq.config.settings import Settings
 from ptq.data.preprocess import IMAGENET, Preprocess
 from ptq.errors import PtqError
 from ptq.models.model import Model, as_model
-from ptq.run import inputs as sources
+from ptq.run import inputs
 from ptq.run.inputs import (
     calibration_images,
     data_of,
@@ -63,7 +63,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         budget = {"images": 6, "batch": 4, "iterations": 3}
         return synthesis_preset("fast", preprocess, recipe, **{**budget, **changes})  # type: ignore[arg-type]
 
-    monkeypatch.setattr(sources, "synthesis_preset", preset)
+    monkeypatch.setattr(inputs, "synthesis_preset", preset)
 
 
 def settings(folder: Path, **options: object) -> Settings:
@@ -144,7 +144,7 @@ def test_images_that_are_finished_are_not_made_again_and_altered_ones_are(
     assert names == {"images.safetensors", "images.png", "run.part"}  # no batches any more
     Finished(part).save("ranges", model.module)
     with monkeypatch.context() as patch:
-        patch.setattr(sources, "calibration_images", None)
+        patch.setattr(inputs, "calibration_images", None)
         (tmp_path / "run" / ".ptq-images-x7d.png").touch()  # what a kill left
         again = run_images(model, [], chosen, CPU, Finished(part))
         assert torch.equal(again.images, made.images) and again.provenance == made.provenance

@@ -15,7 +15,7 @@ from ptq.config.settings import Settings
 from ptq.data.preprocess import Preprocess
 from ptq.errors import PtqError
 from ptq.run import pipeline
-from tests.test_cli import call
+from tests.cli.test_commands import call
 
 PREPROCESS = Preprocess((16, 16), 16, "bilinear", (0.3,) * 3, (0.35,) * 3)
 FACTORY = """

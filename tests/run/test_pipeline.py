@@ -15,7 +15,7 @@ from ptq.calibration import CalibrationSet
 from ptq.config.settings import Settings
 from ptq.data.preprocess import Preprocess
 from ptq.errors import PtqError
-from ptq.export import Validation, runtime, validate
+from ptq.export import Validation, ort, validate
 from ptq.export.check import Gate
 from ptq.run import pipeline
 from ptq.run.pipeline import Run
@@ -100,7 +100,7 @@ def test_a_run_loads_back_into_the_same_student(digits: Any, made: Run) -> None:
 @pytest.mark.slow
 def test_the_file_computes_what_the_student_computes(digits: Any, made: Run) -> None:
     x = digits.inputs(digits.images)
-    onnx = runtime.run(runtime.session(made.folder / "model.onnx"), x.numpy())
+    onnx = ort.run(ort.session(made.folder / "model.onnx"), x.numpy())
     assert np.abs(onnx - made.student(x).numpy()).max() < 0.05 * np.abs(onnx).max()
 
 

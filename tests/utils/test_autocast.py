@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ptq.utils import autocast as precision
+from ptq.utils import autocast
 from ptq.utils.autocast import fast_autocast, fast_bfloat16, in_float32, spare, wants_float32
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -83,7 +83,7 @@ def test_gradients_pass_through_spared_layers() -> None:
 
 def test_autocast_is_on_where_the_device_has_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
     for fast in (True, False):
-        monkeypatch.setattr(precision, "fast_bfloat16", lambda device, fast=fast: fast)
+        monkeypatch.setattr(autocast, "fast_bfloat16", lambda device, fast=fast: fast)
         with fast_autocast(CPU):
             assert torch.is_autocast_enabled("cpu") == fast
     assert isinstance(fast_autocast(CPU), nullcontext)
