@@ -34,8 +34,19 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "lite0-w4a8": ("EfficientNet-Lite0, W4A8", {**LITE0, "bits": 4}),
     "lite0-w4a4": ("EfficientNet-Lite0, W4A4", {**LITE0, "bits": 4, "act_bits": 4}),
 }
-KEEP = ("top1", "agreement", "disagreement", "size_bytes", "validated_on", "seconds", "peak_rss_bytes", "precise",
-        "notes", "versions", "machine")  # fmt: skip
+KEEP = (
+    "top1",
+    "agreement",
+    "disagreement",
+    "size_bytes",
+    "validated_on",
+    "seconds",
+    "peak_rss_bytes",
+    "precise",
+    "notes",
+    "versions",
+    "machine",
+)
 
 
 def measure(case: str, seed: int, data: Path, preset: str) -> dict[str, Any]:
@@ -58,8 +69,17 @@ def page(rows: Rows) -> Iterator[str]:
     yield "Made by `python -m benchmarks.accuracy DATA`: whole runs, validated in onnxruntime on images that no run has"
     yield "seen. First and last layer 8 bits (7 with `--reduce-range`); tensors that no layer reads 8 bits. Mean and range of"
     yield "the seeds; images on which the simulation and onnxruntime name another class, of all seeds together.\n"
-    head = ("network", "preset", "seeds", "images", "top-1 float", "top-1 onnx", "agrees with float", "simulation differs",
-            "size")  # fmt: skip
+    head = (
+        "network",
+        "preset",
+        "seeds",
+        "images",
+        "top-1 float",
+        "top-1 onnx",
+        "agrees with float",
+        "simulation differs",
+        "size",
+    )
     yield f"| {' | '.join(head)} |\n|{' --- |' * len(head)}"
     for case, (title, _) in CASES.items():
         for preset in PRESETS:
@@ -87,9 +107,7 @@ def _cells(rows: Rows) -> tuple[str, ...]:
 
 def main() -> None:
     """Measure what the command line asks for and write both result files."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--cases", default=",".join(CASES))
     parser.add_argument("--seeds", default="0,1,2")

@@ -21,7 +21,7 @@ from ptq.utils.files import atomic
 OFFLINE = {
     **dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9"),
     "COLUMNS": "200",
-}  # fmt: skip
+}
 LONGEST = 300  # characters of a message on the page
 
 

@@ -10,7 +10,7 @@ DATA is described in benchmarks/networks.py. Cases:
     resnet50     ResNet-50 with seeded random weights at 224, W4A8, fast preset, from synthesis to validation
 
 Rows are added to results/budget.json as they are finished, and results/budget.md is made from it. Nothing else should run
-on the machine. Memory is the process's peak, libraries and the validation in onnxruntime included.
+on the machine. ActivationCache is the process's peak, libraries and the validation in onnxruntime included.
 """
 
 import argparse
@@ -35,7 +35,7 @@ from ptq.config.settings import Settings
 from ptq.data.datasets import load_images
 from ptq.models.model import load_model
 from ptq.reporting.report import environment
-from ptq.run.estimate import rehearse
+from ptq.run.estimate import estimate_run
 from ptq.utils.units import byte_text
 
 IMAGES = 256
@@ -61,7 +61,7 @@ def options_of(case: str, data: Path, folder: Path) -> list[str]:
 
 def foretell(recipe: Path) -> dict[str, Any]:
     """What `--dry-run` says of the command with this recipe."""
-    found = rehearse(Settings(**read_recipe(recipe)))
+    found = estimate_run(Settings(**read_recipe(recipe)))
     return {
         "seconds": {name: round(value, 1) for name, value in found.seconds.items()},
         "peak_rss_bytes": found.memory_bytes,
@@ -77,9 +77,7 @@ def measure(case: str, data: Path) -> dict[str, Any]:
         options = options_of(case, data, folder)
         command = [sys.executable, "-m", "ptq", "quantize", *options, "--out", str(folder / "run")]
         recipe = folder / "recipe.toml"
-        recipe.write_bytes(
-            subprocess.run([*command, "--dump-config"], check=True, stdout=subprocess.PIPE).stdout
-        )
+        recipe.write_bytes(subprocess.run([*command, "--dump-config"], check=True, stdout=subprocess.PIPE).stdout)
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
             forecast = pool.submit(foretell, recipe).result()
         done = subprocess.run(command, capture_output=True, text=True)
@@ -109,9 +107,18 @@ def page(rows: list[dict[str, Any]]) -> Iterator[str]:
     yield "Made by `python -m benchmarks.budget DATA`; its docstring says what the cases are. In parentheses: what"
     yield "`--dry-run` had said before.\n"
     head = (
-        "case", "images", "blocks", "synthesis", "reconstruction", "validation", "minutes in all", "peak memory", "MB of the file",
-        "activations kept: memory, disk", "gates",
-    )  # fmt: skip
+        "case",
+        "images",
+        "blocks",
+        "synthesis",
+        "reconstruction",
+        "validation",
+        "minutes in all",
+        "peak memory",
+        "MB of the file",
+        "activations kept: memory, disk",
+        "gates",
+    )
     yield f"| {' | '.join(head)} |\n|{' --- |' * len(head)}"
     for row in rows:
         kept = row["peak_activations_bytes"]
@@ -120,10 +127,13 @@ def page(rows: list[dict[str, Any]]) -> Iterator[str]:
             foretold = _figures(before["seconds"], before["peak_rss_bytes"], before["size_bytes"])
             told = [f"{one} ({other})" for one, other in zip(told, foretold, strict=True)]
         cells = [
-            row["case"], str(row["images"]), str(row["blocks"]), *told,
+            row["case"],
+            str(row["images"]),
+            str(row["blocks"]),
+            *told,
             f"{byte_text(kept['memory'])}, {byte_text(kept['disk'])}",
             "; ".join(row["failed"]) or "passed",
-        ]  # fmt: skip
+        ]
         yield f"| {' | '.join(cells)} |"
     yield footer(rows)
 
@@ -141,9 +151,7 @@ def _figures(seconds: dict[str, float], peak: int, size: int) -> list[str]:
 
 def main() -> None:
     """Measure what the command line asks for and write both result files."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--cases", default=",".join(CASES))
     options = parser.parse_args()

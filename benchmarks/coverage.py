@@ -33,7 +33,7 @@ from ptq.graph.blocks import assign_blocks, compose, split
 from ptq.graph.fx_helpers import LAYERS
 from ptq.graph.preparation import prepare
 from ptq.models.model import load_model
-from ptq.quantization.placement import make_plan, place
+from ptq.quantization.placement import insert_quantizers, make_plan
 from ptq.reporting.report import environment
 from ptq.utils.files import atomic
 from ptq.utils.metrics import sqnr_db
@@ -110,9 +110,7 @@ NETWORKS = [
     "timm:densenet121",
 ]
 EQUAL = 200.0  # dB; stands for bit for bit, which JSON has no number for
-SQNR_SAME = (
-    30.0  # dB; a wrong bias, zero point or axis gives less than 10, rounding at ties more than 40
-)
+SQNR_SAME = 30.0  # dB; a wrong bias, zero point or axis gives less than 10, rounding at ties more than 40
 RUNS = 15
 
 
@@ -133,29 +131,27 @@ def check(name: str) -> dict[str, Any]:
             if isinstance(module, torch.nn.BatchNorm2d) and module.affine and module.weight.any():
                 torch.nn.init.uniform_(module.weight, 0.7, 1.3)
                 torch.nn.init.normal_(module.bias, std=0.1)
-        images = torch.rand(
-            12, 3, *model.preprocess.size, generator=torch.Generator().manual_seed(1)
-        )
+        images = torch.rand(12, 3, *model.preprocess.size, generator=torch.Generator().manual_seed(1))
         inputs = model.preprocess.normalize(images)
         settle(model.module, inputs[:8])
         row["step"] = "trace"
-        prepared = prepare(model.module, (3, *model.preprocess.size))
+        graph_model = prepare(model.module, (3, *model.preprocess.size))
         row["step"] = "blocks"
-        blocks = split(prepared.module, assign_blocks(prepared.module))
-        example = prepared.example(1)
+        blocks = split(graph_model.module, assign_blocks(graph_model.module))
+        example = graph_model.example(1)
         with torch.no_grad():
-            whole = prepared.module(example)
+            whole = graph_model.module(example)
             row["blocks"], row["composed"] = (
                 len(blocks),
                 torch.equal(compose(blocks)(example), whole),
             )
-        row["layers"] = sum(isinstance(m, LAYERS) for m in prepared.module.modules())
+        row["layers"] = sum(isinstance(m, LAYERS) for m in graph_model.module.modules())
         row["step"] = "place"
-        student = place(prepared, make_plan(prepared, 8))
-        calibrate(student, inputs[:8], batch=4)
+        quantized_model = insert_quantizers(graph_model, make_plan(graph_model, 8))
+        calibrate(quantized_model, inputs[:8], batch=4)
         row["step"] = "export"
         with tempfile.TemporaryDirectory() as folder:
-            path = export_qdq(student, Path(folder) / "model.onnx")
+            path = export_qdq(quantized_model, Path(folder) / "model.onnx")
             row["mb"] = round(path.stat().st_size / 1e6, 2)
             row["step"] = "load in onnxruntime"
             session = ort.session(path)
@@ -164,15 +160,15 @@ def check(name: str) -> dict[str, Any]:
             kinds = {node.name: node.op_type for node in ort.optimized(path).node}
             row["step"] = "validate"
             found = validate(
-                path, student, model.preprocess, [(images[8:], None)], threads=1, runs=RUNS, peer=False
-            )  # fmt: skip
+                path, quantized_model, model.preprocess, [(images[8:], None)], threads=1, runs=RUNS, baseline=False
+            )
         row["float"] = len(found.float_layers)
         others = Counter(kinds[name] for name in found.float_operators)
         row["others"] = ", ".join(f"{count} {kind}" for kind, count in sorted(others.items()))
         row["faster"] = round(found.latency_ms["float"] / found.latency_ms["onnx"], 2)
-        simulated = student(inputs[8:])
+        simulated = quantized_model(inputs[8:])
         with torch.no_grad():
-            row["sim_float_db"] = round(sqnr_db(prepared.module(inputs[8:]), simulated), 1)
+            row["sim_float_db"] = round(sqnr_db(graph_model.module(inputs[8:]), simulated), 1)
         row["onnx_sim_db"] = round(min(sqnr_db(simulated, onnx), EQUAL), 1)
         row["ok"] = row["composed"] and row["onnx_sim_db"] > SQNR_SAME
         row["step"] = "done" if row["ok"] else "compute"
@@ -192,9 +188,17 @@ def check(name: str) -> dict[str, Any]:
 def table(rows: list[dict[str, Any]]) -> str:
     """Return the rows as a Markdown table."""
     head = (
-        "network", "blocks", "layers", "in float", "others in float", "sim~float dB", "onnx~sim dB", "MB",
-        "times as fast as float", "result",
-    )  # fmt: skip
+        "network",
+        "blocks",
+        "layers",
+        "in float",
+        "others in float",
+        "sim~float dB",
+        "onnx~sim dB",
+        "MB",
+        "times as fast as float",
+        "result",
+    )
     keys = (
         "network",
         "blocks",
@@ -216,9 +220,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Check the networks named on the command line, or all, and write the table of all."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("networks", nargs="*", default=NETWORKS)
     names: list[str] = parser.parse_args().networks
     for name in names:

@@ -35,7 +35,7 @@ from benchmarks.sources import PRESET, SOURCES, make_images, source_of, teachers
 from ptq.calibration import assess, calibrate
 from ptq.graph.preparation import prepare
 from ptq.models.model import Model
-from ptq.quantization.placement import make_plan, place
+from ptq.quantization.placement import insert_quantizers, make_plan
 from ptq.reconstruction.config import method_preset
 from ptq.reconstruction.loop import reconstruct
 from ptq.reporting.report import environment
@@ -68,13 +68,13 @@ def measure(
     for case in cases:
         bits, act_bits = (int(part) for part in case[1:].split("a"))
         started = time.perf_counter()
-        prepared = prepare(model.module, (3, *size))
-        student = place(prepared, make_plan(prepared, bits, act_bits))
+        graph_model = prepare(model.module, (3, *size))
+        quantized_model = insert_quantizers(graph_model, make_plan(graph_model, bits, act_bits))
         inputs = model.preprocess.normalize(images.floats())
-        calibrate(student, inputs, seed=seed)
-        reconstruct(student, inputs, config)
+        calibrate(quantized_model, inputs, seed=seed)
+        reconstruct(quantized_model, inputs, config)
         seconds = time.perf_counter() - started
-        logits = logits_of(student, model, real.test)
+        logits = logits_of(quantized_model, model, real.test)
         rows.append(
             {
                 "network": network,
@@ -100,7 +100,7 @@ def measure(
 
 @torch.no_grad()
 def logits_of(network: Any, model: Model, images: Tensor) -> Tensor:
-    """What a network, or its student, gives on uint8 images (N, 3, H, W)."""
+    """What a network, or its quantized model, gives on uint8 images (N, 3, H, W)."""
     parts = [network(model.preprocess.normalize(part.float() / 255)) for part in images.split(100)]
     return torch.cat(parts)
 
@@ -183,9 +183,7 @@ def _cell(rows: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Measure what the command line asks for and write both result files."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--networks", default="resnet20,resnet56,efficientnet_lite0")
     parser.add_argument("--sources", default=",".join(SOURCES))
@@ -197,13 +195,21 @@ def main() -> None:
     options = parser.parse_args()
     threads = max(1, torch.get_num_threads() // options.workers)  # respects taskset
     jobs = [
-        (source, network, int(seed), tuple(options.bits.split(",")), options.data, options.iterations, threads,
-         options.mct)
+        (
+            source,
+            network,
+            int(seed),
+            tuple(options.bits.split(",")),
+            options.data,
+            options.iterations,
+            threads,
+            options.mct,
+        )
         for network in options.networks.split(",")
         for seed in options.seeds.split(",")
         for source in options.sources.split(",")
         if source != "mct" or (options.mct and network in networks.CIFAR)
-    ]  # fmt: skip
+    ]
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(options.workers, mp_context=context) as pool:
         for done in as_completed([pool.submit(measure, *job) for job in jobs]):

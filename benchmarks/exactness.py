@@ -6,8 +6,8 @@ DATA is described in benchmarks/networks.py. EfficientNet-Lite0 and the CIFAR ne
 real images; others have seeded random weights, BatchNorms that have seen eight images, and random images. Nothing
 is reconstructed: roundings do not matter here. Counted are the images with any output that differs between onnxruntime and
 
-    oracle       the file, interpreted in exact integer arithmetic (`ptq.export.integer_reference`)
-    simulation   the student (`ptq.quantization.integer_simulation`)
+    integer_reference       the file, interpreted in exact integer arithmetic (`ptq.export.integer_reference`)
+    simulation   the quantized model (`ptq.quantization.integer_simulation`)
 
 Rows are added to results/exactness.json as they are finished, and results/exactness.md is made from it.
 """
@@ -26,10 +26,10 @@ from benchmarks import networks
 from benchmarks.rows import add_rows, footer
 from ptq.calibration import calibrate
 from ptq.export import export_qdq, ort
-from ptq.export.integer_reference import Oracle
+from ptq.export.integer_reference import IntegerReference
 from ptq.graph.preparation import prepare
 from ptq.models.model import load_model
-from ptq.quantization.placement import make_plan, place
+from ptq.quantization.placement import insert_quantizers, make_plan
 from ptq.reporting.report import environment
 
 NETWORKS = (
@@ -59,21 +59,21 @@ def measure(network: str, cases: list[str], count: int, data: Path) -> list[dict
     inputs = model.preprocess.normalize(pixels)
     if not trained:
         networks.settle(model.module, inputs[:8])
-    prepared = prepare(model.module, (3, *model.preprocess.size))
+    graph_model = prepare(model.module, (3, *model.preprocess.size))
     rows = []
     for case in cases:
         bits, act_bits = (int(part) for part in case[1:].split("a"))
-        student = place(prepared, make_plan(prepared, bits, act_bits))
-        calibrate(student, inputs[:CALIBRATE_WITH])
+        quantized_model = insert_quantizers(graph_model, make_plan(graph_model, bits, act_bits))
+        calibrate(quantized_model, inputs[:CALIBRATE_WITH])
         with tempfile.TemporaryDirectory() as folder:
-            path = export_qdq(student, Path(folder) / "model.onnx")
-            opened, oracle = ort.session(path), Oracle(path)
+            path = export_qdq(quantized_model, Path(folder) / "model.onnx")
+            opened, integer_reference = ort.session(path), IntegerReference(path)
             parts = inputs[CALIBRATE_WITH:].split(BATCH)
             ours = torch.cat([torch.from_numpy(ort.run(opened, x.numpy())) for x in parts])
-            exact = torch.cat([torch.from_numpy(oracle(x.numpy())) for x in parts])
+            exact = torch.cat([torch.from_numpy(integer_reference(x.numpy())) for x in parts])
             graph = ort.optimized(path)
             left = len(ort.float_operators(graph)) + len(ort.float_layers(graph))
-        simulated = torch.cat([student(x) for x in parts])
+        simulated = torch.cat([quantized_model(x) for x in parts])
         rows.append(
             {
                 "network": network,
@@ -104,7 +104,7 @@ def page(rows: list[dict[str, Any]]) -> Iterator[str]:
         "weights",
         "bits",
         "images",
-        "oracle",
+        "integer_reference",
         "simulation",
         "classes",
         "operators in float",
@@ -112,18 +112,22 @@ def page(rows: list[dict[str, Any]]) -> Iterator[str]:
     yield f"| {' | '.join(head)} |\n|{' --- |' * len(head)}"
     for row in rows:
         cells = (
-            row["network"], "trained" if row["trained"] else "random", row["case"], row["images"],
-            row["differing_oracle"], row["differing_simulation"], row["classes"], row["float_operators"],
-        )  # fmt: skip
+            row["network"],
+            "trained" if row["trained"] else "random",
+            row["case"],
+            row["images"],
+            row["differing_oracle"],
+            row["differing_simulation"],
+            row["classes"],
+            row["float_operators"],
+        )
         yield f"| {' | '.join(str(cell) for cell in cells)} |"
     yield footer(rows)
 
 
 def main() -> None:
     """Compare what the command line asks for and write both result files."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--networks", default=",".join(NETWORKS))
     parser.add_argument("--bits", default=",".join(BITS))

@@ -27,9 +27,7 @@ QUIET: dict[str, Any] = {
 def reason(error: BaseException) -> str:
     """Where an error was raised and of what kind: two failures that agree in it are one bug."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
-    ours = [
-        f for f in traceback.extract_tb(error.__traceback__) if CHECKOUT in Path(f.filename).parents
-    ]
+    ours = [f for f in traceback.extract_tb(error.__traceback__) if CHECKOUT in Path(f.filename).parents]
     last = ours[-1] if ours else frame
     return f"{type(error).__name__} at {Path(last.filename).name}:{last.lineno} ({last.line})"
 
@@ -65,9 +63,7 @@ def failing(examples: int, seed: int) -> dict[str, tuple[Any, str]]:
 
 def main() -> None:
     """Try as many cases as the command line says."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--examples", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()

@@ -29,9 +29,7 @@ INSTRUMENTED = (
 
 def main() -> None:
     """Damage files of one kind for as long as the command line says."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("reader")
     parser.add_argument("--seconds", type=int, default=60)
     parser.add_argument("--found", type=Path, default=Path("runs/fuzz"))
@@ -68,7 +66,12 @@ def main() -> None:
         if error is not None:
             raise error
 
-    flags = [f"-max_total_time={options.seconds}", f"-artifact_prefix={options.found}/", "-max_len=1000000", "-rss_limit_mb=8000"]  # fmt: skip
+    flags = [
+        f"-max_total_time={options.seconds}",
+        f"-artifact_prefix={options.found}/",
+        "-max_len=1000000",
+        "-rss_limit_mb=8000",
+    ]
     atheris.Setup([sys.argv[0], *flags, str(corpus)], once, custom_mutator=damage)
     atheris.Fuzz()
 

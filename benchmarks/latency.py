@@ -32,9 +32,9 @@ from benchmarks.rows import add_rows, footer
 from ptq.calibration import calibrate
 from ptq.export import export_float, export_qdq, ort
 from ptq.export.ort_static import quantize_static
-from ptq.graph.preparation import Prepared, prepare
+from ptq.graph.preparation import GraphModel, prepare
 from ptq.models.model import load_model
-from ptq.quantization.placement import make_plan, place
+from ptq.quantization.placement import insert_quantizers, make_plan
 from ptq.reporting.report import environment
 
 NETWORKS = (
@@ -59,13 +59,13 @@ VARIANTS = ("float", *OURS, "quantize_static")
 IMAGES = 8  # to calibrate with
 
 
-def export_all(prepared: Prepared, folder: Path) -> dict[str, Path]:
+def export_all(graph_model: GraphModel, folder: Path) -> dict[str, Path]:
     """Write every variant of one network."""
-    x = torch.randn(IMAGES, *prepared.input_shape, generator=torch.Generator().manual_seed(0))
-    files = {"float": export_float(prepared.module, folder / "float.onnx", x[:2])}
+    x = torch.randn(IMAGES, *graph_model.input_shape, generator=torch.Generator().manual_seed(0))
+    files = {"float": export_float(graph_model.module, folder / "float.onnx", x[:2])}
     for name, (bits, act_bits, format) in OURS.items():
-        student = calibrate(place(prepared, make_plan(prepared, bits, act_bits)), x)
-        files[name] = export_qdq(student, folder / f"{name}.onnx", format=format)
+        quantized_model = calibrate(insert_quantizers(graph_model, make_plan(graph_model, bits, act_bits)), x)
+        files[name] = export_qdq(quantized_model, folder / f"{name}.onnx", format=format)
     files["quantize_static"] = quantize_static(files["float"], folder / "static.onnx", x.numpy())
     return files
 
@@ -74,19 +74,14 @@ def measure(network: str, threads: list[int], runs: int) -> list[dict[str, Any]]
     """One row per number of threads."""
     torch.manual_seed(0)
     model = load_model(network, pretrained=False)
-    prepared = prepare(model.module, (3, *model.preprocess.size))
+    graph_model = prepare(model.module, (3, *model.preprocess.size))
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        files = export_all(prepared, Path(folder))
-        image = np.random.default_rng(0).standard_normal((1, *prepared.input_shape), np.float32)
-        left_in_float = {
-            name: len(ort.float_layers(ort.optimized(files[name]))) for name in VARIANTS[1:]
-        }
+        files = export_all(graph_model, Path(folder))
+        image = np.random.default_rng(0).standard_normal((1, *graph_model.input_shape), np.float32)
+        left_in_float = {name: len(ort.float_layers(ort.optimized(files[name]))) for name in VARIANTS[1:]}
         for count in threads:
-            opened = {
-                name: partial(ort.run, ort.session(path, threads=count))
-                for name, path in files.items()
-            }
+            opened = {name: partial(ort.run, ort.session(path, threads=count)) for name, path in files.items()}
             rows.append(
                 {
                     "network": network,
@@ -124,9 +119,7 @@ def page(rows: list[dict[str, Any]]) -> Iterator[str]:
 
 def main() -> None:
     """Measure what the command line asks for and write both result files."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", default=",".join(NETWORKS))
     parser.add_argument("--threads", default="1,2")
     parser.add_argument("--runs", type=int, default=30)

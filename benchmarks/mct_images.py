@@ -52,9 +52,7 @@ def main() -> None:
     )
     seconds = time.perf_counter() - started
     images = torch.cat([i.detach().cpu().reshape(-1, *i.shape[-3:]) for i in made])
-    mean, std = (
-        torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    )
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     pixels = ((images * std + mean).clamp(0, 1) * 255).round().to(torch.uint8)
     np.savez(options.out, images=pixels[: options.images].numpy())
     print(f"seconds {seconds:.2f} mct {mct.__version__} torch {torch.__version__}", flush=True)

@@ -4,7 +4,7 @@ DATA is a folder that does not come with the project:
 
     resnet20.pth resnet56.pth vgg8_bn.pth mobilenetv2_x0_5.pth     state dicts, trained on CIFAR-10
     cifar10-test-dev.npz cifar10-train-1280.npz                    uint8 images (N, 3, 32, 32), labels
-    imagenet-dev/WNID/*.jpg                                        labelled ImageNet images
+    imagenet-dev/WNID/*.jpg                                        labeled ImageNet images
 
 The EfficientNet-Lites bring their weights with the extra `zoo`.
 """

@@ -31,7 +31,7 @@ from benchmarks.datafree import logits_of
 from benchmarks.rows import add_rows, footer
 from ptq.calibration import calibrate, mixed_copies
 from ptq.graph.preparation import prepare
-from ptq.quantization.placement import make_plan, place
+from ptq.quantization.placement import insert_quantizers, make_plan
 from ptq.reconstruction.config import method_preset
 from ptq.reconstruction.loop import reconstruct
 from ptq.reporting.report import environment
@@ -42,7 +42,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "nearest rounding": {"iterations": 0},
     "no drop": {"drop": 0.0},
     "drop of block inputs only": {"drop_inside": False},
-    "fixed steps": {"lr_step": 0.0},
+    "fixed steps": {"lr_scale": 0.0},
     "weights before steps": {"joint": False},
     "layer by layer": {"unit": "layer"},
     "Fisher weights": {"fisher": True},
@@ -74,15 +74,15 @@ def measure(
     config = replace(method_preset("qdrop", "default", size), iterations=iterations, seed=seed)
     config = replace(config, **changes)
     bits, act_bits = (int(part) for part in case[1:].split("a"))
-    prepared = prepare(model.module, (3, *size))
-    student = place(prepared, make_plan(prepared, bits, act_bits))
-    calibrate(student, inputs, seed=seed)
+    graph_model = prepare(model.module, (3, *size))
+    quantized_model = insert_quantizers(graph_model, make_plan(graph_model, bits, act_bits))
+    calibrate(quantized_model, inputs, seed=seed)
     started = time.perf_counter()
-    blocks = reconstruct(student, inputs, config)
+    blocks = reconstruct(quantized_model, inputs, config)
     seconds = time.perf_counter() - started
     reference, logits = (
         logits_of(model.module, model, real.test),
-        logits_of(student, model, real.test),
+        logits_of(quantized_model, model, real.test),
     )
     return {
         "network": network,
@@ -99,7 +99,7 @@ def measure(
         "kept_nearest": sum(block.kept == "nearest" for block in blocks),
         "threads": threads,
         **environment(),
-    }  # fmt: skip
+    }
 
 
 def page(rows: list[dict[str, Any]]) -> Iterator[str]:
@@ -115,9 +115,7 @@ def page(rows: list[dict[str, Any]]) -> Iterator[str]:
         yield f"Float: {mine[0]['top1_float']:.2f} %.\n"
         yield f"| variant | {' | '.join(cases)} |\n|{' --- |' * (len(cases) + 1)}"
         for variant in (v for v in VARIANTS if any(r["variant"] == v for r in mine)):
-            cells = [
-                _cell([r for r in mine if (r["variant"], r["case"]) == (variant, c)]) for c in cases
-            ]
+            cells = [_cell([r for r in mine if (r["variant"], r["case"]) == (variant, c)]) for c in cases]
             yield f"| {variant} | {' | '.join(cells)} |"
         published = [f"{REFERENCE.get((network, case), '')}" for case in cases]
         if any(published):
@@ -136,9 +134,7 @@ def _cell(rows: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Measure what the command line asks for and write both result files."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--networks", default="resnet20")
     parser.add_argument("--bits", default="w4a4,w3a3,w2a4")

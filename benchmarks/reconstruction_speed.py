@@ -7,7 +7,7 @@ ResNet-50 (8 images, 28x28), an inverted residual of MobileNetV2 (8 images, 56x5
 
 - the float block's own forward and backward pass, gradients of the weights and of its input included, in the
   precision and memory layout that reconstruction runs it in;
-- one iteration of `ptq.reconstruction.optimization.optimise`: fetching images, QDrop, forward, backward, Adam;
+- one iteration of `ptq.reconstruction.optimization.optimize`: fetching images, QDrop, forward, backward, Adam;
 - one iteration of the same method as one writes it first: float32, contiguous, autograd all through.
 
 Writes results/reconstruction_speed.{json,md}. Nothing else should run on the machine.
@@ -34,11 +34,11 @@ from ptq.graph.fx_helpers import module_of
 from ptq.graph.preparation import prepare
 from ptq.models.model import load_model
 from ptq.quantization.affine import per_channel, round_ste
-from ptq.quantization.placement import make_plan, place
+from ptq.quantization.placement import insert_quantizers, make_plan
 from ptq.quantization.quantizers import Quantizer, QuantLayer
-from ptq.reconstruction.activation_cache import Memory
+from ptq.reconstruction.activation_cache import ActivationCache
 from ptq.reconstruction.config import METHODS, ReconstructConfig
-from ptq.reconstruction.optimization import Pair, optimise
+from ptq.reconstruction.optimization import Pair, optimize
 from ptq.reporting.report import environment
 from ptq.utils.autocast import fast_autocast, spare
 
@@ -66,15 +66,15 @@ CASES = (
     Case("basic block, ResNet-20", _resnet20, "layer1_1", 32, 32),
     Case("bottleneck, ResNet-50", lambda: torchvision.models.resnet50(), "layer2_1", 224, 8),
     Case("inverted residual, MobileNetV2", lambda: torchvision.models.mobilenet_v2(), "features_3", 224, 8),
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)
 class Block:
-    """A block of a calibrated student with the float block and what it reads."""
+    """A block of a calibrated quantized model with the float block and what it reads."""
 
-    teacher: fx.GraphModule
-    student: fx.GraphModule
+    float_block: fx.GraphModule
+    quantized_block: fx.GraphModule
     pair: Pair
     config: ReconstructConfig
 
@@ -83,25 +83,28 @@ def block_of(case: Case) -> Block:
     """Quantize a network with random weights, and take the block out."""
     torch.manual_seed(0)
     network, shape = case.network().eval(), (3, case.side, case.side)
-    prepared = prepare(network, shape)
-    student = place(prepared, make_plan(prepared, 4, 4))
-    x, memory = torch.rand(IMAGES, *shape), Memory()
-    calibrate(student, x[:8])
-    teachers, blocks = split(prepared.module, student.blocks), student.split()
-    for teacher, block in zip(teachers, blocks, strict=True):
-        target = memory.gather((teacher(part.float()) for part in x.split(8)), IMAGES)
+    graph_model = prepare(network, shape)
+    quantized_model = insert_quantizers(graph_model, make_plan(graph_model, 4, 4))
+    x, memory = torch.rand(IMAGES, *shape), ActivationCache()
+    calibrate(quantized_model, x[:8])
+    float_blocks, blocks = (
+        split(graph_model.module, quantized_model.blocks),
+        quantized_model.split(),
+    )
+    for float_block, block in zip(float_blocks, blocks, strict=True):
+        target = memory.gather((float_block(part.float()) for part in x.split(8)), IMAGES)
         if any(n.name.startswith(case.layer) for n in block.graph.nodes):
             config = ReconstructConfig(**{**vars(METHODS["qdrop"]), "batch": case.batch})
-            return Block(teacher, block, Pair(x, x, target, None), config)
+            return Block(float_block, block, Pair(x, x, target, None), config)
         x = target
     raise LookupError(case.layer)
 
 
 def float_pass(block: Block) -> Callable[[], None]:
     """Forward and backward of the float block, as reconstruction would run it."""
-    teacher = block.teacher.to(memory_format=torch.channels_last)
-    spare(teacher, CPU, weights=True)
-    layers = [m for n in teacher.graph.nodes if (m := module_of(teacher, n)) is not None]
+    float_block = block.float_block.to(memory_format=torch.channels_last)
+    spare(float_block, CPU, weights=True)
+    layers = [m for n in float_block.graph.nodes if (m := module_of(float_block, n)) is not None]
     weights = [p.requires_grad_() for m in layers for n, p in m.named_parameters() if n == "weight"]
     batch = block.config.batch
     x = block.pair.x_float[:batch].contiguous(memory_format=torch.channels_last)
@@ -109,7 +112,7 @@ def float_pass(block: Block) -> Callable[[], None]:
 
     def run() -> None:
         with fast_autocast(CPU):
-            loss = F.mse_loss(teacher(x).float(), target.float())
+            loss = F.mse_loss(float_block(x).float(), target.float())
         torch.autograd.grad(loss, [x, *weights])
 
     return run
@@ -118,11 +121,11 @@ def float_pass(block: Block) -> Callable[[], None]:
 def iteration(block: Block, count: int) -> Callable[[], None]:
     """`count` iterations of reconstruction."""
     config = ReconstructConfig(**{**vars(block.config), "iterations": count})
-    state = {name: value.clone() for name, value in block.student.state_dict().items()}
+    state = {name: value.clone() for name, value in block.quantized_block.state_dict().items()}
 
     def run() -> None:
-        block.student.load_state_dict(state)
-        optimise(block.student, block.pair, config, _Silent())
+        block.quantized_block.load_state_dict(state)
+        optimize(block.quantized_block, block.pair, config, _Silent())
 
     return run
 
@@ -150,9 +153,7 @@ class _PlainLayer(nn.Module):
         codes = (self.base + h).clamp(self.spec.qmin, self.spec.qmax)
         op = self.layer[0]
         assert isinstance(op, nn.Conv2d)
-        return F.conv2d(
-            x, codes * self.scale, op.bias, op.stride, op.padding, op.dilation, op.groups
-        )
+        return F.conv2d(x, codes * self.scale, op.bias, op.stride, op.padding, op.dilation, op.groups)
 
 
 class _PlainStep(nn.Module):
@@ -171,7 +172,7 @@ class _PlainStep(nn.Module):
 
 def plain_iteration(block: Block, count: int) -> Callable[[], None]:
     """`count` iterations of the same method in float32, the way one writes it first."""
-    graph = copy.deepcopy(block.student)
+    graph = copy.deepcopy(block.quantized_block)
     for node in list(graph.graph.nodes):
         module = module_of(graph, node)
         if isinstance(module, QuantLayer | Quantizer):
@@ -179,19 +180,17 @@ def plain_iteration(block: Block, count: int) -> Callable[[], None]:
             setattr(graph, f"plain_{node.name}", made)
             node.target = f"plain_{node.name}"
     graph.recompile()
-    x_quantized, x_float = (
-        x.float().contiguous() for x in (block.pair.x_quantized, block.pair.x_float)
-    )
+    x_quantized, x_float = (x.float().contiguous() for x in (block.pair.x_quantized, block.pair.x_float))
     target, batch = block.pair.target.float().contiguous(), block.config.batch
-    learned = [p for m in graph.modules() if isinstance(m, _PlainLayer | _PlainStep) for p in m.parameters(recurse=False)]  # fmt: skip
+    learned = [
+        p for m in graph.modules() if isinstance(m, _PlainLayer | _PlainStep) for p in m.parameters(recurse=False)
+    ]
     optimizer = torch.optim.Adam(learned, lr=1e-3)
 
     def run() -> None:
         for _ in range(count):
             index = torch.randint(IMAGES, (batch,))
-            x = torch.where(
-                torch.rand(x_float[index].shape) < 0.5, x_quantized[index], x_float[index]
-            )
+            x = torch.where(torch.rand(x_float[index].shape) < 0.5, x_quantized[index], x_float[index])
             loss = (graph(x) - target[index]).square().mean()
             optimizer.zero_grad()
             loss.backward()
@@ -249,9 +248,7 @@ def page(rows: list[dict[str, Any]]) -> Iterator[str]:
 
 def main() -> None:
     """Measure and write both result files."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--iterations", type=int, default=100)
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()

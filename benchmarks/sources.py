@@ -54,9 +54,7 @@ SOURCES = {
     "mixmix-zoo": Source("MixMix, several teachers", "mixmix", "zoo"),
     "mixmix-halves": Source("the same, half from the first alone", "mixmix", "zoo", HALVES),
     "mixmix-turns": Source("the same, all in turns", "mixmix", "zoo", TURNS),
-    "mixmix-turns-plain": Source(
-        "the same, all in turns, no data mixing", "mixmix", "zoo", PLAIN | TURNS
-    ),
+    "mixmix-turns-plain": Source("the same, all in turns, no data mixing", "mixmix", "zoo", PLAIN | TURNS),
     "mixmix-sum": Source("the same, all at every step", "mixmix", "zoo", {"feature_mixing": "sum"}),
     "mixmix-others": Source("MixMix, the other networks only, in turns", "mixmix", "others", TURNS),
     "real": Source("real images", "real"),
@@ -79,9 +77,7 @@ def teachers_of(source: Source, network: str) -> tuple[str, ...]:
     )
 
 
-def make_images(
-    name: str, network: str, model: Model, data: Path, seed: int, mct: str = ""
-) -> CalibrationSet:
+def make_images(name: str, network: str, model: Model, data: Path, seed: int, mct: str = "") -> CalibrationSet:
     """Take a source's images from IMAGES, or make them and put them there.
 
     `mct` is the Python that has Sony's toolkit.
@@ -105,10 +101,7 @@ def make_images(
     teachers = [networks.load(teacher, data) for teacher in teachers_of(source, network)]
     # Named by what it was made from, so that two targets of one set share it.
     made_from = "+".join(m.name for m in teachers)
-    path = (
-        IMAGES
-        / f"{name.partition(':')[0]}-{made_from}-{model.preprocess.size[0]}-{seed}.safetensors"
-    )
+    path = IMAGES / f"{name.partition(':')[0]}-{made_from}-{model.preprocess.size[0]}-{seed}.safetensors"
     if path.exists():
         images = CalibrationSet.load(path)
         made_with = images.provenance["settings"]  # in which a newer setting may be missing
@@ -131,12 +124,25 @@ def mct_images(
         path.parent.mkdir(parents=True, exist_ok=True)
         script = Path(__file__).parent / "mct_images.py"
         factory = f"{networks.MODELS / networks.CIFAR[network]}:{network}"
-        command = [python, script, factory, data / f"{network}.pth", path, "--size", 32, "--images", count,
-                   "--iterations", iterations, "--seed", seed, "--threads", torch.get_num_threads()]  # fmt: skip
+        command = [
+            python,
+            script,
+            factory,
+            data / f"{network}.pth",
+            path,
+            "--size",
+            32,
+            "--images",
+            count,
+            "--iterations",
+            iterations,
+            "--seed",
+            seed,
+            "--threads",
+            torch.get_num_threads(),
+        ]
         done = subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True)
         path.with_suffix(".txt").write_text(done.stdout.splitlines()[-1])
     facts = path.with_suffix(".txt").read_text().split()  # "seconds 500.1 mct 2.6.1 torch 2.14.1"
     made = CalibrationSet.from_pixels(torch.from_numpy(np.load(path)["images"]), source="mct")
-    return replace(
-        made, provenance={"source": "mct", "seconds": float(facts[1]), "settings": facts[2:]}
-    )
+    return replace(made, provenance={"source": "mct", "seconds": float(facts[1]), "settings": facts[2:]})

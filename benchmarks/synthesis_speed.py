@@ -129,9 +129,7 @@ def page(rows: list[dict[str, Any]]) -> Iterator[str]:
 
 def main() -> None:
     """Measure and write both result files."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--mct", default="")
     parser.add_argument("--repeats", type=int, default=3)

@@ -1,4 +1,4 @@
-"""Filling in a student's ranges from calibration images."""
+"""Filling in a quantized model's ranges from calibration images."""
 
 import torch
 from torch import Tensor
@@ -8,7 +8,7 @@ from ptq.errors import PtqError
 from ptq.graph.fx_helpers import watch
 from ptq.progress import SILENT, Progress
 from ptq.quantization.activation_grids import observed
-from ptq.quantization.placement import Student
+from ptq.quantization.placement import QuantizedModel
 from ptq.quantization.quantizers import QuantLayer, WeightQuantizer
 
 __all__ = ["calibrate"]
@@ -37,19 +37,19 @@ class _Sample:
 
 @torch.no_grad()
 def calibrate(
-    student: Student,
+    quantized_model: QuantizedModel,
     inputs: Tensor,
     *,
     observer: str = "mse",
     batch: int = 32,
     seed: int = 0,
     progress: Progress = SILENT,
-) -> Student:
-    """Set every range of `student` from one pass of the float network; returns the student.
+) -> QuantizedModel:
+    """Set every range of `quantized_model` from one pass of the float network; returns the quantized model.
 
     Args:
-        student: as `place` gives it.
-        inputs: calibration images as the network takes them, (N, C, H, W), normalised.
+        quantized_model: as `insert_quantizers` gives it.
+        inputs: calibration images as the network takes them, (N, C, H, W), normalized.
         observer: "mse", "minmax" or "percentile", for activations; weights always use the mse search.
         batch: images per forward pass.
         seed: of the sampling of activations.
@@ -58,45 +58,36 @@ def calibrate(
         PtqError: for no images, images of the wrong shape, or activations that are NaN.
 
     Example:
-        >>> student = place(prepared, make_plan(prepared, 8))
-        >>> calibrate(student, torch.randn(32, 3, 224, 224))
+        >>> quantized_model = place(graph_model, make_plan(graph_model, 8))
+        >>> calibrate(quantized_model, torch.randn(32, 3, 224, 224))
     """
-    if (
-        inputs.dim() != 4
-        or len(inputs) == 0
-        or tuple(inputs.shape[1:]) != student.prepared.input_shape
-    ):
+    if inputs.dim() != 4 or len(inputs) == 0 or tuple(inputs.shape[1:]) != quantized_model.float_model.input_shape:
         raise PtqError(
-            f"calibration needs images of shape (N, {', '.join(map(str, student.prepared.input_shape))}), "
+            f"calibration needs images of shape (N, {', '.join(map(str, quantized_model.float_model.input_shape))}), "
             f"not {tuple(inputs.shape)}."
         )
     if observer not in OBSERVERS:
         raise PtqError(f"unknown observer {observer!r}; choose one of {', '.join(OBSERVERS)}.")
-    quantizers = student.quantizers()
+    quantizers = quantized_model.quantizers()
     batches = inputs.split(batch)
-    samples = {
-        name: _Sample(max(SAMPLE // len(batches), 64), seed + i)
-        for i, name in enumerate(quantizers)
-    }
-    device = next(student.module.parameters()).device
+    samples = {name: _Sample(max(SAMPLE // len(batches), 64), seed + i) for i, name in enumerate(quantizers)}
+    device = next(quantized_model.module.parameters()).device
     watchers = {name: sample.add for name, sample in samples.items()}
     with progress.stage("calibrate", len(batches) + len(quantizers)) as task:
         for part in batches:
-            watch(student.prepared.module, part.to(device), watchers)
+            watch(quantized_model.float_model.module, part.to(device), watchers)
             task.advance()
         rule: Observer = OBSERVERS[observer]
         for name, quantizer in quantizers.items():
             values = samples[name].values()
             if not bool(torch.isfinite(values).all()):
-                raise PtqError(
-                    f"the activations of {name} are NaN or infinite on the calibration images."
-                )
+                raise PtqError(f"the activations of {name} are NaN or infinite on the calibration images.")
             values = observed(values, quantizer.spec)
             quantizer.set_range(*rule(values, quantizer.spec))
             task.advance()
-    for layer in student.layers().values():
+    for layer in quantized_model.layers().values():
         set_weight_range(layer)
-    return student
+    return quantized_model
 
 
 def set_weight_range(layer: QuantLayer) -> None:

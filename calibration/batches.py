@@ -1,4 +1,4 @@
-"""Finished batches of a synthesis on disk, so that an interruption costs one batch at most."""
+"""WorkStore batches of a synthesis on disk, so that an interruption costs one batch at most."""
 
 import json
 from collections.abc import Mapping

@@ -68,9 +68,7 @@ def _with_statistics(module: nn.Module) -> list[nn.Module]:
 
 
 @contextmanager
-def observe(
-    module: nn.Module, name: str = "the model", per_image: bool = False
-) -> Iterator[list[Moments]]:
+def observe(module: nn.Module, name: str = "the model", per_image: bool = False) -> Iterator[list[Moments]]:
     """Record the moments at every BN input while the network runs in this context.
 
     Args:
@@ -109,7 +107,7 @@ def matching_loss(moments: list[Moments], first: float = 10.0, rule: str = "rela
 
     Args:
         moments: as `observe` records them.
-        first: weight of the first layer, which sees the colours themselves, relative to the others.
+        first: weight of the first layer, which sees the colors themselves, relative to the others.
         rule: a key of `MATCHING`.
 
     Returns:
@@ -170,7 +168,7 @@ def statistics_distance(module: nn.Module, inputs: Tensor, batch: int = 64) -> f
 
     Args:
         module: in eval mode, with BatchNorm layers.
-        inputs: (N, 3, H, W), already normalised as the network takes them.
+        inputs: (N, 3, H, W), already normalized as the network takes them.
     """
     sums: list[tuple[Tensor, Tensor]] = []
     with observe(module) as moments:
@@ -179,18 +177,12 @@ def statistics_distance(module: nn.Module, inputs: Tensor, batch: int = 64) -> f
             module(chunk)
             share = len(chunk) / len(inputs)
             parts = [(share * m.mean, share * (m.var + m.mean**2)) for m in moments]
-            sums = (
-                [(a + c, b + d) for (a, b), (c, d) in zip(sums, parts, strict=True)]
-                if sums
-                else parts
-            )
+            sums = [(a + c, b + d) for (a, b), (c, d) in zip(sums, parts, strict=True)] if sums else parts
     distances = []
     for (mean, square), m in zip(sums, moments, strict=True):
         scale = m.target_var + m.eps
         std = (square - mean**2).clamp_min(0).add(m.eps).sqrt()
-        distances.append(
-            ((mean - m.target_mean) ** 2 / scale + (std / scale.sqrt() - 1) ** 2).mean()
-        )
+        distances.append(((mean - m.target_mean) ** 2 / scale + (std / scale.sqrt() - 1) ** 2).mean())
     return float(torch.stack(distances).mean())
 
 

@@ -43,6 +43,4 @@ def mixed_copies(images: CalibrationSet, times: int, seed: int = 0) -> Calibrati
             mixed = mix(pair[:1], pair[1:], random_box(size, generator))
             parts.append(mixed.mul(255).round().to(torch.uint8))
     facts = images.provenance | {"mixed_copies": {"times": times, "seed": seed}}
-    return replace(
-        images, images=torch.cat(parts), labels=images.labels.repeat(1 + times), provenance=facts
-    )
+    return replace(images, images=torch.cat(parts), labels=images.labels.repeat(1 + times), provenance=facts)

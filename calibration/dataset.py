@@ -48,10 +48,7 @@ class CalibrationSet:
     def __post_init__(self) -> None:
         shape = tuple(self.images.shape)
         if self.images.dtype != torch.uint8 or len(shape) != 4 or shape[1] != 3 or 0 in shape:
-            raise PtqError(
-                f"calibration images are {self.images.dtype} {shape}; they must be uint8 (N, 3, H, "
-                f"W), RGB."
-            )
+            raise PtqError(f"calibration images are {self.images.dtype} {shape}; they must be uint8 (N, 3, H, W), RGB.")
         if self.labels.dtype != torch.int64 or tuple(self.labels.shape) != shape[:1]:
             raise PtqError(
                 f"calibration labels are {self.labels.dtype} {tuple(self.labels.shape)}; "
@@ -66,9 +63,7 @@ class CalibrationSet:
         return self.images[index].float() / 255
 
     @classmethod
-    def from_pixels(
-        cls, images: Tensor, labels: Tensor | None = None, source: str = "tensor"
-    ) -> "CalibrationSet":
+    def from_pixels(cls, images: Tensor, labels: Tensor | None = None, source: str = "tensor") -> "CalibrationSet":
         """Wrap images in memory, (N, 3, H, W): uint8, or floats in [0, 1] to be rounded to it."""
         if images.is_floating_point():
             images = images.detach().clamp(0, 1).mul(255).round().to(torch.uint8)

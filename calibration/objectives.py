@@ -3,10 +3,10 @@ images.
 
 Images live in RGB [0, 1]. *Feature mixing* matches the BatchNorm statistics of several networks,
 each of
-which sees the images through its own resize and normalisation: what one network alone would
+which sees the images through its own resize and normalization: what one network alone would
 accept, the others reject. *Data mixing* pastes a second image, whole, into a random box of the
 first; the box's share of the area is exactly the second label's share, which pins down where in
-the image each label has to show. An *image prior* keeps neighbouring pixels alike, and flips and
+the image each label has to show. An *image prior* keeps neighboring pixels alike, and flips and
 shifts keep the result from depending on the pixel grid.
 
 The paper's weights were not available to us; those in `ptq.calibration.synthesis` are ours, found
@@ -54,9 +54,7 @@ class Box:
         return self.height * self.width / (images.shape[-2] * images.shape[-1])
 
 
-def random_box(
-    size: tuple[int, int], generator: torch.Generator, area: tuple[float, float] = (0.1, 0.5)
-) -> Box:
+def random_box(size: tuple[int, int], generator: torch.Generator, area: tuple[float, float] = (0.1, 0.5)) -> Box:
     """A box anywhere in an image of `size` (H, W), its share of the area uniform in `area`."""
     uniform, y, x = torch.rand(3, generator=generator).tolist()
     side = (area[0] + (area[1] - area[0]) * uniform) ** 0.5
@@ -74,18 +72,18 @@ def mix(images: Tensor, partners: Tensor, box: Box) -> Tensor:
 
 
 def standard_loss(inputs: Tensor) -> Tensor:
-    """How far each normalised image's own channels are from mean 0 and deviation 1 (ZeroQ, GENIE)."""
+    """How far each normalized image's own channels are from mean 0 and deviation 1 (ZeroQ, GENIE)."""
     mean, std = inputs.mean((2, 3)), inputs.std((2, 3), correction=0)
     return mean.square().sum(1).mean() + (std - 1).square().sum(1).mean()
 
 
 def total_variation(images: Tensor) -> Tensor:
-    """Mean squared difference of neighbours in four directions; zero for a flat image."""
+    """Mean squared difference of neighbors in four directions; zero for a flat image."""
     return torch.stack([d.square().mean() for d in _differences(images)]).mean()
 
 
 def sparse_variation(images: Tensor) -> Tensor:
-    """Mean length of the colour difference of neighbours in four directions; zero for a flat image.
+    """Mean length of the color difference of neighbors in four directions; zero for a flat image.
 
     Not squared (Rudin, Osher and Fatemi, 1992): an edge costs the same sharp or blurred, so images become flat
     areas with edges, as photographs are, where the square makes them evenly smooth.
@@ -126,25 +124,23 @@ def augment(images: Tensor, jitter: float, generator: torch.Generator, flip: boo
     """The batch shifted around by up to `jitter` of its sides, and mirrored every other time."""
     mirror, *moves = torch.rand(3, generator=generator).tolist()
     limits = [round(jitter * side) for side in images.shape[-2:]]
-    shifts = [
-        int(move * (2 * limit + 1)) - limit for move, limit in zip(moves, limits, strict=True)
-    ]
+    shifts = [int(move * (2 * limit + 1)) - limit for move, limit in zip(moves, limits, strict=True)]
     images = torch.roll(images, shifts, (-2, -1)) if any(shifts) else images
     return images.flip(-1) if flip and mirror < 0.5 else images
 
 
 def pink_noise(count: int, size: tuple[int, int], generator: torch.Generator) -> Tensor:
-    """Noise to start from, (count, 3, *size) in RGB [0, 1]: grey more than coloured, large shapes too.
+    """Noise to start from, (count, 3, *size) in RGB [0, 1]: gray more than colored, large shapes too.
 
     Equal power in every octave and nine tenths of it in the brightness, as photographs have. White
-    noise has no large shapes, a short optimisation finds few, and its images come out alike.
+    noise has no large shapes, a short optimization finds few, and its images come out alike.
     """
     total, octave = torch.zeros(count, 3, *size), 1
     while octave < min(size):
         coarse = (math.ceil(size[0] / octave), math.ceil(size[1] / octave))
-        grey = torch.randn((count, 1, *coarse), generator=generator)
-        colours = torch.randn((count, 3, *coarse), generator=generator)
-        total += resize(0.9**0.5 * grey + 0.1**0.5 * colours, size)
+        gray = torch.randn((count, 1, *coarse), generator=generator)
+        colors = torch.randn((count, 3, *coarse), generator=generator)
+        total += resize(0.9**0.5 * gray + 0.1**0.5 * colors, size)
         octave *= 2
     return (0.45 + 0.22 * total / total.std()).clamp_(0, 1)
 
@@ -174,6 +170,6 @@ def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def view(images: Tensor, preprocess: Preprocess, scale: float = 1.0) -> Tensor:
-    """What a network sees: resized to `scale` of its own input size, normalised its own way."""
+    """What a network sees: resized to `scale` of its own input size, normalized its own way."""
     height, width = (max(1, round(side * scale)) for side in preprocess.size)
     return preprocess.normalize(resize(images, (height, width)))

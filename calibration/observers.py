@@ -47,9 +47,7 @@ def mse(values: Tensor, spec: QuantSpec, steps: int = 60) -> tuple[Tensor, Tenso
 
     def error(low: Tensor, high: Tensor) -> float:
         scale, zero_point = qparams(low, high, spec)
-        return float(
-            F.mse_loss(fake_quant(values, scale, zero_point, spec.qmin, spec.qmax), values)
-        )
+        return float(F.mse_loss(fake_quant(values, scale, zero_point, spec.qmin, spec.qmax), values))
 
     shrinks = torch.linspace(1.0, 0.1 if spec.bits < 8 else 0.5, steps).tolist()
     best = min(shrinks, key=lambda s: error(low * s, high * s))
@@ -61,9 +59,7 @@ def mse(values: Tensor, spec: QuantSpec, steps: int = 60) -> tuple[Tensor, Tenso
     return low, high
 
 
-def weight_range(
-    weight: Tensor, spec: QuantSpec, power: float = 2.4, steps: int = 60
-) -> tuple[Tensor, Tensor]:
+def weight_range(weight: Tensor, spec: QuantSpec, power: float = 2.4, steps: int = 60) -> tuple[Tensor, Tensor]:
     """Return per-channel ranges (C,), (C,) of least mean |error|^power for a weight.
 
     Args:

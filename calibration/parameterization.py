@@ -1,4 +1,4 @@
-"""What is optimised: the pixels of a batch of images, or latents and a small generator that paints them."""
+"""What is optimized: the pixels of a batch of images, or latents and a small generator that paints them."""
 
 import math
 from typing import Any, Protocol
@@ -11,10 +11,10 @@ from ptq.calibration.synthesis_config import SynthesisConfig
 from ptq.data.preprocess import Preprocess
 from ptq.utils.autocast import fast_autocast
 
-__all__ = ["Canvas", "make_canvas"]
+__all__ = ["Parameterization", "make_parameterization"]
 
 
-class Canvas(Protocol):
+class Parameterization(Protocol):
     """A differentiable batch of images."""
 
     def groups(self, lr: float) -> list[dict[str, Any]]:
@@ -23,31 +23,29 @@ class Canvas(Protocol):
     def images(self) -> Tensor:
         """(N, 3, H, W) in RGB [0, 1]."""
 
-    def settle(self) -> None:
+    def commit(self) -> None:
         """Bring the parameters back into their range after a step."""
 
-    def at(self, size: tuple[int, int]) -> "Canvas":
+    def at(self, size: tuple[int, int]) -> "Parameterization":
         """The same images in another size."""
 
 
-def make_canvas(
+def make_parameterization(
     count: int,
     size: tuple[int, int],
     config: SynthesisConfig,
     preprocess: Preprocess,
     generator: torch.Generator,
     device: torch.device,
-) -> Canvas:
-    """A canvas of noise for `count` images of `size` (height, width), as the configuration says."""
-    if config.canvas == "generator":
+) -> Parameterization:
+    """A parameterization of noise for `count` images of `size` (height, width), as the configuration says."""
+    if config.parameterization == "generator":
         return _Generated(count, size, preprocess, generator, device)
     if config.start == "pink":
         noise = pink_noise(count, size, generator)
     else:
-        noise = preprocess.denormalize(torch.randn(count, 3, *size, generator=generator)).clamp(
-            0, 1
-        )
-    if config.canvas == "pixels":
+        noise = preprocess.denormalize(torch.randn(count, 3, *size, generator=generator)).clamp(0, 1)
+    if config.parameterization == "pixels":
         return _Pixels(noise.to(device))
     focus = focus_map(count, size, generator).to(device) if config.focus else None
     return _Pyramid(noise.to(device), focus)
@@ -66,7 +64,7 @@ class _Pixels:
         return self.pixels
 
     @torch.no_grad()
-    def settle(self) -> None:
+    def commit(self) -> None:
         self.pixels.clamp_(0, 1)
 
     def at(self, size: tuple[int, int]) -> "_Pixels":
@@ -92,9 +90,7 @@ class _Pyramid:
             sizes.append((math.ceil(sizes[-1][0] / 2), math.ceil(sizes[-1][1] / 2)))
             coarser = resize(levels[-1], sizes[-1])
             levels[-1:] = [levels[-1] - resize(coarser, sizes[-2]), coarser]
-        self.levels = [
-            level.contiguous(memory_format=torch.channels_last).requires_grad_() for level in levels
-        ]
+        self.levels = [level.contiguous(memory_format=torch.channels_last).requires_grad_() for level in levels]
         focused = [] if focus is None else [resize(focus, size) for size in sizes[: self.FOCUSED]]
         self.shown = focused[: len(levels) - 1]
 
@@ -110,7 +106,7 @@ class _Pyramid:
         return total
 
     @torch.no_grad()
-    def settle(self) -> None:
+    def commit(self) -> None:
         total = self.images()
         excess = total.clamp(0, 1) - total
         self.levels[0] += excess / self.shown[0].clamp_min(0.2) if self.shown else excess
@@ -129,7 +125,7 @@ class _Pyramid:
 class _Generated:
     """GENIE's generator: a latent of 256 numbers per image, a linear layer and two convolutions for the batch.
 
-    Its output has mean 0 and deviation 1 per channel over the batch, as normalised images have.
+    Its output has mean 0 and deviation 1 per channel over the batch, as normalized images have.
     """
 
     LATENT = 256
@@ -149,11 +145,16 @@ class _Generated:
         self.latents.requires_grad_()
         self.root = nn.Linear(self.LATENT, 128 * cells)
         self.trunk = nn.Sequential(
-            nn.BatchNorm2d(128), nn.Upsample(scale_factor=2),
-            nn.Conv2d(128, 64, 3, padding=1), nn.BatchNorm2d(64), nn.LeakyReLU(0.2),
+            nn.BatchNorm2d(128),
             nn.Upsample(scale_factor=2),
-            nn.Conv2d(64, 3, 3, padding=1), nn.Tanh(), nn.BatchNorm2d(3, affine=False),
-        )  # fmt: skip
+            nn.Conv2d(128, 64, 3, padding=1),
+            nn.BatchNorm2d(64),
+            nn.LeakyReLU(0.2),
+            nn.Upsample(scale_factor=2),
+            nn.Conv2d(64, 3, 3, padding=1),
+            nn.Tanh(),
+            nn.BatchNorm2d(3, affine=False),
+        )
         for layer in (self.root, *self.trunk):
             if isinstance(layer, (nn.Linear, nn.Conv2d)):  # torch's own rule, from our generator
                 bound = 1 / math.sqrt(layer.weight[0].numel())
@@ -177,10 +178,10 @@ class _Generated:
         painted = painted[..., : self.size[0], : self.size[1]]
         return self.preprocess.denormalize(painted.float()).clamp(0, 1)
 
-    def settle(self) -> None:
+    def commit(self) -> None:
         """Latents and weights have no bounds."""
 
-    def at(self, size: tuple[int, int]) -> "Canvas":
+    def at(self, size: tuple[int, int]) -> "Parameterization":
         if size == self.size:
             return self
         return _Pixels(resize(self.images().detach(), size))

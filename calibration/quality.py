@@ -24,7 +24,7 @@ class Quality:
         statistics: by teacher, how far the images' BatchNorm statistics are from its training data's;
             see `statistics_distance`: 0.03 to 0.07 for 256 real CIFAR images, 0.5 to 0.7 for noise.
         label_accuracy: the share of images that a network which took no part in making them classifies as
-            they are labelled, in [0, 1]; None where there is no such network or no label.
+            they are labeled, in [0, 1]; None where there is no such network or no label.
         diversity: Vendi score (Friedman and Dieng, TMLR 2023), the effective number of different images:
             1 when all look the same to the network, their number when no two are alike.
     """
@@ -39,9 +39,7 @@ class Quality:
 
 
 @torch.no_grad()
-def assess(
-    images: CalibrationSet, teachers: Sequence[Model], verifier: Model | None = None
-) -> Quality:
+def assess(images: CalibrationSet, teachers: Sequence[Model], verifier: Model | None = None) -> Quality:
     """Measure a set of images.
 
     Args:
@@ -72,9 +70,7 @@ def assess(
     return Quality(distances, accuracy, vendi_score(features))
 
 
-def assessed(
-    images: CalibrationSet, teachers: Sequence[Model], verifier: Model | None = None
-) -> CalibrationSet:
+def assessed(images: CalibrationSet, teachers: Sequence[Model], verifier: Model | None = None) -> CalibrationSet:
     """The same images with their `Quality` in the provenance, under "quality"."""
     figures = assess(images, teachers, verifier).to_json()
     if verifier is not None:

@@ -1,4 +1,4 @@
-"""Images from networks alone: the optimisation loop around the objectives of `ptq.calibration.synthesis_config`."""
+"""Images from networks alone: the optimization loop around the objectives of `ptq.calibration.synthesis_config`."""
 
 import math
 import sys
@@ -24,9 +24,9 @@ from ptq.calibration.objectives import (
     standard_loss,
     total_variation,
 )
-from ptq.calibration.parameterization import Canvas, make_canvas
+from ptq.calibration.parameterization import Parameterization, make_parameterization
 from ptq.calibration.synthesis_config import SynthesisConfig, synthesis_preset
-from ptq.calibration.teachers import Teacher, batch_count, enrol, labelled, scaled, shares
+from ptq.calibration.teachers import Teacher, batch_count, labeled, make_teacher, scaled, shares
 from ptq.data.preprocess import Preprocess
 from ptq.errors import PtqError
 from ptq.models.model import Model
@@ -55,7 +55,7 @@ def synthesize(
         preprocess: of the network that the images are for, which decides their size; the first
             teacher's when not given.
         device: where to run; the result is on the CPU.
-        progress: told of every optimisation step, with its loss.
+        progress: told of every optimization step, with its loss.
         folder: keeps finished batches until all are done, so that the same call continues after an
             interruption, and gives what it would have given without one.
 
@@ -64,7 +64,7 @@ def synthesize(
         them.
 
     Raises:
-        PtqError: for a teacher without BatchNorm, or when the optimisation diverges.
+        PtqError: for a teacher without BatchNorm, or when the optimization diverges.
 
     Example:
         >>> images = synthesize([load_model("resnet18")], SynthesisConfig(images=8, batch=8))
@@ -84,7 +84,7 @@ def synthesize(
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         labels = _balanced_labels(config.images, teachers[0].num_classes, generator)
-        knowing = labelled(teachers)
+        knowing = labeled(teachers)
         groups = shares(knowing, config.feature_mixing)
         chunks = labels.tensor_split(batch_count(config.images, config.batch, len(groups)))
         task = stack.enter_context(progress.stage("synthesize", len(chunks) * config.iterations))
@@ -94,21 +94,21 @@ def synthesize(
                 task.advance(config.iterations)
                 continue
             zoo = zoo or [
-                enrol(model, knows, config, generator, target, stack)
+                make_teacher(model, knows, config, generator, target, stack)
                 for model, knows in zip(teachers, knowing, strict=True)
             ]
             # Every batch by itself: whichever are there already, the others come out the same.
             generator.manual_seed(config.seed * 1_000_003 + index)
             targets = F.one_hot(chunk, teachers[0].num_classes).float().to(target)
             group = [zoo[member] for member in groups[index % len(groups)]]
-            made = _optimise(group, targets, preprocess, config, generator, task)
+            made = _optimize(group, targets, preprocess, config, generator, task)
             batches.add(index, *made)
     images, losses = batches.join(len(chunks))
     return CalibrationSet(images, labels, provenance | {"losses": losses})
 
 
 def gaussian_noise(model: Model, images: int = 256, seed: int = 0) -> CalibrationSet:
-    """Standard noise in the network's own normalisation: the baseline that synthesis has to beat.
+    """Standard noise in the network's own normalization: the baseline that synthesis has to beat.
 
     Clipped to [0, 1] RGB and rounded to 8 bits, like every set of images; labels are unknown.
     """
@@ -119,7 +119,7 @@ def gaussian_noise(model: Model, images: int = 256, seed: int = 0) -> Calibratio
     return CalibrationSet(noise.images, noise.labels, facts)
 
 
-def _optimise(
+def _optimize(
     group: list[Teacher],
     targets: Tensor,
     preprocess: Preprocess,
@@ -131,31 +131,28 @@ def _optimise(
     at_half = round(config.half * config.iterations)
     stages = [(s, n) for s, n in ((0.5, at_half), (1.0, config.iterations - at_half)) if n]
     size = scaled(preprocess.size, stages[0][0])
-    canvas = make_canvas(len(targets), size, config, preprocess, generator, targets.device)
+    parameterization = make_parameterization(len(targets), size, config, preprocess, generator, targets.device)
     step, loss = 0, math.nan
     for scale, steps in stages:
-        canvas = canvas.at(scaled(preprocess.size, scale))
-        optimizer = torch.optim.Adam(canvas.groups(config.lr), betas=config.betas)
+        parameterization = parameterization.at(scaled(preprocess.size, scale))
+        optimizer = torch.optim.Adam(parameterization.groups(config.lr), betas=config.betas)
         parameters = [p for some in optimizer.param_groups for p in some["params"]]
         pace = _pace(optimizer, config, steps)
         for _ in range(steps):
             looking = group if config.feature_mixing == "sum" else [group[step % len(group)]]
             step += 1
-            objective = _objective(canvas, targets, looking, scale, config, generator)
+            objective = _objective(parameterization, targets, looking, scale, config, generator)
             gradients = torch.autograd.grad(objective, parameters)
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 parameter.grad = gradient
             optimizer.step()
-            canvas.settle()
+            parameterization.commit()
             loss = float(objective.detach())
             if not math.isfinite(loss):
-                raise PtqError(
-                    f"synthesis diverged: the loss is {loss}. Check the teachers' weights, or "
-                    "lower lr."
-                )
+                raise PtqError(f"synthesis diverged: the loss is {loss}. Check the teachers' weights, or lower lr.")
             pace.step(loss) if config.schedule == "plateau" else pace.step()
             task.advance(1, loss=loss)
-    full = canvas.at(scaled(preprocess.size, 1.0)).images().detach()
+    full = parameterization.at(scaled(preprocess.size, 1.0)).images().detach()
     if config.low_pass:
         full = low_pass(full, config.low_pass)
     return full.clamp(0, 1).mul(255).round().to(torch.uint8).cpu().contiguous(), loss
@@ -169,7 +166,7 @@ def _pace(optimizer: torch.optim.Optimizer, config: SynthesisConfig, steps: int)
 
 
 def _objective(
-    canvas: Canvas,
+    parameterization: Parameterization,
     targets: Tensor,
     teachers: list[Teacher],
     scale: float,
@@ -177,7 +174,7 @@ def _objective(
     generator: torch.Generator,
 ) -> Tensor:
     """The mean loss of some teachers on a fresh augmentation and box, and the prior."""
-    images = canvas.images()
+    images = parameterization.images()
     x = augment(images, config.jitter, generator, config.flip)
     mixes = config.data_mixing and len(x) > 1
     if mixes and float(torch.rand((), generator=generator)) < config.mixed:
@@ -192,7 +189,7 @@ def _objective(
         term = config.bn * matching_loss(teacher.moments, config.first_bn, config.matching)
         if config.standard:
             term = term + config.standard * standard_loss(inputs)
-        if config.label and teacher.labelled:
+        if config.label and teacher.labeled:
             term = term + config.label * F.cross_entropy(logits, targets)
         loss = loss + term / len(teachers)
     return loss
@@ -216,7 +213,5 @@ def _provenance(
 
 def _balanced_labels(count: int, classes: int, generator: torch.Generator) -> Tensor:
     """Class indices (count,), each class as often as any other, in random order."""
-    rounds = [
-        torch.randperm(classes, generator=generator) for _ in range(math.ceil(count / classes))
-    ]
+    rounds = [torch.randperm(classes, generator=generator) for _ in range(math.ceil(count / classes))]
     return torch.cat(rounds)[:count]

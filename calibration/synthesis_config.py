@@ -29,10 +29,10 @@ class SynthesisConfig:
     Attributes:
         recipe: a key of `RECIPES`, for the record.
         images: how many in all.
-        batch: optimised together, and sharing the batch statistics that are matched; at least 2.
+        batch: optimized together, and sharing the batch statistics that are matched; at least 2.
         iterations: Adam steps per batch.
         half: the share of those at half resolution, which costs a quarter; in [0, 1].
-        canvas: what is optimised: the pixels themselves, a pyramid of levels that add up to them, or latents
+        parameterization: what is optimized: the pixels themselves, a pyramid of levels that add up to them, or latents
             and a generator of them (GENIE).
         focus: let the finest levels of a pyramid show only in patches (`ptq.calibration.objectives.focus_map`).
         start: noise that pixels start from: "pink" has large shapes too, "white" has none.
@@ -42,11 +42,11 @@ class SynthesisConfig:
         matching: a key of `ptq.calibration.bn_statistics.MATCHING`: how statistics are compared.
         per_image: compare each image's own statistics rather than the batch's (ZeroQ).
         bn: weight of the BatchNorm statistics.
-        first_bn: of the first BatchNorm, which sees the colours, relative to the others.
+        first_bn: of the first BatchNorm, which sees the colors, relative to the others.
         label: weight of the cross-entropy.
         tv: weight of the total variation.
         sparse: the total variation is of lengths of differences rather than of their squares.
-        standard: weight of every image's own mean and deviation being the normalisation's.
+        standard: weight of every image's own mean and deviation being the normalization's.
         jitter: largest shift as a share of the side.
         flip: mirror every other time.
         swing: shift the input of every strided convolution by up to a pixel at random (GENIE).
@@ -67,7 +67,7 @@ class SynthesisConfig:
     batch: int = 128
     iterations: int = 150
     half: float = 0.5
-    canvas: Literal["pixels", "pyramid", "generator"] = "pixels"
+    parameterization: Literal["pixels", "pyramid", "generator"] = "pixels"
     focus: bool = False
     start: Literal["pink", "white"] = "pink"
     lr: float = 0.05
@@ -97,9 +97,7 @@ class SynthesisConfig:
                 raise PtqError(f"synthesis: {name} must be one of {', '.join(choices)}.")
         for name, least in (("images", 1), ("batch", 2), ("iterations", 1)):
             if getattr(self, name) < least:
-                raise PtqError(
-                    f"synthesis: {name} is {getattr(self, name)}; it must be at least {least}."
-                )
+                raise PtqError(f"synthesis: {name} is {getattr(self, name)}; it must be at least {least}.")
         if not (0 <= self.half <= 1 and 0 <= self.jitter < 1 and self.lr > 0):
             raise PtqError("synthesis: half must be in [0, 1], jitter in [0, 1) and lr above 0.")
         if not (0 <= self.mixed <= 1 and self.low_pass >= 0):
@@ -111,29 +109,49 @@ def _mixmix(config: SynthesisConfig, small: bool) -> SynthesisConfig:
 
 
 def _zeroq(config: SynthesisConfig, small: bool) -> SynthesisConfig:
-    # lr 0.5 in units of the normalisation's deviation, about 0.225 of RGB's range.
+    # lr 0.5 in units of the normalization's deviation, about 0.225 of RGB's range.
     return replace(
-        _bare(config), recipe="zeroq", lr=0.11, betas=(0.9, 0.999), schedule="plateau",
-        matching="squares", per_image=True, standard=1.0,
-    )  # fmt: skip
+        _bare(config),
+        recipe="zeroq",
+        lr=0.11,
+        betas=(0.9, 0.999),
+        schedule="plateau",
+        matching="squares",
+        per_image=True,
+        standard=1.0,
+    )
 
 
 def _deepinversion(config: SynthesisConfig, small: bool) -> SynthesisConfig:
-    # Published with other weights for CIFAR than for ImageNet. Its total variation is un-squared, of normalised
+    # Published with other weights for CIFAR than for ImageNet. Its total variation is un-squared, of normalized
     # images; these weights have the same pull on the differences that images end with.
     return replace(
-        _bare(config), recipe="deepinversion", lr=0.05, betas=(0.5, 0.9), matching="norms",
-        bn=10.0 if small else 0.01, first_bn=1.0 if small else 10.0, label=1.0,
+        _bare(config),
+        recipe="deepinversion",
+        lr=0.05,
+        betas=(0.5, 0.9),
+        matching="norms",
+        bn=10.0 if small else 0.01,
+        first_bn=1.0 if small else 10.0,
+        label=1.0,
         tv=8.0 if small else 88.0,
-        jitter=2 / 32 if small else 30 / 224, flip=True, half=0.0 if small else 2 / 3,
-    )  # fmt: skip
+        jitter=2 / 32 if small else 30 / 224,
+        flip=True,
+        half=0.0 if small else 2 / 3,
+    )
 
 
 def _genie(config: SynthesisConfig, small: bool) -> SynthesisConfig:
     return replace(
-        _bare(config), recipe="genie", canvas="generator", lr=0.1, betas=(0.9, 0.999),
-        matching="mean squares", standard=1.0, swing=True,
-    )  # fmt: skip
+        _bare(config),
+        recipe="genie",
+        parameterization="generator",
+        lr=0.1,
+        betas=(0.9, 0.999),
+        matching="mean squares",
+        standard=1.0,
+        swing=True,
+    )
 
 
 def _synq(config: SynthesisConfig, small: bool) -> SynthesisConfig:
@@ -143,9 +161,20 @@ def _synq(config: SynthesisConfig, small: bool) -> SynthesisConfig:
 def _bare(config: SynthesisConfig) -> SynthesisConfig:
     """The budget of `config`, and an objective of BatchNorm statistics only."""
     return replace(
-        config, canvas="pixels", focus=False, start="white", half=0.0, bn=1.0, first_bn=1.0, label=0.0, tv=0.0, sparse=False,
-        jitter=0.0, flip=False, data_mixing=False,
-    )  # fmt: skip
+        config,
+        parameterization="pixels",
+        focus=False,
+        start="white",
+        half=0.0,
+        bn=1.0,
+        first_bn=1.0,
+        label=0.0,
+        tv=0.0,
+        sparse=False,
+        jitter=0.0,
+        flip=False,
+        data_mixing=False,
+    )
 
 
 RECIPES: dict[str, Callable[[SynthesisConfig, bool], SynthesisConfig]] = {
@@ -161,12 +190,18 @@ pixels a side, and sets the objective."""
 SMALL = 64  # pixels a side
 _SMALL = SynthesisConfig()
 _LARGE = SynthesisConfig(
-    batch=32, half=0.75, canvas="pyramid", focus=True, lr=0.01, tv=1.0, sparse=True,
+    batch=32,
+    half=0.75,
+    parameterization="pyramid",
+    focus=True,
+    lr=0.01,
+    tv=1.0,
+    sparse=True,
     feature_mixing="turns",
-)  # fmt: skip
+)
 
 # Images up to 64 pixels a side are cheap. Larger ones are few and mostly made at half resolution; their
-# neighbouring pixels are closer, so they take more smoothing. Their large shapes are too large for steps on
+# neighboring pixels are closer, so they take more smoothing. Their large shapes are too large for steps on
 # pixels: EfficientNet-Lite0's first BatchNorm saw 0.46 of the variance it knows, on a pyramid 0.95.
 # Without a focus texture is everywhere: in the input of its fourth block the direction from flat to textured had 0.38 of
 # the energy that it has in photographs, with one 0.9; accuracy did not mind, and the images look like photographs.
@@ -189,9 +224,7 @@ PRESETS: dict[str, tuple[SynthesisConfig, SynthesisConfig]] = {
 """For small (up to 64 pixels) and for large inputs."""
 
 
-def synthesis_preset(
-    name: str, preprocess: Preprocess, recipe: str = "mixmix", **changes: object
-) -> SynthesisConfig:
+def synthesis_preset(name: str, preprocess: Preprocess, recipe: str = "mixmix", **changes: object) -> SynthesisConfig:
     """The settings called "fast", "default" or "best" for a network with this input.
 
     Args:
@@ -206,7 +239,7 @@ def synthesis_preset(
     Example:
         >>> synthesis_preset("fast", model.preprocess).images
         32
-        >>> synthesis_preset("fast", model.preprocess, "genie").canvas
+        >>> synthesis_preset("fast", model.preprocess, "genie").parameterization
         'generator'
     """
     if name not in PRESETS:

@@ -17,7 +17,7 @@ from ptq.data.preprocess import Preprocess
 from ptq.models.model import Model
 from ptq.utils.autocast import fast_autocast, spare
 
-__all__ = ["Teacher", "batch_count", "enrol", "labelled", "scaled", "shares"]
+__all__ = ["Teacher", "batch_count", "labeled", "make_teacher", "scaled", "shares"]
 
 
 @dataclass(frozen=True)
@@ -28,18 +28,18 @@ class Teacher:
         module: in eval mode.
         moments: of its latest forward pass.
         preprocess: how it sees images.
-        labelled: speaks of the same classes as the first teacher.
+        labeled: speaks of the same classes as the first teacher.
         shrinks: runs on images of half its size.
     """
 
     module: nn.Module
     moments: list[Moments]
     preprocess: Preprocess
-    labelled: bool
+    labeled: bool
     shrinks: bool
 
     def look(self, images: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-        """What the network is shown of images in RGB [0, 1], normalised, and its float32 logits."""
+        """What the network is shown of images in RGB [0, 1], normalized, and its float32 logits."""
         inputs = view(images, self.preprocess, scale if self.shrinks else 1.0)
         self.moments.clear()
         with fast_autocast(images.device):
@@ -47,7 +47,7 @@ class Teacher:
         return inputs, logits.float()
 
 
-def enrol(
+def make_teacher(
     model: Model,
     knowing: bool,
     config: SynthesisConfig,
@@ -69,7 +69,7 @@ def enrol(
     return Teacher(module, moments, model.preprocess, knowing, shrinks)
 
 
-def labelled(teachers: Sequence[Model]) -> list[bool]:
+def labeled(teachers: Sequence[Model]) -> list[bool]:
     """Of each teacher, whether it knows the classes of the first, as far as their number tells."""
     return [teacher.num_classes == teachers[0].num_classes for teacher in teachers]
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from ptq.errors import PtqError
 from ptq.export import ort
-from ptq.export.check import Gate, failures
+from ptq.export.check import Check, failures
 from ptq.export.openvino import open_openvino
 from ptq.export.ort_static import quantize_static
 from ptq.export.qdq import export_float
@@ -28,7 +28,7 @@ ATTEMPTS = 3
 MARGIN = 1.1
 # Milliseconds that do not count: what the operators of a tiny network take to be called.
 LAUNCH = 0.1
-_PEERS = (
+_BASELINES = (
     ("float", "the float network"),
     ("quantize_static", "onnxruntime's quantize_static"),
 )
@@ -49,29 +49,24 @@ class Costs:
     size_bytes: dict[str, int]
     unmeasured: tuple[str, ...] = ()
 
-    def gates(self) -> list[Gate]:
-        """Return a gate for each of float and quantize_static that was measured: it may not be faster."""
-        gates = []
-        for name, what in _PEERS:
+    def checks(self) -> list[Check]:
+        """Return a check for each of float and quantize_static that was measured: it may not be faster."""
+        checks = []
+        for name, what in _BASELINES:
             if name in self.latency_ms:
                 both = f"{self.latency_ms['onnx']:.2f} against {self.latency_ms[name]:.2f} ms"
-                failure = (
-                    f"the file is slower than {what}: {both}, in each of {ATTEMPTS} "
-                    f"measurements{_advice()}."
-                )
+                failure = f"the file is slower than {what}: {both}, in each of {ATTEMPTS} measurements{_advice()}."
                 limit = MARGIN * self.latency_ms[name] + LAUNCH
                 slower = self.latency_ms["onnx"] > limit
                 measured = f"{both}; up to {limit:.2f} counts as equal"
-                gates.append(Gate(f"not slower than {what}", measured, failure if slower else ""))
-        return gates
+                checks.append(Check(f"not slower than {what}", measured, failure if slower else ""))
+        return checks
 
 
 def _advice() -> str:
     if ort.exact_by_default():
         return ""
-    return (
-        "; this CPU has no VNNI, and exact sums of 8-bit weights are slow on it: try --reduce-range"
-    )
+    return "; this CPU has no VNNI, and exact sums of 8-bit weights are slow on it: try --reduce-range"
 
 
 def measure_costs(
@@ -82,7 +77,7 @@ def measure_costs(
     threads: int,
     runs: int = 30,
     float_path: Path | str | None = None,
-    peer: bool = True,
+    baseline: bool = True,
     runtimes: Sequence[str] = (),
 ) -> Costs:
     """Measure a file. Where it looks slower than it may be, the whole measurement is taken again, at most thrice.
@@ -90,11 +85,11 @@ def measure_costs(
     Args:
         path: of the exported file.
         reference: the float network; None leaves out everything but the file.
-        image: (1, C, H, W), normalised.
+        image: (1, C, H, W), normalized.
         threads: of every runtime.
         runs: of each network, in turns.
         float_path: keep the float ONNX file here.
-        peer: quantize the float network with onnxruntime's quantize_static, too.
+        baseline: quantize the float network with onnxruntime's quantize_static, too.
         runtimes: others to measure the file in ("openvino").
 
     Raises:
@@ -107,15 +102,14 @@ def measure_costs(
             example = torch.from_numpy(image).repeat(2, 1, 1, 1)
             target = Path(folder) / "float.onnx" if float_path is None else Path(float_path)
             files = {"float": export_float(reference, target, example), **files}
-            if peer:
+            if baseline:
                 try:
                     static = quantize_static(target, Path(folder) / "static.onnx", image)
                     files["quantize_static"] = static
                 except PtqError as error:
                     unmeasured.append(str(error))
         networks: dict[str, Network] = {
-            name: partial(ort.run, ort.session(file, threads=threads))
-            for name, file in files.items()
+            name: partial(ort.run, ort.session(file, threads=threads)) for name, file in files.items()
         }
         if "openvino" in runtimes:
             networks["openvino"] = open_openvino(path, threads)
@@ -123,6 +117,6 @@ def measure_costs(
         for _ in range(ATTEMPTS):
             latency = {**ort.latencies(networks, image, runs), "threads": threads}
             costs = Costs(latency, size, tuple(unmeasured))
-            if not failures(costs.gates()):
+            if not failures(costs.checks()):
                 break
     return costs

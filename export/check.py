@@ -1,23 +1,23 @@
-"""A gate: one thing that must hold of an exported file, what was measured, and what is wrong where it does not."""
+"""A check: one thing that must hold of an exported file, what was measured, and what is wrong where it does not."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-__all__ = ["Gate", "failures"]
+__all__ = ["Check", "failures"]
 
 
 @dataclass(frozen=True)
-class Gate:
-    """One gate and its answer.
+class Check:
+    """One check and its answer.
 
     Args:
         name: what must hold, in a few words.
         measured: what was found, in numbers.
-        failure: what is wrong and what to do about it, a sentence; empty where the gate is passed.
+        failure: what is wrong and what to do about it, a sentence; empty where the check is passed.
 
     Example:
-        >>> Gate("not slower than float", "2.9 against 7.8 ms").passed
+        >>> Check("not slower than float", "2.9 against 7.8 ms").passed
         True
     """
 
@@ -31,15 +31,15 @@ class Gate:
         return not self.failure
 
     def to_json(self) -> dict[str, Any]:
-        """Return the gate as JSON-able data."""
+        """Return the check as JSON-able data."""
         return {**asdict(self), "passed": self.passed}
 
 
-def failures(gates: Iterable[Gate]) -> list[str]:
-    """Return the sentences of the gates that failed.
+def failures(checks: Iterable[Check]) -> list[str]:
+    """Return the sentences of the checks that failed.
 
     Example:
-        >>> failures([Gate("small", "1 MB"), Gate("fast", "9 ms", "the file is slow.")])
+        >>> failures([Check("small", "1 MB"), Check("fast", "9 ms", "the file is slow.")])
         ['the file is slow.']
     """
-    return [gate.failure for gate in gates if not gate.passed]
+    return [check.failure for check in checks if not check.passed]

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ptq.export.check import Gate
+from ptq.export.check import Check
 from ptq.export.file_checks import QuantizedFile
-from ptq.export.integer_reference import Oracle
+from ptq.export.integer_reference import IntegerReference
 from ptq.export.openvino import RUNTIMES
-from ptq.quantization.placement import Student
+from ptq.quantization.placement import QuantizedModel
 from ptq.reporting.text import exactness_lines
 from ptq.utils.metrics import agreement, sqnr_db
 
@@ -33,15 +33,15 @@ class Exactness:
     IMAGES = 64
     NOISE = 1e-5  # of float operators, whose sums are in another order
 
-    def __init__(self, oracle: Oracle) -> None:
-        self.oracle = oracle
+    def __init__(self, integer_reference: IntegerReference) -> None:
+        self.integer_reference = integer_reference
         self.images, self.differing, self.largest = 0, 0, 0.0
 
     def look(self, x: Tensor, given: Tensor) -> None:
         """Compare the outputs for some of the images `x`, as far as there were too few."""
         x = x[: max(0, self.IMAGES - self.images)]
         if len(x):
-            expected, given = torch.from_numpy(self.oracle(x.numpy())), given[: len(x)]
+            expected, given = torch.from_numpy(self.integer_reference(x.numpy())), given[: len(x)]
             apart = (expected - given).abs()
             self.images += len(x)
             self.differing += int(apart.flatten(1).amax(1).gt(0).sum())
@@ -50,66 +50,54 @@ class Exactness:
     def figures(self) -> dict[str, float]:
         return {"images": self.images, "differing": self.differing, "largest": self.largest}
 
-    def gate(self) -> Gate:
+    def check(self) -> Check:
         """Whether both give the same, but for the noise of float operators."""
         (line,) = exactness_lines(self.figures()) or ["no images"]
         failure = "" if self.largest <= self.NOISE else f"onnxruntime {line}."
-        return Gate("exact integer arithmetic gives the same numbers", line, failure)
+        return Check("exact integer arithmetic gives the same numbers", line, failure)
 
 
-def structure(
-    file: QuantizedFile, student: Student | None, float_layers: Sequence[str]
-) -> list[Gate]:
-    """The gates on what the file says and on what onnxruntime made of it."""
+def structure(file: QuantizedFile, quantized_model: QuantizedModel | None, float_layers: Sequence[str]) -> list[Check]:
+    """The checks on what the file says and on what onnxruntime made of it."""
     total, allowed = len(file.layers()), set(file.unquantized())
     biases, axes = file.wrong_bias_scales(), file.wrong_axes()
-    gates = [
-        Gate(
+    checks = [
+        Check(
             "biases lie on the grid scale_x · scale_w",
             _in(total, len(biases)),
-            f"the bias scale is not scale_x * scale_w in {_some(biases)}; export again."
-            if biases
-            else "",
+            f"the bias scale is not scale_x * scale_w in {_some(biases)}; export again." if biases else "",
         ),
-        Gate(
+        Check(
             "weight scales lie along the output channels",
             _in(total, len(axes)),
-            f"the scales of the weight lie along the wrong axis in {_some(axes)}; export again."
-            if axes
-            else "",
+            f"the scales of the weight lie along the wrong axis in {_some(axes)}; export again." if axes else "",
         ),
     ]
-    if student is not None:
-        planned, quantized = len(student.plan.weights), total - len(allowed)
+    if quantized_model is not None:
+        planned, quantized = len(quantized_model.plan.weights), total - len(allowed)
         missing = planned - quantized
-        unread = sum(layer.input_quantizer is None for layer in student.layers().values())
-        gates.append(
-            Gate(
+        unread = sum(layer.input_quantizer is None for layer in quantized_model.layers().values())
+        checks.append(
+            Check(
                 "the file quantizes the layers that the plan says",
                 f"{quantized} in the file, {planned} planned",
-                f"{missing} layers that the plan quantizes are float in the file."
-                if missing > unread
-                else "",
+                f"{missing} layers that the plan quantizes are float in the file." if missing > unread else "",
             )
         )
     # What onnxruntime fuses with a layer is written behind its name.
     slow = [n for n in float_layers if not any(n == a or n.startswith(f"{a}/") for a in allowed)]
-    gates.append(
-        Gate(
+    checks.append(
+        Check(
             "onnxruntime runs every quantized layer in integers",
             f"{len(slow)} of {total - len(allowed)} quantized layers run in float",
-            f"onnxruntime runs {_some(slow)} in float although quantized in the file."
-            if slow
-            else "",
+            f"onnxruntime runs {_some(slow)} in float although quantized in the file." if slow else "",
         )
     )
-    return gates
+    return checks
 
 
-def differences(
-    logits: dict[str, Tensor], scores: dict[str, float], tolerance: float
-) -> list[Gate]:
-    """The gates on results: what computes the same network must score the same.
+def differences(logits: dict[str, Tensor], scores: dict[str, float], tolerance: float) -> list[Check]:
+    """The checks on results: what computes the same network must score the same.
 
     A score is top-1 or, without labels, how often a network predicts what the float one does. Without either,
     predictions are compared with each other.
@@ -118,7 +106,7 @@ def differences(
     if not scores and "float" in logits:
         measure = "agreement with float"
         scores = {name: agreement(y, logits["float"]) for name, y in logits.items()}
-    gates = []
+    checks = []
     for other in (name for name in _OTHERS if name in logits):
         if scores:
             apart = abs(scores["onnx"] - scores[other])
@@ -130,18 +118,18 @@ def differences(
             f"{measure} of the optimized file and of {_NAMES.get(other, other)} differ by "
             f"{apart:.2f} points (at most {tolerance:.2f})."
         )
-        gates.append(
-            Gate(
+        checks.append(
+            Check(
                 f"the file is as good {_OTHERS[other]}",
                 f"{measured}; at most {tolerance:.2f} points apart",
                 failure if apart > tolerance else "",
             )
         )
-    return gates
+    return checks
 
 
-def deviation(logits: dict[str, Tensor]) -> list[Gate]:
-    """The gate on numbers, for a file without float operators: the simulation computes the same integers."""
+def deviation(logits: dict[str, Tensor]) -> list[Check]:
+    """The check on numbers, for a file without float operators: the simulation computes the same integers."""
     if "simulated" not in logits:
         return []
     apart = sqnr_db(logits["simulated"], logits["onnx"])
@@ -151,7 +139,7 @@ def deviation(logits: dict[str, Tensor]) -> list[Gate]:
     )
     measured = "no difference" if math.isinf(apart) else f"noise {apart:.0f} dB below them"
     return [
-        Gate(
+        Check(
             "the file gives the same numbers as the simulation",
             f"{measured}; at least {EQUAL:.0f} dB",
             failure if not apart >= EQUAL else "",
@@ -164,6 +152,4 @@ def _in(total: int, wrong: int) -> str:
 
 
 def _some(names: Sequence[str], limit: int = 3) -> str:
-    return ", ".join(names[:limit]) + (
-        f" and {len(names) - limit} more" if len(names) > limit else ""
-    )
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")

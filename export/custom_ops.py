@@ -88,9 +88,7 @@ def global_average_pool(x: Tensor) -> Tensor:
 
 
 @torch.library.custom_op("ptq::hard_gate", mutates_args=())
-def hard_gate(
-    x: Tensor, scale: Tensor, zero_point: Tensor, gate_scale: Tensor, gate_zero: Tensor, top: int
-) -> Tensor:
+def hard_gate(x: Tensor, scale: Tensor, zero_point: Tensor, gate_scale: Tensor, gate_zero: Tensor, top: int) -> Tensor:
     """Hard sigmoid of `x`, which is on the grid of `scale` and `zero_point`, as codes within [0, top]."""
     codes = quantize(x, scale, zero_point.float(), 0, top)
     return codes * gate_scale
@@ -98,7 +96,7 @@ def hard_gate(
 
 @torch.library.custom_op("ptq::keep_float", mutates_args=())
 def keep_float(x: Tensor) -> Tensor:
-    """Return `x`; stands before a layer that shall compute in float although its neighbours do not."""
+    """Return `x`; stands before a layer that shall compute in float although its neighbors do not."""
     return x.clone()
 
 
@@ -188,12 +186,8 @@ def _write_global_average_pool(x: Any) -> Any:
     return op.GlobalAveragePool(x)
 
 
-def _write_hard_gate(
-    x: Any, scale: Any, zero_point: Any, gate_scale: Any, gate_zero: Any, top: int
-) -> Any:
-    codes = op.QuantizeLinear(
-        x, scale, zero_point
-    )  # undone where `x` comes from such codes: `export_qdq`
+def _write_hard_gate(x: Any, scale: Any, zero_point: Any, gate_scale: Any, gate_zero: Any, top: int) -> Any:
+    codes = op.QuantizeLinear(x, scale, zero_point)  # undone where `x` comes from such codes: `export_qdq`
     return op.DequantizeLinear(op.Clip(codes, _uint8(0), _uint8(top)), gate_scale, gate_zero)
 
 

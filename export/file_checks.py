@@ -1,4 +1,4 @@
-"""What an exported file must be, read from the file alone: no runtime, no student."""
+"""What an exported file must be, read from the file alone: no runtime, no quantized model."""
 
 from pathlib import Path
 
@@ -81,11 +81,7 @@ class QuantizedFile:
         if node is None or node.op_type != "DequantizeLinear":
             return None
         constant = self._constants.get(node.input[1])
-        return (
-            None
-            if constant is None
-            else numpy_helper.to_array(constant).astype(np.float32).flatten()
-        )
+        return None if constant is None else numpy_helper.to_array(constant).astype(np.float32).flatten()
 
 
 def _tile(scale: NDArray[np.float32], size: int) -> NDArray[np.float32]:

@@ -1,6 +1,6 @@
 """An interpreter of exported files in exact integer arithmetic: what a correct integer runtime computes.
 
-It reads the ONNX file and nothing else, neither the student nor the exporter, so that it can judge both. Where the
+It reads the ONNX file and nothing else, neither the quantized model nor the exporter, so that it can judge both. Where the
 file says that a convolution, a matrix product, an addition, a product or a global average lies between
 DequantizeLinear and QuantizeLinear, sums are taken over integers and rounded once, as onnxruntime's kernels do:
 
@@ -30,7 +30,7 @@ from torch.nn import functional as F
 
 from ptq.export.onnx_files import read_onnx
 
-__all__ = ["Oracle"]
+__all__ = ["IntegerReference"]
 
 UNPACKED = (onnx.TensorProto.INT4, onnx.TensorProto.INT2, onnx.TensorProto.UINT4)
 
@@ -51,13 +51,13 @@ class Quantized:
     zero: Tensor
     axis: int
 
-    def centred(self) -> Tensor:
+    def centered(self) -> Tensor:
         """The codes less their zero point."""
         return self.codes - self._along(self.zero)
 
     def real(self) -> Tensor:
         """The real numbers, in float32 as onnxruntime computes them."""
-        return self.centred().float() * self._along(self.scale)
+        return self.centered().float() * self._along(self.scale)
 
     def _along(self, values: Tensor) -> Tensor:
         shape = [1] * self.codes.dim()
@@ -77,7 +77,7 @@ class Pending:
 Value = Tensor | Quantized | Pending
 
 
-class Oracle:
+class IntegerReference:
     """An exported file, ready to be computed exactly.
 
     Args:
@@ -87,25 +87,23 @@ class Oracle:
         PtqError: for a file that is not there or no valid ONNX.
 
     Example:
-        >>> Oracle("model.onnx")(images)  # (N, 3, H, W), normalised
+        >>> IntegerReference("model.onnx")(images)  # (N, 3, H, W), normalized
     """
 
     def __init__(self, path: Path | str) -> None:
         self.model = read_onnx(path)
         self.graph = self.model.graph
         self.constants = {t.name: _tensor(t) for t in self.graph.initializer}
-        self.readers = Counter(name for node in self.graph.node for name in node.input)
-        self.quantized = {
-            node.input[0] for node in self.graph.node if node.op_type == "QuantizeLinear"
-        }
+        self.consumers = Counter(name for node in self.graph.node for name in node.input)
+        self.quantized = {node.input[0] for node in self.graph.node if node.op_type == "QuantizeLinear"}
         self.sessions: dict[str, Any] = {}
 
     @torch.no_grad()
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the network's output for normalised images, float32 (N, C, H, W)."""
+        """Return the network's output for normalized images, float32 (N, C, H, W)."""
         values: dict[str, Value] = dict(self.constants)
         values[self.graph.input[0].name] = torch.from_numpy(np.ascontiguousarray(images))
-        left = self.readers.copy()
+        left = self.consumers.copy()
         for node in self.graph.node:
             outputs = self._outputs(node, [values.get(name) for name in node.input])
             values.update(zip(node.output, outputs, strict=True))
@@ -124,7 +122,7 @@ class Oracle:
         kernel = KERNELS.get(node.op_type)
         given = [value for value in inputs if value is not None]
         if kernel is not None and all(isinstance(value, Quantized) for value in given):
-            alone = self.readers[node.output[0]] == 1 and node.output[0] in self.quantized
+            alone = self.consumers[node.output[0]] == 1 and node.output[0] in self.quantized
             last = node.output[0] == self.graph.output[0].name and node.op_type == "Gemm"
             if alone or last:
                 return [kernel(given, _attributes(node))]
@@ -132,11 +130,7 @@ class Oracle:
 
     def _in_float(self, node: NodeProto, inputs: list[Tensor | None]) -> list[Tensor]:
         """Run one operator with onnxruntime; constants that have no value here are left out."""
-        feeds = {
-            name: value.numpy()
-            for name, value in zip(node.input, inputs, strict=True)
-            if value is not None
-        }
+        feeds = {name: value.numpy() for name, value in zip(node.input, inputs, strict=True) if value is not None}
         key = f"{node.name}{node.output[0]}"
         if key not in self.sessions:
             self.sessions[key] = _alone(node, feeds, self.model)
@@ -147,9 +141,7 @@ class Oracle:
 def _alone(node: NodeProto, feeds: dict[str, NDArray[Any]], model: onnx.ModelProto) -> Any:
     """A session of a single operator, for inputs of any size."""
     ins = [
-        helper.make_tensor_value_info(
-            name, helper.np_dtype_to_tensor_dtype(value.dtype), [None] * value.ndim
-        )
+        helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), [None] * value.ndim)
         for name, value in feeds.items()
     ]
     outs = [onnx.ValueInfoProto(name=name) for name in node.output]
@@ -158,16 +150,12 @@ def _alone(node: NodeProto, feeds: dict[str, NDArray[Any]], model: onnx.ModelPro
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(
-        single.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    return onnxruntime.InferenceSession(single.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def _tensor(constant: onnx.TensorProto) -> Tensor:
     values = numpy_helper.to_array(constant)
-    return torch.from_numpy(
-        np.array(values.astype(np.int8) if constant.data_type in UNPACKED else values)
-    )
+    return torch.from_numpy(np.array(values.astype(np.int8) if constant.data_type in UNPACKED else values))
 
 
 def _attributes(node: NodeProto) -> dict[str, Any]:
@@ -205,22 +193,25 @@ def _rounded_once(sums: Tensor, scale: Tensor) -> Pending:
 def _conv(inputs: list[Quantized], attributes: dict[str, Any]) -> Pending:
     x, weight, *bias = inputs
     top, left, bottom, right = attributes.get("pads", (0, 0, 0, 0))
-    padded = F.pad(x.centred(), (left, right, top, bottom))
+    padded = F.pad(x.centered(), (left, right, top, bottom))
     sums = F.conv2d(
-        padded, weight.centred(), None, attributes.get("strides", 1), 0,
-        attributes.get("dilations", 1), attributes.get("group", 1),
-    )  # fmt: skip
+        padded,
+        weight.centered(),
+        None,
+        attributes.get("strides", 1),
+        0,
+        attributes.get("dilations", 1),
+        attributes.get("group", 1),
+    )
     return _layer(sums, x, weight, bias, (-1, 1, 1))
 
 
 def _gemm(inputs: list[Quantized], attributes: dict[str, Any]) -> Pending:
     x, weight, *bias = inputs
-    return _layer(x.centred() @ weight.centred(), x, weight, bias, (-1,))
+    return _layer(x.centered() @ weight.centered(), x, weight, bias, (-1,))
 
 
-def _layer(
-    sums: Tensor, x: Quantized, weight: Quantized, bias: list[Quantized], shape: tuple[int, ...]
-) -> Pending:
+def _layer(sums: Tensor, x: Quantized, weight: Quantized, bias: list[Quantized], shape: tuple[int, ...]) -> Pending:
     total = sums + bias[0].codes.reshape(shape) if bias else sums
     return _rounded_once(total, (x.scale * weight.scale).reshape(shape))
 
@@ -244,7 +235,7 @@ def _fma(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
 
 def _mul(inputs: list[Quantized], attributes: dict[str, Any]) -> Pending:
     a, b = inputs
-    product, grain = (a.centred() * b.centred()).float(), a.scale * b.scale
+    product, grain = (a.centered() * b.centered()).float(), a.scale * b.scale
 
     def in_steps(scale: Tensor, zero: Tensor) -> Tensor:
         # The zero point is added in float32, and before the rounding: half to even sees it.
@@ -256,7 +247,7 @@ def _mul(inputs: list[Quantized], attributes: dict[str, Any]) -> Pending:
 def _global_average(inputs: list[Quantized], attributes: dict[str, Any]) -> Pending:
     (x,) = inputs
     pixels = x.codes.shape[2:].numel()
-    sums = x.centred().sum((2, 3), keepdim=True)
+    sums = x.centered().sum((2, 3), keepdim=True)
     return Pending(
         lambda: x.real().mean((2, 3), keepdim=True),
         lambda y, _: (sums.float() * (x.scale / (y * pixels))).double(),

@@ -1,6 +1,6 @@
-"""From a student to a graph of integer operators that says exactly what the ONNX file will say.
+"""From a quantized model to a graph of integer operators that says exactly what the ONNX file will say.
 
-The student simulates; this graph is its twin for deployment, and the student stays as it is:
+The quantized model simulates; this graph is its twin for deployment, and the quantized model stays as it is:
 
 - a quantizer becomes QuantizeLinear and DequantizeLinear, and swallows the ReLU or ReLU6 before it;
 - a layer holds integer weights, and its bias as int32 codes of scale scale_x * scale_w;
@@ -32,7 +32,7 @@ from ptq.quantization.quantizers import (
     weight_axis,
 )
 
-__all__ = ["deploy"]
+__all__ = ["lower"]
 
 CONTAINER = (0, 255)  # the codes of a uint8
 
@@ -81,7 +81,7 @@ class IntegerLayer(nn.Module):
     """A convolution or linear layer with integer weights and bias.
 
     Args:
-        layer: the student's.
+        layer: the quantized model's.
         pads: zeros that a padding before it adds: top, left, bottom, right.
     """
 
@@ -89,9 +89,7 @@ class IntegerLayer(nn.Module):
         super().__init__()
         op, quantizer = layer.op, layer.weight_quantizer
         if not isinstance(quantizer, WeightQuantizer):
-            raise PtqError(
-                "a weight's rounding is still being learned: finish reconstruct before export."
-            )
+            raise PtqError("a weight's rounding is still being learned: finish reconstruct before export.")
         codes, axis = quantizer.codes(op.weight).to(torch.int8), weight_axis(op)
         if isinstance(op, nn.Linear):
             codes, axis = codes.t().contiguous(), 1
@@ -100,7 +98,7 @@ class IntegerLayer(nn.Module):
         self.settings = _settings(op, pads)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Shapes as the student's layer, whose border, if any but zeros, is there already."""
+        """Shapes as the quantized model's layer, whose border, if any but zeros, is there already."""
         bias = self.bias() if isinstance(self.bias, Dequantize) else self.bias
         kind, arguments = self.settings
         return kind(x, self.weight(), bias, *arguments)  # type: ignore[operator, no-any-return]
@@ -128,9 +126,7 @@ class HardGate(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Shape stays."""
         grid = self.grid
-        y: Tensor = custom_ops.hard_gate(
-            x, grid.scale, grid.zero_point, self.scale, self.zero, self.top
-        )
+        y: Tensor = custom_ops.hard_gate(x, grid.scale, grid.zero_point, self.scale, self.zero, self.top)
         return y
 
 
@@ -149,9 +145,7 @@ def _settings(op: Layer, pads: Sequence[int]) -> tuple[object, tuple[object, ...
         return custom_ops.linear, ()
     assert not isinstance(op.padding, str)  # prepare made it explicit
     if isinstance(op, nn.ConvTranspose2d):
-        return custom_ops.conv_transpose, (
-            op.stride, op.padding, op.output_padding, op.dilation, op.groups
-        )  # fmt: skip
+        return custom_ops.conv_transpose, (op.stride, op.padding, op.output_padding, op.dilation, op.groups)
     own_pads = (0, 0, 0, 0) if _border(op) else (*op.padding, *op.padding)
     total = [own + more for own, more in zip(own_pads, pads, strict=True)]
     return custom_ops.conv, (op.stride, total, op.dilation, op.groups)
@@ -179,38 +173,38 @@ def _integer_bias(layer: QuantLayer) -> Dequantize | Tensor | None:
     return Dequantize(codes.double().clamp(-INT32 - 1, INT32).to(torch.int32), scale)
 
 
-def deploy(student: fx.GraphModule) -> fx.GraphModule:
-    """Return the graph to export; it computes what `student` computes, and shares its float modules.
+def lower(quantized_model: fx.GraphModule) -> fx.GraphModule:
+    """Return the graph to export; it computes what `quantized_model` computes, and shares its float modules.
 
     Args:
-        student: a calibrated student's `module`.
+        quantized_model: a calibrated quantized model's `module`.
 
     Raises:
         PtqError: for an activation without a range or a weight whose rounding is not decided.
 
     Example:
-        >>> twin = deploy(student.module)
-        >>> torch.allclose(twin(x), student.module(x), atol=1e-5)
+        >>> twin = lower(quantized_model.module)
+        >>> torch.allclose(twin(x), quantized_model.module(x), atol=1e-5)
         True
     """
     modules: dict[str, nn.Module] = {}
     graph = fx.Graph()
     new: dict[fx.Node, fx.Node] = {}
-    grids: dict[fx.Node, QuantizeDequantize] = {}  # by the student's nodes
+    grids: dict[fx.Node, QuantizeDequantize] = {}  # by the quantized model's nodes
 
     def call(name: str, module: nn.Module, *inputs: fx.Node) -> fx.Node:
         modules[name] = module
         return graph.call_module(name, inputs)
 
-    for node in student.graph.nodes:
-        module = module_of(student, node)
+    for node in quantized_model.graph.nodes:
+        module = module_of(quantized_model, node)
         if isinstance(module, Quantizer):
-            folded = folded_activation(student, node)
+            folded = folded_activation(quantized_model, node)
             source = sole_input(node if folded is None else folded)
-            grids[node] = _grid(module, None if folded is None else module_of(student, folded))
+            grids[node] = _grid(module, None if folded is None else module_of(quantized_model, folded))
             new[node] = call(str(node.target), grids[node], new[source])
         elif isinstance(module, QuantLayer):
-            source, pads = _padding(student, sole_input(node), module)
+            source, pads = _padding(quantized_model, sole_input(node), module)
             x = new[source]
             if border := _border(module.op):
                 # No operator pads with anything but zeros by itself.
@@ -218,10 +212,8 @@ def deploy(student: fx.GraphModule) -> fx.GraphModule:
                 if source in grids:
                     x = call(f"bordered.{node.name}", grids[source].unclipped(), x)
             new[node] = call(str(node.target), IntegerLayer(module, pads), x)
-        elif hard_gate(student, node):
-            new[node] = call(
-                str(node.target), HardGate(grids[sole_input(node)]), new[sole_input(node)]
-            )
+        elif hard_gate(quantized_model, node):
+            new[node] = call(str(node.target), HardGate(grids[sole_input(node)]), new[sole_input(node)])
         elif averages_globally(module):
             new[node] = call(str(node.target), GlobalAveragePool(), new[sole_input(node)])
         else:
@@ -233,8 +225,8 @@ def deploy(student: fx.GraphModule) -> fx.GraphModule:
             if module is not None:
                 modules[str(node.target)] = module
             elif node.op == "get_attr":
-                modules[str(node.target)] = attribute(student, node)
-            if moves_data(student, node) and sole_input(node) in grids:
+                modules[str(node.target)] = attribute(quantized_model, node)
+            if moves_data(quantized_model, node) and sole_input(node) in grids:
                 grids[node] = grids[sole_input(node)].unclipped()
                 if not _is_tuple(node):
                     new[node] = call(f"moved.{node.name}", grids[node], new[node])
@@ -247,20 +239,20 @@ def deploy(student: fx.GraphModule) -> fx.GraphModule:
 
 def _grid(quantizer: Quantizer, activation: nn.Module | None) -> QuantizeDequantize:
     if not quantizer.calibrated:
-        raise PtqError("the student has an activation without a range: calibrate it before export.")
+        raise PtqError("the quantized model has an activation without a range: calibrate it before export.")
     bounds = code_bounds(quantizer, activation)
     return QuantizeDequantize(quantizer.scale, quantizer.zero_point, bounds)
 
 
 def _padding(
-    student: fx.GraphModule, source: fx.Node, layer: QuantLayer
+    quantized_model: fx.GraphModule, source: fx.Node, layer: QuantLayer
 ) -> tuple[fx.Node, tuple[int, int, int, int]]:
     """Skip a zero padding before a convolution: return what it pads, and top, left, bottom, right."""
-    module = module_of(student, source)
+    module = module_of(quantized_model, source)
     padding: Sequence[int] | None = None
     if isinstance(module, nn.ZeroPad2d):
         padding = module.padding
-    elif source.op == "call_function" and source.target is F.pad and moves_data(student, source):
+    elif source.op == "call_function" and source.target is F.pad and moves_data(quantized_model, source):
         given = source.args[1] if len(source.args) > 1 else source.kwargs.get("pad")
         mode = source.args[2] if len(source.args) > 2 else source.kwargs.get("mode", "constant")
         if mode == "constant" and isinstance(given, list | tuple) and len(given) == 4:

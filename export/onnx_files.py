@@ -27,9 +27,7 @@ def read_onnx(path: Path | str) -> ModelProto:
         onnx.checker.check_model(model)
         for constant in model.graph.initializer:  # which the checker leaves out
             if constant.data_type not in helper.get_all_tensor_dtypes():
-                raise ValueError(
-                    f"{constant.name!r} is of type {constant.data_type}, which is none"
-                )
+                raise ValueError(f"{constant.name!r} is of type {constant.data_type}, which is none")
     except Exception as error:  # protobuf, onnx and the system each raise their own
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise PtqError(f"{path} is no valid ONNX file: {reason}") from error

@@ -15,10 +15,8 @@ __all__ = ["RUNTIMES", "open_openvino"]
 RUNTIMES = ("openvino",)
 
 
-def open_openvino(
-    path: Path | str, threads: int = 1
-) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
-    """Compile an ONNX file for the CPU; what is returned maps normalised (N, C, H, W) to logits.
+def open_openvino(path: Path | str, threads: int = 1) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+    """Compile an ONNX file for the CPU; what is returned maps normalized (N, C, H, W) to logits.
 
     Operators that stay in float compute in float32, not in bfloat16, so that results can be compared.
 

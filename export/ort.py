@@ -25,15 +25,36 @@ from onnx import TensorProto, helper
 from ptq.errors import PtqError
 
 __all__ = [
-    "PRECISE", "exact_by_default", "float_layers", "float_operators", "latencies", "optimized", "run", "session",
-]  # fmt: skip
+    "PRECISE",
+    "exact_by_default",
+    "float_layers",
+    "float_operators",
+    "latencies",
+    "optimized",
+    "run",
+    "session",
+]
 
 PRECISE = ("session.x64quantprecision", "1")
 LAYER_OPS = ("Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul")
 CONVERTING = (
-    "QuantizeLinear", "Cast", "Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Concat", "Split",
-    "Slice", "Gather", "Pad", "DepthToSpace", "SpaceToDepth", "Expand",
-)  # fmt: skip
+    "QuantizeLinear",
+    "Cast",
+    "Transpose",
+    "Reshape",
+    "Flatten",
+    "Squeeze",
+    "Unsqueeze",
+    "Identity",
+    "Concat",
+    "Split",
+    "Slice",
+    "Gather",
+    "Pad",
+    "DepthToSpace",
+    "SpaceToDepth",
+    "Expand",
+)
 
 
 @cache
@@ -46,16 +67,12 @@ def exact_by_default() -> bool:
     node = helper.make_node("MatMulInteger", ["x", "w"], ["y"])
     graph = helper.make_graph([node], "probe", [x], [y], [weight])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
-    probe = onnxruntime.InferenceSession(
-        model.SerializeToString(), providers=["CPUExecutionProvider"]
-    )
+    probe = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     (sums,) = probe.run(None, {"x": np.full((1, depth), 255, np.uint8)})
     return bool((sums == 255 * 127 * depth).all())
 
 
-def session(
-    path: Path | str, *, threads: int = 1, optimize: bool = True, precise: bool | None = None
-) -> Any:
+def session(path: Path | str, *, threads: int = 1, optimize: bool = True, precise: bool | None = None) -> Any:
     """Open an ONNX file with onnxruntime on the CPU.
 
     Args:
@@ -89,7 +106,7 @@ def _open(path: Path | str, options: Any) -> Any:
 
 
 def run(opened: Any, images: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the logits (N, classes) of normalised `images` (N, C, H, W).
+    """Return the logits (N, classes) of normalized `images` (N, C, H, W).
 
     Raises:
         PtqError: when onnxruntime stops, as for images of another size.

@@ -17,7 +17,7 @@ def quantize_static(source: Path, target: Path, images: NDArray[np.float32]) -> 
     Args:
         source: the float file.
         target: where the quantized one goes.
-        images: normalised, (N, C, H, W); for latency one is enough.
+        images: normalized, (N, C, H, W); for latency one is enough.
 
     Raises:
         PtqError: where onnxruntime's tool fails, with what it says.
@@ -37,19 +37,21 @@ def quantize_static(source: Path, target: Path, images: NDArray[np.float32]) -> 
         def get_next(self) -> dict[str, NDArray[np.float32]] | None:
             return next(self.left, None)
 
-    prepared = target.with_name(f"{target.stem}.prepared.onnx")
+    prepared = target.with_name(f"{target.stem}.graph_model.onnx")
     try:
         quant_pre_process(str(source), str(prepared))
         quantization.quantize_static(
-            str(prepared), str(target), Reader(), per_channel=True,
+            str(prepared),
+            str(target),
+            Reader(),
+            per_channel=True,
             quant_format=quantization.QuantFormat.QDQ,
-            activation_type=quantization.QuantType.QUInt8, weight_type=quantization.QuantType.QInt8,
-        )  # fmt: skip
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
+        )
     except Exception as error:  # it raises whatever it meets
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise PtqError(
-            f"onnxruntime.quantization.quantize_static fails on this network: {reason}"
-        ) from error
+        raise PtqError(f"onnxruntime.quantization.quantize_static fails on this network: {reason}") from error
     finally:
         prepared.unlink(missing_ok=True)
     return target

@@ -76,9 +76,7 @@ def pack(model: ir.Model, containers: tuple[Container, ...]) -> int:
             continue
         del graph.initializers[codes.name]
         packed = ir.Value(name=codes.name, shape=codes.shape, type=ir.TensorType(container.dtype))
-        packed.const_value = ir.Tensor(
-            values.astype(container.numpy), dtype=container.dtype, name=codes.name
-        )
+        packed.const_value = ir.Tensor(values.astype(container.numpy), dtype=container.dtype, name=codes.name)
         graph.register_initializer(packed)
         cast = ir.node("Cast", [packed], {"to": ir.DataType.INT8}, name=f"{node.name}.unpack")
         cast.outputs[0].name = f"{codes.name}.int8"
@@ -130,8 +128,7 @@ def _probe() -> ir.Model:
         helper.make_node("DequantizeLinear", ["y8", "scale", "zero"], ["y"]),
     ]
     shapes = [
-        helper.make_tensor_value_info(n, TensorProto.FLOAT, s)
-        for n, s in (("x", [1, 8, 4, 4]), ("y", [1, 64, 4, 4]))
+        helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in (("x", [1, 8, 4, 4]), ("y", [1, 64, 4, 4]))
     ]
     graph = helper.make_graph(nodes, "probe", shapes[:1], shapes[1:], constants)
     opset = [helper.make_opsetid("", 21)]

@@ -1,6 +1,6 @@
-"""Write a student as an ONNX file with QuantizeLinear and DequantizeLinear around integer operators.
+"""Write a quantized model as an ONNX file with QuantizeLinear and DequantizeLinear around integer operators.
 
-The road: `deploy` makes a twin of the student in the operators of `operators.py`, torch.export takes it
+The road: `lower` makes a twin of the quantized model in the operators of `operators.py`, torch.export takes it
 apart, torch.onnx writes it (opset 21, free batch dimension), and one pass over the ONNX graph gives clean
 names and removes what only concerns the exporter. ONNX: https://onnx.ai/onnx/operators/, QuantizeLinear 21.
 """
@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from ptq.errors import PtqError
 from ptq.export.custom_ops import TRANSLATIONS
-from ptq.export.lowering import deploy
+from ptq.export.lowering import lower
 from ptq.export.packing import pack, supported
-from ptq.quantization.placement import Student
+from ptq.quantization.placement import QuantizedModel
 from ptq.utils.files import atomic
 
 __all__ = ["FORMATS", "OPSET", "export_float", "export_qdq"]
@@ -32,19 +32,19 @@ FORMATS = ("packed", "int8")
 
 
 def export_qdq(
-    student: Student,
+    quantized_model: QuantizedModel,
     path: Path | str,
     metadata: Mapping[str, str] | None = None,
     *,
     format: str | None = None,
 ) -> Path:
-    """Write a calibrated student as ONNX with quantized operators.
+    """Write a calibrated quantized model as ONNX with quantized operators.
 
-    Activations below 8 bits are uint8 with an integer Clip. One input, float32 (N, C, H, W), normalised as the network wants it, named as in the model's forward; one
+    Activations below 8 bits are uint8 with an integer Clip. One input, float32 (N, C, H, W), normalized as the network wants it, named as in the model's forward; one
     output, float32, named "output". N is free.
 
     Args:
-        student: stays untouched.
+        quantized_model: stays untouched.
         path: of the file, written whole or not at all.
         metadata: more entries for the file's metadata: model, seed, source of the calibration images.
         format: "packed" writes weights below 5 bits as INT4 or INT2, "int8" all as INT8. None packs as far as the
@@ -54,15 +54,15 @@ def export_qdq(
         `path`. The metadata's "ptq.format" says which it is.
 
     Raises:
-        PtqError: where "packed" is asked for and onnxruntime cannot run it, for a student without ranges, an operator ONNX cannot say, a full disk.
+        PtqError: where "packed" is asked for and onnxruntime cannot run it, for a quantized model without ranges, an operator ONNX cannot say, a full disk.
 
     Example:
-        >>> export_qdq(student, "model.onnx", {"model": "resnet18", "seed": "0"})
+        >>> export_qdq(quantized_model, "model.onnx", {"model": "resnet18", "seed": "0"})
     """
     facts = {
-        "weight_bits": _bits(spec.bits for spec in student.plan.weights.values()),
-        "activation_bits": _bits(spec.bits for spec in student.plan.activations.values()),
-        "layers": str(len(student.plan.weights)),
+        "weight_bits": _bits(spec.bits for spec in quantized_model.plan.weights.values()),
+        "activation_bits": _bits(spec.bits for spec in quantized_model.plan.activations.values()),
+        "layers": str(len(quantized_model.plan.weights)),
     }
     if format not in (None, *FORMATS):
         raise PtqError(f"unknown format {format!r}; choose one of {', '.join(FORMATS)}.")
@@ -71,7 +71,7 @@ def export_qdq(
         raise PtqError(
             "the onnxruntime at hand does not run packed weights in integers: update it, or use --format int8."
         )
-    model = _translate(deploy(student.module), student.prepared.example(2))
+    model = _translate(lower(quantized_model.module), quantized_model.float_model.example(2))
     _clean(model)
     facts["format"] = "packed" if pack(model, containers) else "int8"
     return _write(model, Path(path), {**facts, **(metadata or {})})
@@ -83,7 +83,7 @@ def export_float(
     """Write a float network as ONNX: what the quantized file is compared with.
 
     Args:
-        module: maps (N, C, H, W) to one tensor; a `Prepared`'s module, or your own.
+        module: maps (N, C, H, W) to one tensor; a `GraphModel`'s module, or your own.
         path: of the file, written whole or not at all.
         example: (N, C, H, W), N at least 2: torch.export takes a batch of one for a constant.
 
@@ -91,7 +91,7 @@ def export_float(
         PtqError: for an operator ONNX cannot say, a full disk.
 
     Example:
-        >>> export_float(prepared.module, "float.onnx", prepared.example(2))
+        >>> export_float(graph_model.module, "float.onnx", graph_model.example(2))
     """
     model = _translate(module, example)
     _clean(model)
@@ -132,9 +132,7 @@ def _write(model: ir.Model, path: Path, metadata: Mapping[str, str]) -> Path:
         try:
             onnx.checker.check_model(str(temporary), full_check=True)
         except onnx.checker.ValidationError as error:
-            raise PtqError(
-                f"the exported file is not valid ONNX, please report this: {error}"
-            ) from error
+            raise PtqError(f"the exported file is not valid ONNX, please report this: {error}") from error
     return path
 
 
@@ -145,22 +143,22 @@ def _clean(model: ir.Model) -> None:
     _join_codes(model.graph)
     common.RemoveUnusedNodesPass()(model)
     _unshare_weights(model.graph)
-    owners = {node: _owner(node) for node in model.graph}
+    scopes = {node: _owner(node) for node in model.graph}
     taken = {value.name for value in (*model.graph.inputs, *model.graph.outputs)}
     parameters = {v for v in model.graph.initializers.values() if "." in (v.name or "")}
     taken |= {value.name for value in parameters}
     for node in list(model.graph):
-        owner = owners[node]
+        scope = scopes[node]
         for value in node.inputs:
             if value is not None and value.is_initializer() and value not in parameters:
-                value.name = _unique(f"{owner}.constant", taken)
+                value.name = _unique(f"{scope}.constant", taken)
                 parameters.add(value)
         if node.op_type == "DequantizeLinear":
             _write_zero_point(model.graph, node, taken)
-        node.name = _unique(f"{owner}/{node.op_type}", taken)
+        node.name = _unique(f"{scope}/{node.op_type}", taken)
         for value in node.outputs:
             if not value.is_graph_output():
-                value.name = _unique(f"{owner}.{node.op_type}", taken)
+                value.name = _unique(f"{scope}.{node.op_type}", taken)
     common.ClearMetadataAndDocStringPass()(model)
     for value in (*model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values()):
         value.metadata_props.clear()
@@ -250,10 +248,7 @@ def _name_batch(model: ir.Model) -> None:
     values = [v for node in model.graph for v in node.outputs]
     for value in (*model.graph.inputs, *values):
         if symbol and value.shape is not None:
-            sizes = [
-                str(size).replace(symbol, "batch") if not isinstance(size, int) else size
-                for size in value.shape
-            ]
+            sizes = [str(size).replace(symbol, "batch") if not isinstance(size, int) else size for size in value.shape]
             value.shape = ir.Shape(sizes)
 
 

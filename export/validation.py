@@ -2,7 +2,7 @@
 
 Nothing is believed because it was exported: every figure comes from running the file, with onnxruntime's
 optimizations on (integer kernels) and off (every operator by itself), and a difference that should not
-be there fails a gate.
+be there fails a check.
 """
 
 import os
@@ -20,13 +20,13 @@ from ptq.data.preprocess import Preprocess
 from ptq.errors import PtqError
 from ptq.export import ort
 from ptq.export.benchmark import measure_costs
-from ptq.export.check import Gate, failures
+from ptq.export.check import Check, failures
 from ptq.export.checks import Exactness, deviation, differences, structure
 from ptq.export.file_checks import QuantizedFile
-from ptq.export.integer_reference import Oracle
+from ptq.export.integer_reference import IntegerReference
 from ptq.export.openvino import RUNTIMES, open_openvino
 from ptq.progress import SILENT, Progress
-from ptq.quantization.placement import Student
+from ptq.quantization.placement import QuantizedModel
 from ptq.utils.metrics import agreement, top1
 
 __all__ = ["Validation", "validate"]
@@ -54,7 +54,7 @@ class Validation:
         float_layers: layers that onnxruntime ran in float.
         float_operators: the other operators that it ran in float.
         unmeasured: what could not be measured, and why.
-        gates: what must hold of the file, what was measured, and which of it failed.
+        checks: what must hold of the file, what was measured, and which of it failed.
     """
 
     validated_on: int
@@ -69,23 +69,23 @@ class Validation:
     float_layers: tuple[str, ...]
     float_operators: tuple[str, ...] = ()
     unmeasured: tuple[str, ...] = ()
-    gates: tuple[Gate, ...] = ()
+    checks: tuple[Check, ...] = ()
 
     @property
     def failed(self) -> tuple[str, ...]:
-        """One sentence per gate that failed; empty is good."""
-        return tuple(failures(self.gates))
+        """One sentence per check that failed; empty is good."""
+        return tuple(failures(self.checks))
 
     def to_json(self) -> dict[str, Any]:
         """Return the figures as JSON-able data."""
-        gates = [gate.to_json() for gate in self.gates]
-        return {**asdict(self), "gates": gates, "failed": list(self.failed)}
+        checks = [check.to_json() for check in self.checks]
+        return {**asdict(self), "gates": checks, "failed": list(self.failed)}
 
     def raise_for_failure(self) -> None:
-        """Raise when a gate failed.
+        """Raise when a check failed.
 
         Raises:
-            PtqError: with one line per gate.
+            PtqError: with one line per check.
         """
         if self.failed:
             raise PtqError("the exported file failed validation:\n- " + "\n- ".join(self.failed))
@@ -93,7 +93,7 @@ class Validation:
 
 def validate(
     path: Path | str,
-    student: Student | None,
+    quantized_model: QuantizedModel | None,
     preprocess: Preprocess,
     batches: Iterable[Batch],
     *,
@@ -103,7 +103,7 @@ def validate(
     tolerance: float = 1.0,
     float_path: Path | str | None = None,
     exact: bool = False,
-    peer: bool = True,
+    baseline: bool = True,
     runtimes: Sequence[str] = (),
     progress: Progress = SILENT,
 ) -> Validation:
@@ -111,38 +111,38 @@ def validate(
 
     Args:
         path: the ONNX file.
-        student: what the file was exported from; without it there is no "simulated".
+        quantized_model: what the file was exported from; without it there is no "simulated".
         preprocess: its `normalize` stands before the network.
         batches: of images, float32 (n, 3, H, W) RGB in [0, 1], and labels (n,) or None.
-        reference: the float network; the student's where it is not given.
+        reference: the float network; the quantized model's where it is not given.
         threads: of onnxruntime, for accuracy and latency; all processors where it is not given.
         runs: of each network for the latency, in turns; at least 30 for a median worth reporting.
         tolerance: points of top-1 (without labels, of agreement with float) by which optimized, unoptimized and
-            simulated may differ before a gate fails. One image out of few is always allowed.
+            simulated may differ before a check fails. One image out of few is always allowed.
         float_path: keep the float ONNX file, that latency and size are compared with, here.
         exact: compare the file with exact integer arithmetic, too, on up to 64 images; slow.
-        peer: compare latency with onnxruntime's quantize_static, too, where there is a float network.
+        baseline: compare latency with onnxruntime's quantize_static, too, where there is a float network.
         runtimes: others that shall run the file: "openvino".
 
     Returns:
-        The figures; `failed` names the gates that failed, and `raise_for_failure` raises for them.
+        The figures; `failed` names the checks that failed, and `raise_for_failure` raises for them.
 
     Raises:
         PtqError: when there are no images, or the file cannot be run at all.
 
     Example:
         >>> data = load_eval("val", model.preprocess).batches(50)
-        >>> validate("model.onnx", student, model.preprocess, data).failed
+        >>> validate("model.onnx", quantized_model, model.preprocess, data).failed
         ()
     """
     threads = os.cpu_count() or 1 if threads is None else threads
-    if reference is None and student is not None:
-        reference = student.prepared.module
+    if reference is None and quantized_model is not None:
+        reference = quantized_model.float_model.module
     file = QuantizedFile(path)
     if unknown := set(runtimes) - set(RUNTIMES):
         raise PtqError(f"unknown runtime {unknown.pop()!r}; choose one of {', '.join(RUNTIMES)}.")
-    networks = _networks(path, threads, student, reference, runtimes)
-    judge = Exactness(Oracle(path)) if exact else None
+    networks = _networks(path, threads, quantized_model, reference, runtimes)
+    judge = Exactness(IntegerReference(path)) if exact else None
     logits, labels, image = _run_all(networks, batches, preprocess, progress, judge)
     if len({y.shape for y in logits.values()}) > 1:
         shapes = ", ".join(f"{name} {tuple(y.shape)}" for name, y in logits.items())
@@ -151,9 +151,7 @@ def validate(
     known = bool((labels >= 0).all())
     scores = {name: top1(y, labels) for name, y in logits.items()} if known else {}
     agreements = {
-        name: agreement(y, logits["float"])
-        for name, y in logits.items()
-        if name != "float" and "float" in logits
+        name: agreement(y, logits["float"]) for name, y in logits.items() if name != "float" and "float" in logits
     }
     disagreement = None
     if "simulated" in logits:
@@ -162,14 +160,14 @@ def validate(
     float_layers = tuple(ort.float_layers(optimized))
     float_operators = tuple(ort.float_operators(optimized))
     costs = measure_costs(
-        path, reference, image, threads=threads, runs=runs, float_path=float_path, peer=peer, runtimes=runtimes
-    )  # fmt: skip
-    gates = (
-        *structure(file, student, float_layers),
+        path, reference, image, threads=threads, runs=runs, float_path=float_path, baseline=baseline, runtimes=runtimes
+    )
+    checks = (
+        *structure(file, quantized_model, float_layers),
         *differences(logits, scores, max(tolerance, 100.0 / count)),
         *(deviation(logits) if not float_layers and not float_operators else ()),
-        *([judge.gate()] if judge else ()),
-        *costs.gates(),
+        *([judge.check()] if judge else ()),
+        *costs.checks(),
     )
     return Validation(
         validated_on=count,
@@ -184,7 +182,7 @@ def validate(
         float_layers=float_layers,
         float_operators=float_operators,
         unmeasured=costs.unmeasured,
-        gates=gates,
+        checks=checks,
     )
 
 
@@ -194,15 +192,15 @@ Network = Callable[[Tensor], Tensor]
 def _networks(
     path: Path | str,
     threads: int,
-    student: Student | None,
+    quantized_model: QuantizedModel | None,
     reference: nn.Module | None,
     runtimes: Sequence[str],
 ) -> dict[str, Network]:
     networks: dict[str, Network] = {}
     if reference is not None:
         networks["float"] = reference.eval()
-    if student is not None:
-        networks["simulated"] = student
+    if quantized_model is not None:
+        networks["simulated"] = quantized_model
     networks["onnx"] = _from_session(ort.session(path, threads=threads))
     networks["onnx_unoptimized"] = _from_session(ort.session(path, threads=threads, optimize=False))
     if "openvino" in runtimes:
@@ -223,7 +221,7 @@ def _run_all(
     progress: Progress,
     judge: Exactness | None,
 ) -> tuple[dict[str, Tensor], Tensor, NDArray[np.float32]]:
-    """Return the logits of every network, the labels (-1 unknown) and one normalised image."""
+    """Return the logits of every network, the labels (-1 unknown) and one normalized image."""
     logits: dict[str, list[Tensor]] = {name: [] for name in networks}
     labels: list[Tensor] = []
     image: NDArray[np.float32] | None = None

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from ptq.data.preprocess import Preprocess
     from ptq.errors import PtqError
     from ptq.export import Validation, export_qdq, validate
-    from ptq.graph.preparation import Prepared, prepare
+    from ptq.graph.preparation import GraphModel, prepare
     from ptq.models.model import Model, as_model, load_model
-    from ptq.quantization.placement import Student, make_plan, place
+    from ptq.quantization.placement import QuantizedModel, insert_quantizers, make_plan
     from ptq.quantization.spec import QuantPlan, QuantSpec
     from ptq.reconstruction.config import ReconstructConfig
     from ptq.reconstruction.loop import BlockResult, reconstruct
@@ -32,31 +32,31 @@ __all__ = [
     "BlockResult",
     "Calibrated",
     "CalibrationSet",
+    "GraphModel",
     "Inspection",
     "Model",
-    "Prepared",
     "Preprocess",
     "PtqError",
     "QuantPlan",
     "QuantSpec",
+    "QuantizedModel",
     "ReconstructConfig",
     "Run",
     "Sensitivity",
     "Settings",
-    "Student",
     "SynthesisConfig",
     "Validation",
     "as_model",
     "calibrate",
     "calibrate_datafree",
     "export_qdq",
+    "insert_quantizers",
     "inspect_model",
     "inspect_run",
     "load",
     "load_model",
     "make_plan",
     "measure_sensitivity",
-    "place",
     "prepare",
     "quantize",
     "read_recipe",
@@ -72,12 +72,12 @@ _HOMES = {
     "ptq.errors": ("PtqError",),
     "ptq.export": ("Validation", "export_qdq", "validate"),
     "ptq.run.finished_runs": ("load",),
-    "ptq.graph.preparation": ("Prepared", "prepare"),
+    "ptq.graph.preparation": ("GraphModel", "prepare"),
     "ptq.reporting.html": ("write_html_report",),
     "ptq.run.inspection": ("Inspection", "inspect_model", "inspect_run"),
     "ptq.models.model": ("Model", "as_model", "load_model"),
     "ptq.run.pipeline": ("Calibrated", "Run", "calibrate_datafree", "quantize"),
-    "ptq.quantization.placement": ("Student", "make_plan", "place"),
+    "ptq.quantization.placement": ("QuantizedModel", "make_plan", "insert_quantizers"),
     "ptq.data.preprocess": ("Preprocess",),
     "ptq.reconstruction.config": ("ReconstructConfig",),
     "ptq.config.recipe_file": ("read_recipe", "write_recipe"),

@@ -11,9 +11,7 @@ from torch.nn import functional as F
 from tests.helpers.networks import ResNet
 
 torch.set_num_threads(1)
-hypothesis.settings.register_profile(
-    "small", max_examples=25, deadline=None, derandomize=True, database=None
-)
+hypothesis.settings.register_profile("small", max_examples=25, deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("small")
 
 
@@ -22,11 +20,11 @@ class Digits:
     """A trained network and the images it was not trained on.
 
     Args:
-        model: `networks.ResNet`, eval mode, takes normalised (N, 3, 16, 16), gives (N, 10).
+        model: `networks.ResNet`, eval mode, takes normalized (N, 3, 16, 16), gives (N, 10).
         images: held out, uint8 (450, 3, 16, 16) RGB.
         labels: int64 (450,).
         train_images: what it was trained on, uint8 (1347, 3, 16, 16).
-        mean, std: normalisation, per channel, in units of [0, 1].
+        mean, std: normalization, per channel, in units of [0, 1].
     """
 
     model: nn.Module
@@ -45,14 +43,14 @@ class Digits:
 def digits() -> Digits:
     """A small ResNet trained on scikit-learn's handwritten digits: 98 % right within seconds.
 
-    The digits are 8x8 grey; they are doubled to 16x16 and repeated to three channels. For tests of
+    The digits are 8x8 gray; they are doubled to 16x16 and repeated to three channels. For tests of
     the whole pipeline: accuracy means something here, and the BatchNorms hold real statistics.
     """
     from sklearn.datasets import load_digits
 
     raw = load_digits()
-    grey = torch.from_numpy(raw.images).float().unsqueeze(1) * (255 / 16)
-    pixels = F.interpolate(grey, scale_factor=2, mode="bilinear").round().clamp(0, 255)
+    gray = torch.from_numpy(raw.images).float().unsqueeze(1) * (255 / 16)
+    pixels = F.interpolate(gray, scale_factor=2, mode="bilinear").round().clamp(0, 255)
     pixels = pixels.to(torch.uint8).expand(-1, 3, -1, -1).contiguous()
     labels = torch.from_numpy(raw.target).long()
     generator = torch.Generator().manual_seed(0)

@@ -50,9 +50,7 @@ def test_the_table_is_long_enough_and_says_everything_once() -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.what)
-def test_one_message_and_status_2(
-    case: Case, tmp_path: Path, finished: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_message_and_status_2(case: Case, tmp_path: Path, finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     nobody_answers(monkeypatch, tmp_path)
     prepare_folder(case, tmp_path, finished)
@@ -67,12 +65,10 @@ def test_one_message_and_status_2(
     left = {p for p in tmp_path.rglob("*") if p.is_file()}
     assert not [p for p in left if p.name.startswith(TEMPORARY)]
     assert all(p.read_bytes() == content for p, content in before.items() if p in left)
-    assert not {p.name for p in left - before.keys()} & {"model.onnx", "student.safetensors", "report.json"}  # fmt: skip
+    assert not {p.name for p in left - before.keys()} & {"model.onnx", "quantized.safetensors", "report.json"}
 
 
-def in_a_process(
-    *arguments: str, cwd: Path, limit: int | None = None
-) -> subprocess.CompletedProcess[str]:
+def in_a_process(*arguments: str, cwd: Path, limit: int | None = None) -> subprocess.CompletedProcess[str]:
     """Run the command as from a shell; `limit` is the size in bytes beyond which no file may grow."""
 
     def restrict() -> None:
@@ -81,9 +77,14 @@ def in_a_process(
 
     return subprocess.run(
         [sys.executable, "-m", "ptq", *arguments],
-        cwd=cwd, env=os.environ | {"PYTHONPATH": str(CHECKOUT), "COLUMNS": "200"}, capture_output=True, text=True,
-        timeout=120, check=False, preexec_fn=restrict,
-    )  # fmt: skip
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": str(CHECKOUT), "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        preexec_fn=restrict,
+    )
 
 
 @pytest.mark.slow
@@ -100,9 +101,7 @@ def test_bad_options_take_no_torch_and_half_a_second_of_processor_time(tmp_path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("limit", [1_000, 10_000])
-def test_a_disk_that_is_full_is_one_message_and_leaves_no_half_of_a_file(
-    limit: int, tmp_path: Path
-) -> None:
+def test_a_disk_that_is_full_is_one_message_and_leaves_no_half_of_a_file(limit: int, tmp_path: Path) -> None:
     """The limit on the size of a file stops writes as a full disk does, in every library."""
     (tmp_path / "net.py").write_text(NETWORK)
     result = in_a_process(*quantize("--threads", "1"), cwd=tmp_path, limit=limit)
@@ -117,10 +116,13 @@ def test_ctrl_c_while_images_are_made_is_130_and_leaves_no_half_of_a_file(tmp_pa
     (tmp_path / "net.py").write_text(NETWORK)
     process = subprocess.Popen(
         [sys.executable, "-m", "ptq", "synthesize", "--model", "net.py:net", "--preset", "best", "--out", "run"],
-        cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(CHECKOUT)},
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(CHECKOUT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )  # fmt: skip
+    )
     while not (tmp_path / "run").exists():
         time.sleep(0.1)
         assert process.poll() is None
@@ -155,11 +157,11 @@ def test_images_of_every_mode_are_read(mode: str, tmp_path: Path) -> None:
     suffix = "tiff" if mode == "CMYK" else "png"
     Image.new("RGB", (10, 12), RED).convert(mode).save(tmp_path / f"a.{suffix}")
     pixel = load_images(tmp_path, PREPROCESS)[0, :, 4, 4].tolist()
-    grey = mode in ("L", "LA")
+    gray = mode in ("L", "LA")
     if mode == "1":
-        assert len(set(pixel)) == 1  # grey, from black and white
+        assert len(set(pixel)) == 1  # gray, from black and white
     else:
-        wanted = (85, 85, 85) if grey else RED
+        wanted = (85, 85, 85) if gray else RED
         assert pixel == pytest.approx(wanted, abs=2 if mode != "P" else 60)
 
 

@@ -150,9 +150,7 @@ def run_command(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         case ["pip", "install", *_]:
             check_install(words)
         case ["make", target]:
-            assert re.search(rf"^{target}:", (CHECKOUT / "Makefile").read_text(), re.MULTILINE), (
-                target
-            )
+            assert re.search(rf"^{target}:", (CHECKOUT / "Makefile").read_text(), re.MULTILINE), target
         case _:
             raise AssertionError(f"a command that no test knows: {shlex.join(words)}")
 
@@ -183,9 +181,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if runs(page)], ids=name_of)
-def test_a_page_runs_from_top_to_bottom(
-    page: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_page_runs_from_top_to_bottom(page: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     namespace = {"__name__": "page"}
     for block in blocks(page):
         if block.kind == "file":
@@ -230,9 +226,7 @@ def test_every_block_is_in_a_language_that_says_whether_it_runs(page: Path) -> N
 
 def messages() -> list[str]:
     """All texts in the sources, with … for what is put into them."""
-    files = [
-        f for folder in ("ptq", "calibration", "export") for f in (CHECKOUT / folder).glob("*.py")
-    ]
+    files = [f for folder in ("ptq", "calibration", "export") for f in (CHECKOUT / folder).glob("*.py")]
     found = []
     for file in files:
         for node in ast.walk(ast.parse(file.read_text())):
@@ -245,9 +239,7 @@ def messages() -> list[str]:
 
 
 def test_messages_are_quoted_as_they_are() -> None:
-    rows = re.findall(
-        r"^\| `(.+?)` \|", (CHECKOUT / "docs" / "limits.md").read_text(), re.MULTILINE
-    )
+    rows = re.findall(r"^\| `(.+?)` \|", (CHECKOUT / "docs" / "limits.md").read_text(), re.MULTILINE)
     known = messages()
     assert len(rows) > 10
     for row in rows:
@@ -257,9 +249,7 @@ def test_messages_are_quoted_as_they_are() -> None:
 def test_the_reference_has_every_public_name() -> None:
     pages = "".join(page.read_text() for page in (CHECKOUT / "docs" / "api").glob("*.md"))
     shown = [path.rpartition(".")[2] for path in re.findall(r"^::: (\S+)$", pages, re.MULTILINE)]
-    public = {
-        n for p in (ptq, ptq.calibration, ptq.export, ptq.reconstruction.kernels) for n in p.__all__
-    }
+    public = {n for p in (ptq, ptq.calibration, ptq.export, ptq.reconstruction.kernels) for n in p.__all__}
     assert sorted(shown) == sorted(public)
 
 
@@ -269,9 +259,7 @@ def test_the_site_builds_and_needs_no_network(tmp_path: Path) -> None:
     pages = [page.read_text() for page in tmp_path.rglob("*.html")]
     assert len(pages) > 20
     for page in pages:
-        fetched = (
-            r"<(?:script|img|iframe)[^>]+src=\"?(?:https?:)?//|<link[^>]+href=\"?(?:https?:)?//"
-        )
+        fetched = r"<(?:script|img|iframe)[^>]+src=\"?(?:https?:)?//|<link[^>]+href=\"?(?:https?:)?//"
         assert not re.findall(fetched, page)
         assert "doc-symbol-module" not in page  # a function that has the name of its module
     # From a disk the search runs a script of its own in place of a worker, and takes its index from another.

@@ -16,16 +16,14 @@ from ptq.export import export_qdq, ort
 from ptq.export.check import failures
 from ptq.export.checks import structure
 from ptq.export.file_checks import QuantizedFile
-from ptq.export.integer_reference import Oracle
-from ptq.export.lowering import deploy
+from ptq.export.integer_reference import IntegerReference
+from ptq.export.lowering import lower
 from ptq.graph.blocks import assign_blocks, compose, split
-from ptq.graph.preparation import Prepared, prepare
-from ptq.quantization.placement import Student, make_plan, place
+from ptq.graph.preparation import GraphModel, prepare
+from ptq.quantization.placement import QuantizedModel, insert_quantizers, make_plan
 from tests.helpers.random_networks import Network, Spec, images, specs
 
-SAME = (
-    1e-4  # of the largest output: what folding BatchNorms and other orders of summation may change
-)
+SAME = 1e-4  # of the largest output: what folding BatchNorms and other orders of summation may change
 
 
 @dataclass(frozen=True)
@@ -59,50 +57,54 @@ def apart(a: Tensor, b: Tensor) -> float:
     return float((a - b).abs().max() / b.abs().max().clamp(min=1e-6))
 
 
-def prepared_from(spec: Spec) -> Prepared:
+def prepared_from(spec: Spec) -> GraphModel:
     """Prepare a network, and see that this changed neither it nor what it computes."""
     model, x = Network(spec).eval(), images(spec, 3)
     before = model(x.clone())  # which may write into what it is given
-    prepared = prepare(model, spec.shape)
+    graph_model = prepare(model, spec.shape)
     assert torch.equal(model(x.clone()), before)
-    assert apart(prepared.module(x), before) < SAME
-    return prepared
+    assert apart(graph_model.module(x), before) < SAME
+    return graph_model
 
 
-def check_blocks(prepared: Prepared, x: Tensor) -> None:
+def check_blocks(graph_model: GraphModel, x: Tensor) -> None:
     """Blocks in order are the whole."""
-    graph = prepared.module
+    graph = graph_model.module
     assert torch.equal(compose(split(graph, assign_blocks(graph)))(x), graph(x))
 
 
-def student_of(case: Case, prepared: Prepared) -> Student:
+def quantized_network(case: Case, graph_model: GraphModel) -> QuantizedModel:
     """Place quantizers and find their ranges; blocks in order are the whole here, too."""
-    plan = make_plan(prepared, case.weight_bits, case.act_bits)
-    student = calibrate(place(prepared, plan), images(case.spec, 16), observer=case.observer)
+    plan = make_plan(graph_model, case.weight_bits, case.act_bits)
+    quantized_model = calibrate(insert_quantizers(graph_model, plan), images(case.spec, 16), observer=case.observer)
     x = images(case.spec, 3, seed=2)
-    assert torch.equal(compose(student.split())(x), student.module(x))
-    return student
+    assert torch.equal(compose(quantized_model.split())(x), quantized_model.module(x))
+    return quantized_model
 
 
-def check_file(case: Case, student: Student, folder: Path) -> None:
-    """The file is sound, and computes what the simulation and the oracle compute."""
-    path = export_qdq(student, folder / "model.onnx", format=case.format)
+def check_file(case: Case, quantized_model: QuantizedModel, folder: Path) -> None:
+    """The file is sound, and computes what the simulation and the integer_reference compute."""
+    path = export_qdq(quantized_model, folder / "model.onnx", format=case.format)
     x = images(case.spec, 6, seed=3)
     optimized = ort.optimized(path)
     float_layers = ort.float_layers(optimized)
-    failed = failures(structure(QuantizedFile(path), student, float_layers))
+    failed = failures(structure(QuantizedFile(path), quantized_model, float_layers))
     assert failed == [], failed
     opened, plain = ort.session(path), ort.session(path, optimize=False)
-    given, simulated = torch.from_numpy(ort.run(opened, x.numpy())), student(x)
+    given, simulated = torch.from_numpy(ort.run(opened, x.numpy())), quantized_model(x)
     assert torch.isfinite(given).all()
     one_by_one = np.concatenate([ort.run(opened, x[i : i + 1].numpy()) for i in range(len(x))])
     unoptimized = torch.from_numpy(ort.run(plain, x.numpy()))
     assert unoptimized.shape == given.shape
-    assert apart(deploy(student.module)(x), student.module(x)) < 1e-5
+    assert apart(lower(quantized_model.module)(x), quantized_model.module(x)) < 1e-5
     if float_layers or ort.float_operators(optimized):
         return  # rounds real numbers, whose last bits depend on the order of summation
-    oracle = torch.from_numpy(Oracle(path)(x.numpy()))
-    found = {"one by one": torch.from_numpy(one_by_one), "simulated": simulated, "oracle": oracle}
+    integer_reference = torch.from_numpy(IntegerReference(path)(x.numpy()))
+    found = {
+        "one by one": torch.from_numpy(one_by_one),
+        "simulated": simulated,
+        "integer_reference": integer_reference,
+    }
     # What a last layer in float leaves is the rounding of float32.
     wrong = {name: apart(y, given) for name, y in found.items() if apart(y, given) >= 1e-6}
     assert not wrong, wrong
@@ -111,9 +113,9 @@ def check_file(case: Case, student: Student, folder: Path) -> None:
 def check(case: Case) -> None:
     """All that must hold of a case."""
     with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
-        prepared = prepared_from(case.spec)
-        check_blocks(prepared, images(case.spec, 3))
-        check_file(case, student_of(case, prepared), Path(folder))
+        graph_model = prepared_from(case.spec)
+        check_blocks(graph_model, images(case.spec, 3))
+        check_file(case, quantized_network(case, graph_model), Path(folder))
 
 
 @given(specs())

@@ -8,7 +8,7 @@ the shortcut is the paper's option A: every second pixel, padded with zero chann
 and pads only and so traces under torch.fx and exports to ONNX.
 
 The weights are not here: pass them with ``--weights``. They were trained on 32x32 images in the
-ImageNet normalisation, which `PREPROCESS` says to whoever loads this file as
+ImageNet normalization, which `PREPROCESS` says to whoever loads this file as
 ``cifar_resnet.py:resnet20``.
 
 Example:
@@ -45,7 +45,7 @@ class OptionA(nn.Module):
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions with batch normalisation, and the shortcut around them."""
+    """Two 3x3 convolutions with batch normalization, and the shortcut around them."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ class CifarResNet(nn.Module):
         self.linear = nn.Linear(64, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalised images to logits."""
+        """Normalized images to logits."""
         x = F.relu(self.bn1(self.conv1(x)))
         x = self.layer3(self.layer2(self.layer1(x)))
         logits: Tensor = self.linear(self.pool(x).flatten(1))

@@ -1,6 +1,6 @@
 """VGG and MobileNetV2 as torchvision has them, cut to the size of CIFAR images.
 
-Teachers of families other than the ResNets'. Both take 32x32 images in the ImageNet normalisation; the
+Teachers of families other than the ResNets'. Both take 32x32 images in the ImageNet normalization; the
 weights are passed with ``--weights``.
 
 Example:

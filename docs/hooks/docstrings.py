@@ -6,9 +6,7 @@ from typing import Any
 import griffe
 
 _EXAMPLE = re.compile(r"^( *)Example:$", re.MULTILINE)
-_TOGETHER = re.compile(
-    r"^(?P<indent> +)(?P<names>\w+(?:, \w+)+): (?P<text>.*(?:\n(?P=indent) +.*)*)", re.MULTILINE
-)
+_TOGETHER = re.compile(r"^(?P<indent> +)(?P<names>\w+(?:, \w+)+): (?P<text>.*(?:\n(?P=indent) +.*)*)", re.MULTILINE)
 
 
 class Docstrings(griffe.Extension):

@@ -1,4 +1,4 @@
-"""What the worst layers of a student hold, and where their grids lie: small histograms for a report."""
+"""What the worst layers of a quantized model hold, and where their grids lie: small histograms for a report."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -12,7 +12,7 @@ from ptq.analysis.accumulators import Noise
 from ptq.errors import PtqError
 from ptq.graph.fx_helpers import LAYERS, module_of, sole_input, watch
 from ptq.quantization.affine import per_channel
-from ptq.quantization.placement import Student
+from ptq.quantization.placement import QuantizedModel
 from ptq.quantization.quantizers import Layer, Quantizer, QuantLayer, WeightQuantizer
 
 __all__ = ["Histogram", "LayerDistribution", "worst_layers"]
@@ -67,30 +67,30 @@ class LayerDistribution:
 
 
 @torch.no_grad()
-def worst_layers(student: Student, inputs: Tensor, *, count: int = 6) -> list[LayerDistribution]:
+def worst_layers(quantized_model: QuantizedModel, inputs: Tensor, *, count: int = 6) -> list[LayerDistribution]:
     """Return the layers that lose most by themselves, the worst first.
 
     One pass of the float network: every layer is computed in float and quantized on what it reads there.
 
     Args:
-        student: calibrated, with the weights of its float network; both on one device.
+        quantized_model: calibrated, with the weights of its float network; both on one device.
         inputs: a few images as the network takes them, (N, C, H, W); all go through at once.
         count: how many layers.
 
     Raises:
-        PtqError: when the student has not been calibrated.
+        PtqError: when the quantized model has not been calibrated.
 
     Example:
-        >>> worst_layers(student, images[:4], count=1)[0].name
+        >>> worst_layers(quantized_model, images[:4], count=1)[0].name
         'features_1_conv_0_0'
     """
-    if not all(quantizer.calibrated for quantizer in student.quantizers().values()):
-        raise PtqError("calibrate the student before looking at its layers.")
-    graph, layers = student.prepared.module, student.layers()
-    readers: dict[str, list[fx.Node]] = {}
+    if not all(quantizer.calibrated for quantizer in quantized_model.quantizers().values()):
+        raise PtqError("calibrate the quantized model before looking at its layers.")
+    graph, layers = quantized_model.float_model.module, quantized_model.layers()
+    consumers: dict[str, list[fx.Node]] = {}
     for node in graph.graph.nodes:
         if node.name in layers and isinstance(module_of(graph, node), LAYERS):
-            readers.setdefault(sole_input(node).name, []).append(node)
+            consumers.setdefault(sole_input(node).name, []).append(node)
     found: list[LayerDistribution] = []
 
     def look(nodes: list[fx.Node], x: Tensor) -> None:
@@ -100,7 +100,7 @@ def worst_layers(student: Student, inputs: Tensor, *, count: int = 6) -> list[La
             found.append(_measured(node.name, op, layers[node.name], x))
 
     device = next(iter(graph.state_dict().values()), inputs).device
-    watch(graph, inputs.to(device), {name: partial(look, nodes) for name, nodes in readers.items()})
+    watch(graph, inputs.to(device), {name: partial(look, nodes) for name, nodes in consumers.items()})
     return sorted(found, key=lambda layer: layer.sqnr)[:count]
 
 

@@ -2,14 +2,14 @@
 
 Noise is measured in three ways:
 
-- *alone*: one layer or one block is quantized and reads what the float network gives;
-- *accumulated*: all that comes before is quantized, too;
+- *isolated*: one layer or one block is quantized and reads what the float network gives;
+- *cumulative*: all that comes before is quantized, too;
 - as *cost*: one layer or one block is quantized, and the network's output moves.
 
 A layer takes its input's quantizer along. A block takes the quantizers of the tensors it computes, so
 that every quantizer belongs to exactly one block; the one of its input is the block's before it.
 A cost needs the rest of the network once per layer: it starts at the layer's block, from what the float blocks
-before it give. All is measured on real numbers, as reconstruction sees the student (`Student.module`).
+before it give. All is measured on real numbers, as reconstruction sees the quantized model (`QuantizedModel.module`).
 """
 
 import math
@@ -26,7 +26,7 @@ from ptq.errors import PtqError
 from ptq.graph.blocks import compose, split
 from ptq.graph.fx_helpers import LAYERS, module_of, sole_input, watch
 from ptq.progress import SILENT, Progress, Task
-from ptq.quantization.placement import Student
+from ptq.quantization.placement import QuantizedModel
 from ptq.quantization.quantizers import QuantLayer
 
 __all__ = [
@@ -49,9 +49,9 @@ class LayerSensitivity:
         weight: the float weight and its grid.
         weight_sqnr: dB of the weight by itself; falls where reconstruction rounds against the nearest.
         input: what the layer reads in the float network, and the grid for it; None where that is float.
-        alone: dB of the layer's output, weight and input quantized.
-        alone_weight, alone_input: dB of it with only one of the two quantized.
-        accumulated: dB of the layer's output in the student.
+        isolated: dB of the layer's output, weight and input quantized.
+        isolated_weight, isolated_input: dB of it with only one of the two quantized.
+        cumulative: dB of the layer's output in the quantized model.
         cost: when only this layer is quantized.
     """
 
@@ -60,10 +60,10 @@ class LayerSensitivity:
     weight: TensorRange
     weight_sqnr: float
     input: TensorRange | None
-    alone: float
-    alone_weight: float
-    alone_input: float
-    accumulated: float
+    isolated: float
+    isolated_weight: float
+    isolated_input: float
+    cumulative: float
     cost: Cost
 
 
@@ -74,21 +74,21 @@ class BlockSensitivity:
     Args:
         name: of its last quantized layer.
         layers: names of its quantized layers.
-        alone: dB of the block's output on float inputs.
-        accumulated: dB of it in the student.
+        isolated: dB of the block's output on float inputs.
+        cumulative: dB of it in the quantized model.
         cost: when only this block is quantized.
     """
 
     name: str
     layers: tuple[str, ...]
-    alone: float
-    accumulated: float
+    isolated: float
+    cumulative: float
     cost: Cost
 
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """Every layer and block of a student, in order of computation.
+    """Every layer and block of a quantized model, in order of computation.
 
     Args:
         layers: the quantized ones.
@@ -110,36 +110,40 @@ class Sensitivity:
 
 @torch.no_grad()
 def measure_sensitivity(
-    student: Student, inputs: Tensor, *, images: int = 32, progress: Progress = SILENT
+    quantized_model: QuantizedModel,
+    inputs: Tensor,
+    *,
+    images: int = 32,
+    progress: Progress = SILENT,
 ) -> Sensitivity:
-    """Measure what each layer and each block of a calibrated student does to the network's output.
+    """Measure what each layer and each block of a calibrated quantized model does to the network's output.
 
     Takes about half as many passes of the float network as there are layers and blocks.
 
     Args:
-        student: calibrated, with the weights of its float network; it computes where its modules are.
-        inputs: images as the network takes them, (N, C, H, W), normalised.
+        quantized_model: calibrated, with the weights of its float network; it computes where its modules are.
+        inputs: images as the network takes them, (N, C, H, W), normalized.
         images: how many of them to measure on, spread evenly.
         progress: told of every layer.
 
     Raises:
-        PtqError: for a student without ranges or without float weights, and for no images.
+        PtqError: for a quantized model without ranges or without float weights, and for no images.
 
     Example:
-        >>> found = measure_sensitivity(calibrate(student, inputs), inputs)
+        >>> found = measure_sensitivity(calibrate(quantized_model, inputs), inputs)
         >>> max(found.layers, key=lambda layer: layer.cost.kl).name
         'features_0_0'
     """
-    _check(student, inputs, images)
-    blocks, whole = _meters(student), Change()
+    _check(quantized_model, inputs, images)
+    blocks, whole = _meters(quantized_model), Change()
     count = min(images, len(inputs))
     pieces = inputs[torch.linspace(0, len(inputs) - 1, count).round().long()].split(BATCH)
-    device = next(iter(student.prepared.module.state_dict().values()), inputs).device
+    device = next(iter(quantized_model.float_model.module.state_dict().values()), inputs).device
     steps = len(pieces) * sum(len(block.layers) + 1 for block in blocks)
     with progress.stage("measure", steps) as task:
         for piece in pieces:
             x = y = piece.to(device)
-            logits = student.prepared.module(x).flatten(1)
+            logits = quantized_model.float_model.module(x).flatten(1)
             for block in blocks:
                 x, y = block.add(x, y, logits, task)
             whole.add(logits, y.flatten(1))
@@ -151,16 +155,16 @@ def measure_sensitivity(
     )
 
 
-def _check(student: Student, inputs: Tensor, images: int) -> None:
-    if not all(quantizer.calibrated for quantizer in student.quantizers().values()):
-        raise PtqError("calibrate the student before measuring its sensitivity.")
-    if any(bool(p.isnan().any()) for p in student.prepared.module.parameters()):
+def _check(quantized_model: QuantizedModel, inputs: Tensor, images: int) -> None:
+    if not all(quantizer.calibrated for quantizer in quantized_model.quantizers().values()):
+        raise PtqError("calibrate the quantized model before measuring its sensitivity.")
+    if any(bool(p.isnan().any()) for p in quantized_model.float_model.module.parameters()):
         raise PtqError(
-            "the student's float network has no weights to compare with: load it with its model, as "
+            "the quantized model's float network has no weights to compare with: load it with its model, as "
             "ptq.load(folder, model)."
         )
-    if inputs.dim() != 4 or tuple(inputs.shape[1:]) != student.prepared.input_shape:
-        shape = ", ".join(map(str, student.prepared.input_shape))
+    if inputs.dim() != 4 or tuple(inputs.shape[1:]) != quantized_model.float_model.input_shape:
+        shape = ", ".join(map(str, quantized_model.float_model.input_shape))
         raise PtqError(f"images must be of shape (N, {shape}), not {tuple(inputs.shape)}.")
     if not len(inputs) or images < 1:
         raise PtqError("sensitivity is measured on at least one image.")
@@ -171,34 +175,32 @@ class _LayerMeter:
 
     Args:
         name: of its node in the network.
-        teacher: its block in the float network.
+        float_block: its block in the float network.
         node: the layer in there.
-        layer: the student's.
+        layer: the quantized model's.
     """
 
-    def __init__(
-        self, name: str, teacher: fx.GraphModule, node: fx.Node, layer: QuantLayer
-    ) -> None:
+    def __init__(self, name: str, float_block: fx.GraphModule, node: fx.Node, layer: QuantLayer) -> None:
         self.name, self.node, self.layer = name, node, layer
-        op = module_of(teacher, node)
+        op = module_of(float_block, node)
         assert isinstance(op, LAYERS)
         self.op, self.quantizer = op, layer.input_quantizer
-        self.alone, self.alone_weight, self.alone_input = Noise(), Noise(), Noise()
-        self.accumulated, self.change = Noise(), Change()
+        self.isolated, self.isolated_weight, self.isolated_input = Noise(), Noise(), Noise()
+        self.cumulative, self.change = Noise(), Change()
         q = self.quantizer
         self.read = None if q is None else Extent(q.spec, q.scale, q.zero_point)
         quantized = nn.Sequential(layer) if q is None else nn.Sequential(q, layer)
-        # The block in which this layer alone is quantized; all other modules are the float block's.
-        self.changed = fx.GraphModule(teacher, teacher.graph)
+        # The block in which this layer isolated is quantized; all other modules are the float block's.
+        self.changed = fx.GraphModule(float_block, float_block.graph)
         self.changed.set_submodule(str(node.target), quantized)
 
-    def add(self, x: Tensor, output: Tensor, in_student: Tensor) -> None:
-        """Take in what the layer reads and gives in the float network, and gives in the student."""
+    def add(self, x: Tensor, output: Tensor, in_quantized: Tensor) -> None:
+        """Take in what the layer reads and gives in the float network, and gives in the quantized model."""
         read = x if self.quantizer is None else self.quantizer(x)
-        self.alone.add(output, self.layer(read))
-        self.alone_weight.add(output, self.layer(x))
-        self.alone_input.add(output, self.op(read))
-        self.accumulated.add(output, in_student)
+        self.isolated.add(output, self.layer(read))
+        self.isolated_weight.add(output, self.layer(x))
+        self.isolated_input.add(output, self.op(read))
+        self.cumulative.add(output, in_quantized)
         if self.read is not None:
             self.read.add(x)
 
@@ -213,10 +215,10 @@ class _LayerMeter:
             weight=weight.result(),
             weight_sqnr=noise.db(),
             input=None if self.read is None else self.read.result(),
-            alone=self.alone.db(),
-            alone_weight=self.alone_weight.db(),
-            alone_input=self.alone_input.db(),
-            accumulated=self.accumulated.db(),
+            isolated=self.isolated.db(),
+            isolated_weight=self.isolated_weight.db(),
+            isolated_input=self.isolated_input.db(),
+            cumulative=self.cumulative.db(),
             cost=self.change.cost(),
         )
 
@@ -225,60 +227,58 @@ class _BlockMeter:
     """What is summed up about a block and the layers in it.
 
     Args:
-        names: node names of the student's layers.
-        teacher, block: the float block and the quantized one.
+        names: node names of the quantized model's layers.
+        float_block, block: the float block and the quantized one.
         rest: the float blocks behind it.
     """
 
     def __init__(
         self,
         names: dict[nn.Module, str],
-        teacher: fx.GraphModule,
+        float_block: fx.GraphModule,
         block: fx.GraphModule,
         rest: nn.Module,
     ) -> None:
-        self.teacher, self.block, self.rest = teacher, block, rest
-        self.alone, self.accumulated, self.change = Noise(), Noise(), Change()
-        floats = {str(node.target): node for node in teacher.graph.nodes}
+        self.float_block, self.block, self.rest = float_block, block, rest
+        self.isolated, self.cumulative, self.change = Noise(), Noise(), Change()
+        floats = {str(node.target): node for node in float_block.graph.nodes}
         self.layers: list[_LayerMeter] = []
-        self.in_student: list[str] = []  # their nodes in the quantized block
+        self.in_quantized: list[str] = []  # their nodes in the quantized block
         for node in block.graph.nodes:
             if isinstance(layer := module_of(block, node), QuantLayer):
-                in_teacher = floats[str(node.target)]
-                self.layers.append(_LayerMeter(names[layer], teacher, in_teacher, layer))
-                self.in_student.append(node.name)
+                in_float = floats[str(node.target)]
+                self.layers.append(_LayerMeter(names[layer], float_block, in_float, layer))
+                self.in_quantized.append(node.name)
 
     def add(self, x: Tensor, y: Tensor, logits: Tensor, task: Task) -> tuple[Tensor, Tensor]:
-        """Take in a piece of what the block reads in float (x) and in the student (y); return what it gives."""
+        """Take in a piece of what the block reads in float (x) and in the quantized model (y); return what it gives."""
         nodes = [n for layer in self.layers for n in (layer.node, sole_input(layer.node))]
-        floats = _tensors(self.teacher, x, [n.name for n in nodes])
-        student = _tensors(self.block, y, self.in_student)
-        for layer, name in zip(self.layers, self.in_student, strict=True):
+        floats = _tensors(self.float_block, x, [n.name for n in nodes])
+        quantized_model = _tensors(self.block, y, self.in_quantized)
+        for layer, name in zip(self.layers, self.in_quantized, strict=True):
             read, given = floats[sole_input(layer.node).name], floats[layer.node.name]
-            layer.add(read, given, student[name])
+            layer.add(read, given, quantized_model[name])
             layer.change.add(logits, self.rest(layer.changed(x)).flatten(1))
             task.advance()
-        output, in_student, alone = self.teacher(x), self.block(y), self.block(x)
-        self.alone.add(output, alone)
-        self.accumulated.add(output, in_student)
-        self.change.add(logits, self.rest(alone).flatten(1))
+        output, in_quantized, isolated = self.float_block(x), self.block(y), self.block(x)
+        self.isolated.add(output, isolated)
+        self.cumulative.add(output, in_quantized)
+        self.change.add(logits, self.rest(isolated).flatten(1))
         task.advance()
-        return output, in_student
+        return output, in_quantized
 
     def result(self, index: int) -> BlockSensitivity:
         layers = tuple(layer.name for layer in self.layers)
         name = layers[-1] if layers else f"block{index}"
-        return BlockSensitivity(
-            name, layers, self.alone.db(), self.accumulated.db(), self.change.cost()
-        )
+        return BlockSensitivity(name, layers, self.isolated.db(), self.cumulative.db(), self.change.cost())
 
 
-def _meters(student: Student) -> list[_BlockMeter]:
-    teachers = split(student.prepared.module, student.blocks)
-    names: dict[nn.Module, str] = {layer: name for name, layer in student.layers().items()}
+def _meters(quantized_model: QuantizedModel) -> list[_BlockMeter]:
+    float_blocks = split(quantized_model.float_model.module, quantized_model.blocks)
+    names: dict[nn.Module, str] = {layer: name for name, layer in quantized_model.layers().items()}
     return [
-        _BlockMeter(names, teacher, block, compose(teachers[index + 1 :]))
-        for index, (teacher, block) in enumerate(zip(teachers, student.split(), strict=True))
+        _BlockMeter(names, float_block, block, compose(float_blocks[index + 1 :]))
+        for index, (float_block, block) in enumerate(zip(float_blocks, quantized_model.split(), strict=True))
     ]
 
 

@@ -72,9 +72,7 @@ def _print_version(wanted: bool) -> None:
 def _root(
     version: Annotated[
         bool,
-        typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Print the version."
-        ),
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version."),
     ] = False,
 ) -> None:
     pass
@@ -103,9 +101,7 @@ def quantize(
         ),
     ] = False,
     preset: PresetOption = Preset.default,
-    method: Annotated[
-        Method, typer.Option(help="How the rounding of the weights is found.")
-    ] = Method.qdrop,
+    method: Annotated[Method, typer.Option(help="How the rounding of the weights is found.")] = Method.qdrop,
     out: OutOption = None,
     seed: SeedOption = 0,
     device: DeviceOption = None,
@@ -130,7 +126,7 @@ def quantize(
 ) -> None:
     """Quantize a model and write an ONNX file that onnxruntime runs in integers.
 
-    The run directory has the file, the images, the report and the student; see report.html first, or report.md
+    The run directory has the file, the images, the report and the quantized model; see report.html first, or report.md
     without the extra `report`. A run that was interrupted continues when the same command is given again.
     """
     with reported():
@@ -142,7 +138,7 @@ def quantize(
             from ptq.cli import estimate_page
             from ptq.run import estimate
 
-            estimate_page.show(estimate.rehearse(settings, progress()))
+            estimate_page.show(estimate.estimate_run(settings, progress()))
             return
         from ptq.run import pipeline  # torch takes seconds to import: options are checked before
 
@@ -189,9 +185,7 @@ def validate(
     threads: ThreadsOption = None,
     exact: Annotated[
         bool,
-        typer.Option(
-            "--exact", help="Compare with exact integer arithmetic, too, on up to 64 images; slow."
-        ),
+        typer.Option("--exact", help="Compare with exact integer arithmetic, too, on up to 64 images; slow."),
     ] = False,
     runtime: Annotated[
         list[Runtime] | None,
@@ -224,13 +218,9 @@ def inspect(
         typer.Argument(metavar="RUN_DIR", help="A finished run: before and after reconstruction."),
     ] = None,
     model: ModelOption = "",
-    bits: Annotated[
-        int | None, typer.Option(min=2, max=8, help="Bits of the weights, with --model.")
-    ] = None,
+    bits: Annotated[int | None, typer.Option(min=2, max=8, help="Bits of the weights, with --model.")] = None,
     act_bits: Annotated[int, typer.Option(min=2, max=8, help="Bits of the activations.")] = 8,
-    reduce_range: Annotated[
-        bool, typer.Option("--reduce-range", help="At most 7 bits for any weight.")
-    ] = False,
+    reduce_range: Annotated[bool, typer.Option("--reduce-range", help="At most 7 bits for any weight.")] = False,
     images: Annotated[
         str,
         typer.Option(
@@ -246,9 +236,7 @@ def inspect(
     mean: TripleOption = None,
     std: TripleOption = None,
     seed: SeedOption = 0,
-    count: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Images to measure on, spread over all.")
-    ] = 32,
+    count: Annotated[int, typer.Option(min=1, metavar="N", help="Images to measure on, spread over all.")] = 32,
     top: Annotated[int, typer.Option(min=1, metavar="N", help="Layers to show.")] = 10,
     everything: Annotated[bool, typer.Option("--all", help="Show all layers.")] = False,
     json: Annotated[
@@ -273,9 +261,7 @@ def inspect(
             from ptq.reporting import inspection as findings
             from ptq.run import inspection
 
-            found = inspection.inspect_run(
-                run_dir, count=count, device=device, threads=threads, progress=progress()
-            )
+            found = inspection.inspect_run(run_dir, count=count, device=device, threads=threads, progress=progress())
             wrote = findings.write_inspection(found, run_dir, json)
         elif not model or bits is None:
             raise PtqError("give the directory of a finished run, or --model and --bits")
@@ -305,12 +291,19 @@ def _refuse_a_model(context: typer.Context, run_dir: Path) -> None:
     for name in _OF_A_MODEL:
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":
-            raise PtqError(
-                f"--{name.replace('_', '-')}: {run_dir} says this by itself; give one of the two"
-            )
+            raise PtqError(f"--{name.replace('_', '-')}: {run_dir} says this by itself; give one of the two")
 
 
 _OF_A_MODEL = (
-    "model", "bits", "act_bits", "reduce_range", "images", "weights", "size", "resize", "mean", "std",
+    "model",
+    "bits",
+    "act_bits",
+    "reduce_range",
+    "images",
+    "weights",
+    "size",
+    "resize",
+    "mean",
+    "std",
     "seed",
-)  # fmt: skip
+)

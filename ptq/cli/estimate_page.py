@@ -6,17 +6,17 @@ from rich.console import Console
 
 from ptq.cli.messages import headline
 from ptq.reporting.tables import Table
-from ptq.run.estimate import Forecast, PlannedBlock
+from ptq.run.estimate import Estimate, PlannedBlock
 from ptq.utils.units import byte_text
 
-__all__ = ["outlook", "show"]
+__all__ = ["estimate_lines", "show"]
 
 
-def outlook(found: Forecast) -> list[str]:
+def estimate_lines(found: Estimate) -> list[str]:
     """Return what a run will do and take, a line each.
 
     Example:
-        >>> print(*outlook(rehearse(Settings("resnet18", bits=4))), sep="\\n")
+        >>> print(*estimate_lines(estimate_run(Settings("resnet18", bits=4))), sep="\\n")
     """
     kept = ", ".join(found.kept_float)
     total = sum(found.seconds.values())
@@ -31,20 +31,17 @@ def outlook(found: Forecast) -> list[str]:
     ]
 
 
-def blocks(found: Forecast) -> Table:
+def blocks(found: Estimate) -> Table:
     """Return the blocks that will be reconstructed, and the bits of their layers' weights."""
-    rows = [
-        (block.name, str(len(block.bits)), _widths(block), ", ".join(_kept_float(block)))
-        for block in found.blocks
-    ]
+    rows = [(block.name, str(len(block.bits)), _widths(block), ", ".join(_kept_float(block))) for block in found.blocks]
     return Table(f"{found.name}: blocks", ("block", "layers", "bits", "float"), rows)
 
 
-def show(found: Forecast, console: Console | None = None) -> None:
+def show(found: Estimate, console: Console | None = None) -> None:
     """Print the blocks and what the run will take."""
     console = console or Console()
     console.print("", blocks(found).drawn(), "")
-    for line in outlook(found):
+    for line in estimate_lines(found):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     console.print("\nnothing was written: this was a rehearsal (--dry-run)", highlight=False)
 

@@ -120,7 +120,7 @@ ResizeOption = Annotated[
     typer.Option(
         metavar="N",
         min=1,
-        help="Shorter side before the centre crop, in pixels.",
+        help="Shorter side before the center crop, in pixels.",
         rich_help_panel="Model",
     ),
 ]
@@ -146,8 +146,7 @@ TeachersOption = Annotated[
     str,
     typer.Option(
         metavar="M1,M2=FILE",
-        help="Further models to synthesize the images from, besides the model itself; =FILE gives one "
-        "its weights.",
+        help="Further models to synthesize the images from, besides the model itself; =FILE gives one its weights.",
         autocompletion=complete_models,
         rich_help_panel="Images",
     ),
@@ -156,8 +155,7 @@ VerifierOption = Annotated[
     str | None,
     typer.Option(
         metavar="M[=FILE]",
-        help="A model that takes no part in making the images and judges whether they show what their "
-        "labels say.",
+        help="A model that takes no part in making the images and judges whether they show what their labels say.",
         autocompletion=complete_model,
         rich_help_panel="Images",
     ),
@@ -167,8 +165,7 @@ MixedCopiesOption = Annotated[
     typer.Option(
         metavar="N",
         min=0,
-        help="Copies of every calibration image with another one in a random box, to reconstruct with "
-        "besides.",
+        help="Copies of every calibration image with another one in a random box, to reconstruct with besides.",
         rich_help_panel="Images",
     ),
 ]
@@ -180,7 +177,7 @@ DataOption = Annotated[
     Path | None,
     typer.Option(
         metavar="DIR|FILE.npz",
-        help="Labelled images to measure accuracy with, never to calibrate: a folder per class, "
+        help="Labeled images to measure accuracy with, never to calibrate: a folder per class, "
         "named by class index or WNID, or an .npz of uint8 'images' (N,3,H,W) and 'labels'.",
         rich_help_panel="Evaluation",
     ),

@@ -111,8 +111,7 @@ def image_source(text: str) -> str:
     """A way to synthesize, noise, or a path that exists."""
     if text not in (*Recipe, "noise") and not os.path.exists(text):
         raise PtqError(
-            f"--images: {text!r} is none of {', '.join(Recipe)} and noise, and there is no such file or "
-            "folder"
+            f"--images: {text!r} is none of {', '.join(Recipe)} and noise, and there is no such file or folder"
         )
     return text
 

@@ -92,9 +92,7 @@ class Lines:
 
 
 class _Line:
-    def __init__(
-        self, name: str, interval: float, write: Callable[[str], object], clock: "_Clock"
-    ) -> None:
+    def __init__(self, name: str, interval: float, write: Callable[[str], object], clock: "_Clock") -> None:
         self.clock = clock
         self._name = name
         self._interval = interval

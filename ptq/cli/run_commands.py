@@ -27,9 +27,7 @@ def compare(
     run_dirs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories.")],
     out: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE", help="Where to write the comparison, too: .md, .csv or .html."
-        ),
+        typer.Option(metavar="FILE", help="Where to write the comparison, too: .md, .csv or .html."),
     ] = None,
 ) -> None:
     """Show several runs side by side: accuracy, latency, size and time, and the best of each.

@@ -18,7 +18,7 @@ _UNDECISIVE = (
     "data",
     "memory_limit",
     "format",
-)  # of what is made of the student, and within what memory
+)  # of what is made of the quantized model, and within what memory
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Settings:
         images: a key of `ptq.calibration.RECIPES` ("mixmix"), "noise", a folder or .npz of images, or an
             earlier images.safetensors.
         mixed_copies: of every calibration image, with another in a random box, to reconstruct with.
-        data: labelled images to measure accuracy with; None leaves accuracy out.
+        data: labeled images to measure accuracy with; None leaves accuracy out.
         weights: a state dict in place of the published weights.
         out: the run directory.
         seed: of everything random.
@@ -94,7 +94,7 @@ class Settings:
         return asdict(self)
 
     def decisive(self) -> dict[str, Any]:
-        """Return those that decide the student, as JSON-able data: two runs that agree in them give the same."""
+        """Return those that decide the quantized model, as JSON-able data: two runs that agree in them give the same."""
         return {name: value for name, value in asdict(self).items() if name not in _UNDECISIVE}
 
     def memory_bytes(self) -> int | None:

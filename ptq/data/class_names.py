@@ -26,9 +26,7 @@ def timm_classes(config: Any) -> tuple[str, ...]:
     return () if subset is None else tuple(ImageNetInfo(subset).label_descriptions())
 
 
-def label_names(
-    labels: Sequence[int], classes: Sequence[str], sha256: str, facts: Mapping[str, Any]
-) -> dict[str, str]:
+def label_names(labels: Sequence[int], classes: Sequence[str], sha256: str, facts: Mapping[str, Any]) -> dict[str, str]:
     """Return the names of the labels that images have, by class index; the first of several names.
 
     Args:

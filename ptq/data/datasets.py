@@ -1,4 +1,4 @@
-"""Images from disk: labelled ones to evaluate with, plain ones to calibrate with."""
+"""Images from disk: labeled ones to evaluate with, plain ones to calibrate with."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -26,7 +26,7 @@ _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.B
 
 @dataclass(frozen=True)
 class EvalSet:
-    """Labelled images that are decoded when asked for, so that a large folder fits in memory.
+    """Labeled images that are decoded when asked for, so that a large folder fits in memory.
 
     Attributes:
         labels: int64 (N,), class indices.
@@ -55,7 +55,7 @@ class EvalSet:
 
 
 def load_eval(path: Path | str, preprocess: Preprocess, num_classes: int | None = None) -> EvalSet:
-    """Open labelled data.
+    """Open labeled data.
 
     Args:
         path: a folder with one folder of images per class, named by class index ("0", "17") or by
@@ -74,7 +74,7 @@ def load_eval(path: Path | str, preprocess: Preprocess, num_classes: int | None 
     """
     path = Path(path)
     if path.is_dir():
-        files = _labelled_files(path)
+        files = _labeled_files(path)
         labels = torch.tensor([label for _, label in files])
         _check_headers([file for file, _ in files])
         found = EvalSet(labels, lambda i: _read_file(files[i][0], preprocess), str(path))
@@ -142,23 +142,14 @@ def _is_image(file: Path) -> bool:
     return file.suffix.lower() in _SUFFIXES and not file.name.startswith(".") and file.is_file()
 
 
-def _labelled_files(root: Path) -> list[tuple[Path, int]]:
+def _labeled_files(root: Path) -> list[tuple[Path, int]]:
     folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
     if not folders:
-        raise PtqError(
-            f"{root} has no folders of images: name one per class, by class index or ImageNet WNID"
-        )
+        raise PtqError(f"{root} has no folders of images: name one per class, by class index or ImageNet WNID")
     classes = _class_of_folders(root, [folder.name for folder in folders])
-    files = [
-        (file, classes[folder.name])
-        for folder in folders
-        for file in sorted(folder.iterdir())
-        if _is_image(file)
-    ]
+    files = [(file, classes[folder.name]) for folder in folders for file in sorted(folder.iterdir()) if _is_image(file)]
     if not files:
-        raise PtqError(
-            f"no images in the folders of {root}: expected {', '.join(sorted(_SUFFIXES))} files"
-        )
+        raise PtqError(f"no images in the folders of {root}: expected {', '.join(sorted(_SUFFIXES))} files")
     return files
 
 
@@ -208,18 +199,14 @@ def _from_array(array: NDArray[np.uint8], preprocess: Preprocess) -> Tensor:
 
 
 def _fit(image: Image.Image, preprocess: Preprocess) -> Tensor:
-    """Resize the shorter side to `preprocess.resize`, crop the centre: uint8 (3, H, W)."""
+    """Resize the shorter side to `preprocess.resize`, crop the center: uint8 (3, H, W)."""
     height, width = preprocess.size
     short = min(image.size)
     # More than `resize` only where an oblong crop would reach over the edge of the image.
-    target = max(
-        preprocess.resize, -(-width * short // image.width), -(-height * short // image.height)
-    )
+    target = max(preprocess.resize, -(-width * short // image.width), -(-height * short // image.height))
     wide, high = target * image.width // short, target * image.height // short
     left, top = round((wide - width) / 2), round((high - height) / 2)
-    if (
-        wide * high > LARGEST
-    ):  # a strip of one pixel's width: only the part that is seen is enlarged
+    if wide * high > LARGEST:  # a strip of one pixel's width: only the part that is seen is enlarged
         across, down = image.width / wide, image.height / high
         seen = (left * across, top * down, (left + width) * across, (top + height) * down)
         image = image.resize((width, height), _FILTERS[preprocess.interpolation], box=seen)
@@ -256,7 +243,5 @@ def _read_npz(path: Path) -> dict[str, NDArray[np.generic]]:
     if images is None:
         raise PtqError(f"{path} has no array 'images', uint8 (N,3,H,W)")
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != 3 or not images.size:
-        raise PtqError(
-            f"'images' in {path} is {images.dtype} {images.shape}: it must be uint8 (N,3,H,W), RGB"
-        )
+        raise PtqError(f"'images' in {path} is {images.dtype} {images.shape}: it must be uint8 (N,3,H,W), RGB")
     return arrays

@@ -21,7 +21,7 @@ class Preprocess:
 
     Attributes:
         size: (height, width) in pixels that the network sees.
-        resize: shorter side of an image before the centre crop to `size`, in pixels.
+        resize: shorter side of an image before the center crop to `size`, in pixels.
         interpolation: "bilinear" or "bicubic", for that resize.
         mean: of red, green and blue, subtracted from values in [0, 1].
         std: divided by after that.
@@ -50,18 +50,14 @@ class Preprocess:
                 f"{self.size[0]}x{self.size[1]}: give a --resize of at least {min(self.size)}"
             )
         if self.interpolation not in INTERPOLATIONS:
-            raise PtqError(
-                f"no interpolation {self.interpolation!r}: choose {' or '.join(INTERPOLATIONS)}"
-            )
+            raise PtqError(f"no interpolation {self.interpolation!r}: choose {' or '.join(INTERPOLATIONS)}")
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) != 3 or not all(math.isfinite(value) for value in values):
                 raise PtqError(f"{name} is {values}: give three numbers, for red, green and blue")
         if min(self.std) <= 0:
             raise PtqError(f"std is {self.std}: each must be above 0")
         if max(*self.mean, *self.std) > 2:
-            raise PtqError(
-                f"mean {self.mean} and std {self.std} look like the 0..255 scale: divide by 255"
-            )
+            raise PtqError(f"mean {self.mean} and std {self.std} look like the 0..255 scale: divide by 255")
 
     def normalize(self, images: Tensor) -> Tensor:
         """Turn float RGB images in [0, 1], (N, 3, H, W), into what the network takes."""
@@ -74,10 +70,7 @@ class Preprocess:
         return mean + std * inputs
 
     def _per_channel(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        mean, std = (
-            torch.tensor(v, dtype=like.dtype, device=like.device).view(3, 1, 1)
-            for v in (self.mean, self.std)
-        )
+        mean, std = (torch.tensor(v, dtype=like.dtype, device=like.device).view(3, 1, 1) for v in (self.mean, self.std))
         return mean, std
 
     @staticmethod

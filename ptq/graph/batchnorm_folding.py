@@ -4,12 +4,12 @@ from torch import Tensor, fx, nn
 
 from ptq.graph.fx_helpers import LAYERS, add_module, module_of, sole_input
 
-__all__ = ["batchnorm_as_affine", "fold_batchnorms"]
+__all__ = ["batchnorm_as_depthwise", "fold_batchnorms"]
 
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d
 
 
-def batchnorm_as_affine(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+def batchnorm_as_depthwise(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     """Return (gain, shift), each (C,), such that norm(x) = gain * x + shift in eval mode."""
     assert norm.running_mean is not None and norm.running_var is not None
     # In float64: 1 / sqrt(var) of a nearly dead channel loses digits that the weights then carry.
@@ -34,7 +34,7 @@ def fold_batchnorms(graph: fx.GraphModule) -> None:
             continue
         source = sole_input(node)
         layer = module_of(graph, source)
-        gain, shift = batchnorm_as_affine(norm)
+        gain, shift = batchnorm_as_depthwise(norm)
         if isinstance(layer, LAYERS) and len(source.users) == 1:
             _scale_layer(layer, gain, shift)
             node.replace_all_uses_with(source)
@@ -44,9 +44,7 @@ def fold_batchnorms(graph: fx.GraphModule) -> None:
             new.meta["affine"] = True
 
 
-def _scale_layer(
-    layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear, gain: Tensor, shift: Tensor
-) -> None:
+def _scale_layer(layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear, gain: Tensor, shift: Tensor) -> None:
     weight = layer.weight.detach().double()
     if isinstance(layer, nn.ConvTranspose2d):  # (C_in, C_out / groups, ...)
         grouped = weight.reshape(layer.groups, -1, *weight.shape[1:])

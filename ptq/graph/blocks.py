@@ -2,7 +2,7 @@
 
 A block is the unit of reconstruction (BRECQ, Li et al., ICLR 2021). Blocks are found on the graph,
 with no code per model: the order of computation is cut wherever exactly one tensor is alive, and
-neighbouring pieces that belong to one building block of the original model are joined.
+neighboring pieces that belong to one building block of the original model are joined.
 """
 
 from collections.abc import Mapping
@@ -26,17 +26,17 @@ def assign_blocks(graph: fx.GraphModule) -> dict[str, int]:
     """
     pieces = _pieces(graph)
     joined: list[list[fx.Node]] = []
-    owners: list[set[str | None]] = []
+    scopes: list[set[str | None]] = []
     for piece in pieces:
         layers = [n for n in piece if isinstance(module_of(graph, n), LAYERS)]
-        mine = {n.meta.get("owner") for n in layers}
-        shared = bool(joined) and any(o is not None and o in owners[-1] for o in mine)
-        if joined and (not layers or shared or not owners[-1]):
+        mine = {n.meta.get("scope") for n in layers}
+        shared = bool(joined) and any(o is not None and o in scopes[-1] for o in mine)
+        if joined and (not layers or shared or not scopes[-1]):
             joined[-1] += piece
-            owners[-1] |= mine
+            scopes[-1] |= mine
         else:
             joined.append(list(piece))
-            owners.append(mine)
+            scopes.append(mine)
     return {node.name: index for index, piece in enumerate(joined) for node in piece}
 
 
@@ -64,22 +64,18 @@ def split(graph: fx.GraphModule, assignment: Mapping[str, int]) -> list[fx.Graph
     """Return the blocks as graphs of one input and one output; they share `graph`'s modules.
 
     Args:
-        graph: a prepared network, or the student placed on it.
+        graph: a prepared network, or the quantized model placed on it.
         assignment: block index by node name, as `assign_blocks` gives it.
     """
     nodes = [n for n in graph.graph.nodes if n.op not in ("placeholder", "get_attr", "output")]
     count = max(assignment[n.name] for n in nodes) + 1
-    return [
-        extract(graph, [n for n in nodes if assignment[n.name] == index]) for index in range(count)
-    ]
+    return [extract(graph, [n for n in nodes if assignment[n.name] == index]) for index in range(count)]
 
 
 def extract(graph: fx.GraphModule, nodes: list[fx.Node]) -> fx.GraphModule:
     """Return the subgraph of `nodes` (in order) as a graph of one input and one output."""
     inside = set(nodes)
-    sources = {
-        s for n in nodes for s in n.all_input_nodes if s not in inside and s.op != "get_attr"
-    }
+    sources = {s for n in nodes for s in n.all_input_nodes if s not in inside and s.op != "get_attr"}
     results = [n for n in nodes if any(user not in inside for user in n.users)]
     assert len(sources) == 1 and len(results) == 1, "a block has one input and one output"
     piece = fx.Graph()

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from ptq.graph.fx_helpers import add_module, attribute, module_of, sole_input
 
-__all__ = ["normalise"]
+__all__ = ["normalize"]
 
 IN_PLACE: dict[Any, Any] = {
     getattr(operator, f"i{name}"): getattr(operator, name)
@@ -18,21 +18,21 @@ IN_PLACE: dict[Any, Any] = {
 }
 
 
-def normalise(graph: fx.GraphModule) -> None:
+def normalize(graph: fx.GraphModule) -> None:
     """Write every operation that integer kernels know in one way."""
     for node in list(graph.graph.nodes):
         if node.op == "call_module":
-            _normalise_module(graph, node)
+            _normalize_module(graph, node)
         elif node.op in ("call_function", "call_method"):
-            _normalise_function(graph, node)
+            _normalize_function(graph, node)
 
 
-def _normalise_module(graph: fx.GraphModule, node: fx.Node) -> None:
+def _normalize_module(graph: fx.GraphModule, node: fx.Node) -> None:
     module = module_of(graph, node)
     if hasattr(module, "inplace"):
         setattr(module, "inplace", False)  # noqa: B010
     if isinstance(module, nn.AdaptiveAvgPool2d):
-        _normalise_pool(graph, node)
+        _normalize_pool(graph, node)
     elif isinstance(module, nn.Hardtanh) and (module.min_val, module.max_val) == (0.0, 6.0):
         add_module(graph, node, nn.ReLU6(), sole_input(node))
     elif isinstance(module, nn.Hardswish | nn.SiLU):
@@ -49,7 +49,7 @@ def _gate(graph: fx.GraphModule, node: fx.Node, gate: nn.Module) -> None:
     add_module(graph, node, gate, source)
 
 
-def _normalise_function(graph: fx.GraphModule, node: fx.Node) -> None:
+def _normalize_function(graph: fx.GraphModule, node: fx.Node) -> None:
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
     name = name.removesuffix("_")
     _out_of_place(node)
@@ -76,7 +76,7 @@ def _normalise_function(graph: fx.GraphModule, node: fx.Node) -> None:
             slope = node.args[1] if len(node.args) > 1 else node.kwargs.get("negative_slope", 0.01)
             add_module(graph, node, nn.LeakyReLU(slope), sole_input(node))  # type: ignore[arg-type]
         case "mean" | "adaptive_avg_pool2d" | "avg_pool2d":
-            _normalise_pool(graph, node)
+            _normalize_pool(graph, node)
         case "reshape" | "view":
             # The batch stays free: every other size is known from the example.
             shape = (-1, *node.meta["example"].shape[1:])
@@ -119,13 +119,11 @@ def _retarget(node: fx.Node, function: object) -> None:
 
 def _bounds(node: fx.Node) -> tuple[object, object]:
     low = node.args[1] if len(node.args) > 1 else node.kwargs.get("min", node.kwargs.get("min_val"))
-    high = (
-        node.args[2] if len(node.args) > 2 else node.kwargs.get("max", node.kwargs.get("max_val"))
-    )
+    high = node.args[2] if len(node.args) > 2 else node.kwargs.get("max", node.kwargs.get("max_val"))
     return low, high
 
 
-def _normalise_pool(graph: fx.GraphModule, node: fx.Node) -> None:
+def _normalize_pool(graph: fx.GraphModule, node: fx.Node) -> None:
     """Global average pools become AdaptiveAvgPool2d(1), adaptive ones of an even grid AvgPool2d."""
     source = sole_input(node)
     before, after = source.meta["example"].shape, node.meta["example"].shape
@@ -140,13 +138,11 @@ def _normalise_pool(graph: fx.GraphModule, node: fx.Node) -> None:
         if len(after) == 2:
             with graph.graph.inserting_after(pooled):
                 flat = graph.graph.call_function(torch.flatten, (pooled, 1))
-            flat.meta = {"example": node.meta["example"], "owner": node.meta.get("owner")}
+            flat.meta = {"example": node.meta["example"], "scope": node.meta.get("scope")}
             pooled.replace_all_uses_with(flat, delete_user_cb=lambda user: user is not flat)
         return
     height, width = after[-2:]
-    is_adaptive = name == "adaptive_avg_pool2d" or isinstance(
-        module_of(graph, node), nn.AdaptiveAvgPool2d
-    )
+    is_adaptive = name == "adaptive_avg_pool2d" or isinstance(module_of(graph, node), nn.AdaptiveAvgPool2d)
     if (height, width) == (1, 1):
         if is_adaptive or tuple(before[-2:]) == _kernel(node):
             add_module(graph, node, nn.AdaptiveAvgPool2d(1), source)

@@ -47,9 +47,7 @@ def averages_globally(module: nn.Module | None) -> bool:
 
 def is_tensor(node: fx.Node) -> bool:
     """Whether the node stands for one tensor that depends on the input."""
-    return node.op != "get_attr" and bool(
-        node.meta.get("tensor", isinstance(node.meta.get("example"), Tensor))
-    )
+    return node.op != "get_attr" and bool(node.meta.get("tensor", isinstance(node.meta.get("example"), Tensor)))
 
 
 def sole_input(node: fx.Node) -> fx.Node:
@@ -62,9 +60,7 @@ def input_tensors(node: fx.Node) -> list[fx.Node]:
     return [n for n in node.all_input_nodes if n.op != "get_attr"]
 
 
-def add_module(
-    graph: fx.GraphModule, node: fx.Node, module: nn.Module, *inputs: fx.Node
-) -> fx.Node:
+def add_module(graph: fx.GraphModule, node: fx.Node, module: nn.Module, *inputs: fx.Node) -> fx.Node:
     """Make `node` a call of a new `module` on `inputs`; name and meta are kept.
 
     The module takes the place of the one that was called, where no other node calls that.
@@ -85,9 +81,7 @@ def add_module(
 class _Watched(fx.Interpreter):
     """Runs a graph and hands what chosen nodes give to their watchers."""
 
-    def __init__(
-        self, graph: fx.GraphModule, watchers: Mapping[str, Callable[[Tensor], None]]
-    ) -> None:
+    def __init__(self, graph: fx.GraphModule, watchers: Mapping[str, Callable[[Tensor], None]]) -> None:
         super().__init__(graph)
         self.watchers = watchers
 
@@ -98,15 +92,13 @@ class _Watched(fx.Interpreter):
         return result
 
 
-def watch(
-    graph: fx.GraphModule, x: Tensor, watchers: Mapping[str, Callable[[Tensor], None]]
-) -> None:
+def watch(graph: fx.GraphModule, x: Tensor, watchers: Mapping[str, Callable[[Tensor], None]]) -> None:
     """Run `graph` on `x` and show every watcher the tensor that the node of its name gives.
 
     Tensors are let go as soon as nobody reads them, as in a plain run.
 
     Example:
-        >>> watch(prepared.module, x, {"relu": lambda y: print(y.shape)})
+        >>> watch(graph_model.module, x, {"relu": lambda y: print(y.shape)})
         torch.Size([1, 64, 112, 112])
     """
     with torch.no_grad():

@@ -18,20 +18,20 @@ from torch import Tensor, fx, nn
 
 from ptq.errors import PtqError
 from ptq.graph.batchnorm_folding import fold_batchnorms
-from ptq.graph.canonical_form import normalise
+from ptq.graph.canonical_form import normalize
 from ptq.graph.fx_helpers import attribute, module_of, sole_input
 from ptq.graph.rewriting import rewritten_copy
-from ptq.graph.scopes import mark_owners
+from ptq.graph.scopes import mark_scopes
 from ptq.graph.tracing import trace
 
-__all__ = ["Prepared", "prepare"]
+__all__ = ["GraphModel", "prepare"]
 
 BATCH = 2  # of the example input
 ASSERTS = (torch._assert, fx._symbolic_trace._assert_is_none)
 
 
 @dataclass(frozen=True)
-class Prepared:
+class GraphModel:
     """A float network in normal form.
 
     Args:
@@ -48,11 +48,11 @@ class Prepared:
 
 
 def example_input(shape: tuple[int, ...]) -> Tensor:
-    """Return seeded standard-normal numbers: what normalised images look like to a network."""
+    """Return seeded standard-normal numbers: what normalized images look like to a network."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(0))
 
 
-def prepare(model: nn.Module, input_shape: tuple[int, int, int] = (3, 224, 224)) -> Prepared:
+def prepare(model: nn.Module, input_shape: tuple[int, int, int] = (3, 224, 224)) -> GraphModel:
     """Return `model` as one float graph in normal form.
 
     Args:
@@ -64,34 +64,32 @@ def prepare(model: nn.Module, input_shape: tuple[int, int, int] = (3, 224, 224))
             be traced, or when the graph does not compute what the model computes.
 
     Example:
-        >>> prepared = prepare(torchvision.models.resnet18())
-        >>> prepared.module(prepared.example()).shape
+        >>> graph_model = prepare(torchvision.models.resnet18())
+        >>> graph_model.module(graph_model.example()).shape
         torch.Size([1, 1000])
     """
     _check_finite(model)
     example = example_input((BATCH, *input_shape))
     twin = rewritten_copy(model, example)
     graph = trace(twin, example)
-    mark_owners(graph, twin)
+    mark_scopes(graph, twin)
     _drop_bookkeeping(graph)
     _fold_constants(graph)
-    normalise(graph)
+    normalize(graph)
     _unshare(graph)
     fold_batchnorms(graph)
     _clean(graph)
     for node in graph.graph.nodes:
         node.meta["tensor"] = isinstance(node.meta.pop("example", None), Tensor)
-    prepared = Prepared(graph.eval().requires_grad_(False), input_shape)
-    _check_same(model, prepared)
-    return prepared
+    graph_model = GraphModel(graph.eval().requires_grad_(False), input_shape)
+    _check_same(model, graph_model)
+    return graph_model
 
 
 def _check_finite(model: nn.Module) -> None:
     for name, value in model.state_dict().items():
         if isinstance(value, Tensor) and not bool(torch.isfinite(value).all()):
-            raise PtqError(
-                f"the model's weight {name} holds NaN or infinite values; load a sound checkpoint."
-            )
+            raise PtqError(f"the model's weight {name} holds NaN or infinite values; load a sound checkpoint.")
 
 
 def _drop_bookkeeping(graph: fx.GraphModule) -> None:
@@ -111,9 +109,7 @@ def _drop_bookkeeping(graph: fx.GraphModule) -> None:
     if isinstance(output.args[0], list | tuple) and len(output.args[0]) == 1:
         output.args = (output.args[0][0],)
     if not isinstance(output.args[0], fx.Node):
-        raise PtqError(
-            "the model must return one tensor; wrap it in a module that picks its main output."
-        )
+        raise PtqError("the model must return one tensor; wrap it in a module that picks its main output.")
 
 
 def _does_nothing(graph: fx.GraphModule, node: fx.Node) -> bool:
@@ -127,7 +123,7 @@ def _does_nothing(graph: fx.GraphModule, node: fx.Node) -> bool:
 
 
 def _fold_constants(graph: fx.GraphModule) -> None:
-    """Compute once what does not depend on the input (standardised weights, position tables)."""
+    """Compute once what does not depend on the input (standardized weights, position tables)."""
     depends: set[fx.Node] = set()
     for node in graph.graph.nodes:
         if node.op in ("placeholder", "output") or any(n in depends for n in node.all_input_nodes):
@@ -178,9 +174,9 @@ def _clean(graph: fx.GraphModule) -> None:
 
 
 @torch.no_grad()
-def _check_same(model: nn.Module, prepared: Prepared) -> None:
+def _check_same(model: nn.Module, graph_model: GraphModel) -> None:
     """Compare with the original, at a batch size other than the one traced."""
-    example = prepared.example(BATCH + 1)
+    example = graph_model.example(BATCH + 1)
     training = {module: module.training for module in model.modules()}
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     try:
@@ -189,7 +185,7 @@ def _check_same(model: nn.Module, prepared: Prepared) -> None:
         for module, mode in training.items():
             module.training = mode
     try:
-        actual = prepared.module.forward(example)  # not __call__, which prints before it raises
+        actual = graph_model.module.forward(example)  # not __call__, which prints before it raises
     except RuntimeError as error:
         raise PtqError(
             f"the model's graph is bound to one batch size ({str(error).splitlines()[0]}); "

@@ -37,9 +37,7 @@ def rewritten_copy(model: nn.Module, example: Tensor) -> nn.Module:
     try:
         twin = copy.deepcopy(model)
     except Exception as error:
-        raise PtqError(
-            f"cannot copy the model ({error}); remove what copy.deepcopy refuses from it."
-        ) from error
+        raise PtqError(f"cannot copy the model ({error}); remove what copy.deepcopy refuses from it.") from error
     twin = twin.float().eval().requires_grad_(False)
     for module in twin.modules():
         module._forward_hooks.clear()  # they watch the original; what changes its output shows later
@@ -68,9 +66,7 @@ def _compute_once(module: nn.Module) -> None:
 
 
 def _is_special(module: nn.Module) -> bool:
-    return isinstance(module, nn.Conv2d) and (
-        type(module) is not nn.Conv2d or isinstance(module.padding, str)
-    )
+    return isinstance(module, nn.Conv2d) and (type(module) is not nn.Conv2d or isinstance(module.padding, str))
 
 
 def _record(model: nn.Module, example: Tensor) -> Calls:
@@ -128,7 +124,7 @@ def _plain_convolution(module: nn.Module, calls: Calls) -> nn.Module | None:
         new = plain if even else nn.Sequential(nn.ZeroPad2d((left, right, top, bottom)), plain)
         if all(_close(new, x, y) for x, y in calls[module]):
             return new.eval()
-    return None  # it does something else (weight standardisation, say): trace through it
+    return None  # it does something else (weight standardization, say): trace through it
 
 
 def _convolution(module: nn.Conv2d, padding: tuple[int, int]) -> nn.Conv2d:
@@ -153,9 +149,7 @@ def _close(module: nn.Module, x: Tensor, y: Tensor) -> bool:
         result: Tensor = module(x)
     except RuntimeError:  # with such padding, the kernel is larger than the image
         return False
-    return result.shape == y.shape and torch.allclose(
-        result, y, rtol=1e-4, atol=1e-4 * float(y.abs().max())
-    )
+    return result.shape == y.shape and torch.allclose(result, y, rtol=1e-4, atol=1e-4 * float(y.abs().max()))
 
 
 def _batchnorm_and_activation(module: nn.Module) -> nn.Module | None:
@@ -164,7 +158,5 @@ def _batchnorm_and_activation(module: nn.Module) -> nn.Module | None:
     if not isinstance(module, nn.BatchNorm2d) or not isinstance(activation, nn.Module):
         return None
     plain = nn.BatchNorm2d(module.num_features, module.eps, affine=module.affine)
-    plain.load_state_dict(
-        {name: value for name, value in module.state_dict().items() if name in plain.state_dict()}
-    )
+    plain.load_state_dict({name: value for name, value in module.state_dict().items() if name in plain.state_dict()})
     return nn.Sequential(plain, activation).eval().requires_grad_(False)

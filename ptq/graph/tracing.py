@@ -84,9 +84,7 @@ class _Tracer(fx.Tracer):
 
     def __init__(self, example: Tensor) -> None:
         super().__init__()
-        self.inputs = iter(
-            [example.clone()]
-        )  # further placeholders are optional arguments: their defaults
+        self.inputs = iter([example.clone()])  # further placeholders are optional arguments: their defaults
         self.computing = False
         self.path: list[tuple[str, str]] = []
         self.changed: dict[fx.Node, list[fx.Node]] = {}  # by what changes them in place
@@ -94,9 +92,7 @@ class _Tracer(fx.Tracer):
     def proxy(self, node: fx.Node) -> _Proxy:
         return _Proxy(node, self)
 
-    def create_proxy(
-        self, kind: str, target: Any, args: Any, kwargs: Any, *rest: Any, **more: Any
-    ) -> Any:
+    def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *rest: Any, **more: Any) -> Any:
         proxy = super().create_proxy(kind, target, args, kwargs, *rest, **more)
         read = [(n, x) for n in proxy.node.all_input_nodes if isinstance(x := _example(n), Tensor)]
         versions = [x._version for _, x in read]
@@ -131,15 +127,17 @@ class _Tracer(fx.Tracer):
         """Earlier nodes that stand for the very tensor that `node` gives."""
         given = _example(node)
         return [
-            other for other in self.graph.nodes
-            if other is not node and isinstance(x := _example(other), Tensor)
-            and x.data_ptr() == given.data_ptr() and x.shape == given.shape and x.stride() == given.stride()
-        ]  # fmt: skip
+            other
+            for other in self.graph.nodes
+            if other is not node
+            and isinstance(x := _example(other), Tensor)
+            and x.data_ptr() == given.data_ptr()
+            and x.shape == given.shape
+            and x.stride() == given.stride()
+        ]
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
-        return (
-            attr_val if self.computing else super().getattr(attr, attr_val, parameter_proxy_cache)
-        )
+        return attr_val if self.computing else super().getattr(attr, attr_val, parameter_proxy_cache)
 
     def call_module(
         self,

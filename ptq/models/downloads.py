@@ -39,8 +39,7 @@ def downloading(ref: str, url: str | None) -> Iterator[None]:
     except (OSError, RuntimeError) as error:  # RuntimeError: a checksum that does not match
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise PtqError(
-            f"the weights of {ref} could not be downloaded ({reason}): check the network, or give "
-            "a file with --weights"
+            f"the weights of {ref} could not be downloaded ({reason}): check the network, or give a file with --weights"
         ) from error
     finally:
         socket.setdefaulttimeout(timeout)

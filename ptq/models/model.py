@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ptq.data.class_names import class_names
 from ptq.data.preprocess import IMAGENET, Preprocess, pair, triple
 from ptq.errors import PtqError
-from ptq.models.registry import Reference, resolve
+from ptq.models.registry import ModelEntry, resolve
 from ptq.models.weights import check_finite, read_weights, state_digest
 
 __all__ = ["Model", "Preprocess", "as_model", "load_model"]
@@ -66,7 +66,7 @@ def load_model(
         pretrained: False builds the network with random weights when `weights` is not given; call
             `torch.manual_seed` first to know which.
         size: of the input in pixels, in place of what the reference says, as all that follow.
-        resize: shorter side before the centre crop, in pixels.
+        resize: shorter side before the center crop, in pixels.
         mean, std: per channel, in units of [0, 1].
         interpolation: "bilinear" or "bicubic".
         num_classes: length of the output; read from `weights` where it is not given.
@@ -119,7 +119,7 @@ def as_model(
         module: maps (N, 3, H, W) to (N, classes).
         size: (height, width) of its input in pixels, or one number for both.
         mean, std: per channel, in units of [0, 1]; ImageNet's when not given.
-        resize: shorter side before the centre crop; `size` when not given.
+        resize: shorter side before the center crop; `size` when not given.
         name: of the network, in reports.
         classes: their names, for reports; as many as the network has classes.
 
@@ -182,7 +182,7 @@ def _other_channels(module: nn.Module) -> str:
     if first is None or first.in_channels == 3:
         return ""
     count = f"{first.in_channels} channel{'s' * (first.in_channels > 1)}"
-    return f", and its first convolution takes {count}: wrap it, as docs/limits.md shows for grey"
+    return f", and its first convolution takes {count}: wrap it, as docs/limits.md shows for gray"
 
 
 def _doubt(output: Tensor) -> str:
@@ -200,7 +200,7 @@ def _doubt(output: Tensor) -> str:
     return ""
 
 
-def _build_for(entry: Reference, state: dict[str, Tensor], num_classes: int | None) -> nn.Module:
+def _build_for(entry: ModelEntry, state: dict[str, Tensor], num_classes: int | None) -> nn.Module:
     """Build the network with as many classes as the weights have, told by its last matrix."""
     module = entry.build(num_classes)
     matrices = [(n, value.shape[0]) for n, value in module.state_dict().items() if value.ndim >= 2]

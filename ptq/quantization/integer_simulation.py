@@ -1,8 +1,8 @@
-"""The student in the arithmetic of onnxruntime's integer kernels, bit for bit.
+"""The quantized model in the arithmetic of onnxruntime's integer kernels, bit for bit.
 
 Simulating on real numbers rounds in other places than a kernel that sums integers, and a code that falls
 to the other side of a tie makes others fall: after twenty layers every second code of two such networks
-differs, and with them a few predictions in a thousand. So a student that predicts computes what the kernels do:
+differs, and with them a few predictions in a thousand. So a quantized model that predicts computes what the kernels do:
 
 - a layer sums products of codes exactly, adds its bias as an integer, and multiplies the sum once, by
   the float32 number scale_x * scale_w / scale_y, before the only rounding (QLinearConv, QGemm);
@@ -66,11 +66,11 @@ class Pending:
     activation: nn.Module | None = None
 
 
-def run_exact(student: fx.GraphModule, x: Tensor) -> Tensor:
-    """Run a student's graph in integer arithmetic.
+def run_exact(quantized_model: fx.GraphModule, x: Tensor) -> Tensor:
+    """Run a quantized model's graph in integer arithmetic.
 
     Args:
-        student: calibrated, in eval mode, with every rounding decided.
+        quantized_model: calibrated, in eval mode, with every rounding decided.
         x: images as the network takes them, float32 (N, C, H, W).
 
     Returns:
@@ -80,10 +80,10 @@ def run_exact(student: fx.GraphModule, x: Tensor) -> Tensor:
         PtqError: when a quantizer has no range yet.
 
     Example:
-        >>> y = run_exact(student.module, x)
+        >>> y = run_exact(quantized_model.module, x)
     """
     with torch.no_grad():
-        y: Tensor = _Integers(student).run(x)
+        y: Tensor = _Integers(quantized_model).run(x)
     return y
 
 
@@ -94,7 +94,7 @@ def folded_activation(graph: fx.GraphModule, quantizer: fx.Node) -> fx.Node | No
 
 
 def hard_gate(graph: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether a node of a student is a hard sigmoid whose input's grid is made for it, and not too coarse."""
+    """Whether a node of a quantized model is a hard sigmoid whose input's grid is made for it, and not too coarse."""
     if not isinstance(module_of(graph, node), nn.Hardsigmoid):
         return False
     quantizer = module_of(graph, sole_input(node))
@@ -119,21 +119,19 @@ def code_bounds(quantizer: Quantizer, activation: nn.Module | None) -> tuple[int
     if activation is not None:
         low = max(low, zero_point)
     if isinstance(activation, nn.ReLU6):
-        high = min(
-            high, int((torch.tensor(6.0) / quantizer.scale.detach().cpu()).round()) + zero_point
-        )
+        high = min(high, int((torch.tensor(6.0) / quantizer.scale.detach().cpu()).round()) + zero_point)
     return low, high
 
 
 class _Integers(fx.Interpreter):
-    """Runs a graph with codes between the nodes where the student quantizes."""
+    """Runs a graph with codes between the nodes where the quantized model quantizes."""
 
-    def __init__(self, student: fx.GraphModule) -> None:
-        super().__init__(student)
-        self.student = student
+    def __init__(self, quantized_model: fx.GraphModule) -> None:
+        super().__init__(quantized_model)
+        self.quantized_model = quantized_model
 
     def run_node(self, n: fx.Node) -> Any:
-        module = module_of(self.student, n)
+        module = module_of(self.quantized_model, n)
         values = [self.env[source] for source in n.all_input_nodes]
         if isinstance(module, Quantizer):
             return _quantized(module, values[0])
@@ -141,14 +139,14 @@ class _Integers(fx.Interpreter):
             return super().run_node(n)
         if n.target is operator.getitem and isinstance(values[0], tuple):
             return values[0][n.args[1]]  # type: ignore[index]  # a piece of codes stays codes
-        if foldable(self.student, n) and isinstance(values[0], Pending):
-            readers = [module_of(self.student, reader) for reader in n.users]
-            if len(readers) == 1 and isinstance(readers[0], Quantizer):
+        if foldable(self.quantized_model, n) and isinstance(values[0], Pending):
+            consumers = [module_of(self.quantized_model, consumer) for consumer in n.users]
+            if len(consumers) == 1 and isinstance(consumers[0], Quantizer):
                 return replace(values[0], activation=module)
         if values and all(isinstance(value, Codes) for value in values):
-            if hard_gate(self.student, n):
+            if hard_gate(self.quantized_model, n):
                 return _gate(values[0])
-            if moves_data(self.student, n):
+            if moves_data(self.quantized_model, n):
                 return self._moved(n, values[0])
             if (pending := _pending(n, module, values)) is not None:
                 return pending
@@ -160,9 +158,7 @@ class _Integers(fx.Interpreter):
 
     def _moved(self, n: fx.Node, source: Codes) -> Any:
         codes = fx.Interpreter.fetch_args_kwargs_from_env(self, n)
-        args, kwargs = fx.node.map_aggregate(
-            codes, lambda value: value.values if isinstance(value, Codes) else value
-        )
+        args, kwargs = fx.node.map_aggregate(codes, lambda value: value.values if isinstance(value, Codes) else value)
         moved = getattr(self, n.op)(n.target, args, kwargs)
         if isinstance(moved, Tensor):
             return Codes(moved, source.quantizer)
@@ -176,9 +172,7 @@ def _real(value: Any) -> Any:
 def _quantized(quantizer: Quantizer, value: Any) -> Codes:
     quantizer.require_range()
     activation = value.activation if isinstance(value, Pending) else None
-    steps = (
-        value.in_steps(quantizer) if isinstance(value, Pending) else _real(value) / quantizer.scale
-    )
+    steps = value.in_steps(quantizer) if isinstance(value, Pending) else _real(value) / quantizer.scale
     low, high = code_bounds(quantizer, activation)
     zero_point = int(quantizer.zero_point)
     return Codes(steps.round().clamp(low - zero_point, high - zero_point), quantizer)
@@ -209,9 +203,7 @@ def _layer(layer: QuantLayer, x: Codes) -> Pending:
     shape = (-1, *[1] * (0 if isinstance(layer.op, nn.Linear) else 2))
     # One addition of two integers, rounded once: like an int32 sum on its way to float32.
     sums = (products if bias is None else products + bias.to(products).reshape(shape)).float()
-    return Pending(
-        lambda: sums * grid.reshape(shape), lambda y: sums * (grid / y.scale).reshape(shape)
-    )
+    return Pending(lambda: sums * grid.reshape(shape), lambda y: sums * (grid / y.scale).reshape(shape))
 
 
 def _largest_sum(layer: QuantLayer, x: Tensor, weight: Tensor) -> float:
@@ -250,7 +242,7 @@ def _fma(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
 def _product(a: Codes, b: Codes) -> Pending:
     def in_steps(y: Quantizer) -> Tensor:
         ratio = a.quantizer.scale * b.quantizer.scale / y.scale
-        # The kernel rounds with the zero point in: half to even means another neighbour where it is odd.
+        # The kernel rounds with the zero point in: half to even means another neighbor where it is odd.
         return (a.values * b.values * ratio + y.zero_point).round() - y.zero_point
 
     return Pending(lambda: a.real() * b.real(), in_steps)

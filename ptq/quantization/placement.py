@@ -17,29 +17,29 @@ from torch import Tensor, fx, nn
 from ptq.errors import PtqError
 from ptq.graph.blocks import assign_blocks, split
 from ptq.graph.fx_helpers import LAYERS, input_tensors, module_of, sole_input
-from ptq.graph.preparation import Prepared
+from ptq.graph.preparation import GraphModel
 from ptq.quantization.integer_ops import (
     computes_in_integers,
+    consumers,
     gate_grids,
     is_convolution,
     is_layer,
     is_network_output,
     range_source,
-    readers,
     tail,
 )
 from ptq.quantization.integer_simulation import run_exact
 from ptq.quantization.quantizers import Quantizer, QuantLayer, WeightQuantizer, weight_axis
 from ptq.quantization.spec import QuantPlan, QuantSpec
 
-__all__ = ["Student", "make_plan", "place"]
+__all__ = ["QuantizedModel", "insert_quantizers", "make_plan"]
 
 CONTAINER_BITS = 8
 REDUCED_BITS = 7  # two products of a uint8 and a 7-bit weight fit the 16-bit sums of AVX2 kernels
 
 
 def make_plan(
-    prepared: Prepared,
+    graph_model: GraphModel,
     weight_bits: int,
     act_bits: int = 8,
     *,
@@ -57,7 +57,7 @@ def make_plan(
     float: the last layer's integer kernel writes it without another rounding.
 
     Args:
-        prepared: the float network.
+        graph_model: the float network.
         weight_bits: 2..8.
         act_bits: 2..8.
         edge_bits: of the first and last layer.
@@ -73,7 +73,7 @@ def make_plan(
         >>> plan.weights["conv1"].bits, plan.weights["layer1_0_conv1"].bits
         (8, 4)
     """
-    graph = prepared.module
+    graph = graph_model.module
     layers = [n for n in graph.graph.nodes if is_layer(graph, n)]
     real = [n for n in layers if not n.meta.get("affine")]
     if not real:
@@ -83,11 +83,7 @@ def make_plan(
         n: edge_bits if n in edges or n.meta.get("affine") else weight_bits for n in layers
     }
     for pattern, value in (overrides or {}).items():
-        matched = [
-            n
-            for n in layers
-            if fnmatch.fnmatch(str(n.target), pattern) or fnmatch.fnmatch(n.name, pattern)
-        ]
+        matched = [n for n in layers if fnmatch.fnmatch(str(n.target), pattern) or fnmatch.fnmatch(n.name, pattern)]
         if not matched:
             names = ", ".join(str(n.target) for n in layers[:8])
             raise PtqError(f"no layer matches {pattern!r}; the layers are {names}, …")
@@ -110,7 +106,7 @@ def make_plan(
         if not is_network_output(graph, written) or is_convolution(graph, node):
             tensors.setdefault(written, act_bits)
     for node in tensors:
-        if not any(reader.name in weights for reader in readers(graph, node)):
+        if not any(consumer.name in weights for consumer in consumers(graph, node)):
             tensors[node] = CONTAINER_BITS
     grids = gate_grids(graph, tensors)
     for node in (
@@ -150,23 +146,23 @@ def _output(graph: fx.GraphModule, last: fx.Node) -> str:
 
 
 @dataclass(frozen=True)
-class Student:
+class QuantizedModel:
     """The network with quantizers: the same graph as the float one, plus a node per quantizer.
 
     Args:
         module: the graph; call it like the network.
-        prepared: the float network it imitates.
+        float_model: the float network it imitates.
         plan: what is quantized.
         blocks: block index by node name.
     """
 
     module: fx.GraphModule
-    prepared: Prepared
+    float_model: GraphModel
     plan: QuantPlan
     blocks: Mapping[str, int] = field(repr=False)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Run the integer network on normalised images (N, C, H, W), as onnxruntime will.
+        """Run the integer network on normalized images (N, C, H, W), as onnxruntime will.
 
         `module` itself simulates the same on real numbers, with gradients.
         """
@@ -174,11 +170,7 @@ class Student:
 
     def layers(self) -> dict[str, QuantLayer]:
         """Return the quantized layers by node name, in order of computation."""
-        return {
-            n.name: m
-            for n in self.module.graph.nodes
-            if isinstance(m := module_of(self.module, n), QuantLayer)
-        }
+        return {n.name: m for n in self.module.graph.nodes if isinstance(m := module_of(self.module, n), QuantLayer)}
 
     def quantizers(self) -> dict[str, Quantizer]:
         """Return the activation quantizers by the name of the node they quantize."""
@@ -189,22 +181,22 @@ class Student:
         }
 
     def split(self) -> list[fx.GraphModule]:
-        """Return the student's blocks; they share its modules."""
+        """Return the quantized model's blocks; they share its modules."""
         return split(self.module, self.blocks)
 
 
-def place(prepared: Prepared, plan: QuantPlan) -> Student:
+def insert_quantizers(graph_model: GraphModel, plan: QuantPlan) -> QuantizedModel:
     """Put quantizers on a copy of the float network; they have no ranges yet.
 
     Args:
-        prepared: stays untouched.
+        graph_model: stays untouched.
         plan: as `make_plan` gives it, or edited.
 
     Raises:
         PtqError: when the plan names nodes the network does not have, or asks for what no integer kernel reads.
     """
-    graph = copy.deepcopy(prepared.module)
-    blocks = assign_blocks(prepared.module)
+    graph = copy.deepcopy(graph_model.module)
+    blocks = assign_blocks(graph_model.module)
     nodes = {n.name: n for n in graph.graph.nodes}
     unknown = [name for name in plan.activations if name not in nodes]
     unknown += [n for n in plan.weights if n not in nodes or not is_layer(graph, nodes[n])]
@@ -229,10 +221,10 @@ def place(prepared: Prepared, plan: QuantPlan) -> Student:
             user.replace_input_with(node, new)
         # The network's input has no block of its own; its quantizer opens the first one.
         blocks[new.name] = blocks.get(name, 0)
-        new.meta.update(owner=node.meta.get("owner"), tensor=True)
+        new.meta.update(scope=node.meta.get("scope"), tensor=True)
     graph.graph.lint()
     graph.recompile()
-    return Student(graph.eval(), prepared, plan, blocks)
+    return QuantizedModel(graph.eval(), graph_model, plan, blocks)
 
 
 def _check_kinds(graph: fx.GraphModule, nodes: Mapping[str, fx.Node], plan: QuantPlan) -> None:
@@ -241,14 +233,10 @@ def _check_kinds(graph: fx.GraphModule, nodes: Mapping[str, fx.Node], plan: Quan
         op = module_of(graph, nodes[name])
         assert isinstance(op, LAYERS)
         if spec != QuantSpec(spec.bits, signed=True, symmetric=True, axis=weight_axis(op)):
-            raise PtqError(
-                f"the plan's weight {name!r} must be signed and symmetric along axis {weight_axis(op)}."
-            )
+            raise PtqError(f"the plan's weight {name!r} must be signed and symmetric along axis {weight_axis(op)}.")
     for name, spec in plan.activations.items():
         if spec != QuantSpec(spec.bits, grid=spec.grid):
-            raise PtqError(
-                f"the plan's activation {name!r} must be unsigned, affine and per tensor."
-            )
+            raise PtqError(f"the plan's activation {name!r} must be unsigned, affine and per tensor.")
 
 
 def _set_module(graph: fx.GraphModule, path: str, module: nn.Module) -> None:

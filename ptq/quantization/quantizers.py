@@ -1,4 +1,4 @@
-"""The modules a student is made of: quantizers of activations and weights, and their layers."""
+"""The modules a quantized model is made of: quantizers of activations and weights, and their layers."""
 
 import math
 
@@ -70,7 +70,7 @@ class Quantizer(nn.Module):
             PtqError: saying what to do.
         """
         if not self.calibrated:
-            raise PtqError("this quantizer has no range yet: calibrate the student first.")
+            raise PtqError("this quantizer has no range yet: calibrate the quantized model first.")
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `x` on the quantizer's grid; same shape."""
@@ -118,7 +118,7 @@ class QuantLayer(nn.Module):
     """A convolution or linear layer with a quantized weight and its bias on the int32 grid.
 
     Integer kernels add the bias as int32 codes of scale scale_x * scale_w. Simulating that grid is
-    what makes the student agree with onnxruntime.
+    what makes the quantized model agree with onnxruntime.
 
     Args:
         op: the float layer; its weight is (C_out, ...), for a transposed convolution (C_in,
@@ -127,9 +127,7 @@ class QuantLayer(nn.Module):
         input_quantizer: the quantizer whose values this layer reads; None leaves the bias in float.
     """
 
-    def __init__(
-        self, op: Layer, weight_quantizer: WeightQuantizer, input_quantizer: Quantizer | None
-    ) -> None:
+    def __init__(self, op: Layer, weight_quantizer: WeightQuantizer, input_quantizer: Quantizer | None) -> None:
         super().__init__()
         self.op = op
         self.weight_quantizer = weight_quantizer
@@ -173,9 +171,7 @@ def apply_layer(op: Layer, x: Tensor, weight: Tensor, bias: Tensor | None) -> Te
         return F.linear(x, weight, bias)
     if isinstance(op, nn.ConvTranspose2d):
         assert not isinstance(op.padding, str)
-        return F.conv_transpose2d(
-            x, weight, bias, op.stride, op.padding, op.output_padding, op.groups, op.dilation
-        )
+        return F.conv_transpose2d(x, weight, bias, op.stride, op.padding, op.output_padding, op.groups, op.dilation)
     out: Tensor = op._conv_forward(x, weight, bias)
     return out
 

@@ -1,4 +1,4 @@
-"""A student on disk: tensors and everything needed to rebuild it, in one safetensors file."""
+"""A quantized model on disk: tensors and everything needed to rebuild it, in one safetensors file."""
 
 import math
 import operator
@@ -15,44 +15,44 @@ from ptq.data.preprocess import Preprocess
 from ptq.errors import PtqError
 from ptq.graph.preparation import prepare
 from ptq.models.model import load_model
-from ptq.quantization.placement import Student, place
+from ptq.quantization.placement import QuantizedModel, insert_quantizers
 from ptq.quantization.spec import QuantPlan
 from ptq.utils.tensor_files import read_header, read_tensors, save_tensors
 
-__all__ = ["FORMAT", "load_student", "read_metadata", "save_student", "settings_of"]
+__all__ = ["FORMAT", "load_quantized", "read_metadata", "save_quantized", "settings_of"]
 
-FORMAT = "ptq-student-2"
+FORMAT = "ptq-quantized-3"
 
 
-def save_student(student: Student, path: Path | str, about: Mapping[str, Any]) -> None:
-    """Write a student atomically.
+def save_quantized(quantized_model: QuantizedModel, path: Path | str, about: Mapping[str, Any]) -> None:
+    """Write a quantized model atomically.
 
     Args:
-        student: calibrated.
+        quantized_model: calibrated.
         path: a .safetensors file.
         about: JSON-able; "model" (a reference `load_model` understands, or None for a module of the
-            caller's), "preprocess" and "num_classes" are read back by `load_student`.
+            caller's), "preprocess" and "num_classes" are read back by `load_quantized`.
     """
     header = {
         "format": FORMAT,
-        "plan": student.plan.to_json(),
-        "input_shape": student.prepared.input_shape,
+        "plan": quantized_model.plan.to_json(),
+        "input_shape": quantized_model.float_model.input_shape,
         "about": dict(about),
     }
-    save_tensors(path, student.module.state_dict(), header)
+    save_tensors(path, quantized_model.module.state_dict(), header)
 
 
 def read_metadata(path: Path | str) -> dict[str, Any]:
-    """Return "plan", "input_shape" and "about" of a student's file.
+    """Return "plan", "input_shape" and "about" of a quantized model's file.
 
     Raises:
-        PtqError: when it is missing, damaged, or not written by `save_student`.
+        PtqError: when it is missing, damaged, or not written by `save_quantized`.
     """
     try:
         header = read_header(path)
     except (OSError, SafetensorError, ValueError) as error:
         raise PtqError(
-            f"{path} cannot be read as a student ({error}); give the directory of a finished run."
+            f"{path} cannot be read as a quantized model ({error}); give the directory of a finished run."
         ) from error
     about = header.get("about")
     if header.get("format") != FORMAT or not isinstance(about, dict) or "model" not in about:
@@ -64,28 +64,28 @@ def settings_of(folder: Path) -> Settings:
     """Return the settings that a run directory was made with, but for `out`, which is `folder`.
 
     Raises:
-        PtqError: when its student is missing, damaged, or of another version.
+        PtqError: when its quantized model is missing, damaged, or of another version.
     """
-    about = read_metadata(folder / "student.safetensors")["about"]
+    about = read_metadata(folder / "quantized.safetensors")["about"]
     try:
         return Settings(**{**about["settings"], "out": str(folder)})
     except (KeyError, TypeError) as error:
         raise PtqError(f"{folder} was made by another version of ptq; quantize again.") from error
 
 
-def load_student(path: Path | str, model: nn.Module | None = None) -> Student:
-    """Rebuild a student from its file.
+def load_quantized(path: Path | str, model: nn.Module | None = None) -> QuantizedModel:
+    """Rebuild a quantized model from its file.
 
     Args:
-        path: student.safetensors, or the run directory that holds it.
-        model: the float network, needed where the student was made from a module. Without it the
-            structure is built anew and ``student.prepared`` holds NaN for weights.
+        path: quantized.safetensors, or the run directory that holds it.
+        model: the float network, needed where the quantized model was made from a module. Without it the
+            structure is built anew and ``quantized_model.prepared`` holds NaN for weights.
 
     Raises:
         PtqError: when the file is damaged or of another network.
     """
     path = Path(path)
-    path = path / "student.safetensors" if path.is_dir() else path
+    path = path / "quantized.safetensors" if path.is_dir() else path
     header = read_metadata(path)
     about = header["about"]
     structure_only = model is None
@@ -101,16 +101,16 @@ def load_student(path: Path | str, model: nn.Module | None = None) -> Student:
         if about["model"] is None:
             raise PtqError(f"{path} was made from a Python module: pass it, as load(path, model).")
         model = load_model(reference, pretrained=False, num_classes=classes, **given).module
-    student = place(prepare(model, (channels, height, width)), plan)
-    expected = student.module.state_dict()
+    quantized_model = insert_quantizers(prepare(model, (channels, height, width)), plan)
+    expected = quantized_model.module.state_dict()
     try:
         tensors = read_tensors(path)
         if tensors.keys() != expected.keys():
-            raise PtqError(f"{path} is the student of another network than the one given.")
-        student.module.load_state_dict(tensors)
+            raise PtqError(f"{path} is the quantized model of another network than the one given.")
+        quantized_model.module.load_state_dict(tensors)
     except (SafetensorError, RuntimeError) as error:
         raise PtqError(f"{path} does not fit the network: {str(error).splitlines()[0]}") from error
     if structure_only:  # random numbers would pass for a float network
-        for parameter in student.prepared.module.parameters():
+        for parameter in quantized_model.float_model.module.parameters():
             parameter.data.fill_(math.nan)
-    return student
+    return quantized_model

@@ -12,13 +12,13 @@ from torch import Tensor
 from ptq.errors import PtqError
 from ptq.utils.files import TEMPORARY
 
-__all__ = ["Memory", "free_bytes"]
+__all__ = ["ActivationCache", "free_bytes"]
 
 SHARE = 0.5  # of the free memory, by default
 FALLBACK = 4 << 30  # where the machine does not say how much is free
 
 
-class Memory:
+class ActivationCache:
     """Keeps tensors within a limit; what does not fit is memory-mapped from files without a name.
 
     Args:
@@ -31,7 +31,7 @@ class Memory:
         peak_disk: most bytes that were on disk.
 
     Example:
-        >>> memory = Memory(limit=1 << 30)
+        >>> memory = ActivationCache(limit=1 << 30)
         >>> memory.gather([torch.rand(8, 3), torch.rand(8, 3)], 16).shape
         torch.Size([16, 3])
     """
@@ -41,9 +41,7 @@ class Memory:
         self.folder = folder
         self.used = self.peak = self.disk = self.peak_disk = 0
 
-    def gather(
-        self, parts: Iterable[Tensor], count: int, dtype: torch.dtype = torch.bfloat16
-    ) -> Tensor:
+    def gather(self, parts: Iterable[Tensor], count: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
         """Return the parts, computed one by one, as one tensor of `count` rows in `dtype`, on the CPU.
 
         Images are kept in channels-last order, in which convolutions read them.

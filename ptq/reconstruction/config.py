@@ -20,11 +20,11 @@ class ReconstructConfig:
     """How blocks are reconstructed.
 
     Args:
-        unit: what is optimised at once.
+        unit: what is optimized at once.
         joint: learn rounding and activation steps together; otherwise rounding first, then steps.
         drop: share of the activations left in float at random, of block inputs and inside (QDrop).
         drop_inside: also inside; otherwise of block inputs only.
-        merge: neighbouring blocks fitted as one (MRECG, Ma et al., CVPR 2023, merges some of them).
+        merge: neighboring blocks fitted as one (MRECG, Ma et al., CVPR 2023, merges some of them).
         prediction: weight of the divergence between the predictions that the float rest of the network makes of
             the unit's output and of its target (PD-Quant, Liu et al., CVPR 2023).
         fisher: weight errors by squared gradients of the network's loss (BRECQ).
@@ -33,7 +33,7 @@ class ReconstructConfig:
         lr_rounding: Adam learning rate of the rounding variables.
         lr_gain: Adam learning rate of weight scales, relative to each scale, the codes' floor frozen (GENIE-M);
             0 keeps them.
-        lr_step: Adam learning rate of activation steps, relative to each step; falls as a cosine.
+        lr_scale: Adam learning rate of activation steps, relative to each step; falls as a cosine.
         warmup: share of the iterations before roundings begin to be decided.
         sharpness: of the roundings at the end; it grows geometrically from 1.
         seed: same seed, same machine: same result, bit for bit.
@@ -50,7 +50,7 @@ class ReconstructConfig:
     batch: int = 32
     lr_rounding: float = 0.1
     lr_gain: float = 0.0
-    lr_step: float = 1e-3
+    lr_scale: float = 1e-3
     warmup: float = 0.2
     sharpness: float = 100.0
     seed: int = 0
@@ -70,9 +70,7 @@ ITERATIONS = {"fast": 60, "default": 400, "best": 4000}
 SMALL, LARGE = 32, 8
 
 
-def method_preset(
-    method: str, preset: str, size: tuple[int, int] = (224, 224)
-) -> ReconstructConfig:
+def method_preset(method: str, preset: str, size: tuple[int, int] = (224, 224)) -> ReconstructConfig:
     """Return a method with a preset's budget.
 
     Args:
@@ -88,9 +86,7 @@ def method_preset(
         32
     """
     if method not in METHODS or preset not in ITERATIONS:
-        raise PtqError(
-            f"unknown method or preset; choose of {', '.join(METHODS)} and {', '.join(ITERATIONS)}."
-        )
+        raise PtqError(f"unknown method or preset; choose of {', '.join(METHODS)} and {', '.join(ITERATIONS)}.")
     config = METHODS[method]
     if not config.iterations:
         return config

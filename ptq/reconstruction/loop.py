@@ -19,14 +19,14 @@ from ptq.errors import PtqError
 from ptq.graph.blocks import compose, extract, split
 from ptq.graph.fx_helpers import foldable, module_of, sole_input, watch
 from ptq.progress import SILENT, Progress, Task
-from ptq.quantization.placement import Student
+from ptq.quantization.placement import QuantizedModel
 from ptq.quantization.quantizers import Quantizer, QuantLayer
-from ptq.reconstruction.activation_cache import Memory
+from ptq.reconstruction.activation_cache import ActivationCache
 from ptq.reconstruction.config import METHODS, ReconstructConfig
-from ptq.reconstruction.optimization import Curve, Pair, optimise
+from ptq.reconstruction.optimization import Curve, Pair, optimize
 from ptq.reconstruction.soft_modules import learns
 from ptq.utils.metrics import decibels
-from ptq.utils.work_store import Finished
+from ptq.utils.work_store import WorkStore
 
 __all__ = ["BlockResult", "reconstruct"]
 
@@ -72,24 +72,24 @@ class BlockResult:
 
 
 def reconstruct(
-    student: Student,
+    quantized_model: QuantizedModel,
     inputs: Tensor,
     config: ReconstructConfig = METHODS["qdrop"],
     *,
-    memory: Memory | None = None,
-    finished: Finished | None = None,
+    memory: ActivationCache | None = None,
+    finished: WorkStore | None = None,
     progress: Progress = SILENT,
     on_block: Callable[[int, BlockResult], None] | None = None,
 ) -> list[BlockResult]:
-    """Reconstruct a calibrated student block by block, in place.
+    """Reconstruct a calibrated quantized model block by block, in place.
 
     Args:
-        student: calibrated; it computes on the device its modules are on.
+        quantized_model: calibrated; it computes on the device its modules are on.
         inputs: calibration images as the network takes them, (N, C, H, W).
         config: see `ptq.reconstruction.config`.
-        memory: holds activations, in bfloat16; a `Memory()` of its own when not given.
+        memory: holds activations, in bfloat16; a `ActivationCache()` of its own when not given.
         finished: keeps every block that is done, and gives back those that were: bit for bit, for the same
-            student, inputs and config.
+            quantized_model, inputs and config.
         progress: told of every iteration, and now and then of the loss relative to nearest rounding.
         on_block: called after every block.
 
@@ -97,28 +97,28 @@ def reconstruct(
         One result per block.
 
     Raises:
-        PtqError: when the student has not been calibrated.
+        PtqError: when the quantized model has not been calibrated.
 
     Example:
-        >>> results = reconstruct(student, images, METHODS["brecq"])
+        >>> results = reconstruct(quantized_model, images, METHODS["brecq"])
         >>> all(r.sqnr >= r.sqnr_nearest for r in results)
         True
     """
-    if not all(q.calibrated for q in student.quantizers().values()):
-        raise PtqError("calibrate the student before reconstructing it.")
-    memory, finished = memory or Memory(), finished or Finished()
-    work = list(_work(student, config))
+    if not all(q.calibrated for q in quantized_model.quantizers().values()):
+        raise PtqError("calibrate the quantized model before reconstructing it.")
+    memory, finished = memory or ActivationCache(), finished or WorkStore()
+    work = list(_work(quantized_model, config))
     total = sum(block.iterations(config) for block in work)
     x_float = x_quantized = memory.gather([inputs], len(inputs))
     del inputs  # twice as large as what is left
     results = []
     with progress.stage("reconstruct", max(1, total)) as task:
         for block in work:
-            target = _run(block.teacher, x_float, memory)
-            known = finished.restore(block.key, block.student)
+            target = _run(block.float_block, x_float, memory)
+            known = finished.restore(block.key, block.quantized_block)
             if known is None:
                 result = _tune(block, Pair(x_quantized, x_float, target), memory, config, task)
-                finished.save(block.key, block.student, result.to_json())
+                finished.save(block.key, block.quantized_block, result.to_json())
             else:
                 result = BlockResult.from_json(known)
                 task.advance(block.iterations(config))
@@ -126,17 +126,17 @@ def reconstruct(
             if on_block is not None:
                 on_block(block.index, result)
             x_float = target  # before the next tensor is made, because three of them are the most at a time
-            x_quantized = _run(block.student, x_quantized, memory)
+            x_quantized = _run(block.quantized_block, x_quantized, memory)
     return results
 
 
 @dataclass(frozen=True)
 class _Block:
-    """A block in float and quantized, the (float, quantized) units of it to optimise, what follows it in float."""
+    """A block in float and quantized, the (float, quantized) units of it to optimize, what follows it in float."""
 
     index: int
-    teacher: fx.GraphModule
-    student: fx.GraphModule
+    float_block: fx.GraphModule
+    quantized_block: fx.GraphModule
     units: list[tuple[fx.GraphModule, fx.GraphModule]]
     rest: list[fx.GraphModule]
 
@@ -148,20 +148,21 @@ class _Block:
         return len(self.units) * config.iterations * (1 if config.joint else 2)
 
 
-def _work(student: Student, config: ReconstructConfig) -> Iterator[_Block]:
-    merged = {name: index // config.merge for name, index in student.blocks.items()}
-    teachers, blocks = split(student.prepared.module, merged), split(student.module, merged)
-    for index, (teacher, block) in enumerate(zip(teachers, blocks, strict=True)):
-        units = list(_units(teacher, block, config))
-        yield _Block(index, teacher, block, units, teachers[index + 1 :])
+def _work(quantized_model: QuantizedModel, config: ReconstructConfig) -> Iterator[_Block]:
+    merged = {name: index // config.merge for name, index in quantized_model.blocks.items()}
+    float_blocks, blocks = (
+        split(quantized_model.float_model.module, merged),
+        split(quantized_model.module, merged),
+    )
+    for index, (float_block, block) in enumerate(zip(float_blocks, blocks, strict=True)):
+        units = list(_units(float_block, block, config))
+        yield _Block(index, float_block, block, units, float_blocks[index + 1 :])
 
 
-def _tune(
-    block: _Block, pair: Pair, memory: Memory, config: ReconstructConfig, task: Task
-) -> BlockResult:
+def _tune(block: _Block, pair: Pair, memory: ActivationCache, config: ReconstructConfig, task: Task) -> BlockResult:
     """Fit a block, and keep that if it is better than nearest rounding."""
     started = time.perf_counter()
-    quantized = block.student
+    quantized = block.quantized_block
     sqnr = nearest = _sqnr(quantized, pair.x_quantized, pair.target)
     kept = "skipped"
     losses: tuple[Curve, ...] = ()
@@ -176,9 +177,7 @@ def _tune(
         if not sqnr >= nearest:  # NaN is no better either
             quantized.load_state_dict(before)
             sqnr, kept = nearest, "nearest"
-    layers = tuple(
-        n.name for n in quantized.graph.nodes if isinstance(module_of(quantized, n), QuantLayer)
-    )
+    layers = tuple(n.name for n in quantized.graph.nodes if isinstance(module_of(quantized, n), QuantLayer))
     return BlockResult(
         name=layers[-1] if layers else f"block{block.index}",
         layers=layers,
@@ -193,35 +192,35 @@ def _tune(
 
 
 def _fit(
-    block: _Block, whole: Pair, memory: Memory, config: ReconstructConfig, task: Task
+    block: _Block, whole: Pair, memory: ActivationCache, config: ReconstructConfig, task: Task
 ) -> tuple[Curve, ...]:
     """Fit a block, or one after the other the layers in it; return a curve for each descent."""
     if config.unit == "block":
-        return optimise(block.student, whole, config, task)
+        return optimize(block.quantized_block, whole, config, task)
     curves: list[Curve] = []
-    for number, (unit_teacher, unit) in enumerate(block.units):
-        x_float = _capture(block.teacher, unit_teacher, whole.x_float, memory)
-        x_quantized = _capture(block.student, unit, whole.x_quantized, memory)
-        pair = Pair(x_quantized, x_float, _run(unit_teacher, x_float, memory))
-        curves += optimise(unit, pair, replace(config, seed=config.seed + number), task)
+    for number, (float_unit, unit) in enumerate(block.units):
+        x_float = _capture(block.float_block, float_unit, whole.x_float, memory)
+        x_quantized = _capture(block.quantized_block, unit, whole.x_quantized, memory)
+        pair = Pair(x_quantized, x_float, _run(float_unit, x_float, memory))
+        curves += optimize(unit, pair, replace(config, seed=config.seed + number), task)
     return tuple(curves)
 
 
 def _units(
-    teacher: fx.GraphModule, block: fx.GraphModule, config: ReconstructConfig
+    float_block: fx.GraphModule, block: fx.GraphModule, config: ReconstructConfig
 ) -> Iterator[tuple[fx.GraphModule, fx.GraphModule]]:
-    """Yield (float, quantized) graphs to optimise one after the other; none where nothing can be gained."""
+    """Yield (float, quantized) graphs to optimize one after the other; none where nothing can be gained."""
     learnable = [n for n in block.graph.nodes if learns(module_of(block, n))]
     if not learnable:
         return
     if config.unit == "block":
-        yield teacher, block
+        yield float_block, block
         return
-    floats = {n.name: n for n in teacher.graph.nodes}
+    floats = {n.name: n for n in float_block.graph.nodes}
     for node in learnable:
         if isinstance(module_of(block, node), QuantLayer):
             yield (
-                extract(teacher, _layer_and_activation(teacher, floats[node.name])),
+                extract(float_block, _layer_and_activation(float_block, floats[node.name])),
                 extract(block, _layer_and_activation(block, node)),
             )
 
@@ -244,7 +243,7 @@ def _parts(x: Tensor, network: nn.Module) -> Iterator[Tensor]:
 
 
 @torch.no_grad()
-def _run(network: fx.GraphModule, x: Tensor, memory: Memory) -> Tensor:
+def _run(network: fx.GraphModule, x: Tensor, memory: ActivationCache) -> Tensor:
     """What a network gives on cached activations, cached."""
     return memory.gather((network(part) for part in _parts(x, network)), len(x))
 
@@ -259,7 +258,7 @@ def _sqnr(block: fx.GraphModule, x: Tensor, target: Tensor) -> float:
     return decibels(signal, noise)
 
 
-def _capture(graph: fx.GraphModule, unit: fx.GraphModule, x: Tensor, memory: Memory) -> Tensor:
+def _capture(graph: fx.GraphModule, unit: fx.GraphModule, x: Tensor, memory: ActivationCache) -> Tensor:
     """Run `graph` on `x` and return what flows into `unit`, a part of it."""
     first = next(n for n in unit.graph.nodes if n.op == "call_module")
     wanted = sole_input(next(n for n in graph.graph.nodes if n.name == first.name))
@@ -273,7 +272,7 @@ def _capture(graph: fx.GraphModule, unit: fx.GraphModule, x: Tensor, memory: Mem
     return memory.gather(parts(), len(x))
 
 
-def _fisher(network: nn.Module, target: Tensor, memory: Memory) -> Tensor:
+def _fisher(network: nn.Module, target: Tensor, memory: ActivationCache) -> Tensor:
     """Squared gradients of the network's loss with respect to a block's output (BRECQ, eq. 10), mean 1 for every image.
 
     The loss is the cross-entropy with the float network's own prediction. What the network is sure of has gradients

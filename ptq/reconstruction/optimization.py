@@ -1,9 +1,9 @@
 """Fitting one unit, a block or a layer: learned rounding and learned activation steps.
 
-AdaRound's regulariser decides roundings only where it outweighs the loss for long: after a few hundred
+AdaRound's regularizer decides roundings only where it outweighs the loss for long: after a few hundred
 iterations half of them still stand between two codes, and choosing the nearer one loses most of what was
 learned. Here the rounding function itself becomes a step, by the end for every weight, and the loss has
-the last word on each. There is no weight of a regulariser to choose for a network.
+the last word on each. There is no weight of a regularizer to choose for a network.
 """
 
 import math
@@ -20,7 +20,7 @@ from ptq.reconstruction.kernels import blend, mean_error
 from ptq.reconstruction.soft_modules import DropMask, Tuning, tuning
 from ptq.utils.autocast import fast_autocast
 
-__all__ = ["Curve", "Pair", "optimise"]
+__all__ = ["Curve", "Pair", "optimize"]
 
 Curve = tuple[float, ...]  # means of the loss over equal pieces of a descent, 1 at its beginning
 
@@ -44,13 +44,11 @@ class Pair:
     rest: nn.Module | None = None
 
 
-def optimise(
-    unit: fx.GraphModule, pair: Pair, config: ReconstructConfig, task: Task
-) -> tuple[Curve, ...]:
+def optimize(unit: fx.GraphModule, pair: Pair, config: ReconstructConfig, task: Task) -> tuple[Curve, ...]:
     """Fit one unit to its float output, in place; afterwards its roundings are decided.
 
     Args:
-        unit: a part of a calibrated student with one input and one output.
+        unit: a part of a calibrated quantized model with one input and one output.
         pair: what it reads and should give.
         config: of the method; `seed` decides images and masks.
         task: told of every iteration, and up to 50 times of the loss relative to nearest rounding.
@@ -68,7 +66,7 @@ def optimise(
         if view.layers or view.steps:
             scales = _scales(unit, pair, config.prediction, device)
             curves.append(_descend(view, pair, config, task, scales, mask, device))
-            view.settle()
+            view.commit()
         else:
             task.advance(config.iterations)
     return tuple(curves)
@@ -86,7 +84,7 @@ def _descend(
     groups: list[dict[str, Any]] = [
         {"params": [m.alpha for m in view.layers], "lr": config.lr_rounding},
         {"params": [m.gain for m in view.layers if m.gain is not None], "lr": config.lr_gain},
-        {"params": [m.gain for m in view.steps], "lr": config.lr_step},
+        {"params": [m.gain for m in view.steps], "lr": config.lr_scale},
     ]
     optimizer = torch.optim.Adam([group for group in groups if group["params"]], fused=True)
     generator = torch.Generator().manual_seed(config.seed)
@@ -97,7 +95,7 @@ def _descend(
         # Roundings keep their pace to the end, where they are decided; steps settle.
         if view.steps:
             cosine = (1 + math.cos(math.pi * share)) / 2
-            optimizer.param_groups[-1]["lr"] = config.lr_step * cosine
+            optimizer.param_groups[-1]["lr"] = config.lr_scale * cosine
         sharpness = config.sharpness ** max(0.0, (share - config.warmup) / (1 - config.warmup))
         for layer in view.layers:
             layer.sharpness.fill_(sharpness)

@@ -1,6 +1,6 @@
-"""A block of the student as it is while it is fitted: soft roundings, learned steps, some activations in float.
+"""A block of the quantized model as it is while it is fitted: soft roundings, learned steps, some activations in float.
 
-The view shares the student's parameters and leaves its modules as they are. An activation function and the
+The view shares the quantized model's parameters and leaves its modules as they are. An activation function and the
 quantizer behind it are one operation here, biases are in float, and layers that learn nothing have their
 rounded weight computed once.
 """
@@ -18,7 +18,7 @@ from ptq.reconstruction.kernels import quantize_activation, rectified_sigmoid, s
 from ptq.reconstruction.kernels.reference import GAMMA, ZETA
 from ptq.utils.autocast import fast_bfloat16, in_float32, wants_float32
 
-__all__ = ["DropMask", "LearnedStep", "SoftLayer", "Tuning", "learns", "tuning"]
+__all__ = ["DropMask", "LearnedScale", "SoftLayer", "Tuning", "learns", "tuning"]
 
 NEAREST_ENOUGH = 8  # bits at which nearest rounding leaves nothing to learn
 
@@ -57,7 +57,7 @@ class DropMask:
         return self.pool.as_strided(like.shape, strides, offset)
 
 
-class LearnedStep(nn.Module):
+class LearnedScale(nn.Module):
     """An activation function, if any, and a quantizer whose scale is learned (LSQ, Esser et al., ICLR 2020).
 
     What is learned is the `gain`, the scale as a multiple of what it was: one learning rate serves all.
@@ -97,8 +97,8 @@ class LearnedStep(nn.Module):
         return quantize_activation(x, self.scale * self.gain, self.grid, keep)
 
     @torch.no_grad()
-    def settle(self) -> None:
-        """Give the student's quantizer the scale that was learned."""
+    def commit(self) -> None:
+        """Give the quantized model's quantizer the scale that was learned."""
         self._quantizer[0].scale.data.copy_(self.scale * self.gain)
 
 
@@ -106,7 +106,7 @@ class SoftLayer(nn.Module):
     """A layer that learns for every weight whether to round up or down (AdaRound, Nagel et al., ICML 2020).
 
     Starts where the soft weight equals the float weight (within the clipping range). AdaRound drives
-    the roundings to a decision by a regulariser; here they are decided by `sharpness`, which reconstruction
+    the roundings to a decision by a regularizer; here they are decided by `sharpness`, which reconstruction
     raises from 1: the rectified sigmoid of ``sharpness * alpha`` becomes a step.
 
     Args:
@@ -154,8 +154,8 @@ class SoftLayer(nn.Module):
         return float(((h > 0.01) & (h < 0.99)).float().mean())
 
     @torch.no_grad()
-    def settle(self) -> None:
-        """Give the student's layer the weight with every rounding decided: integer codes times scale."""
+    def commit(self) -> None:
+        """Give the quantized model's layer the weight with every rounding decided: integer codes times scale."""
         layer, scale = self._layer[0], self._scale()
         up = (self.alpha >= 0).to(self.base.dtype)
         codes = (self.base + up).clamp(self.spec.qmin, self.spec.qmax)
@@ -185,7 +185,7 @@ def _apply(forward: Callable[[Tensor], Tensor], x: Tensor, float32: bool) -> Ten
 
 
 class Tuning(nn.Module):
-    """A unit under optimisation, and what is learned in it.
+    """A unit under optimization, and what is learned in it.
 
     Attributes:
         graph: computes the unit.
@@ -197,7 +197,7 @@ class Tuning(nn.Module):
         super().__init__()
         self.graph = graph
         self.layers = [m for m in graph.modules() if isinstance(m, SoftLayer)]
-        steps = [m for m in graph.modules() if isinstance(m, LearnedStep)]
+        steps = [m for m in graph.modules() if isinstance(m, LearnedScale)]
         self.steps = list({step.gain: step for step in steps if step.gain.requires_grad}.values())
 
     def forward(self, x: Tensor) -> Tensor:
@@ -205,12 +205,12 @@ class Tuning(nn.Module):
         out: Tensor = self.graph(x if torch.is_autocast_enabled(x.device.type) else x.float())
         return out
 
-    def settle(self) -> None:
-        """Give the student what was learned, every rounding decided."""
+    def commit(self) -> None:
+        """Give the quantized model what was learned, every rounding decided."""
         for layer in self.layers:
-            layer.settle()
+            layer.commit()
         for step in self.steps:
-            step.settle()
+            step.commit()
 
 
 def tuning(
@@ -223,14 +223,14 @@ def tuning(
     """Make the view of a unit in which its roundings, its steps or both are learned.
 
     Args:
-        unit: a part of a calibrated student.
+        unit: a part of a calibrated quantized model.
         mask: of the activations that are quantized; None quantizes all of them.
         weights: learn roundings.
         steps: learn the scales of activations, but for those that a gate binds; without, activations stay in float.
         gains: with the roundings, learn the scales of weights.
 
     Example:
-        >>> view = tuning(student.split()[1], mask=None)
+        >>> view = tuning(quantized_model.split()[1], mask=None)
         >>> error = (view(x) - target).square().mean()
     """
     graph = fx.GraphModule(unit, _copy(unit.graph))
@@ -249,18 +249,14 @@ def tuning(
                 node.replace_input_with(before, sole_input(before))
                 graph.graph.erase_node(before)
             key = module, bounds
-            made[key] = step = made.get(key) or LearnedStep(
-                module, bounds, mask, scales.get(module)
-            )
-            assert isinstance(step, LearnedStep)
+            made[key] = step = made.get(key) or LearnedScale(module, bounds, mask, scales.get(module))
+            assert isinstance(step, LearnedScale)
             scales[module] = step.gain
             _replace(graph, node, step)
         elif isinstance(module, QuantLayer):
             device, soft = module.op.weight.device, weights and learns(module)
             slow = fast_bfloat16(device) and wants_float32(module.op, device, weights=soft)
-            made[module] = made.get(module) or (
-                SoftLayer(module, slow, gains) if soft else FixedLayer(module, slow)
-            )
+            made[module] = made.get(module) or (SoftLayer(module, slow, gains) if soft else FixedLayer(module, slow))
             _replace(graph, node, made[module])
     graph.recompile()
     return Tuning(graph)

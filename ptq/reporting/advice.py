@@ -14,7 +14,7 @@ FULL = 8  # bits; fewer for activations save neither time nor space, because ker
 
 @dataclass(frozen=True)
 class Badge:
-    """A judgement in a few words.
+    """A judgment in a few words.
 
     Args:
         state: "passed", "warned", "failed" or "unknown".
@@ -45,7 +45,7 @@ def lost(report: Mapping[str, Any]) -> float | None:
 
 
 def badges(report: Mapping[str, Any]) -> list[Badge]:
-    """Return two judgements: on the file, which can be right and inaccurate, and on its accuracy.
+    """Return two judgments: on the file, which can be right and inaccurate, and on its accuracy.
 
     Example:
         >>> badges({"gates": [{}], "failed": [], "top1": {"float": 80.0, "onnx": 71.5}})[1].text
@@ -87,7 +87,7 @@ def next_steps(report: Mapping[str, Any], folder: str) -> list[Step]:
     points = lost(report)
     steps = [*_for_accuracy(report["settings"], run)] if points is None or points > KEPT else []
     if points is None:
-        data = "Measure accuracy on labelled images: a network that agrees with float on calibration images may have "
+        data = "Measure accuracy on labeled images: a network that agrees with float on calibration images may have "
         return [Step(f"{data}lost points on others.", f"ptq validate {run} --data DIR"), *steps[:1]]
     if points > KEPT:
         return steps
@@ -112,9 +112,7 @@ def _for_accuracy(settings: Mapping[str, Any], run: str) -> Iterator[Step]:
     """What gives points back, the cheapest first."""
     bits, activations = settings.get("bits", FULL), settings.get("act_bits", FULL)
     if activations < FULL:
-        yield Step(
-            f"Leave out --act-bits {activations}: 8 bits for activations cost neither time nor space."
-        )
+        yield Step(f"Leave out --act-bits {activations}: 8 bits for activations cost neither time nor space.")
     if settings.get("preset") == "fast" and bits < FULL:
         yield Step("Give it time: --preset default has more images and more iterations.")
     if bits < 4:
@@ -127,9 +125,7 @@ def _for_accuracy(settings: Mapping[str, Any], run: str) -> Iterator[Step]:
     if settings.get("images") == "noise":
         yield Step("Leave out --images noise: synthesized images are better.")
     elif bits == FULL and activations == FULL:
-        yield Step(
-            "Calibrate with real images, if you may use any: --images DIR; no labels are needed."
-        )
+        yield Step("Calibrate with real images, if you may use any: --images DIR; no labels are needed.")
 
 
 def _to_use(report: Mapping[str, Any], folder: str) -> Iterator[Step]:

@@ -1,4 +1,4 @@
-"""Finished runs side by side: what each cost and kept, which is best, and what keeps them from being compared."""
+"""WorkStore runs side by side: what each cost and kept, which is best, and what keeps them from being compared."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -52,8 +52,9 @@ class Column:
 
     def cells(self) -> list[str]:
         """Return the values as text, blank where there is none."""
-        return ["" if v is None else v if isinstance(v, str) else f"{v:{self.form}}".replace("-", "−")
-                for v in self.values]  # fmt: skip
+        return [
+            "" if v is None else v if isinstance(v, str) else f"{v:{self.form}}".replace("-", "−") for v in self.values
+        ]
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,7 @@ class Comparison:
             mark: a cell, and whether it is the best of its column -> what to show.
         """
         shown = [
-            [mark(cell, index in column.best) for index, cell in enumerate(column.cells())]
-            for column in self.columns
+            [mark(cell, index in column.best) for index, cell in enumerate(column.cells())] for column in self.columns
         ]
         many = len({entry.model for entry in self.entries}) > 1
         rows = [
@@ -164,9 +164,7 @@ def _cpu(report: Report) -> Any:
     return report.get("machine", {}).get("cpu")
 
 
-STEADY = (
-    1.2  # times that the same network's latency may differ by on a machine that does nothing else
-)
+STEADY = 1.2  # times that the same network's latency may differ by on a machine that does nothing else
 
 
 def _unsteady(reports: Sequence[Report]) -> tuple[float, float] | None:
@@ -212,9 +210,7 @@ def _minutes(report: Report) -> float | None:
     return sum(seconds.values()) / 60 if seconds else None
 
 
-Spec = tuple[
-    str, Callable[[Report], Any], str, Callable[..., float] | None, Callable[[Report], Any] | None
-]
+Spec = tuple[str, Callable[[Report], Any], str, Callable[..., float] | None, Callable[[Report], Any] | None]
 # Title, value, how it is written, which is best, and in what runs must agree for that to mean anything.
 _COLUMNS: tuple[Spec, ...] = (
     ("bits W/A", _bits, "", None, None),
@@ -243,11 +239,7 @@ def _column(
     column = Column(title, tuple(_known(value(report)) for report in reports), form)
     # A file that computes something else than it should is the best of nothing.
     sound = [not report.get("failed") for report in reports]
-    numbers = [
-        v
-        for v, good in zip(column.values, sound, strict=True)
-        if good and isinstance(v, float | int)
-    ]
+    numbers = [v for v, good in zip(column.values, sound, strict=True) if good and isinstance(v, float | int)]
     alike = within is None or len({within(report) for report in reports}) == 1
     if choose is None or not alike or not numbers:
         return column
@@ -275,21 +267,25 @@ def _notes(entries: Sequence[Entry]) -> list[str]:
         what = "models" if several(lambda r: r["model"].get("name")) else "weights or input sizes"
         notes.append(f"{what} differ: compare each with its own float network")
     if any(not report["top1"] for report in reports):
-        notes.append("without labelled images, agreement with float is of each run's own calibration images: no best "
-                     "is marked")  # fmt: skip
-    elif several(_data):
         notes.append(
-            f"accuracy was measured on different data ({_each(entries, _data_words)}): no best is marked"
+            "without labeled images, agreement with float is of each run's own calibration images: no best is marked"
         )
+    elif several(_data):
+        notes.append(f"accuracy was measured on different data ({_each(entries, _data_words)}): no best is marked")
     if several(_machine) and not several(_cpu):
-        notes.append(f"latency was measured with different numbers of threads ({_each(entries, _threads_words)}): no "
-                     "best is marked")  # fmt: skip
+        notes.append(
+            f"latency was measured with different numbers of threads ({_each(entries, _threads_words)}): no "
+            "best is marked"
+        )
     elif several(_machine):
-        notes.append(f"latency was measured on different machines ({_each(entries, _machine_words)}): no best is "
-                     "marked")  # fmt: skip
+        notes.append(
+            f"latency was measured on different machines ({_each(entries, _machine_words)}): no best is marked"
+        )
     if apart := _unsteady(reports):
-        notes.append(f"the same float network took {apart[0]:.2f} to {apart[1]:.2f} ms: the machine was not equally busy, "
-                     "no best latency is marked; times as fast were measured in turns")  # fmt: skip
+        notes.append(
+            f"the same float network took {apart[0]:.2f} to {apart[1]:.2f} ms: the machine was not equally busy, "
+            "no best latency is marked; times as fast were measured in turns"
+        )
     for library in ("onnxruntime", "torch", "ptq"):
         if several(version := _version(library)):
             notes.append(f"versions of {library} differ ({_each(entries, version)})")

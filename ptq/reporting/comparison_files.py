@@ -83,9 +83,7 @@ def _csv(found: Comparison, path: Path) -> dict[str, str]:
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(["run", "model", *(column.title for column in found.columns)])
     for index, entry in enumerate(found.entries):
-        writer.writerow(
-            [entry.name, entry.model, *(column.values[index] for column in found.columns)]
-        )
+        writer.writerow([entry.name, entry.model, *(column.values[index] for column in found.columns)])
     return {path.name: stream.getvalue()}
 
 
@@ -96,8 +94,7 @@ def _html(found: Comparison, path: Path) -> dict[str, str]:
 
     score, panels = _panels(found)
     charts = [
-        Chart(cost, f"{score} over {cost}", plots.tradeoff(points, cost, score))
-        for cost, points in panels.items()
+        Chart(cost, f"{score} over {cost}", plots.tradeoff(points, cost, score)) for cost, points in panels.items()
     ]
     table = found.table(lambda cell, best: cell)
     content: dict[str, Any] = {

@@ -56,11 +56,7 @@ def content(report: Mapping[str, Any], folder: Path | None) -> dict[str, Any]:
         "gates": report.get("gates", []),
         "image_lines": [
             *(image_lines(images) if "source" in images else []),
-            *(
-                [f"{len(tiles)} of them are shown"]
-                if 0 < len(tiles) < images.get("count", 0)
-                else []
-            ),
+            *([f"{len(tiles)} of them are shown"] if 0 < len(tiles) < images.get("count", 0) else []),
         ],
         "tiles": tiles,
         "scale": _scale(blocks),
@@ -84,7 +80,7 @@ def _measured_on(report: Mapping[str, Any]) -> str:
     count = report.get("validated_on")
     images = "some" if count is None else f"{count:,}"
     if report["top1"]:
-        what = f"Accuracy on {images} labelled images"
+        what = f"Accuracy on {images} labeled images"
     else:
         what = f"Agreement with float on {images} calibration images, without labels"
     return f"{what}; latency is the median at batch 1."
@@ -175,11 +171,7 @@ def _layer(layer: Mapping[str, Any]) -> dict[str, Any]:
     for name, data, bits, unit in parts:
         beyond = f"{100 * data['clipped']:.2f} % clipped"
         alt = f"histogram of the {name} of {layer['name']}: {beyond}"
-        charts.append(
-            Chart(
-                f"{name}, {bits} bits, {beyond}", alt, plots.histogram(data, unit, 1 << bits, alt)
-            )
-        )
+        charts.append(Chart(f"{name}, {bits} bits, {beyond}", alt, plots.histogram(data, unit, 1 << bits, alt)))
     return {
         "name": layer["name"],
         "detail": f"output {_db(layer['sqnr'])} dB above the noise of quantizing this layer alone",

@@ -50,9 +50,7 @@ def headlines(found: Inspection) -> list[str]:
             if found.after is None
             else "quantize with synthesized ones"
         )
-        lines.append(
-            f"these images are noise: ranges mean little and costs are a first guess; {better}"
-        )
+        lines.append(f"these images are noise: ranges mean little and costs are a first guess; {better}")
     return lines
 
 
@@ -75,8 +73,7 @@ def tables(found: Inspection, top: int | None = None) -> list[Table]:
 def legend(found: Inspection) -> list[str]:
     """Return what the columns mean."""
     lines = [
-        "cost: nats (Kullback-Leibler) by which the softmax moves when only this one is quantized; costs do "
-        "not add up",
+        "cost: nats (Kullback-Leibler) by which the softmax moves when only this one is quantized; costs do not add up",
         "alone: signal to quantization noise in dB of its output then; accum.: the same with everything "
         "before it quantized",
         "W/A: bits of the weight and of what the layer reads; clip: % of its numbers beyond the grid; W dB: of "
@@ -94,10 +91,7 @@ def advice(found: Inspection) -> str:
     """Return what to do about the layers that cost most, in a sentence or two."""
     latest = found.latest
     if latest.network.kl < NEGLIGIBLE:
-        return (
-            f"Nothing stands out: with everything quantized the softmax moves by "
-            f"{_nats(latest.network.kl)} nats."
-        )
+        return f"Nothing stands out: with everything quantized the softmax moves by {_nats(latest.network.kl)} nats."
     worst, share = _worst(latest)
     if not worst:
         return "No layer costs anything by itself: look at the blocks."
@@ -115,13 +109,9 @@ def advice(found: Inspection) -> str:
             f"{' '.join(f'--layer {shlex.quote(one)}' for one in layer_texts(overrides))}."
         )
     if narrow:
-        text.append(
-            f"In {', '.join(layer.name for layer in narrow)} most noise is the input's: raise --act-bits."
-        )
+        text.append(f"In {', '.join(layer.name for layer in narrow)} most noise is the input's: raise --act-bits.")
     if not coarse and not narrow:
-        text.append(
-            f"There {FULL} bits are in use already: other calibration images are left to try."
-        )
+        text.append(f"There {FULL} bits are in use already: other calibration images are left to try.")
     return " ".join(text)
 
 
@@ -152,9 +142,7 @@ def show(found: Inspection, top: int | None = None, console: Console | None = No
     say(["", *legend(found), "", advice(found)])
 
 
-def write_inspection(
-    found: Inspection, folder: Path | None = None, file: Path | None = None
-) -> list[Path]:
+def write_inspection(found: Inspection, folder: Path | None = None, file: Path | None = None) -> list[Path]:
     """Write what was found, each file atomically; returns their paths.
 
     Args:
@@ -201,7 +189,7 @@ def _worst(state: Sensitivity) -> tuple[list[LayerSensitivity], float]:
 
 
 def _by_input(layer: LayerSensitivity) -> bool:
-    return layer.alone_input < layer.alone_weight
+    return layer.isolated_input < layer.isolated_weight
 
 
 def _input_bits(layer: LayerSensitivity) -> int:
@@ -215,10 +203,7 @@ def _costs(found: Inspection, ranked: Sequence[LayerSensitivity]) -> Cells:
     states = _states(found)
     head = ["layer", "W/A", *_figure_heads(found)]
     by_name = [{layer.name: layer for layer in state.layers} for _, state in states]
-    rows = [
-        [layer.name, _bits(layer), *_figures([layers[layer.name] for layers in by_name])]
-        for layer in ranked
-    ]
+    rows = [[layer.name, _bits(layer), *_figures([layers[layer.name] for layers in by_name])] for layer in ranked]
     return head, rows
 
 
@@ -227,7 +212,7 @@ def _blocks(found: Inspection) -> Cells:
     rows = [
         [block.name, str(len(block.layers)), *_figures([state.blocks[i] for _, state in _states(found)])]
         for i, block in enumerate(found.latest.blocks)
-    ]  # fmt: skip
+    ]
     return head, rows
 
 
@@ -240,8 +225,8 @@ def _figures(states: Sequence[LayerSensitivity | BlockSensitivity]) -> list[str]
     """Cost, SQNR alone and accumulated SQNR, each in every state."""
     return [
         *[_nats(it.cost.kl) for it in states],
-        *[_db(it.alone) for it in states],
-        *[_db(it.accumulated) for it in states],
+        *[_db(it.isolated) for it in states],
+        *[_db(it.cumulative) for it in states],
     ]
 
 

@@ -1,6 +1,6 @@
-"""Charts as SVG: inside a page they take its colours and its fonts, so that they follow light and dark.
+"""Charts as SVG: inside a page they take its colors and its fonts, so that they follow light and dark.
 
-matplotlib draws with stand-ins for colours, which become CSS variables, or plain colours in a file of its own. What a
+matplotlib draws with stand-ins for colors, which become CSS variables, or plain colors in a file of its own. What a
 chart is called stands in the page and never in the drawing: nothing that a user named can get into it.
 """
 
@@ -19,22 +19,43 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocat
 
 __all__ = ["Point", "histogram", "loss_curves", "tradeoff", "tradeoff_file"]
 
-# Stand-ins -> names of variables in page.css, and the colours of a file of its own.
+# Stand-ins -> names of variables in page.css, and the colors of a file of its own.
 INK, MUTED, LINE, SURFACE, BLUE, ORANGE = (f"#0a0b{i:02x}" for i in range(1, 7))
 _VARIABLES = {
-    INK: "ink", MUTED: "muted", LINE: "line", SURFACE: "surface", BLUE: "blue", ORANGE: "orange",
-}  # fmt: skip
+    INK: "ink",
+    MUTED: "muted",
+    LINE: "line",
+    SURFACE: "surface",
+    BLUE: "blue",
+    ORANGE: "orange",
+}
 _PLAIN = {
-    INK: "#1d2129", MUTED: "#5b6472", LINE: "#d9dde3", SURFACE: "#ffffff", BLUE: "#2563b8",
+    INK: "#1d2129",
+    MUTED: "#5b6472",
+    LINE: "#d9dde3",
+    SURFACE: "#ffffff",
+    BLUE: "#2563b8",
     ORANGE: "#b4540a",
-}  # fmt: skip
+}
 _STYLE: dict[Any, Any] = {
-    "svg.hashsalt": "ptq", "svg.fonttype": "none",  # text stays text: it can be read aloud, searched and copied
-    "font.size": 10, "text.parse_math": False, "text.color": INK, "axes.edgecolor": LINE,
-    "axes.labelcolor": MUTED, "xtick.color": MUTED, "ytick.color": MUTED, "axes.spines.top": False,
-    "axes.spines.right": False, "axes.linewidth": 1.0, "axes.labelsize": 10, "xtick.labelsize": 10,
-    "ytick.labelsize": 10, "figure.facecolor": "none", "axes.facecolor": "none",
-}  # fmt: skip
+    "svg.hashsalt": "ptq",
+    "svg.fonttype": "none",  # text stays text: it can be read aloud, searched and copied
+    "font.size": 10,
+    "text.parse_math": False,
+    "text.color": INK,
+    "axes.edgecolor": LINE,
+    "axes.labelcolor": MUTED,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 1.0,
+    "axes.labelsize": 10,
+    "xtick.labelsize": 10,
+    "ytick.labelsize": 10,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+}
 _WIDTH, _HEIGHT = 290.0, 190.0  # of the axes in a chart of scores, about
 _MOST_LEVELS = 33  # that can be told apart in a small chart
 
@@ -72,14 +93,12 @@ def histogram(data: Mapping[str, Any], unit: str, levels: int, mark: str) -> str
         inside = data["grid_low"] - data["step"] / 2, data["grid_high"] + data["step"] / 2
         floor = min([count for count in counts if count] or [1]) / total / 2
         edges = [low + i * width for i in range(len(counts) + 1)]
-        for colour, beyond in ((BLUE, False), (ORANGE, True)):
+        for color, beyond in ((BLUE, False), (ORANGE, True)):
             shares = [
-                max(floor, count / total)
-                if beyond != (inside[0] <= left + width / 2 <= inside[1])
-                else floor
+                max(floor, count / total) if beyond != (inside[0] <= left + width / 2 <= inside[1]) else floor
                 for count, left in zip(counts, edges, strict=False)
             ]
-            axes.stairs(shares, edges, baseline=floor, fill=True, color=colour, linewidth=0)
+            axes.stairs(shares, edges, baseline=floor, fill=True, color=color, linewidth=0)
         axes.set_yscale("log")
         axes.set_ylim(floor, 2.0)
         axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:g} %"))
@@ -149,8 +168,8 @@ def tradeoff_file(panels: Mapping[str, Sequence[Point]], score: str) -> str:
         for index, (cost, points) in enumerate(panels.items()):
             _draw_tradeoff(figure.add_subplot(1, len(panels), index + 1), points, cost, score)
         text = _written(figure)
-    for stand_in, colour in _PLAIN.items():
-        text = text.replace(stand_in, colour)
+    for stand_in, color in _PLAIN.items():
+        text = text.replace(stand_in, color)
     return text
 
 
@@ -163,61 +182,60 @@ def _draw_tradeoff(axes: Axes, points: Sequence[Point], cost: str, score: str) -
     )
     axes.set_xlim(*x)
     axes.set_ylim(*y)
-    centres = [
-        (_WIDTH * (p.cost - x[0]) / (x[1] - x[0]), _HEIGHT * (p.score - y[0]) / (y[1] - y[0]))
-        for p in points
-    ]
-    labels = _labels(points, centres)
-    for point, label, place in zip(points, labels, _places(labels, centres), strict=True):
+    centers = [(_WIDTH * (p.cost - x[0]) / (x[1] - x[0]), _HEIGHT * (p.score - y[0]) / (y[1] - y[0])) for p in points]
+    labels = _labels(points, centers)
+    for point, label, place in zip(points, labels, _places(labels, centers), strict=True):
         fill, edge = (SURFACE, MUTED) if point.reference else (BLUE, BLUE)
         axes.plot(
-            point.cost, point.score, "o", markersize=7, markerfacecolor=fill, markeredgecolor=edge,
-            markeredgewidth=1.5, zorder=3,
-        )  # fmt: skip
+            point.cost,
+            point.score,
+            "o",
+            markersize=7,
+            markerfacecolor=fill,
+            markeredgecolor=edge,
+            markeredgewidth=1.5,
+            zorder=3,
+        )
         axes.annotate(
-            label, (point.cost, point.score), place, ha="center", va="center",
-            textcoords="offset points", color=MUTED if point.reference else INK, zorder=4,
-        )  # fmt: skip
+            label,
+            (point.cost, point.score),
+            place,
+            ha="center",
+            va="center",
+            textcoords="offset points",
+            color=MUTED if point.reference else INK,
+            zorder=4,
+        )
     axes.xaxis.set_major_locator(MaxNLocator(5))
     # Room above 100 % is for labels: there is nothing to be had.
     ticks = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(*y)
-    axes.yaxis.set_major_locator(
-        FixedLocator([tick for tick in ticks if y[0] <= tick <= min(100, y[1])])
-    )
+    axes.yaxis.set_major_locator(FixedLocator([tick for tick in ticks if y[0] <= tick <= min(100, y[1])]))
     axes.grid(color=LINE, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.set_xlabel(cost)
     axes.set_ylabel(score)
 
 
-def _labels(points: Sequence[Point], centres: Sequence[tuple[float, float]]) -> list[str]:
+def _labels(points: Sequence[Point], centers: Sequence[tuple[float, float]]) -> list[str]:
     """What stands beside each point: of references that lie on each other, measured in several runs, only the first."""
     labels: list[str] = []
-    for at, (point, (x, y)) in enumerate(zip(points, centres, strict=True)):
+    for at, (point, (x, y)) in enumerate(zip(points, centers, strict=True)):
         again = any(
-            one.reference
-            and point.reference
-            and one.label == point.label
-            and math.dist(place, (x, y)) < 20
-            for one, place in zip(points[:at], centres, strict=False)
+            one.reference and point.reference and one.label == point.label and math.dist(place, (x, y)) < 20
+            for one, place in zip(points[:at], centers, strict=False)
         )
         labels.append("" if again else _clipped(point.label))
     return labels
 
 
-def _places(
-    labels: Sequence[str], centres: Sequence[tuple[float, float]]
-) -> list[tuple[float, float]]:
+def _places(labels: Sequence[str], centers: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     """Where each label stands from its point: within the axes, and few of them over another or a point."""
-    taken = [(x - 5, x + 5, y - 5, y + 5) for x, y in centres]
+    taken = [(x - 5, x + 5, y - 5, y + 5) for x, y in centers]
     places = []
-    for label, (x, y) in zip(labels, centres, strict=True):
+    for label, (x, y) in zip(labels, centers, strict=True):
         half = 3.2 * len(label)
         middle = max(half, min(_WIDTH - half, x))
-        boxes = {
-            up: (middle - half, middle + half, y + up - 5.5, y + up + 5.5)
-            for up in (12.0, -12.0, 24.0, -24.0)
-        }
+        boxes = {up: (middle - half, middle + half, y + up - 5.5, y + up + 5.5) for up in (12.0, -12.0, 24.0, -24.0)}
         free = [up for up, box in boxes.items() if not any(_meet(box, other) for other in taken)]
         up = (free or [12.0])[0]
         places.append((middle - x, up))

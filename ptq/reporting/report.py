@@ -65,9 +65,7 @@ class Stopwatch:
         try:
             yield
         finally:
-            self.seconds[stage] = round(
-                self.seconds.get(stage, 0.0) + time.perf_counter() - started, 3
-            )
+            self.seconds[stage] = round(self.seconds.get(stage, 0.0) + time.perf_counter() - started, 3)
 
 
 def peak_rss_bytes() -> int:
@@ -94,8 +92,11 @@ def _cpu() -> str:
         return platform.processor() or platform.machine()
     fields = dict(line.split(":", 1) for line in lines if ":" in line)
     fields = {key.strip(): value.strip() for key, value in fields.items()}
-    wide = [flag for flag in ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8")
-            if flag in fields.get("flags", "").split()]  # fmt: skip
+    wide = [
+        flag
+        for flag in ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8")
+        if flag in fields.get("flags", "").split()
+    ]
     return f"{fields.get('model name', platform.machine())} ({', '.join(wide)})"
 
 
@@ -118,8 +119,7 @@ def read_report(folder: Path) -> dict[str, Any]:
         markdown(report | {"model": {**report["model"], "sha256": report["model"]["sha256"]}})
     except Exception as error:  # JSON that is not ours may hold anything anywhere
         raise PtqError(
-            f"{folder} has no readable report.json: give the directory of a finished run, or run "
-            "ptq quantize again."
+            f"{folder} has no readable report.json: give the directory of a finished run, or run ptq quantize again."
         ) from error
     return report
 
@@ -160,11 +160,7 @@ def markdown(report: Mapping[str, Any]) -> str:
             [
                 (
                     block["name"],
-                    ", ".join(
-                        sorted(
-                            {str(report["bits"][n]) for n in block["layers"] if n in report["bits"]}
-                        )
-                    ),
+                    ", ".join(sorted({str(report["bits"][n]) for n in block["layers"] if n in report["bits"]})),
                     f"{block['sqnr_nearest']:.1f}",
                     f"{block['sqnr']:.1f}",
                     block["kept"],
@@ -187,8 +183,7 @@ def markdown(report: Mapping[str, Any]) -> str:
         report["command"],
         "```",
         "",
-        ", ".join(f"{name} {version}" for name, version in report["versions"].items())
-        + f"; seed {report['seed']}.",
+        ", ".join(f"{name} {version}" for name, version in report["versions"].items()) + f"; seed {report['seed']}.",
         "",
     ]
     return "\n".join(lines)

@@ -10,7 +10,7 @@ from ptq.data.class_names import label_names
 from ptq.export import Validation
 from ptq.export.packing import CONTAINERS, supported
 from ptq.models.model import Model
-from ptq.quantization.placement import Student
+from ptq.quantization.placement import QuantizedModel
 from ptq.reconstruction.kernels import fused_cpu
 from ptq.reconstruction.loop import BlockResult
 from ptq.reporting.report import Stopwatch, environment, peak_rss_bytes
@@ -21,7 +21,7 @@ __all__ = ["summarize"]
 def summarize(
     settings: Settings,
     model: Model,
-    student: Student,
+    quantized_model: QuantizedModel,
     images: CalibrationSet,
     blocks: list[BlockResult],
     measured: Validation,
@@ -50,21 +50,19 @@ def summarize(
             "disk": max((block.disk for block in blocks), default=0),
         },
         "blocks": [block.to_json() for block in blocks],
-        "bits": {name: spec.bits for name, spec in student.plan.weights.items()},
-        "activation_bits": {name: spec.bits for name, spec in student.plan.activations.items()},
+        "bits": {name: spec.bits for name, spec in quantized_model.plan.weights.items()},
+        "activation_bits": {name: spec.bits for name, spec in quantized_model.plan.activations.items()},
         "notes": [
-            *student.plan.notes,
+            *quantized_model.plan.notes,
             *_container(settings),
             *_compiler(blocks),
-            *_advice(student, measured),
+            *_advice(quantized_model, measured),
             *_interruption(before),
         ],
         "worst_layers": [layer.to_json() for layer in layers],
         "images": {
             "count": len(images),
-            "names": label_names(
-                images.labels.tolist(), model.classes, model.sha256, images.provenance
-            ),
+            "names": label_names(images.labels.tolist(), model.classes, model.sha256, images.provenance),
             **images.provenance,
         },
         "settings": settings.to_json(),
@@ -85,14 +83,12 @@ def _compiler(blocks: list[BlockResult]) -> list[str]:
     """Why reconstruction took longer than it has to."""
     if fused_cpu.available() or all(block.kept == "skipped" for block in blocks):
         return []
-    return [
-        "no C++ compiler was found (c++, or what CXX names): with one, reconstruction is faster on a CPU"
-    ]
+    return ["no C++ compiler was found (c++, or what CXX names): with one, reconstruction is faster on a CPU"]
 
 
-def _advice(student: Student, measured: Validation) -> list[str]:
+def _advice(quantized_model: QuantizedModel, measured: Validation) -> list[str]:
     """What somebody who deploys the file must know and cannot see in it."""
-    if measured.precise and any(spec.bits == 8 for spec in student.plan.weights.values()):
+    if measured.precise and any(spec.bits == 8 for spec in quantized_model.plan.weights.values()):
         return [
             "this CPU has no VNNI: onnxruntime sums 8-bit weights wrongly here unless a session sets "
             "session.x64quantprecision to 1, as this validation did; --reduce-range avoids it and is faster"
@@ -104,6 +100,4 @@ def _interruption(before: str) -> list[str]:
     """What the times of a run that was continued do not tell."""
     if not before:
         return []
-    return [
-        f"continued after an interruption: the seconds of stages leave out what was done ({before})"
-    ]
+    return [f"continued after an interruption: the seconds of stages leave out what was done ({before})"]

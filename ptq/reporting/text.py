@@ -33,9 +33,12 @@ def figure_rows(report: Mapping[str, Any], columns: Sequence[str]) -> list[tuple
     return [
         ("top-1 (%)", *(_number(report["top1"].get(c), "{:.2f}") for c in columns)),
         ("same prediction as float (%)", *(_number(report["agreement"].get(c), "{:.2f}") for c in columns)),
-        (f"latency ({', '.join(filter(None, ('ms', threads_text(latency.get('threads')))))})", *(_number(latency.get(c), "{:.2f}") for c in columns)),
+        (
+            f"latency ({', '.join(filter(None, ('ms', threads_text(latency.get('threads')))))})",
+            *(_number(latency.get(c), "{:.2f}") for c in columns),
+        ),
         ("size (MB)", *(_number(size.get(c), "{:.2f}", 1e-6) for c in columns)),
-    ]  # fmt: skip
+    ]
 
 
 def image_lines(facts: Mapping[str, Any]) -> list[str]:
@@ -46,9 +49,7 @@ def image_lines(facts: Mapping[str, Any]) -> list[str]:
         ['64 images: noise']
     """
     teachers = ", ".join(teacher["name"] for teacher in facts.get("teachers", ()))
-    lines = [
-        f"{facts['count']} images: {facts['source']}" + (f" from {teachers}" if teachers else "")
-    ]
+    lines = [f"{facts['count']} images: {facts['source']}" + (f" from {teachers}" if teachers else "")]
     quality = facts.get("quality")
     if quality is None:
         return lines
@@ -57,9 +58,7 @@ def image_lines(facts: Mapping[str, Any]) -> list[str]:
     if quality["label_accuracy"] is not None:
         share = 100 * quality["label_accuracy"]
         lines.append(f"{quality['verifier']} sees the label in {share:.0f} % of them")
-    lines.append(
-        f"they vary as much as {quality['diversity']:.1f} images that have nothing in common"
-    )
+    lines.append(f"they vary as much as {quality['diversity']:.1f} images that have nothing in common")
     return lines
 
 

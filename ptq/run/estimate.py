@@ -17,31 +17,31 @@ import torch
 from torch import Tensor
 
 from ptq.calibration import RECIPES, CalibrationSet, calibrate, synthesis_preset
-from ptq.calibration.teachers import batch_count, labelled, shares
+from ptq.calibration.teachers import batch_count, labeled, shares
 from ptq.config.settings import Settings
 from ptq.export import Validation, export_qdq, validate
 from ptq.graph.fx_helpers import LAYERS, module_of
-from ptq.graph.preparation import Prepared, prepare
+from ptq.graph.preparation import GraphModel, prepare
 from ptq.models.model import Model
 from ptq.progress import SILENT, Progress, Task
-from ptq.quantization.placement import Student
-from ptq.reconstruction.activation_cache import Memory
+from ptq.quantization.placement import QuantizedModel
+from ptq.reconstruction.activation_cache import ActivationCache
 from ptq.reconstruction.config import method_preset
 from ptq.reconstruction.loop import BlockResult, reconstruct
 from ptq.reporting.report import Stopwatch, peak_rss_bytes
 from ptq.run.inputs import (
     ValidationBatches,
     calibration_images,
+    insert_planned_quantizers,
     load_evaluation,
     load_network,
     load_teachers,
-    place_quantizers,
     synthesized,
     zoo_of,
 )
 from ptq.utils.environment import use_device
 
-__all__ = ["Forecast", "PlannedBlock", "rehearse"]
+__all__ = ["Estimate", "PlannedBlock", "estimate_run"]
 
 STEPS = 12  # of synthesis per teacher: some at half resolution, some at full
 IMAGES = 16
@@ -62,7 +62,7 @@ class PlannedBlock:
 
 
 @dataclass(frozen=True)
-class Forecast:
+class Estimate:
     """What a run will do and take.
 
     Args:
@@ -93,9 +93,7 @@ class Forecast:
         return asdict(self)
 
 
-def rehearse(
-    settings: Settings, progress: Progress = SILENT, model: Model | None = None
-) -> Forecast:
+def estimate_run(settings: Settings, progress: Progress = SILENT, model: Model | None = None) -> Estimate:
     """Say what a run with these settings will do and take, without writing anything.
 
     Args:
@@ -107,7 +105,7 @@ def rehearse(
         PtqError: for whatever would stop the run before its long stages, or its export.
 
     Example:
-        >>> rehearse(Settings("resnet18", bits=4)).seconds["synthesize"]
+        >>> estimate_run(Settings("resnet18", bits=4)).seconds["synthesize"]
         412.7
     """
     watch, device = Stopwatch(), use_device(settings.device, settings.threads)
@@ -115,30 +113,30 @@ def rehearse(
         model = model or load_network(settings)
         teachers = load_teachers(settings)
         evaluation = load_evaluation(settings, model)
-        prepared = prepare(model.module, (3, *model.preprocess.size))
-        student = place_quantizers(prepared, settings)
-    with progress.stage("rehearse", 4) as task:
+        graph_model = prepare(model.module, (3, *model.preprocess.size))
+        quantized_model = insert_planned_quantizers(graph_model, settings)
+    with progress.stage("estimate_run", 4) as task:
         images, count, synthesis = _images(model, teachers, settings, device)
         task.advance()
         few = replace(images, images=images.images[:IMAGES], labels=images.labels[:IMAGES])
         inputs = model.preprocess.normalize(few.floats())
-        for module in (student.module, prepared.module):
+        for module in (quantized_model.module, graph_model.module):
             module.to(device)
-        ranges, passing = _calibration(student, inputs, settings.seed)
+        ranges, passing = _calibration(quantized_model, inputs, settings.seed)
         task.advance()
-        growing, fitting, cached = _reconstruction(prepared, settings, inputs, model, device)
+        growing, fitting, cached = _reconstruction(graph_model, settings, inputs, model, device)
         task.advance()
-        for module in (student.module, prepared.module):
+        for module in (quantized_model.module, graph_model.module):
             module.cpu()
-        measured, export, validation = _file(student, model, few, settings)
+        measured, export, validation = _file(quantized_model, model, few, settings)
         task.advance()
     share = count * (1 + settings.mixed_copies) / len(inputs)
     shown = count if evaluation is None else len(evaluation)
-    one = _timed(lambda: student(inputs.cpu())) / len(inputs)
-    return Forecast(
+    one = _timed(lambda: quantized_model(inputs.cpu())) / len(inputs)
+    return Estimate(
         name=model.name,
-        notes=student.plan.notes,
-        blocks=_blocks(student),
+        notes=quantized_model.plan.notes,
+        blocks=_blocks(quantized_model),
         kept_float=(*measured.float_layers, *measured.float_operators),
         images=count,
         size_bytes=measured.size_bytes,
@@ -171,11 +169,9 @@ def _images(
         # Nothing is written: only synthesis keeps its batches.
         images = calibration_images(model, teachers, settings, device)
         return images, len(images), time.perf_counter() - started
-    config = synthesis_preset(
-        settings.preset, model.preprocess, settings.images, seed=settings.seed
-    )
+    config = synthesis_preset(settings.preset, model.preprocess, settings.images, seed=settings.seed)
     zoo = zoo_of(model, teachers)
-    groups = shares(labelled(zoo), config.feature_mixing)
+    groups = shares(labeled(zoo), config.feature_mixing)
     batches = batch_count(config.images, config.batch, len(groups))
     tried, steps = min(batches, len(groups)), STEPS * max(map(len, groups))
     few = replace(config, images=tried * -(-config.images // batches), iterations=steps)
@@ -192,7 +188,7 @@ def _images(
     return images, config.images, seconds + step * (config.iterations * batches - steps * tried)
 
 
-def _calibration(student: Student, inputs: Tensor, seed: int) -> tuple[float, float]:
+def _calibration(quantized_model: QuantizedModel, inputs: Tensor, seed: int) -> tuple[float, float]:
     """Seconds to set all ranges from these images, and those of them that grow with the images: the float pass.
 
     The search for the ranges sees a sample of the same size however many images there are.
@@ -201,7 +197,7 @@ def _calibration(student: Student, inputs: Tensor, seed: int) -> tuple[float, fl
     clock = _Clock()
 
     def once() -> float:
-        return _timed(lambda: calibrate(student, inputs, seed=seed, progress=clock))
+        return _timed(lambda: calibrate(quantized_model, inputs, seed=seed, progress=clock))
 
     first = once()
     once()  # without what is done once
@@ -209,7 +205,7 @@ def _calibration(student: Student, inputs: Tensor, seed: int) -> tuple[float, fl
 
 
 def _reconstruction(
-    prepared: Prepared,
+    graph_model: GraphModel,
     settings: Settings,
     inputs: Tensor,
     model: Model,
@@ -219,9 +215,9 @@ def _reconstruction(
     config = method_preset(settings.method, settings.preset, model.preprocess.size)
 
     def tune(iterations: int) -> tuple[float, float, int]:
-        student = place_quantizers(prepared, settings)
-        student.module.to(device)
-        calibrate(student, inputs, seed=settings.seed)
+        quantized_model = insert_planned_quantizers(graph_model, settings)
+        quantized_model.module.to(device)
+        calibrate(quantized_model, inputs, seed=settings.seed)
         clock, one, spent, cached = _Clock(), 0.0, 0.0, 0
 
         def settle(_: int, result: BlockResult) -> None:
@@ -231,11 +227,9 @@ def _reconstruction(
             clock.restart()
 
         few = replace(config, iterations=min(iterations, config.iterations))
-        memory = Memory(1 << 62)
+        memory = ActivationCache(1 << 62)
         seconds = _timed(
-            lambda: reconstruct(
-                student, inputs, few, memory=memory, progress=clock, on_block=settle
-            )
+            lambda: reconstruct(quantized_model, inputs, few, memory=memory, progress=clock, on_block=settle)
         )
         return max(0.0, seconds - spent), one * config.iterations, cached
 
@@ -273,27 +267,27 @@ def _mean(steps: list[float]) -> float:
 
 
 def _file(
-    student: Student, model: Model, images: CalibrationSet, settings: Settings
+    quantized_model: QuantizedModel, model: Model, images: CalibrationSet, settings: Settings
 ) -> tuple[Validation, float, float]:
-    """What the file of this student is like, and the seconds that export and validation take."""
+    """What the file of this quantized model is like, and the seconds that export and validation take."""
     with tempfile.TemporaryDirectory(prefix="ptq-") as folder:
         path = Path(folder) / "model.onnx"
-        export = _timed(lambda: export_qdq(student, path, format=settings.format))
+        export = _timed(lambda: export_qdq(quantized_model, path, format=settings.format))
         measured: list[Validation] = []
         batches = ValidationBatches(None, images)
         validation = _timed(
             lambda: measured.append(
-                validate(path, student, model.preprocess, batches, threads=settings.threads)
+                validate(path, quantized_model, model.preprocess, batches, threads=settings.threads)
             )
         )
     return measured[0], export, validation
 
 
-def _blocks(student: Student) -> tuple[PlannedBlock, ...]:
+def _blocks(quantized_model: QuantizedModel) -> tuple[PlannedBlock, ...]:
     found: dict[int, dict[str, int | None]] = {}
-    for node in student.prepared.module.graph.nodes:
-        if isinstance(module_of(student.prepared.module, node), LAYERS):
-            spec = student.plan.weights.get(node.name)
+    for node in quantized_model.float_model.module.graph.nodes:
+        if isinstance(module_of(quantized_model.float_model.module, node), LAYERS):
+            spec = quantized_model.plan.weights.get(node.name)
             bits = None if spec is None else spec.bits
-            found.setdefault(student.blocks[node.name], {})[node.name] = bits
+            found.setdefault(quantized_model.blocks[node.name], {})[node.name] = bits
     return tuple(PlannedBlock(list(bits)[-1], bits) for bits in found.values())

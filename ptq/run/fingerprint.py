@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ptq.config.settings import Settings
-from ptq.graph.preparation import Prepared
+from ptq.graph.preparation import GraphModel
 from ptq.models.model import Model
 from ptq.reporting.report import environment
 
@@ -20,23 +20,21 @@ def decided_by(
     settings: Settings,
     model: Model,
     teachers: Sequence[Model],
-    prepared: Prepared,
+    graph_model: GraphModel,
     device: torch.device,
 ) -> dict[str, Any]:
-    """Return what two runs on one machine must agree in to give the same student, as JSON-able data.
+    """Return what two runs on one machine must agree in to give the same quantized model, as JSON-able data.
 
     Args:
         settings: those that play a part, device and threads as they turned out.
         model: its weights, and what its images go through.
         teachers: as `settings.teachers` has them; their weights.
-        prepared: the network's structure, which a module or a file brings along.
+        graph_model: the network's structure, which a module or a file brings along.
         device: where the run computes.
     """
     preprocess = {f"preprocess {k}": value for k, value in asdict(model.preprocess).items()}
     zoo = zip(settings.teachers, teachers, strict=True)
-    structure = re.sub(
-        r"\b0x[0-9a-f]+", "", str(prepared.module)
-    )  # addresses differ from run to run
+    structure = re.sub(r"\b0x[0-9a-f]+", "", str(graph_model.module))  # addresses differ from run to run
     versions = environment()["versions"]
     return {
         **settings.decisive(),

@@ -1,4 +1,4 @@
-"""What can be done with a finished run directory: bring its student back, measure its file again."""
+"""What can be done with a finished run directory: bring its quantized model back, measure its file again."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,8 +10,8 @@ from ptq.data.datasets import load_eval
 from ptq.errors import PtqError
 from ptq.export import Validation, validate
 from ptq.progress import SILENT, Progress
-from ptq.quantization.placement import Student
-from ptq.quantization.storage import load_student, read_metadata, settings_of
+from ptq.quantization.placement import QuantizedModel
+from ptq.quantization.storage import load_quantized, read_metadata, settings_of
 from ptq.reporting.html import refresh
 from ptq.reporting.report import read_report, write_report
 from ptq.run.inputs import ValidationBatches, data_of, load_network
@@ -19,19 +19,19 @@ from ptq.run.inputs import ValidationBatches, data_of, load_network
 __all__ = ["load", "validate_run"]
 
 
-def load(folder: Path | str, model: nn.Module | None = None) -> Student:
-    """Return the student of a run directory.
+def load(folder: Path | str, model: nn.Module | None = None) -> QuantizedModel:
+    """Return the quantized model of a run directory.
 
     Args:
         folder: as `quantize` wrote it.
         model: the float network. Needed where the run was made from a module and not from a
             reference, and wherever the float network is to be compared with: without it,
-            ``student.prepared`` has the structure only, and NaN for weights.
+            ``quantized_model.prepared`` has the structure only, and NaN for weights.
 
     Raises:
         PtqError: when it is damaged or of another network.
     """
-    return load_student(Path(folder), model)
+    return load_quantized(Path(folder), model)
 
 
 def validate_run(
@@ -51,22 +51,20 @@ def validate_run(
     Raises:
         PtqError: when files are missing or the ONNX file fails a gate.
     """
-    about = read_metadata(folder / "student.safetensors")["about"]
+    about = read_metadata(folder / "quantized.safetensors")["about"]
     report = read_report(folder)
     if about["model"] is None:
-        raise PtqError(
-            f"{folder} was made from a Python module: use ptq.validate with that module."
-        )
+        raise PtqError(f"{folder} was made from a Python module: use ptq.validate with that module.")
     model = load_network(settings_of(folder))
     if model.sha256 != report["model"]["sha256"]:
         raise PtqError(f"{model.name} has other weights now than when {folder} was made.")
     images = CalibrationSet.load(folder / "images.safetensors")
     data = data or data_of(report)
     evaluation = load_eval(data, model.preprocess, model.num_classes) if data else None
-    student = load(folder, model.module)
+    quantized_model = load(folder, model.module)
     measured = validate(
         folder / "model.onnx",
-        student,
+        quantized_model,
         model.preprocess,
         ValidationBatches(evaluation, images),
         threads=threads or report["settings"].get("threads"),

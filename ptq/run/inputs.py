@@ -24,23 +24,23 @@ from ptq.config.settings import Settings
 from ptq.data.datasets import EvalSet, load_eval, load_images
 from ptq.data.preprocess import IMAGENET, Preprocess
 from ptq.errors import PtqError
-from ptq.graph.preparation import Prepared
+from ptq.graph.preparation import GraphModel
 from ptq.models.model import Model, as_model, load_model
 from ptq.progress import SILENT, Progress
-from ptq.quantization.placement import Student, make_plan, place
+from ptq.quantization.placement import QuantizedModel, insert_quantizers, make_plan
 from ptq.utils.files import sweep
-from ptq.utils.work_store import Finished
+from ptq.utils.work_store import WorkStore
 
 __all__ = [
     "ValidationBatches",
     "calibration_images",
     "data_of",
+    "insert_planned_quantizers",
     "load_evaluation",
     "load_network",
     "load_teacher",
     "load_teachers",
     "own_network",
-    "place_quantizers",
     "run_images",
     "synthesized",
     "zoo_of",
@@ -52,7 +52,7 @@ def run_images(
     teachers: Sequence[Model],
     settings: Settings,
     device: torch.device,
-    finished: Finished,
+    finished: WorkStore,
     progress: Progress = SILENT,
 ) -> CalibrationSet:
     """Return the calibration images of a run; images.safetensors and images.png are then in its directory.
@@ -128,9 +128,7 @@ def _images(
                 f"the model takes {model.preprocess.size}."
             )
         return images
-    return CalibrationSet.from_pixels(
-        load_images(source, model.preprocess, limit=count), source=source
-    )
+    return CalibrationSet.from_pixels(load_images(source, model.preprocess, limit=count), source=source)
 
 
 def synthesized(
@@ -146,8 +144,13 @@ def synthesized(
     A model without BatchNorm leaves it to the teachers.
     """
     return synthesize(
-        zoo_of(model, teachers), config, preprocess=model.preprocess, device=device, progress=progress, folder=folder,
-    )  # fmt: skip
+        zoo_of(model, teachers),
+        config,
+        preprocess=model.preprocess,
+        device=device,
+        progress=progress,
+        folder=folder,
+    )
 
 
 def zoo_of(model: Model, teachers: Sequence[Model]) -> list[Model]:
@@ -160,8 +163,11 @@ def load_network(settings: Settings) -> Model:
     return load_model(
         settings.model,
         Path(settings.weights) if settings.weights else None,
-        size=settings.size, resize=settings.resize, mean=settings.mean, std=settings.std,
-    )  # fmt: skip
+        size=settings.size,
+        resize=settings.resize,
+        mean=settings.mean,
+        std=settings.std,
+    )
 
 
 def load_teachers(settings: Settings) -> list[Model]:
@@ -170,19 +176,22 @@ def load_teachers(settings: Settings) -> list[Model]:
 
 
 def load_evaluation(settings: Settings, model: Model) -> EvalSet | None:
-    """Load the labelled images to measure accuracy with; None where the settings name none."""
+    """Load the labeled images to measure accuracy with; None where the settings name none."""
     if settings.data is None:
         return None
     return load_eval(settings.data, model.preprocess, model.num_classes)
 
 
-def place_quantizers(prepared: Prepared, settings: Settings) -> Student:
-    """Return the student that the settings plan; its quantizers have no ranges yet."""
+def insert_planned_quantizers(graph_model: GraphModel, settings: Settings) -> QuantizedModel:
+    """Return the quantized model that the settings plan; its quantizers have no ranges yet."""
     plan = make_plan(
-        prepared, settings.bits, settings.act_bits,
-        reduce_range=settings.reduce_range, overrides=settings.overrides,
-    )  # fmt: skip
-    return place(prepared, plan)
+        graph_model,
+        settings.bits,
+        settings.act_bits,
+        reduce_range=settings.reduce_range,
+        overrides=settings.overrides,
+    )
+    return insert_quantizers(graph_model, plan)
 
 
 def load_teacher(ref: str) -> Model:
@@ -193,10 +202,10 @@ def load_teacher(ref: str) -> Model:
 
 @dataclass(frozen=True)
 class ValidationBatches:
-    """Images to validate on: labelled ones where there are any, else the calibration images.
+    """Images to validate on: labeled ones where there are any, else the calibration images.
 
     Args:
-        evaluation: labelled images.
+        evaluation: labeled images.
         images: the calibration set; its labels are the synthesizer's wish, and count for nothing here.
         size: images per batch.
     """
@@ -226,9 +235,7 @@ def data_of(report: Mapping[str, Any]) -> str | None:
     return None
 
 
-def own_network(
-    model: nn.Module | Model, preprocess: Preprocess | None, options: Mapping[str, Any]
-) -> Model:
+def own_network(model: nn.Module | Model, preprocess: Preprocess | None, options: Mapping[str, Any]) -> Model:
     """A network from Python with what it takes to feed it.
 
     Args:
@@ -244,9 +251,7 @@ def own_network(
         raise PtqError("weights= is for a model given by name: this network has its own already")
     if isinstance(model, Model):
         if said or preprocess is not None:
-            raise PtqError(
-                f"{', '.join(said or ['preprocess'])}: a Model says this by itself; give one of the two"
-            )
+            raise PtqError(f"{', '.join(said or ['preprocess'])}: a Model says this by itself; give one of the two")
         return model
     if preprocess is not None:
         return as_model(model, **asdict(preprocess.override(**said)))

@@ -15,10 +15,10 @@ from ptq.errors import PtqError
 from ptq.graph.preparation import prepare
 from ptq.models.model import Model, as_model
 from ptq.progress import SILENT, Progress
-from ptq.quantization.placement import Student, place
-from ptq.quantization.storage import load_student, read_metadata, settings_of
+from ptq.quantization.placement import QuantizedModel, insert_quantizers
+from ptq.quantization.storage import load_quantized, read_metadata, settings_of
 from ptq.reporting.report import read_report
-from ptq.run.inputs import calibration_images, load_network, place_quantizers
+from ptq.run.inputs import calibration_images, insert_planned_quantizers, load_network
 from ptq.utils.environment import use_device
 
 __all__ = ["Inspection", "inspect_model", "inspect_run"]
@@ -88,20 +88,20 @@ def inspect_run(
         True
     """
     folder, where = Path(folder), use_device(device, threads)
-    about = read_metadata(folder / "student.safetensors")["about"]
+    about = read_metadata(folder / "quantized.safetensors")["about"]
     settings = settings_of(folder)
     network = _network(folder, settings, about, model)
     images = CalibrationSet.load(folder / "images.safetensors")
     many = mixed_copies(images, settings.mixed_copies, settings.seed)
-    after = load_student(folder, network.module)
-    before = place(after.prepared, after.plan)
+    after = load_quantized(folder, network.module)
+    before = insert_quantizers(after.float_model, after.plan)
     inputs = network.preprocess.normalize(many.floats())
     _calibrate(before, inputs, settings.seed, where, progress)
     after.module.to(where)
     used = inputs[: len(images)]  # mixed copies are for reconstruction alone
     found = [
-        measure_sensitivity(student, used, images=count, progress=progress)
-        for student in (before, after)
+        measure_sensitivity(quantized_model, used, images=count, progress=progress)
+        for quantized_model in (before, after)
     ]
     facts = {"count": len(images), **images.provenance}
     return Inspection(settings, network.name, facts, found[0], found[1])
@@ -133,26 +133,22 @@ def inspect_model(
     """
     device = use_device(settings.device, settings.threads)
     network = model or load_network(settings)
-    prepared = prepare(network.module, (3, *network.preprocess.size))
-    student = place_quantizers(prepared, settings)
+    graph_model = prepare(network.module, (3, *network.preprocess.size))
+    quantized_model = insert_planned_quantizers(graph_model, settings)
     images = calibration_images(network, (), settings, device, progress)
     inputs = network.preprocess.normalize(images.floats())
-    _calibrate(student, inputs, settings.seed, device, progress)
-    found = measure_sensitivity(student, inputs, images=count, progress=progress)
+    _calibrate(quantized_model, inputs, settings.seed, device, progress)
+    found = measure_sensitivity(quantized_model, inputs, images=count, progress=progress)
     facts = {"count": len(images), **images.provenance}
     return Inspection(settings, network.name, facts, found, None)
 
 
-def _network(
-    folder: Path, settings: Settings, about: dict[str, Any], module: nn.Module | None
-) -> Model:
+def _network(folder: Path, settings: Settings, about: dict[str, Any], module: nn.Module | None) -> Model:
     """The float network of a run, and no other."""
     if module is not None:
         model = as_model(module, **asdict(Preprocess.from_json(about["preprocess"])))
     elif about["model"] is None:
-        raise PtqError(
-            f"{folder} was made from a Python module: use ptq.inspect_run(folder, model) from Python."
-        )
+        raise PtqError(f"{folder} was made from a Python module: use ptq.inspect_run(folder, model) from Python.")
     else:
         model = load_network(settings)
     if model.sha256 != read_report(folder)["model"]["sha256"]:
@@ -161,8 +157,12 @@ def _network(
 
 
 def _calibrate(
-    student: Student, inputs: Tensor, seed: int, device: torch.device, progress: Progress
+    quantized_model: QuantizedModel,
+    inputs: Tensor,
+    seed: int,
+    device: torch.device,
+    progress: Progress,
 ) -> None:
-    student.module.to(device)
-    student.prepared.module.to(device)
-    calibrate(student, inputs, seed=seed, progress=progress)
+    quantized_model.module.to(device)
+    quantized_model.float_model.module.to(device)
+    calibrate(quantized_model, inputs, seed=seed, progress=progress)

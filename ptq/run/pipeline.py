@@ -23,9 +23,9 @@ from ptq.export import export_qdq, validate
 from ptq.graph.preparation import prepare
 from ptq.models.model import Model, load_model
 from ptq.progress import SILENT, Progress
-from ptq.quantization.placement import Student, make_plan, place
-from ptq.quantization.storage import save_student
-from ptq.reconstruction.activation_cache import Memory
+from ptq.quantization.placement import QuantizedModel, insert_quantizers, make_plan
+from ptq.quantization.storage import save_quantized
+from ptq.reconstruction.activation_cache import ActivationCache
 from ptq.reconstruction.config import ReconstructConfig, method_preset
 from ptq.reconstruction.loop import reconstruct
 from ptq.reporting.html import refresh
@@ -34,16 +34,16 @@ from ptq.reporting.summary import summarize
 from ptq.run.fingerprint import decided_by
 from ptq.run.inputs import (
     ValidationBatches,
+    insert_planned_quantizers,
     load_evaluation,
     load_network,
     load_teachers,
     own_network,
-    place_quantizers,
     run_images,
     synthesized,
 )
 from ptq.utils.environment import run_folder, use_device
-from ptq.utils.work_store import Finished, resume
+from ptq.utils.work_store import WorkStore, resume
 
 __all__ = [
     "Calibrated",
@@ -60,13 +60,13 @@ class Run:
     """What a run made.
 
     Args:
-        student: the simulated integer network.
+        quantized_model: the simulated integer network.
         images: what it was calibrated with.
         report: the content of report.json.
         folder: the run directory.
     """
 
-    student: Student
+    quantized_model: QuantizedModel
     images: CalibrationSet
     report: dict[str, Any]
     folder: Path
@@ -100,10 +100,10 @@ def run(
         model = model or load_network(settings)
         teachers = load_teachers(settings)
         evaluation = load_evaluation(settings, model)
-        prepared = prepare(model.module, (3, *model.preprocess.size))
-        student = place_quantizers(prepared, settings)
+        graph_model = prepare(model.module, (3, *model.preprocess.size))
+        quantized_model = insert_planned_quantizers(graph_model, settings)
         folder = run_folder(settings.out)
-        decides = decided_by(settings, model, teachers, prepared, device)
+        decides = decided_by(settings, model, teachers, graph_model, device)
         finished = resume(folder / "run.part", decides, restart)
         if restart:
             discard_batches(folder / "images.part")
@@ -114,38 +114,47 @@ def run(
         images = run_images(model, teachers, settings, device, finished, progress)
     del teachers  # they are not needed any more, and may be large
     many = mixed_copies(images, settings.mixed_copies, settings.seed)
-    _move(student, device)
+    _move(quantized_model, device)
     with watch("calibrate"):
-        if finished.restore("ranges", student.module) is None:
-            calibrate(student, _inputs(model, many), seed=settings.seed, progress=progress)
-            finished.save("ranges", student.module)
+        if finished.restore("ranges", quantized_model.module) is None:
+            calibrate(quantized_model, _inputs(model, many), seed=settings.seed, progress=progress)
+            finished.save("ranges", quantized_model.module)
     with watch("reconstruct"):
         blocks = reconstruct(
-            student, _inputs(model, many), _method(settings, model.preprocess.size),
-            memory=Memory(settings.memory_bytes(), folder), finished=finished, progress=progress,
-        )  # fmt: skip
-    _move(student, torch.device("cpu"))
+            quantized_model,
+            _inputs(model, many),
+            _method(settings, model.preprocess.size),
+            memory=ActivationCache(settings.memory_bytes(), folder),
+            finished=finished,
+            progress=progress,
+        )
+    _move(quantized_model, torch.device("cpu"))
     about = {
         "model": settings.model if by_reference else None,
         "preprocess": asdict(model.preprocess),
         "num_classes": model.num_classes,
         "settings": settings.decisive(),
     }
-    save_student(student, folder / "student.safetensors", about)
+    save_quantized(quantized_model, folder / "quantized.safetensors", about)
     with watch("export"):
         export_qdq(
-            student, folder / "model.onnx", _metadata(settings, images), format=settings.format
+            quantized_model,
+            folder / "model.onnx",
+            _metadata(settings, images),
+            format=settings.format,
         )
     with watch("validate"):
         measured = validate(
-            folder / "model.onnx", student, model.preprocess, ValidationBatches(evaluation, images),
-            threads=settings.threads, progress=progress,
-        )  # fmt: skip
+            folder / "model.onnx",
+            quantized_model,
+            model.preprocess,
+            ValidationBatches(evaluation, images),
+            threads=settings.threads,
+            progress=progress,
+        )
     with watch("look at the worst layers"):
-        layers = worst_layers(student, model.preprocess.normalize(images.floats(slice(4))))
-    report = summarize(
-        settings, model, student, images, blocks, measured, layers, watch, finished.words()
-    )
+        layers = worst_layers(quantized_model, model.preprocess.normalize(images.floats(slice(4))))
+    report = summarize(settings, model, quantized_model, images, blocks, measured, layers, watch, finished.words())
     write_report(report, folder)
     write_recipe(settings, folder)
     for name in ("inspect.md", "inspect.json"):
@@ -153,7 +162,7 @@ def run(
     refresh(folder)
     finished.discard()
     measured.raise_for_failure()
-    return Run(student, images, report, folder)
+    return Run(quantized_model, images, report, folder)
 
 
 def quantize(
@@ -177,7 +186,7 @@ def quantize(
         options: further fields of `Settings`: act_bits, preset, data, out, seed, ...
 
     Returns:
-        The student, the images, the report and the run directory.
+        The quantized model, the images, the report and the run directory.
 
     Raises:
         PtqError: whatever a user can act on.
@@ -196,9 +205,9 @@ def quantize(
 
 @dataclass(frozen=True)
 class Calibrated:
-    """A calibrated student and the images that did it."""
+    """A calibrated quantized model and the images that did it."""
 
-    student: Student
+    quantized_model: QuantizedModel
     images: CalibrationSet
 
 
@@ -214,7 +223,7 @@ def calibrate_datafree(
     device: str | None = None,
     progress: Progress = SILENT,
 ) -> Calibrated:
-    """Return a calibrated student of `model` and the images synthesized for it; no data is needed.
+    """Return a calibrated quantized model of `model` and the images synthesized for it; no data is needed.
 
     Args:
         model: a reference, your own trained module, or a `Model`. It comes out untouched.
@@ -232,15 +241,15 @@ def calibrate_datafree(
 
     Example:
         >>> found = calibrate_datafree(net)
-        >>> logits = found.student(x)
+        >>> logits = found.quantized_model(x)
     """
     network = load_model(model) if isinstance(model, str) else own_network(model, preprocess, {})
-    prepared = prepare(network.module, (3, *network.preprocess.size))
-    student = place(prepared, make_plan(prepared, bits, act_bits))
+    graph_model = prepare(network.module, (3, *network.preprocess.size))
+    quantized_model = insert_quantizers(graph_model, make_plan(graph_model, bits, act_bits))
     config = synthesis_preset(preset, network.preprocess, seed=seed)
     images = synthesized(network, teachers, config, use_device(device), progress)
-    calibrate(student, network.preprocess.normalize(images.floats()), seed=seed, progress=progress)
-    return Calibrated(student, images)
+    calibrate(quantized_model, network.preprocess.normalize(images.floats()), seed=seed, progress=progress)
+    return Calibrated(quantized_model, images)
 
 
 def synthesize_images(settings: Settings, progress: Progress = SILENT) -> CalibrationSet:
@@ -248,7 +257,7 @@ def synthesize_images(settings: Settings, progress: Progress = SILENT) -> Calibr
     run_folder(settings.out)
     device = use_device(settings.device, settings.threads)
     model, teachers = load_network(settings), load_teachers(settings)
-    return run_images(model, teachers, settings, device, Finished(), progress)
+    return run_images(model, teachers, settings, device, WorkStore(), progress)
 
 
 def _inputs(model: Model, images: CalibrationSet) -> Tensor:
@@ -256,9 +265,9 @@ def _inputs(model: Model, images: CalibrationSet) -> Tensor:
     return model.preprocess.normalize(images.floats())
 
 
-def _move(student: Student, device: torch.device) -> None:
-    student.module.to(device)
-    student.prepared.module.to(device)
+def _move(quantized_model: QuantizedModel, device: torch.device) -> None:
+    quantized_model.module.to(device)
+    quantized_model.float_model.module.to(device)
 
 
 def _method(settings: Settings, size: tuple[int, int]) -> ReconstructConfig:

@@ -17,9 +17,7 @@ __all__ = ["read_header", "read_tensors", "save_tensors"]
 _ENTRY = "ptq"
 
 
-def save_tensors(
-    path: Path | str, tensors: Mapping[str, Tensor], header: Mapping[str, Any]
-) -> None:
+def save_tensors(path: Path | str, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
     """Write tensors and a JSON-able header atomically.
 
     Raises:

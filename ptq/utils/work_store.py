@@ -23,12 +23,12 @@ from ptq.models.weights import digest
 from ptq.utils.files import atomic, sweep
 from ptq.utils.tensor_files import read_header, read_tensors, save_tensors
 
-__all__ = ["Finished", "resume"]
+__all__ = ["WorkStore", "resume"]
 
 _FILES = "[!.]*.safetensors"
 
 
-class Finished:
+class WorkStore:
     """What is finished: states of modules and files, each under a name.
 
     Args:
@@ -39,7 +39,7 @@ class Finished:
         found: names that were there from the beginning.
 
     Example:
-        >>> finished = Finished(Path("runs/mine/run.part"), run="4 bits, seed 0")
+        >>> finished = WorkStore(Path("runs/mine/run.part"), run="4 bits, seed 0")
         >>> finished.save("block-0000", block, {"sqnr": 31.5})
         >>> finished.restore("block-0000", block)
         {'sqnr': 31.5}
@@ -122,7 +122,7 @@ class Finished:
         return self.folder / f"{name}.safetensors"
 
 
-def resume(folder: Path, decides: Mapping[str, Any], restart: bool = False) -> Finished:
+def resume(folder: Path, decides: Mapping[str, Any], restart: bool = False) -> WorkStore:
     """Open the record of a run: the one of a run with the same settings that did not end, or a new one.
 
     Args:
@@ -150,7 +150,7 @@ def resume(folder: Path, decides: Mapping[str, Any], restart: bool = False) -> F
     content = json.dumps(decides, indent=2) + "\n"
     with atomic(folder / "settings.json") as path:
         path.write_text(content)
-    return Finished(folder, hashlib.sha256(content.encode()).hexdigest())
+    return WorkStore(folder, hashlib.sha256(content.encode()).hexdigest())
 
 
 def _read_settings(folder: Path) -> dict[str, Any] | None:

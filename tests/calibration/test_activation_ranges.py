@@ -11,23 +11,23 @@ from ptq.calibration.activation_ranges import calibrate
 from ptq.errors import PtqError
 from ptq.graph.preparation import prepare
 from ptq.progress import Task
-from ptq.quantization.placement import Student, make_plan, place
+from ptq.quantization.placement import QuantizedModel, insert_quantizers, make_plan
 from tests.helpers.networks import NETWORKS, SHAPE, build, images
 
 
-def placed(name: str = "resnet", model: nn.Module | None = None) -> Student:
-    prepared = prepare(model or build(name), SHAPE)
-    return place(prepared, make_plan(prepared, 4, 4))
+def placed(name: str = "resnet", model: nn.Module | None = None) -> QuantizedModel:
+    graph_model = prepare(model or build(name), SHAPE)
+    return insert_quantizers(graph_model, make_plan(graph_model, 4, 4))
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_range_is_filled(name: str) -> None:
-    student = placed(name)
-    assert calibrate(student, images(8)) is student
-    assert all(quantizer.calibrated for quantizer in student.quantizers().values())
-    assert all(bool(torch.isfinite(v).all()) for v in student.module.state_dict().values())
-    assert all(bool((q.scale > 0).all()) for q in student.quantizers().values())
-    for layer in student.layers().values():
+    quantized_model = placed(name)
+    assert calibrate(quantized_model, images(8)) is quantized_model
+    assert all(quantizer.calibrated for quantizer in quantized_model.quantizers().values())
+    assert all(bool(torch.isfinite(v).all()) for v in quantized_model.module.state_dict().values())
+    assert all(bool((q.scale > 0).all()) for q in quantized_model.quantizers().values())
+    for layer in quantized_model.layers().values():
         assert bool((layer.weight_quantizer.scale > 0).all())
 
 
@@ -46,10 +46,10 @@ def test_extremes_are_never_missed() -> None:
 
 
 def test_ranges_are_those_of_the_float_network() -> None:
-    student, x = placed(), images(16)
-    calibrate(student, x, observer="minmax", batch=5)
-    pooled = student.quantizers()["avgpool"]
-    graph = student.prepared.module
+    quantized_model, x = placed(), images(16)
+    calibrate(quantized_model, x, observer="minmax", batch=5)
+    pooled = quantized_model.quantizers()["avgpool"]
+    graph = quantized_model.float_model.module
     wanted = graph.get_submodule("avgpool")
     seen: list[float] = []
     hook = wanted.register_forward_hook(lambda m, args, y: seen.append(y.max().item()))

@@ -1,4 +1,4 @@
-"""Finished batches: found again, and only by who made them."""
+"""WorkStore batches: found again, and only by who made them."""
 
 from pathlib import Path
 

@@ -156,9 +156,7 @@ def test_moments_of_each_image_are_those_of_a_batch_of_one() -> None:
 
 @pytest.mark.parametrize("rule", MATCHING)
 @pytest.mark.parametrize("per_image", [False, True])
-def test_every_rule_is_zero_where_statistics_match_and_grows_with_the_difference(
-    rule: str, per_image: bool
-) -> None:
+def test_every_rule_is_zero_where_statistics_match_and_grows_with_the_difference(rule: str, per_image: bool) -> None:
     images = torch.randn(1, 3, 12, 12).expand(4, -1, -1, -1)  # of equal images each is as the batch
     net = remember(small_net(), images)
     losses = []

@@ -27,9 +27,7 @@ def test_copies_are_two_images_and_mostly_the_first() -> None:
 
 
 def test_the_seed_decides() -> None:
-    assert torch.equal(
-        mixed_copies(flat(), 1, seed=3).images, mixed_copies(flat(), 1, seed=3).images
-    )
+    assert torch.equal(mixed_copies(flat(), 1, seed=3).images, mixed_copies(flat(), 1, seed=3).images)
     assert not torch.equal(mixed_copies(flat(), 1, 3).images, mixed_copies(flat(), 1, 4).images)
 
 

@@ -66,9 +66,7 @@ def test_foreign_truncated_and_missing_files_are_refused(tmp_path: Path) -> None
         (torch.zeros(0, 3, 4, 4, dtype=torch.uint8), torch.zeros(0, dtype=torch.int64), "images"),
     ],
 )
-def test_wrong_shapes_and_types_are_refused(
-    images: torch.Tensor, labels: torch.Tensor, word: str
-) -> None:
+def test_wrong_shapes_and_types_are_refused(images: torch.Tensor, labels: torch.Tensor, word: str) -> None:
     with pytest.raises(PtqError, match=word):
         CalibrationSet(images, labels)
 

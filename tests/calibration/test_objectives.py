@@ -99,7 +99,7 @@ def test_augmentation_moves_pixels_and_invents_none() -> None:
     )
 
 
-def test_every_network_sees_its_own_size_and_colours() -> None:
+def test_every_network_sees_its_own_size_and_colors() -> None:
     images = torch.full((2, 3, 32, 32), 0.5)
     preprocess = Preprocess((48, 40), 48, "bilinear", (0.5, 0.25, 0.0), (0.5, 0.25, 1.0))
     seen = view(images, preprocess)
@@ -108,7 +108,7 @@ def test_every_network_sees_its_own_size_and_colours() -> None:
     torch.testing.assert_close(seen[0, :, 0, 0], torch.tensor([0.0, 1.0, 0.5]))
 
 
-def test_the_noise_to_start_from_has_large_shapes_and_is_mostly_grey() -> None:
+def test_the_noise_to_start_from_has_large_shapes_and_is_mostly_gray() -> None:
     pink = pink_noise(16, (32, 24), seeded(0))
     assert pink.shape == (16, 3, 32, 24)
     assert float(pink.min()) >= 0 and float(pink.max()) <= 1
@@ -131,7 +131,7 @@ def test_low_pass_keeps_odd_sizes() -> None:
     assert low_pass(torch.rand(2, 3, 7, 9), 0.3).shape == (2, 3, 7, 9)
 
 
-def test_standard_loss_is_zero_for_standardised_images_only() -> None:
+def test_standard_loss_is_zero_for_standardized_images_only() -> None:
     x = torch.randn(4, 3, 16, 16)
     standard = (x - x.mean((2, 3), keepdim=True)) / x.std((2, 3), correction=0, keepdim=True)
     assert float(standard_loss(standard)) < 1e-9

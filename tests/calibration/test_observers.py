@@ -66,9 +66,7 @@ def weights(axis: int) -> Tensor:
 
 @pytest.mark.parametrize("axis", [0, 1])
 @pytest.mark.parametrize("bits", [2, 4, 8])
-def test_weight_ranges_are_symmetric_per_channel_and_no_worse_than_the_peak(
-    axis: int, bits: int
-) -> None:
+def test_weight_ranges_are_symmetric_per_channel_and_no_worse_than_the_peak(axis: int, bits: int) -> None:
     weight, spec = weights(axis), QuantSpec(bits, True, True, axis)
     low, high = weight_range(weight, spec)
     assert high.shape == (6,)
@@ -78,10 +76,7 @@ def test_weight_ranges_are_symmetric_per_channel_and_no_worse_than_the_peak(
     assert bool((high <= peak).all() and (high > 0).all())
     for row, best, most in zip(rows, high, peak, strict=True):
         errors = [
-            (fake_quant(row, *qparams(-h, h, spec), spec.qmin, spec.qmax) - row)
-            .abs()
-            .pow(2.4)
-            .mean()
+            (fake_quant(row, *qparams(-h, h, spec), spec.qmin, spec.qmax) - row).abs().pow(2.4).mean()
             for h in (best, most)
         ]
         assert errors[0] <= errors[1]

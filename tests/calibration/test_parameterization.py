@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ptq.calibration.objectives import focus_map
-from ptq.calibration.parameterization import Canvas, _Pyramid, make_canvas
+from ptq.calibration.parameterization import Parameterization, _Pyramid, make_parameterization
 from ptq.calibration.synthesis_config import SynthesisConfig
 from ptq.data.preprocess import Preprocess
 
@@ -16,25 +16,25 @@ CPU = torch.device("cpu")
 KINDS = [
     SynthesisConfig(),
     SynthesisConfig(start="white"),
-    SynthesisConfig(canvas="pyramid"),
-    SynthesisConfig(canvas="pyramid", focus=True),
-    SynthesisConfig(canvas="generator"),
+    SynthesisConfig(parameterization="pyramid"),
+    SynthesisConfig(parameterization="pyramid", focus=True),
+    SynthesisConfig(parameterization="generator"),
 ]
 
 
-def made(config: SynthesisConfig, seed: int = 0, size: tuple[int, int] = (18, 14)) -> Canvas:
+def made(config: SynthesisConfig, seed: int = 0, size: tuple[int, int] = (18, 14)) -> Parameterization:
     generator = torch.Generator().manual_seed(seed)
-    return make_canvas(5, size, config, PREPROCESS, generator, CPU)
+    return make_parameterization(5, size, config, PREPROCESS, generator, CPU)
 
 
 @pytest.mark.parametrize("config", KINDS)
 def test_images_are_in_range_and_reach_every_parameter(config: SynthesisConfig) -> None:
-    canvas = made(config)
-    images = canvas.images()
+    parameterization = made(config)
+    images = parameterization.images()
     assert images.shape == (5, 3, 18, 14)
     assert float(images.detach().min()) >= 0 and float(images.detach().max()) <= 1
     weights = torch.randn(images.shape)
-    parameters = [p for group in canvas.groups(0.1) for p in group["params"]]
+    parameters = [p for group in parameterization.groups(0.1) for p in group["params"]]
     gradients = torch.autograd.grad((images * weights).sum(), parameters)
     assert all(bool(g.isfinite().all()) for g in gradients)
     assert bool((gradients[0] != 0).any())
@@ -51,53 +51,53 @@ def test_the_generator_decides_whatever_the_global_one_says(config: SynthesisCon
 
 @pytest.mark.parametrize("config", KINDS)
 def test_another_size_shows_the_same_images(config: SynthesisConfig) -> None:
-    canvas = made(config)
-    small = canvas.at((9, 7)).images().detach()
+    parameterization = made(config)
+    small = parameterization.at((9, 7)).images().detach()
     assert small.shape == (5, 3, 9, 7)
-    assert float((small.mean((2, 3)) - canvas.images().detach().mean((2, 3))).abs().max()) < 0.05
-    assert torch.equal(canvas.at((18, 14)).images(), canvas.images())
+    assert float((small.mean((2, 3)) - parameterization.images().detach().mean((2, 3))).abs().max()) < 0.05
+    assert torch.equal(parameterization.at((18, 14)).images(), parameterization.images())
 
 
 @pytest.mark.parametrize("kind", ["pixels", "pyramid"])
 def test_images_settle_into_their_range(kind: Literal["pixels", "pyramid"]) -> None:
-    canvas = made(replace(KINDS[0], canvas=kind))
+    parameterization = made(replace(KINDS[0], parameterization=kind))
     with torch.no_grad():
-        for group in canvas.groups(0.1):
+        for group in parameterization.groups(0.1):
             for level in group["params"]:
                 level.add_(torch.randn(level.shape))
-    inside = canvas.images().detach().clamp(0, 1)
-    canvas.settle()
-    torch.testing.assert_close(canvas.images().detach(), inside, atol=1e-6, rtol=0)
+    inside = parameterization.images().detach().clamp(0, 1)
+    parameterization.commit()
+    torch.testing.assert_close(parameterization.images().detach(), inside, atol=1e-6, rtol=0)
 
 
 def test_a_step_on_a_pyramid_moves_large_shapes_as_far_as_fine_ones() -> None:
     moved = {}
     for kind in ("pixels", "pyramid"):
-        canvas = made(replace(KINDS[0], canvas=kind), size=(32, 32))
-        before = canvas.images().detach().clone()
-        optimizer = torch.optim.Adam(canvas.groups(0.01))
-        brightness = canvas.images().mean((2, 3)).sum()
+        parameterization = made(replace(KINDS[0], parameterization=kind), size=(32, 32))
+        before = parameterization.images().detach().clone()
+        optimizer = torch.optim.Adam(parameterization.groups(0.01))
+        brightness = parameterization.images().mean((2, 3)).sum()
         brightness.backward()
         optimizer.step()
-        moved[kind] = float((canvas.images().detach() - before).abs().mean())
+        moved[kind] = float((parameterization.images().detach() - before).abs().mean())
     assert moved["pixels"] == pytest.approx(0.01, rel=1e-3)
     assert moved["pyramid"] == pytest.approx(0.03, rel=1e-3)  # three levels: 32, 16 and 8 pixels
 
 
 def test_a_focus_leaves_what_lies_outside_smooth() -> None:
-    canvas = made(SynthesisConfig(canvas="pyramid", focus=True), size=(64, 64))
-    optimizer = torch.optim.Adam(canvas.groups(0.02))
-    weights = torch.randn(canvas.images().shape, generator=torch.Generator().manual_seed(0))
+    parameterization = made(SynthesisConfig(parameterization="pyramid", focus=True), size=(64, 64))
+    optimizer = torch.optim.Adam(parameterization.groups(0.02))
+    weights = torch.randn(parameterization.images().shape, generator=torch.Generator().manual_seed(0))
     for _ in range(5):  # every pixel is pulled somewhere else
         optimizer.zero_grad()
-        (canvas.images() * weights).sum().backward()
+        (parameterization.images() * weights).sum().backward()
         optimizer.step()
-    images = canvas.images().detach()
+    images = parameterization.images().detach()
     focus = focus_map(5, (64, 64), torch.Generator().manual_seed(0))
-    assert isinstance(canvas, _Pyramid)
-    assert canvas.focus is not None
+    assert isinstance(parameterization, _Pyramid)
+    assert parameterization.focus is not None
     edges = (images[..., 1:, 1:] - images[..., :-1, :-1]).square().mean(1)
-    shown = canvas.focus[:, 0, 1:, 1:]
+    shown = parameterization.focus[:, 0, 1:, 1:]
     assert float(edges[shown < 0.1].mean()) < 0.1 * float(edges[shown > 0.9].mean())
-    assert focus.shape == canvas.focus.shape
+    assert focus.shape == parameterization.focus.shape
     assert 0 <= float(focus.min()) < 0.1 and 0.9 < float(focus.max()) <= 1

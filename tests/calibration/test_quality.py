@@ -29,9 +29,7 @@ def test_vendi_score_counts_what_differs() -> None:
     assert vendi_score(torch.eye(4).repeat(3, 1)) == pytest.approx(4)
 
 
-def test_real_images_are_closer_more_diverse_and_rightly_labelled(
-    model: Model, real: CalibrationSet
-) -> None:
+def test_real_images_are_closer_more_diverse_and_rightly_labeled(model: Model, real: CalibrationSet) -> None:
     noise = gaussian_noise(model, 128)
     good, bad = assess(real, [model], model), assess(noise, [model], model)
     assert good.statistics["digits"] < 0.2 * bad.statistics["digits"]

@@ -19,7 +19,7 @@ QUICK = SynthesisConfig(images=6, batch=4, iterations=4, half=0.5)
 
 
 def teacher(seed: int = 0, classes: int = 4, size: int = 16, width: int = 8) -> Model:
-    """A small network whose BNs remember blurred noise: colours and textures that white noise lacks."""
+    """A small network whose BNs remember blurred noise: colors and textures that white noise lacks."""
     torch.manual_seed(seed)
     net = nn.Sequential(
         nn.Conv2d(3, width, 3, padding=1),
@@ -65,9 +65,7 @@ def test_images_labels_and_provenance() -> None:
     assert made.images.shape == (6, 3, 16, 16) and made.images.dtype == torch.uint8
     assert sorted(made.labels.bincount(minlength=4).tolist()) == [1, 1, 2, 2]
     assert made.provenance["source"] == "mixmix"
-    assert made.provenance["teachers"] == [
-        {"name": "small", "weights": model.weights, "sha256": model.sha256}
-    ]
+    assert made.provenance["teachers"] == [{"name": "small", "weights": model.weights, "sha256": model.sha256}]
     assert made.provenance["settings"]["seed"] == 0
     assert progress.stages == [("synthesize", 8)] and len(progress.losses) == 8
 
@@ -132,9 +130,7 @@ def test_teachers_of_other_sizes_and_classes_mix() -> None:
 
 
 def test_a_classifier_tied_to_its_resolution_is_shown_it() -> None:
-    net = nn.Sequential(
-        nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 256, 3)
-    )
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 256, 3))
     model = as_model(net, size=16, mean=(0.5,) * 3, std=(0.5,) * 3)
     assert synthesize([model], QUICK).images.shape == (6, 3, 16, 16)
 
@@ -185,17 +181,12 @@ def test_every_recipe_comes_closer_to_the_statistics_than_noise(recipe: str) -> 
     config = synthesis_preset("fast", model.preprocess, recipe, images=32, batch=32, iterations=100)
     made = synthesize([model], config)
     assert made.provenance["source"] == recipe
-    assert distance(model, made.floats()) < 0.6 * distance(
-        model, gaussian_noise(model, 32).floats()
-    )
+    assert distance(model, made.floats()) < 0.6 * distance(model, gaussian_noise(model, 32).floats())
 
 
 def test_teachers_share_the_work_in_three_ways() -> None:
     zoo = [teacher(0), teacher(1)]
-    made = {
-        how: synthesize(zoo, replace(QUICK, feature_mixing=how)).images
-        for how in ("halves", "turns", "sum")
-    }
+    made = {how: synthesize(zoo, replace(QUICK, feature_mixing=how)).images for how in ("halves", "turns", "sum")}
     assert len({images.numpy().tobytes() for images in made.values()}) == 3
     for how in ("halves", "turns", "sum"):  # all the same to one teacher alone
         one = synthesize(zoo[:1], replace(QUICK, feature_mixing=how)).images
@@ -206,9 +197,7 @@ def test_the_first_teacher_makes_half_of_the_images_and_the_others_the_rest() ->
     first, others = [teacher(0)], [teacher(1), teacher(2)]
     made = synthesize(first + others, QUICK).images
     assert torch.equal(made[:3], synthesize(first, QUICK).images[:3])
-    assert torch.equal(
-        made[3:], synthesize(others, replace(QUICK, feature_mixing="turns")).images[3:]
-    )
+    assert torch.equal(made[3:], synthesize(others, replace(QUICK, feature_mixing="turns")).images[3:])
 
 
 def test_images_for_a_network_that_takes_no_part() -> None:

@@ -25,9 +25,7 @@ def test_presets_cost_more_as_they_promise_more() -> None:
 
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("preprocess", [SMALL, LARGE])
-def test_a_recipe_sets_the_objective_and_leaves_the_budget(
-    recipe: str, preprocess: Preprocess
-) -> None:
+def test_a_recipe_sets_the_objective_and_leaves_the_budget(recipe: str, preprocess: Preprocess) -> None:
     budget = synthesis_preset("best", preprocess, seed=7)
     config = synthesis_preset("best", preprocess, recipe, seed=7)
     assert config.recipe == recipe and config.matching in MATCHING
@@ -46,11 +44,17 @@ def test_errors_name_what_there_is() -> None:
         synthesis_preset("slow", SMALL)
     with pytest.raises(PtqError, match="no recipe 'magic'; choose one of mixmix"):
         synthesis_preset("fast", SMALL, "magic")
-    with pytest.raises(PtqError, match="no setting colour"):
-        synthesis_preset("fast", SMALL, colour="red")
+    with pytest.raises(PtqError, match="no setting color"):
+        synthesis_preset("fast", SMALL, color="red")
     for change in (
-        {"batch": 1}, {"half": 2}, {"lr": 0}, {"mixed": 1.5}, {"low_pass": -1}, {"canvas": "oil"},
-        {"feature_mixing": "all"}, {"schedule": ""},
-    ):  # fmt: skip
+        {"batch": 1},
+        {"half": 2},
+        {"lr": 0},
+        {"mixed": 1.5},
+        {"low_pass": -1},
+        {"parameterization": "oil"},
+        {"feature_mixing": "all"},
+        {"schedule": ""},
+    ):
         with pytest.raises(PtqError, match="synthesis: "):
             SynthesisConfig(**change)

@@ -10,9 +10,7 @@ HOW = ("halves", "turns", "sum")
 
 
 @given(st.lists(st.booleans(), max_size=6), st.sampled_from(HOW))
-def test_every_teacher_has_a_share_and_every_group_one_that_knows_the_classes(
-    others: list[bool], how: str
-) -> None:
+def test_every_teacher_has_a_share_and_every_group_one_that_knows_the_classes(others: list[bool], how: str) -> None:
     knowing = [True, *others]  # the first says which classes there are
     groups = shares(knowing, how)
     assert {member for group in groups for member in group} == set(range(len(knowing)))
@@ -30,9 +28,7 @@ def test_only_halves_leave_the_first_alone() -> None:
 
 
 @given(st.integers(1, 2000), st.integers(2, 256), st.integers(1, 2))
-def test_batches_are_no_larger_than_allowed_and_as_many_from_each_group(
-    images: int, batch: int, groups: int
-) -> None:
+def test_batches_are_no_larger_than_allowed_and_as_many_from_each_group(images: int, batch: int, groups: int) -> None:
     count = batch_count(images, batch, groups)
     assert 1 <= count <= images and -(-images // count) <= batch
     assert count % groups == 0 or count == images

@@ -89,7 +89,7 @@ QUANTIZE = ("quantize", "--model", "resnet18", "--bits", "4")
         ((*QUANTIZE, "--memory-limit", "lots"), "--memory-limit: 'lots' is no size; give 1GiB"),
         ((*QUANTIZE, "--device", "gpu"), "--device: 'gpu'; give cpu, cuda or cuda:N"),
         ((*QUANTIZE, "--out", "taken"), "--out: taken is a file; give a folder"),
-        ((*QUANTIZE, "--colour", "red"), "--colour"),
+        ((*QUANTIZE, "--color", "red"), "--color"),
         (("quantize", "--bits", "4"), "--model"),
         (("quantize", "--model", "resnet18"), "--bits"),
         (("quantize", "--model", "", "--bits", "4"), "--model: name a model"),
@@ -98,7 +98,7 @@ QUANTIZE = ("quantize", "--model", "resnet18", "--bits", "4")
         (("synthesize",), "--model"),
         (("validate", "nowhere"), "there is nothing at nowhere"),
         (("validate",), "RUN_DIR"),
-        (("quantise",), "quantise"),
+        (("quantize",), "quantize"),
     ],
 )
 def test_bad_options_are_refused_before_any_work(
@@ -194,9 +194,7 @@ def test_reading_runs_imports_no_torch(tmp_path: Path) -> None:
         assert result.returncode == 0, result.stderr
 
 
-def test_without_the_extra_a_line_says_how_to_get_the_page(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_the_extra_a_line_says_how_to_get_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from ptq.cli.messages import show
     from ptq.reporting.report import write_report
 
@@ -265,9 +263,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (("--model", "net.py:net", "--device", "cuda:77"), "cuda:77"),
     ],
 )
-def test_bad_models_weights_and_data(
-    folder: Path, arguments: tuple[str, ...], message: str
-) -> None:
+def test_bad_models_weights_and_data(folder: Path, arguments: tuple[str, ...], message: str) -> None:
     result = call("quantize", "--bits", "4", *arguments)
     assert result.exit_code == 2, result.output
     assert message in result.stderr
@@ -276,9 +272,7 @@ def test_bad_models_weights_and_data(
     assert not list(folder.rglob("*.onnx"))
 
 
-def test_a_stopped_run_continues_or_names_what_changed(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stopped_run_continues_or_names_what_changed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from ptq.run import pipeline
 
     def stop(*_: object, **__: object) -> None:

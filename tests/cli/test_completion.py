@@ -11,9 +11,7 @@ from ptq.cli.completion import complete_model, complete_models
 from tests.helpers import CHECKOUT
 
 
-def test_names_and_files_go_on_from_what_is_typed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_names_and_files_go_on_from_what_is_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "resnet_mine.py").touch()
     assert complete_model("resnet1") == ["resnet101", "resnet152", "resnet18"]
@@ -34,9 +32,7 @@ def test_bash_completes_options_and_models_without_torch(tmp_path: Path) -> None
             "COMP_CWORD": str(len(words)),
         }
         command = [sys.executable, "-m", "ptq"]
-        done = subprocess.run(
-            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-        )
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
         return done.stdout.split()
 
     assert offered("quantize", "--bi") == ["--bits"]

@@ -79,9 +79,7 @@ def said(result: Result, folder: Path) -> dict[str, Any]:
         overrides=st.dictionaries(TEXT, st.none() | st.integers(2, 8)),
     )
 )
-def test_what_is_written_reads_back(
-    tmp_path_factory: pytest.TempPathFactory, settings: Settings
-) -> None:
+def test_what_is_written_reads_back(tmp_path_factory: pytest.TempPathFactory, settings: Settings) -> None:
     folder = tmp_path_factory.getbasetemp()
     write_recipe(settings, folder)
     assert Settings(**read_recipe(folder / "recipe.toml")) == settings
@@ -90,9 +88,7 @@ def test_what_is_written_reads_back(
 def test_every_setting_has_an_option_that_reaches_it(here: Path) -> None:
     assert {field.name for field in fields(Settings)} == set(OTHERWISE)
     for name, (words, value) in OTHERWISE.items():
-        given_ = (
-            words if name in ("model", "bits") else ["--model", "resnet18", "--bits", "4", *words]
-        )
+        given_ = words if name in ("model", "bits") else ["--model", "resnet18", "--bits", "4", *words]
         rest = {"model": ["--bits", "4"], "bits": ["--model", "resnet18"]}.get(name, [])
         assert said(dump(*given_, *rest), here)[name] == value
 

@@ -47,7 +47,7 @@ def test_folders_of_numbers_are_class_indices(tmp_path: Path) -> None:
     assert sorted(load_eval(tmp_path, SMALL).labels.tolist()) == [2, 10]
 
 
-def test_batches_are_rgb_in_0_1_and_labelled(tmp_path: Path) -> None:
+def test_batches_are_rgb_in_0_1_and_labeled(tmp_path: Path) -> None:
     for index in range(5):
         save(tmp_path / str(index) / "a.png", Image.new("RGB", (30, 40), (255, 0, 51)))
     batches = list(load_eval(tmp_path, SMALL).batches(2))
@@ -61,9 +61,7 @@ def test_batches_are_rgb_in_0_1_and_labelled(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("shape", [(100, 60), (33, 90), (20, 20), (16, 16), (7, 11)])
-def test_pixels_are_torchvisions(
-    tmp_path: Path, shape: tuple[int, int], interpolation: str
-) -> None:
+def test_pixels_are_torchvisions(tmp_path: Path, shape: tuple[int, int], interpolation: str) -> None:
     image = picture(*shape)
     save(tmp_path / "0" / "a.png", image)
     preprocess = Preprocess((16, 16), 20, interpolation, (0.5,) * 3, (0.5,) * 3)
@@ -81,7 +79,7 @@ def test_an_oblong_crop_stays_inside_the_image(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "CMYK", "P", "1", "LA"])
-def test_every_colour_mode_becomes_rgb(tmp_path: Path, mode: str) -> None:
+def test_every_color_mode_becomes_rgb(tmp_path: Path, mode: str) -> None:
     suffix = "jpg" if mode == "CMYK" else "png"
     save(tmp_path / "0" / f"a.{suffix}", Image.new("RGB", (30, 30), (255, 255, 255)).convert(mode))
     image = load_eval(tmp_path, SMALL).read(0)
@@ -90,8 +88,8 @@ def test_every_colour_mode_becomes_rgb(tmp_path: Path, mode: str) -> None:
 
 
 def test_16_bit_grey_is_scaled_and_not_clipped(tmp_path: Path) -> None:
-    grey = Image.fromarray(np.full((30, 30), 0x8000, dtype=np.uint16))
-    save(tmp_path / "0" / "a.png", grey)
+    gray = Image.fromarray(np.full((30, 30), 0x8000, dtype=np.uint16))
+    save(tmp_path / "0" / "a.png", gray)
     assert bool((load_eval(tmp_path, SMALL).read(0) == 128).all())
 
 
@@ -196,8 +194,8 @@ def test_bad_npz_files_are_refused_with_a_reason(tmp_path: Path) -> None:
 
 def test_a_strip_of_one_pixel_takes_no_more_memory_than_what_is_seen(tmp_path: Path) -> None:
     """Resized as a whole it would have billions of pixels."""
-    grey = np.repeat(np.arange(60_000) * 255 // 60_000, 3).astype(np.uint8).reshape(60_000, 1, 3)
-    Image.fromarray(grey).save(tmp_path / "strip.png")
+    gray = np.repeat(np.arange(60_000) * 255 // 60_000, 3).astype(np.uint8).reshape(60_000, 1, 3)
+    Image.fromarray(gray).save(tmp_path / "strip.png")
     seen = load_images(tmp_path, Preprocess((224, 224), 256, "bilinear", (0.5,) * 3, (0.5,) * 3))
     assert seen.shape == (1, 3, 224, 224)
     assert int(seen.min()) >= 126 and int(seen.max()) <= 128  # from the middle

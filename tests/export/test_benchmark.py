@@ -13,15 +13,13 @@ from tests.helpers import networks
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return export_qdq(networks.student_of("resnet", 4, 8), tmp_path_factory.mktemp("c") / "m.onnx")
+    return export_qdq(networks.quantized_network("resnet", 4, 8), tmp_path_factory.mktemp("c") / "m.onnx")
 
 
 def test_everything_is_measured_in_one_run(exported: Path, tmp_path: Path) -> None:
     kept = tmp_path / "float.onnx"
     image = networks.images(1).numpy()
-    costs = measure_costs(
-        exported, networks.build("resnet"), image, threads=1, runs=3, float_path=kept
-    )
+    costs = measure_costs(exported, networks.build("resnet"), image, threads=1, runs=3, float_path=kept)
     assert set(costs.latency_ms) == {"float", "onnx", "quantize_static", "threads"}
     assert costs.size_bytes["float"] == kept.stat().st_size
     assert costs.size_bytes["onnx"] == exported.stat().st_size
@@ -51,7 +49,7 @@ def test_what_the_peer_cannot_do_is_a_note(exported: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize("other", ["float", "quantize_static"])
 def test_being_slower_fails(other: str) -> None:
     def failed(onnx: float) -> list[str]:
-        return failures(Costs({"onnx": onnx, other: 2.0, "threads": 1}, {}).gates())
+        return failures(Costs({"onnx": onnx, other: 2.0, "threads": 1}, {}).checks())
 
     limit = MARGIN * 2.0 + LAUNCH
     assert failed(limit) == []
@@ -63,23 +61,21 @@ def test_cpus_without_vnni_get_advice(monkeypatch: pytest.MonkeyPatch) -> None:
     from ptq.export import ort
 
     monkeypatch.setattr(ort, "exact_by_default", lambda: False)
-    (line,) = failures(Costs({"onnx": 9.0, "float": 2.0, "threads": 1}, {}).gates())
+    (line,) = failures(Costs({"onnx": 9.0, "float": 2.0, "threads": 1}, {}).checks())
     assert line.endswith("try --reduce-range.")
 
 
-def test_a_network_that_looks_slow_is_measured_again(
-    exported: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_network_that_looks_slow_is_measured_again(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from ptq.export import ort
 
     measured = iter([9.0, 1.0, 1.0])
     monkeypatch.setattr(ort, "latencies", lambda *args: {"onnx": next(measured), "float": 2.0})
     network, image = networks.build("resnet"), networks.images(1).numpy()
-    costs = measure_costs(exported, network, image, threads=1, peer=False)
-    assert costs.latency_ms["onnx"] == 1.0 and failures(costs.gates()) == []
+    costs = measure_costs(exported, network, image, threads=1, baseline=False)
+    assert costs.latency_ms["onnx"] == 1.0 and failures(costs.checks()) == []
     monkeypatch.setattr(ort, "latencies", lambda *args: {"onnx": 9.0, "float": 2.0})
-    costs = measure_costs(exported, network, image, threads=1, peer=False)
-    assert len(failures(costs.gates())) == 1
+    costs = measure_costs(exported, network, image, threads=1, baseline=False)
+    assert len(failures(costs.checks())) == 1
 
 
 def test_a_missing_file_is_one_message(tmp_path: Path) -> None:

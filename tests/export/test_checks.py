@@ -16,9 +16,7 @@ def test_scores_are_compared_where_there_are_labels() -> None:
     logits = {"onnx": predicting(0, 1), "simulated": predicting(0, 1), "openvino": predicting(2, 2)}
     scores = {"onnx": 80.0, "simulated": 80.5, "openvino": 70.0}
     (line,) = failures(differences(logits, scores, 1.0))
-    assert (
-        line == "top-1 of the optimized file and of openvino differ by 10.00 points (at most 1.00)."
-    )
+    assert line == "top-1 of the optimized file and of openvino differ by 10.00 points (at most 1.00)."
 
 
 def test_without_labels_agreement_with_float_stands_for_accuracy() -> None:
@@ -55,12 +53,10 @@ def test_a_gate_that_is_passed_says_what_was_measured() -> None:
     assert openvino.passed and "openvino" in openvino.name
     (same,) = deviation(logits)
     assert same.passed and same.measured.startswith("no difference")
-    assert same.to_json() == {
-        "name": same.name, "measured": same.measured, "failure": "", "passed": True
-    }  # fmt: skip
+    assert same.to_json() == {"name": same.name, "measured": same.measured, "failure": "", "passed": True}
 
 
 def test_what_is_not_a_number_is_not_the_simulations() -> None:
     nan = torch.full((2, 4), torch.nan)
-    (gate,) = deviation({"onnx": nan, "simulated": predicting(0, 1)})
-    assert not gate.passed
+    (check,) = deviation({"onnx": nan, "simulated": predicting(0, 1)})
+    assert not check.passed

@@ -12,67 +12,80 @@ from ptq.data.preprocess import Preprocess
 from ptq.errors import PtqError
 from ptq.export import export_qdq, ort, validate
 from ptq.export.checks import Exactness
-from ptq.export.integer_reference import Oracle
+from ptq.export.integer_reference import IntegerReference
 from tests.helpers import networks
 
 PREPROCESS = Preprocess((16, 16), 16, "bilinear", (0.5,) * 3, (0.5,) * 3)
-NAMES = ("resnet", "mobilenet", "squeeze_excite", "hard_gates", "shared", "functional", "densenet", "shufflenet", "upsampling")  # fmt: skip
+NAMES = (
+    "resnet",
+    "mobilenet",
+    "squeeze_excite",
+    "hard_gates",
+    "shared",
+    "functional",
+    "densenet",
+    "shufflenet",
+    "upsampling",
+)
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("bits", [(8, 8), (4, 4), (2, 8)])
-def test_onnxruntime_computes_it_bit_for_bit(
-    name: str, bits: tuple[int, int], tmp_path: Path
-) -> None:
-    path = export_qdq(networks.student_of(name, *bits), tmp_path / "model.onnx")
+def test_onnxruntime_computes_it_bit_for_bit(name: str, bits: tuple[int, int], tmp_path: Path) -> None:
+    path = export_qdq(networks.quantized_network(name, *bits), tmp_path / "model.onnx")
     x = networks.images(16, seed=3).numpy()
     given = ort.run(ort.session(path), x)
-    assert np.array_equal(Oracle(path)(x), given)
+    assert np.array_equal(IntegerReference(path)(x), given)
     assert not np.array_equal(given[0], given[1])
 
 
 def test_a_batch_is_its_images_one_by_one(tmp_path: Path) -> None:
-    oracle = Oracle(export_qdq(networks.student_of("shufflenet", 4, 8), tmp_path / "model.onnx"))
+    integer_reference = IntegerReference(
+        export_qdq(networks.quantized_network("shufflenet", 4, 8), tmp_path / "model.onnx")
+    )
     x = networks.images(3, seed=5).numpy()
-    assert np.array_equal(oracle(x), np.concatenate([oracle(x[i : i + 1]) for i in range(3)]))
+    assert np.array_equal(integer_reference(x), np.concatenate([integer_reference(x[i : i + 1]) for i in range(3)]))
 
 
 def test_validation_compares_and_says_where_they_differ(tmp_path: Path) -> None:
-    student = networks.student_of("resnet", 4, 8)
-    path = export_qdq(student, tmp_path / "model.onnx")
+    quantized_model = networks.quantized_network("resnet", 4, 8)
+    path = export_qdq(quantized_model, tmp_path / "model.onnx")
     images = torch.rand(70, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    found = validate(path, student, PREPROCESS, [(images, None)], runs=2, exact=True, peer=False)
+    found = validate(path, quantized_model, PREPROCESS, [(images, None)], runs=2, exact=True, baseline=False)
     assert found.exact == {"images": 64, "differing": 0, "largest": 0.0}
     assert found.failed == ()
 
-    judge, x = Exactness(Oracle(path)), PREPROCESS.normalize(images[:4])
+    judge, x = Exactness(IntegerReference(path)), PREPROCESS.normalize(images[:4])
     given = torch.from_numpy(ort.run(ort.session(path), x.numpy()))
     given[1] += 0.01 * given.abs().max()
     judge.look(x, given)
     assert judge.figures()["differing"] == 1
     assert judge.figures()["largest"] == pytest.approx(0.01, rel=1e-3)
-    message = judge.gate().failure
+    message = judge.check().failure
     assert "1 of 4 images, by up to 1 %" in message
 
 
 def test_a_file_that_is_no_onnx_is_one_message(tmp_path: Path) -> None:
     (tmp_path / "bad.onnx").write_text("no model")
     with pytest.raises(PtqError, match=r"bad\.onnx is no valid ONNX"):
-        Oracle(tmp_path / "bad.onnx")
+        IntegerReference(tmp_path / "bad.onnx")
 
 
 @pytest.mark.parametrize("operator", ["Mul", "Add"])
 @pytest.mark.parametrize("zeros", [(0, 0), (10, 13), (128, 7), (255, 1)])
-def test_ties_fall_where_the_kernel_lets_them(
-    operator: str, zeros: tuple[int, int], tmp_path: Path
-) -> None:
+def test_ties_fall_where_the_kernel_lets_them(operator: str, zeros: tuple[int, int], tmp_path: Path) -> None:
     """All pairs of codes, with scales that put many results in the middle between two codes."""
     for step in (2.0, 8.0, 64.0, 256.0):
         scales = np.array([1 / 16, step / 16 / (16 if operator == "Mul" else 1)], np.float32)
-        constants = [numpy_helper.from_array(np.array(v, t), n) for v, t, n in (
-            (scales[0], np.float32, "s"), (scales[1], np.float32, "t"),
-            (zeros[0], np.uint8, "z"), (zeros[1], np.uint8, "w"),
-        )]  # fmt: skip
+        constants = [
+            numpy_helper.from_array(np.array(v, t), n)
+            for v, t, n in (
+                (scales[0], np.float32, "s"),
+                (scales[1], np.float32, "t"),
+                (zeros[0], np.uint8, "z"),
+                (zeros[1], np.uint8, "w"),
+            )
+        ]
         nodes = [
             helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"], "quantize"),
             helper.make_node("Transpose", ["q"], ["p"], "turn", perm=[1, 0]),
@@ -91,4 +104,4 @@ def test_ties_fall_where_the_kernel_lets_them(
         assert f"QLinear{operator}" in kernels
         codes = np.arange(256, dtype=np.float32)
         x = np.repeat((codes - zeros[0])[:, None] * scales[0], 256, 1)
-        assert np.array_equal(Oracle(path)(x), ort.run(ort.session(path), x))
+        assert np.array_equal(IntegerReference(path)(x), ort.run(ort.session(path), x))

@@ -8,13 +8,13 @@ import pytest
 from ptq.errors import PtqError
 from ptq.export import export_qdq
 from ptq.export.onnx_files import read_onnx
-from tests.helpers.networks import student_of
+from tests.helpers.networks import quantized_network
 
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("onnx") / "a.onnx"
-    export_qdq(student_of("resnet"), path)
+    export_qdq(quantized_network("resnet"), path)
     return path
 
 

@@ -16,13 +16,11 @@ from tests.helpers import networks
 PREPROCESS = Preprocess((16, 16), 16, "bilinear", (0.5,) * 3, (0.5,) * 3)
 
 
-@pytest.mark.parametrize(
-    "name", ["resnet", "mobilenet", "hard_gates", "squeeze_excite", "densenet"]
-)
+@pytest.mark.parametrize("name", ["resnet", "mobilenet", "hard_gates", "squeeze_excite", "densenet"])
 @pytest.mark.parametrize("bits", [(8, 8), (4, 8), (4, 4)])
 def test_openvino_computes_the_same(name: str, bits: tuple[int, int], tmp_path: Path) -> None:
     pytest.importorskip("openvino")
-    path = export_qdq(networks.student_of(name, *bits), tmp_path / "model.onnx")
+    path = export_qdq(networks.quantized_network(name, *bits), tmp_path / "model.onnx")
     x = networks.images(32, seed=3).numpy()
     ours = ort.run(ort.session(path), x)
     theirs = open_openvino(path)(x)
@@ -33,11 +31,17 @@ def test_openvino_computes_the_same(name: str, bits: tuple[int, int], tmp_path: 
 
 def test_validation_runs_it(tmp_path: Path) -> None:
     pytest.importorskip("openvino")
-    student = networks.student_of("resnet", 8, 8)
-    path = export_qdq(student, tmp_path / "model.onnx")
+    quantized_model = networks.quantized_network("resnet", 8, 8)
+    path = export_qdq(quantized_model, tmp_path / "model.onnx")
     images = torch.rand(32, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     found = validate(
-        path, student, PREPROCESS, [(images, None)], runs=2, peer=False, runtimes=("openvino",)
+        path,
+        quantized_model,
+        PREPROCESS,
+        [(images, None)],
+        runs=2,
+        baseline=False,
+        runtimes=("openvino",),
     )
     assert {"onnx", "openvino"} <= set(found.agreement) and found.latency_ms["openvino"] > 0
     assert found.failed == ()
@@ -50,15 +54,13 @@ def test_a_file_it_cannot_read_is_one_message(tmp_path: Path) -> None:
         open_openvino(tmp_path / "bad.onnx")
 
 
-def test_without_the_package_the_message_names_the_extra(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_without_the_package_the_message_names_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(PtqError, match=r"ptq\[openvino\]"):
         open_openvino(tmp_path / "model.onnx")
 
 
 def test_an_unknown_runtime_is_refused(tmp_path: Path) -> None:
-    path = export_qdq(networks.student_of("resnet", 8, 8), tmp_path / "model.onnx")
+    path = export_qdq(networks.quantized_network("resnet", 8, 8), tmp_path / "model.onnx")
     with pytest.raises(PtqError, match="unknown runtime 'tvm'"):
         validate(path, None, PREPROCESS, [], runtimes=("tvm",))

@@ -31,26 +31,25 @@ def types(path: Path) -> Counter[int]:
 @pytest.mark.parametrize("bits", WIDTHS)
 @pytest.mark.parametrize("name", ["resnet", "mobilenet", "upsampling"])
 def test_packed_and_plain_files_compute_the_same(name: str, bits: int, tmp_path: Path) -> None:
-    student, x = networks.student_of(name, bits, 8), networks.images(16, seed=3).numpy()
-    made = {f: export_qdq(student, tmp_path / f"{f}.onnx", format=f) for f in FORMATS}
-    sizes = {n: layer.op.weight.numel() for n, layer in student.layers().items()}
+    quantized_model, x = (
+        networks.quantized_network(name, bits, 8),
+        networks.images(16, seed=3).numpy(),
+    )
+    made = {f: export_qdq(quantized_model, tmp_path / f"{f}.onnx", format=f) for f in FORMATS}
+    sizes = {n: layer.op.weight.numel() for n, layer in quantized_model.layers().items()}
     widths = (
         WIDTHS.get(spec.bits, TensorProto.INT8) if sizes[n] >= LEAST else TensorProto.INT8
-        for n, spec in student.plan.weights.items()
+        for n, spec in quantized_model.plan.weights.items()
     )
     assert types(made["packed"]) == Counter(widths)
     assert set(types(made["int8"])) == {TensorProto.INT8}
     for optimize in (True, False):
         packed, plain = (ort.run(ort.session(p, optimize=optimize), x) for p in made.values())
         assert np.array_equal(packed, plain)
-    assert ort.float_layers(ort.optimized(made["packed"])) == ort.float_layers(
-        ort.optimized(made["int8"])
-    )
+    assert ort.float_layers(ort.optimized(made["packed"])) == ort.float_layers(ort.optimized(made["int8"]))
     file = QuantizedFile(made["packed"])
     assert file.unquantized() == [] and file.wrong_bias_scales() == []
-    assert file.metadata["ptq.format"] == (
-        "packed" if set(types(made["packed"])) != {TensorProto.INT8} else "int8"
-    )
+    assert file.metadata["ptq.format"] == ("packed" if set(types(made["packed"])) != {TensorProto.INT8} else "int8")
     if bits < 5 and any(size >= LEAST for size in sizes.values()):
         assert made["packed"].stat().st_size < made["int8"].stat().st_size
 
@@ -63,21 +62,19 @@ def test_a_container_holds_what_comes_back_from_it(codes: list[int]) -> None:
         assert container.holds(values) == (bool(codes) and np.array_equal(back, values))
 
 
-def test_containers_that_onnxruntime_cannot_load_are_not_used(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_containers_that_onnxruntime_cannot_load_are_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     future = Container(2, ir.DataType.INT2, CONTAINERS[0].numpy, 999)  # an opset of the future
     monkeypatch.setattr(packing, "CONTAINERS", (future, CONTAINERS[-1]))
     assert supported.__wrapped__() == CONTAINERS[-1:]
     monkeypatch.setattr(qdq, "supported", lambda: ())
-    student = networks.student_of("resnet", 4, 8)
-    path = export_qdq(student, tmp_path / "model.onnx")
+    quantized_model = networks.quantized_network("resnet", 4, 8)
+    path = export_qdq(quantized_model, tmp_path / "model.onnx")
     assert set(types(path)) == {TensorProto.INT8}
     assert QuantizedFile(path).metadata["ptq.format"] == "int8"
     with pytest.raises(PtqError, match="--format int8"):
-        export_qdq(student, path, format="packed")
+        export_qdq(quantized_model, path, format="packed")
     with pytest.raises(PtqError, match="unknown format"):
-        export_qdq(student, path, format="int3")
+        export_qdq(quantized_model, path, format="int3")
 
 
 def test_the_command_line_has_the_same_formats() -> None:

@@ -1,4 +1,4 @@
-"""The exported file computes what the student computed."""
+"""The exported file computes what the quantized model computed."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -18,9 +18,9 @@ from ptq.calibration.activation_ranges import calibrate
 from ptq.errors import PtqError
 from ptq.export import export_float, export_qdq, ort
 from ptq.export.file_checks import QuantizedFile
-from ptq.export.lowering import deploy
+from ptq.export.lowering import lower
 from ptq.graph.preparation import prepare
-from ptq.quantization.placement import Student, make_plan, place
+from ptq.quantization.placement import QuantizedModel, insert_quantizers, make_plan
 from tests.helpers import networks
 
 
@@ -28,9 +28,9 @@ def run(path: Path, x: Tensor, *, optimize: bool = True) -> Tensor:
     return torch.from_numpy(ort.run(ort.session(path, optimize=optimize), x.numpy()))
 
 
-def assert_close(actual: Tensor, student: Student, x: Tensor) -> None:
+def assert_close(actual: Tensor, quantized_model: QuantizedModel, x: Tensor) -> None:
     """Equal up to a few codes that rounding decided the other way, and hence in almost every class."""
-    expected = student(x)
+    expected = quantized_model(x)
     noise = (actual - expected).square().mean() / expected.square().mean()
     assert noise < 2e-3
     assert (actual.argmax(1) == expected.argmax(1)).float().mean() >= 0.95
@@ -38,7 +38,7 @@ def assert_close(actual: Tensor, student: Student, x: Tensor) -> None:
 
 @dataclass(frozen=True)
 class Exported:
-    student: Student
+    quantized_model: QuantizedModel
     path: Path
 
 
@@ -48,9 +48,9 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Exported
 
     @cache
     def make(name: str, weight_bits: int = 4, act_bits: int = 8) -> Exported:
-        student = networks.student_of(name, weight_bits, act_bits)
+        quantized_model = networks.quantized_network(name, weight_bits, act_bits)
         path = tmp_path_factory.mktemp("onnx") / "model.onnx"
-        return Exported(student, export_qdq(student, path, {"model": name, "seed": "0"}))
+        return Exported(quantized_model, export_qdq(quantized_model, path, {"model": name, "seed": "0"}))
 
     return make
 
@@ -75,20 +75,18 @@ def test_file_computes_what_the_student_computes(
     made = exported(name, *bits)
     x = networks.images(64, seed=3)
     with torch.no_grad():
-        assert torch.allclose(deploy(made.student.module)(x), made.student.module(x), atol=1e-5)
+        assert torch.allclose(lower(made.quantized_model.module)(x), made.quantized_model.module(x), atol=1e-5)
     for optimize in (True, False):
-        assert_close(run(made.path, x, optimize=optimize), made.student, x)
+        assert_close(run(made.path, x, optimize=optimize), made.quantized_model, x)
     file = QuantizedFile(made.path)
     assert file.unquantized() == [] and file.wrong_bias_scales() == []
-    assert len(file.layers()) == len(made.student.plan.weights)
+    assert len(file.layers()) == len(made.quantized_model.plan.weights)
     assert file.metadata["ptq.model"] == name
     assert file.metadata["ptq.weight_bits"] in (f"{bits[0]},8", "8")
 
 
 @pytest.mark.parametrize(("name", "bits"), [("resnet", (2, 4)), ("mobilenet", (4, 4))])
-def test_integer_kernels_run_every_layer(
-    name: str, bits: tuple[int, int], exported: Callable[..., Exported]
-) -> None:
+def test_integer_kernels_run_every_layer(name: str, bits: tuple[int, int], exported: Callable[..., Exported]) -> None:
     path = exported(name, *bits).path
     assert ort.float_layers(ort.optimized(path)) == []
     nodes = Counter(node.op_type for node in onnx.load(str(path)).graph.node)
@@ -103,7 +101,7 @@ def test_names_shapes_and_types(exported: Callable[..., Exported]) -> None:
     assert sizes[0].dim_param == "batch" and [d.dim_value for d in sizes[1:]] == [3, 16, 16]
     constants = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
     weights = {n: v for n, v in constants.items() if n.endswith(".weight.codes")}
-    assert len(weights) == len(made.student.plan.weights)
+    assert len(weights) == len(made.quantized_model.plan.weights)
     assert set(np.unique(weights["blocks.0.conv1.weight.codes"].astype(int))) <= {-2, -1, 0, 1}
     names = [node.name for node in graph.node]
     assert "blocks.0.conv1/Conv" in names and len(set(names)) == len(names)
@@ -118,12 +116,12 @@ def test_batch_is_free(exported: Callable[..., Exported]) -> None:
 
 
 def test_student_stays_untouched(tmp_path: Path) -> None:
-    student = networks.student_of("mobilenet")
-    before = {k: v.clone() for k, v in student.module.state_dict().items()}
-    code = student.module.code
-    deploy(student.module)
-    assert student.module.code == code
-    assert all(torch.equal(v, before[k]) for k, v in student.module.state_dict().items())
+    quantized_model = networks.quantized_network("mobilenet")
+    before = {k: v.clone() for k, v in quantized_model.module.state_dict().items()}
+    code = quantized_model.module.code
+    lower(quantized_model.module)
+    assert quantized_model.module.code == code
+    assert all(torch.equal(v, before[k]) for k, v in quantized_model.module.state_dict().items())
 
 
 class Padded(nn.Module):
@@ -140,21 +138,21 @@ class Padded(nn.Module):
         return logits
 
 
-def student_of(model: nn.Module, bits: tuple[int, int]) -> Student:
-    prepared = prepare(model.eval(), networks.SHAPE)
-    plan = make_plan(prepared, *bits, edge_bits=bits[1])
-    return calibrate(place(prepared, plan), 4 * networks.images(16), observer="minmax")
+def quantized_network(model: nn.Module, bits: tuple[int, int]) -> QuantizedModel:
+    graph_model = prepare(model.eval(), networks.SHAPE)
+    plan = make_plan(graph_model, *bits, edge_bits=bits[1])
+    return calibrate(insert_quantizers(graph_model, plan), 4 * networks.images(16), observer="minmax")
 
 
 def test_padding_becomes_the_convolutions_own(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    student = student_of(Padded(), (8, 4))
-    path = export_qdq(student, tmp_path / "model.onnx")
+    quantized_model = quantized_network(Padded(), (8, 4))
+    path = export_qdq(quantized_model, tmp_path / "model.onnx")
     (stem,) = (n for n in onnx.load(str(path)).graph.node if n.name == "stem.1/Conv")
     assert next(list(a.ints) for a in stem.attribute if a.name == "pads") == [0, 0, 1, 1]
     x = 4 * networks.images(64, seed=3)
     for optimize in (True, False):
-        assert_close(run(path, x, optimize=optimize), student, x)
+        assert_close(run(path, x, optimize=optimize), quantized_model, x)
 
 
 @pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
@@ -163,12 +161,12 @@ def test_a_border_that_is_not_zero_leaves_the_layer_in_integers(
 ) -> None:
     torch.manual_seed(0)
     layers = nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1, padding_mode=mode)
-    student = student_of(nn.Sequential(*layers, nn.Flatten(), nn.Linear(1568, 10)), (8, 8))
-    path = export_qdq(student, tmp_path / "model.onnx")
+    quantized_model = quantized_network(nn.Sequential(*layers, nn.Flatten(), nn.Linear(1568, 10)), (8, 8))
+    path = export_qdq(quantized_model, tmp_path / "model.onnx")
     assert QuantizedFile(path).unquantized() == []
     assert ort.float_layers(ort.optimized(path)) == []
     x = networks.images(8, seed=3)
-    assert torch.allclose(run(path, x), student(x), rtol=0, atol=1e-6)
+    assert torch.allclose(run(path, x), quantized_model(x), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("activation", [nn.ReLU(), nn.ReLU6()])
@@ -176,32 +174,32 @@ def test_a_border_that_is_not_zero_leaves_the_layer_in_integers(
 def test_activation_folds_exactly(activation: nn.Module, bits: int) -> None:
     """Also where the range reaches below 0 and above 6, so that the clamp has work to do."""
     layers = nn.Conv2d(3, 4, 1), activation, nn.Conv2d(4, 4, 1), nn.Flatten(), nn.Linear(1024, 3)
-    student = student_of(nn.Sequential(*layers), (8, bits))
-    student.quantizers()["_1"].set_range(torch.tensor(-1.7), torch.tensor(9.3))
+    quantized_model = quantized_network(nn.Sequential(*layers), (8, bits))
+    quantized_model.quantizers()["_1"].set_range(torch.tensor(-1.7), torch.tensor(9.3))
     x = 40 * networks.images(8)
-    twin = deploy(student.module)
+    twin = lower(quantized_model.module)
     assert not any(isinstance(m, nn.ReLU | nn.ReLU6) for m in twin.modules())
     with torch.no_grad():
-        assert torch.allclose(twin(x), student.module(x), atol=1e-5)
+        assert torch.allclose(twin(x), quantized_model.module(x), atol=1e-5)
 
 
 def test_unfinished_students_are_refused(tmp_path: Path) -> None:
-    prepared = prepare(networks.build("mobilenet"), networks.SHAPE)
+    graph_model = prepare(networks.build("mobilenet"), networks.SHAPE)
     path = tmp_path / "model.onnx"
     with pytest.raises(PtqError, match="calibrate"):
-        export_qdq(place(prepared, make_plan(prepared, 8)), path)
+        export_qdq(insert_quantizers(graph_model, make_plan(graph_model, 8)), path)
     assert not list(tmp_path.iterdir())
 
 
 def test_float_layer_of_the_plan_stays_float(tmp_path: Path) -> None:
-    prepared = prepare(networks.build("resnet"), networks.SHAPE)
-    plan = make_plan(prepared, 4, 8, overrides={"blocks.1.conv1": None})
-    student = calibrate(place(prepared, plan), networks.images(16))
-    path = export_qdq(student, tmp_path / "model.onnx")
+    graph_model = prepare(networks.build("resnet"), networks.SHAPE)
+    plan = make_plan(graph_model, 4, 8, overrides={"blocks.1.conv1": None})
+    quantized_model = calibrate(insert_quantizers(graph_model, plan), networks.images(16))
+    path = export_qdq(quantized_model, tmp_path / "model.onnx")
     assert QuantizedFile(path).unquantized() == ["blocks.1.conv1/Conv"]
     assert ort.float_layers(ort.optimized(path)) == ["blocks.1.conv1/Conv"]
     x = networks.images(32, seed=3)
-    assert_close(run(path, x), student, x)
+    assert_close(run(path, x), quantized_model, x)
 
 
 def test_float_export_computes_the_same(tmp_path: Path) -> None:
@@ -227,14 +225,23 @@ def test_layers_with_equal_weights_do_not_share_them_in_the_file(tmp_path: Path)
     """The exporter merges them, and onnxruntime's rewriting of int8 weights fails on what is shared."""
     torch.manual_seed(0)
     model = nn.Sequential(
-        nn.Conv2d(3, 8, 3), nn.ReLU(), nn.BatchNorm2d(8), nn.ReLU(), nn.BatchNorm2d(8), nn.ReLU(),
-        nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10),
-    ).eval()  # fmt: skip
-    prepared = prepare(model, networks.SHAPE)
-    student = place(prepared, make_plan(prepared, 8))
-    x = prepared.example(16)
-    calibrate(student, x)
-    path = export_qdq(student, tmp_path / "model.onnx")
+        nn.Conv2d(3, 8, 3),
+        nn.ReLU(),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, 10),
+    ).eval()
+    graph_model = prepare(model, networks.SHAPE)
+    quantized_model = insert_quantizers(graph_model, make_plan(graph_model, 8))
+    x = graph_model.example(16)
+    calibrate(quantized_model, x)
+    path = export_qdq(quantized_model, tmp_path / "model.onnx")
     graph = onnx.load(str(path)).graph
     weights = [n.input[0] for n in graph.node if n.op_type == "DequantizeLinear"]
     weights = [name for name in weights if ".weight." in name]
@@ -257,9 +264,9 @@ def test_what_computes_on_real_numbers_is_named(tmp_path: Path) -> None:
             x = torch.cat([x[..., 1:-1, 1:-1], self.second(x)], 1)
             return self.head(x.mean((2, 3)))  # type: ignore[no-any-return]
 
-    prepared = prepare(Odd().eval(), networks.SHAPE)
-    student = calibrate(place(prepared, make_plan(prepared, 8)), networks.images(4))
-    path = export_qdq(student, tmp_path / "odd.onnx")
+    graph_model = prepare(Odd().eval(), networks.SHAPE)
+    quantized_model = calibrate(insert_quantizers(graph_model, make_plan(graph_model, 8)), networks.images(4))
+    path = export_qdq(quantized_model, tmp_path / "odd.onnx")
     kinds = {node.name: node.op_type for node in ort.optimized(path).node}
     assert {kinds[name] for name in ort.float_operators(ort.optimized(path))} <= {
         "Gelu",
@@ -269,5 +276,5 @@ def test_what_computes_on_real_numbers_is_named(tmp_path: Path) -> None:
         "Div",
     }
     assert ort.float_operators(ort.optimized(path))
-    clean = export_qdq(networks.student_of("densenet", 4, 4), tmp_path / "clean.onnx")
+    clean = export_qdq(networks.quantized_network("densenet", 4, 4), tmp_path / "clean.onnx")
     assert ort.float_operators(ort.optimized(clean)) == []

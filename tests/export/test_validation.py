@@ -1,4 +1,4 @@
-"""Validation measures, and its gates catch what they are there for."""
+"""Validation measures, and its checks catch what they are there for."""
 
 import json
 from collections.abc import Iterator
@@ -16,22 +16,22 @@ from ptq.calibration.activation_ranges import calibrate
 from ptq.data.preprocess import Preprocess
 from ptq.errors import PtqError
 from ptq.export import Validation, export_qdq, ort, validate
-from ptq.export.check import Gate
+from ptq.export.check import Check
 from ptq.graph.preparation import prepare
-from ptq.quantization.placement import Student, make_plan, place
+from ptq.quantization.placement import QuantizedModel, insert_quantizers, make_plan
 from tests.helpers import networks
 
 PREPROCESS = Preprocess((16, 16), 16, "bilinear", (0.3,) * 3, (0.35,) * 3)
 
 
 @pytest.fixture(scope="module")
-def trained(digits: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Student, Path]:
-    """A W8A8 student of the network trained on digits, and its file."""
-    prepared = prepare(digits.model, networks.SHAPE)
-    student = place(prepared, make_plan(prepared, 8, 8))
-    calibrate(student, digits.inputs(digits.train_images[:128]))
+def trained(digits: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[QuantizedModel, Path]:
+    """A W8A8 quantized model of the network trained on digits, and its file."""
+    graph_model = prepare(digits.model, networks.SHAPE)
+    quantized_model = insert_quantizers(graph_model, make_plan(graph_model, 8, 8))
+    calibrate(quantized_model, digits.inputs(digits.train_images[:128]))
     path = tmp_path_factory.mktemp("validate") / "model.onnx"
-    return student, export_qdq(student, path)
+    return quantized_model, export_qdq(quantized_model, path)
 
 
 def batches(digits: Any, labels: bool = True) -> Iterator[tuple[Tensor, Tensor | None]]:
@@ -46,16 +46,14 @@ def corrupted(path: Path, target: Path, name: str, change: float) -> Path:
     for tensor in model.graph.initializer:
         if tensor.name.endswith(name):
             value = numpy_helper.to_array(tensor)
-            tensor.CopyFrom(
-                numpy_helper.from_array((value * change).astype(value.dtype), tensor.name)
-            )
+            tensor.CopyFrom(numpy_helper.from_array((value * change).astype(value.dtype), tensor.name))
     onnx.save(model, str(target))
     return target
 
 
-def test_figures_of_a_sound_file(digits: Any, trained: tuple[Student, Path]) -> None:
-    student, path = trained
-    found = validate(path, student, PREPROCESS, batches(digits), threads=1, runs=5)
+def test_figures_of_a_sound_file(digits: Any, trained: tuple[QuantizedModel, Path]) -> None:
+    quantized_model, path = trained
+    found = validate(path, quantized_model, PREPROCESS, batches(digits), threads=1, runs=5)
     assert found.failed == () and found.float_layers == ()
     found.raise_for_failure()
     assert found.validated_on == 450
@@ -69,32 +67,36 @@ def test_figures_of_a_sound_file(digits: Any, trained: tuple[Student, Path]) -> 
     assert found.to_json()["top1"] == found.top1
 
 
-def test_without_labels_and_student(digits: Any, trained: tuple[Student, Path]) -> None:
-    student, path = trained
+def test_without_labels_and_student(digits: Any, trained: tuple[QuantizedModel, Path]) -> None:
+    quantized_model, path = trained
     found = validate(
-        path, student, PREPROCESS, batches(digits, labels=False), threads=1, runs=2, peer=False
+        path,
+        quantized_model,
+        PREPROCESS,
+        batches(digits, labels=False),
+        threads=1,
+        runs=2,
+        baseline=False,
     )
     assert found.top1 == {} and found.agreement["onnx"] > 99 and found.failed == ()
-    alone = validate(path, None, PREPROCESS, batches(digits), threads=1, runs=2, peer=False)
+    alone = validate(path, None, PREPROCESS, batches(digits), threads=1, runs=2, baseline=False)
     assert set(alone.top1) == {"onnx", "onnx_unoptimized"} and alone.failed == ()
     assert alone.disagreement is None and set(alone.size_bytes) == {"onnx"}
 
 
-def test_wrong_scales_are_caught(
-    digits: Any, trained: tuple[Student, Path], tmp_path: Path
-) -> None:
+def test_wrong_scales_are_caught(digits: Any, trained: tuple[QuantizedModel, Path], tmp_path: Path) -> None:
     """A bias scale that does not fit, and weights that change the results."""
-    student, path = trained
+    quantized_model, path = trained
     bad = corrupted(path, tmp_path / "bias.onnx", "conv1.bias.scale", 1.01)
     bad = corrupted(bad, tmp_path / "bad.onnx", "conv2.weight.codes", 0.1)
-    found = validate(bad, student, PREPROCESS, batches(digits), threads=1, runs=2, peer=False)
+    found = validate(bad, quantized_model, PREPROCESS, batches(digits), threads=1, runs=2, baseline=False)
     assert any("bias scale" in line and "conv1" in line for line in found.failed)
     assert any("of the simulation differ" in line for line in found.failed)
     with pytest.raises(PtqError, match="bias scale"):
         found.raise_for_failure()
 
 
-def test_a_wrong_axis_is_caught(digits: Any, trained: tuple[Student, Path], tmp_path: Path) -> None:
+def test_a_wrong_axis_is_caught(digits: Any, trained: tuple[QuantizedModel, Path], tmp_path: Path) -> None:
     """onnxruntime's kernels do not mind; other runtimes would compute something else."""
     model = onnx.load(str(trained[1]))
     (codes,) = [t for t in model.graph.initializer if t.name == "blocks.0.conv1.weight.codes"]
@@ -103,53 +105,40 @@ def test_a_wrong_axis_is_caught(digits: Any, trained: tuple[Student, Path], tmp_
     (axis,) = [a for a in dequantize.attribute if a.name == "axis"]
     axis.i = 1
     onnx.save(model, str(tmp_path / "axis.onnx"))
-    found = validate(
-        tmp_path / "axis.onnx", trained[0], PREPROCESS, batches(digits), runs=2, peer=False
-    )
+    found = validate(tmp_path / "axis.onnx", trained[0], PREPROCESS, batches(digits), runs=2, baseline=False)
     assert any("wrong axis" in line and "blocks.0.conv1" in line for line in found.failed)
 
 
 @pytest.mark.parametrize("shift", [1, -3])
 def test_a_shifted_zero_point_is_caught(
-    shift: int, digits: Any, trained: tuple[Student, Path], tmp_path: Path
+    shift: int, digits: Any, trained: tuple[QuantizedModel, Path], tmp_path: Path
 ) -> None:
     """Of one activation: accuracy hardly changes, but the numbers do."""
     model = onnx.load(str(trained[1]))
     used = [n.input[2] for n in model.graph.node if n.op_type == "QuantizeLinear"][1:]
-    (zero, *_) = [
-        t for t in model.graph.initializer
-        if t.name in used and 10 < int(numpy_helper.to_array(t)) < 245
-    ]  # fmt: skip
+    (zero, *_) = [t for t in model.graph.initializer if t.name in used and 10 < int(numpy_helper.to_array(t)) < 245]
     shifted = (numpy_helper.to_array(zero) + np.int64(shift)).astype(np.uint8)
     zero.CopyFrom(numpy_helper.from_array(shifted, zero.name))
     onnx.save(model, str(tmp_path / "zero.onnx"))
-    found = validate(tmp_path / "zero.onnx", trained[0], PREPROCESS, batches(digits), runs=2, peer=False)  # fmt: skip
+    found = validate(tmp_path / "zero.onnx", trained[0], PREPROCESS, batches(digits), runs=2, baseline=False)
     assert any("the file was changed" in line for line in found.failed)
 
 
-def test_float_layers_are_caught(
-    digits: Any, trained: tuple[Student, Path], tmp_path: Path
-) -> None:
+def test_float_layers_are_caught(digits: Any, trained: tuple[QuantizedModel, Path], tmp_path: Path) -> None:
     """A layer left in float passes when the plan left it, and fails when the plan did not."""
-    student, _ = trained
-    prepared = student.prepared
-    plan = make_plan(prepared, 8, 8, overrides={"blocks.1.conv1": None})
-    partly = calibrate(place(prepared, plan), digits.inputs(digits.train_images[:64]))
+    quantized_model, _ = trained
+    graph_model = quantized_model.float_model
+    plan = make_plan(graph_model, 8, 8, overrides={"blocks.1.conv1": None})
+    partly = calibrate(insert_quantizers(graph_model, plan), digits.inputs(digits.train_images[:64]))
     partly_path = export_qdq(partly, tmp_path / "partly.onnx")
-    allowed = validate(
-        partly_path, partly, PREPROCESS, batches(digits), threads=1, runs=2, peer=False
-    )
+    allowed = validate(partly_path, partly, PREPROCESS, batches(digits), threads=1, runs=2, baseline=False)
     assert allowed.failed == () and allowed.float_layers == ("blocks.1.conv1/Conv",)
-    found = validate(
-        partly_path, student, PREPROCESS, batches(digits), threads=1, runs=2, peer=False
-    )
+    found = validate(partly_path, quantized_model, PREPROCESS, batches(digits), threads=1, runs=2, baseline=False)
     assert any("1 layers that the plan quantizes are float" in line for line in found.failed)
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "text"])
-def test_unreadable_files_are_one_message(
-    damage: str, trained: tuple[Student, Path], tmp_path: Path
-) -> None:
+def test_unreadable_files_are_one_message(damage: str, trained: tuple[QuantizedModel, Path], tmp_path: Path) -> None:
     bad = tmp_path / "bad.onnx"
     if damage == "truncated":
         bad.write_bytes(trained[1].read_bytes()[:-500])
@@ -159,16 +148,14 @@ def test_unreadable_files_are_one_message(
         validate(bad, None, PREPROCESS, [(torch.zeros(1, 3, 16, 16), None)])
 
 
-def test_no_images_and_wrong_size(trained: tuple[Student, Path]) -> None:
+def test_no_images_and_wrong_size(trained: tuple[QuantizedModel, Path]) -> None:
     with pytest.raises(PtqError, match="no images"):
         validate(trained[1], None, PREPROCESS, [])
     with pytest.raises(PtqError, match="onnxruntime stopped"):
         validate(trained[1], None, PREPROCESS, [(torch.zeros(1, 3, 8, 8), None)])
 
 
-def test_sums_are_exact_in_the_sessions_validation_opens(
-    trained: tuple[Student, Path], digits: Any
-) -> None:
+def test_sums_are_exact_in_the_sessions_validation_opens(trained: tuple[QuantizedModel, Path], digits: Any) -> None:
     """8-bit weights: on a CPU whose default kernels saturate, ptq's sessions must not."""
     x = digits.inputs(digits.images).numpy()
     fast, slow = (ort.run(ort.session(trained[1], optimize=o), x) for o in (True, False))
@@ -178,15 +165,23 @@ def test_sums_are_exact_in_the_sessions_validation_opens(
 
 def test_validation_is_plain_data() -> None:
     made = Validation(
-        validated_on=1, top1={}, agreement={}, disagreement=None, exact=None, latency_ms={}, size_bytes={},
-        format="int8", precise=False, float_layers=(),
-        gates=(Gate("one", "1", "a"), Gate("two", "2"), Gate("three", "3", "b")),
-    )  # fmt: skip
+        validated_on=1,
+        top1={},
+        agreement={},
+        disagreement=None,
+        exact=None,
+        latency_ms={},
+        size_bytes={},
+        format="int8",
+        precise=False,
+        float_layers=(),
+        checks=(Check("one", "1", "a"), Check("two", "2"), Check("three", "3", "b")),
+    )
     with pytest.raises(PtqError, match="- a\n- b"):
         made.raise_for_failure()
     data = json.loads(json.dumps(made.to_json()))
     assert data["failed"] == ["a", "b"]
-    assert [gate["passed"] for gate in data["gates"]] == [False, True, False]
+    assert [check["passed"] for check in data["gates"]] == [False, True, False]
 
 
 class Attention(nn.Module):
@@ -205,10 +200,10 @@ class Attention(nn.Module):
 
 def test_products_that_are_float_on_purpose_pass(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    student = place(prepared := prepare(Attention(), (3, 16, 16)), make_plan(prepared, 8))
+    quantized_model = insert_quantizers(graph_model := prepare(Attention(), (3, 16, 16)), make_plan(graph_model, 8))
     images = torch.rand(16, 3, 16, 16)
-    calibrate(student, PREPROCESS.normalize(images))
-    path = export_qdq(student, tmp_path / "model.onnx")
-    found = validate(path, student, PREPROCESS, [(images, None)], threads=1, runs=2, peer=False)
+    calibrate(quantized_model, PREPROCESS.normalize(images))
+    path = export_qdq(quantized_model, tmp_path / "model.onnx")
+    found = validate(path, quantized_model, PREPROCESS, [(images, None)], threads=1, runs=2, baseline=False)
     assert any("Fusion" in name for name in found.float_layers)
     assert not any("in float" in line for line in found.failed), found.failed

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ptq.graph.batchnorm_folding import batchnorm_as_affine, fold_batchnorms
+from ptq.graph.batchnorm_folding import batchnorm_as_depthwise, fold_batchnorms
 from ptq.graph.tracing import trace
-from tests.helpers.networks import images, settled
+from tests.helpers.networks import images, with_statistics
 
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d
 
@@ -31,7 +31,7 @@ CASES: dict[str, Callable[[], nn.Module]] = {
 @pytest.mark.parametrize("half_dead", [False, True])
 def test_folding_keeps_the_output_and_leaves_no_batchnorm(case: str, half_dead: bool) -> None:
     torch.manual_seed(0)
-    model, x = settled(CASES[case]()), images(4)
+    model, x = with_statistics(CASES[case]()), images(4)
     if half_dead:  # a channel that was constant in training
         for module in model.modules():
             if isinstance(module, BatchNorm):
@@ -62,13 +62,11 @@ class Branching(nn.Module):
         return result
 
 
-@pytest.mark.parametrize(
-    "model", [Branching(), nn.Sequential(nn.BatchNorm2d(3), nn.ReLU(), nn.Conv2d(3, 4, 3))]
-)
+@pytest.mark.parametrize("model", [Branching(), nn.Sequential(nn.BatchNorm2d(3), nn.ReLU(), nn.Conv2d(3, 4, 3))])
 def test_without_a_layer_to_fold_into_it_becomes_a_marked_depthwise_convolution(
     model: nn.Module,
 ) -> None:
-    model, x = settled(model), images(4)
+    model, x = with_statistics(model), images(4)
     expected = model(x)
     graph = trace(model, x)
     fold_batchnorms(graph)
@@ -86,7 +84,7 @@ def test_affine_form_is_the_batchnorm(affine: bool) -> None:
     norm = nn.BatchNorm1d(5, affine=affine).eval()
     norm.running_mean = torch.randn(5)
     norm.running_var = torch.rand(5) + 0.1
-    gain, shift = batchnorm_as_affine(norm)
+    gain, shift = batchnorm_as_depthwise(norm)
     x = torch.randn(7, 5)
     torch.testing.assert_close((x * gain + shift).float(), norm(x))
 

@@ -7,7 +7,7 @@ import torchvision
 from ptq.graph.blocks import assign_blocks, compose, split
 from ptq.graph.fx_helpers import LAYERS, is_tensor, module_of, sole_input
 from ptq.graph.preparation import prepare
-from tests.helpers.networks import NETWORKS, SHAPE, build, images, student_of
+from tests.helpers.networks import NETWORKS, SHAPE, build, images, quantized_network
 
 
 @pytest.mark.parametrize(
@@ -16,20 +16,20 @@ from tests.helpers.networks import NETWORKS, SHAPE, build, images, student_of
 )
 def test_blocks_of_well_known_networks(name: str, count: int) -> None:
     model = getattr(torchvision.models, name)(weights=None).eval()
-    prepared = prepare(model, (3, 32, 32))
-    blocks = split(prepared.module, assign_blocks(prepared.module))
+    graph_model = prepare(model, (3, 32, 32))
+    blocks = split(graph_model.module, assign_blocks(graph_model.module))
     assert len(blocks) == count
-    x = prepared.example(2)
-    assert torch.equal(compose(blocks)(x), prepared.module(x))
+    x = graph_model.example(2)
+    assert torch.equal(compose(blocks)(x), graph_model.module(x))
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_blocks_composed_are_the_network_bit_for_bit(name: str) -> None:
-    prepared, x = prepare(build(name), SHAPE), images(3)
-    assignment = assign_blocks(prepared.module)
-    blocks = split(prepared.module, assignment)
+    graph_model, x = prepare(build(name), SHAPE), images(3)
+    assignment = assign_blocks(graph_model.module)
+    blocks = split(graph_model.module, assignment)
     assert sorted(set(assignment.values())) == list(range(len(blocks)))
-    assert torch.equal(compose(blocks)(x), prepared.module(x))
+    assert torch.equal(compose(blocks)(x), graph_model.module(x))
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -46,11 +46,11 @@ def test_every_block_has_a_layer_and_every_layer_one_block(name: str) -> None:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_students_blocks_are_the_students(name: str) -> None:
-    student, x = student_of(name), images(3)
-    blocks = student.split()
-    assert len(blocks) == len(split(student.prepared.module, student.blocks))
+    quantized_model, x = quantized_network(name), images(3)
+    blocks = quantized_model.split()
+    assert len(blocks) == len(split(quantized_model.float_model.module, quantized_model.blocks))
     with torch.no_grad():
-        assert torch.equal(compose(blocks)(x), student.module(x))
+        assert torch.equal(compose(blocks)(x), quantized_model.module(x))
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -17,12 +17,12 @@ from tests.helpers.networks import NETWORKS, SHAPE, build, images
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_preparing_keeps_the_output_at_every_batch_size(name: str) -> None:
-    model, prepared = build(name), prepare(build(name), SHAPE)
-    assert prepared.input_shape == SHAPE
-    assert prepared.example(5).shape == (5, *SHAPE)
+    model, graph_model = build(name), prepare(build(name), SHAPE)
+    assert graph_model.input_shape == SHAPE
+    assert graph_model.example(5).shape == (5, *SHAPE)
     for count in (1, 2, 7):
         x = images(count)
-        torch.testing.assert_close(prepared.module(x), model(x), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(graph_model.module(x), model(x), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -55,23 +55,19 @@ def test_the_model_comes_out_untouched(name: str) -> None:
     hook = model.register_forward_hook(lambda *_: seen.append(1))
     kept = copy.deepcopy(model.state_dict())
     identities = [(n, id(p), p.requires_grad) for n, p in model.named_parameters()]
-    modes = [
-        (n, m.training, type(m), getattr(m, "inplace", None)) for n, m in model.named_modules()
-    ]
-    prepared = prepare(model, SHAPE)
+    modes = [(n, m.training, type(m), getattr(m, "inplace", None)) for n, m in model.named_modules()]
+    graph_model = prepare(model, SHAPE)
     assert all(torch.equal(kept[key], value) for key, value in model.state_dict().items())
     assert identities == [(n, id(p), p.requires_grad) for n, p in model.named_parameters()]
-    assert modes == [
-        (n, m.training, type(m), getattr(m, "inplace", None)) for n, m in model.named_modules()
-    ]
+    assert modes == [(n, m.training, type(m), getattr(m, "inplace", None)) for n, m in model.named_modules()]
     assert list(model._forward_hooks) == [hook.id]
     assert not any(m._forward_hooks for m in model.modules() if m is not model)
     # And later changes of one do not reach the other.
     seen.clear()
-    before = prepared.module(images(2))
+    before = graph_model.module(images(2))
     for value in model.state_dict().values():
         value.fill_(1)
-    assert torch.equal(prepared.module(images(2)), before)
+    assert torch.equal(graph_model.module(images(2)), before)
     assert not seen
 
 
@@ -110,13 +106,9 @@ class Pools(nn.Module):
 
 
 def test_average_pools_are_written_in_one_way() -> None:
-    prepared, x = prepare(Pools(), SHAPE), images(3)
-    torch.testing.assert_close(prepared.module(x), Pools()(x))
-    kinds = [
-        type(m)
-        for n in prepared.module.graph.nodes
-        if (m := module_of(prepared.module, n)) is not None
-    ]
+    graph_model, x = prepare(Pools(), SHAPE), images(3)
+    torch.testing.assert_close(graph_model.module(x), Pools()(x))
+    kinds = [type(m) for n in graph_model.module.graph.nodes if (m := module_of(graph_model.module, n)) is not None]
     assert (kinds.count(nn.AdaptiveAvgPool2d), kinds.count(nn.AvgPool2d)) == (5, 1)
 
 
@@ -146,9 +138,9 @@ class Clamps(nn.Module):
 
 
 def test_clamps_that_are_relus_are_written_as_such_and_others_stay() -> None:
-    prepared, x = prepare(Clamps(), SHAPE), images(3)
-    torch.testing.assert_close(prepared.module(x), Clamps()(x))
-    graph = prepared.module
+    graph_model, x = prepare(Clamps(), SHAPE), images(3)
+    torch.testing.assert_close(graph_model.module(x), Clamps()(x))
+    graph = graph_model.module
     kinds = [type(m) for n in graph.graph.nodes if (m := module_of(graph, n)) is not None]
     assert (kinds.count(nn.ReLU), kinds.count(nn.ReLU6)) == (5, 4)
 
@@ -234,9 +226,9 @@ class ClassToken(nn.Module):
 
 def test_tokens_follow_the_batch() -> None:
     model = ClassToken()
-    prepared = prepare(model, SHAPE)
+    graph_model = prepare(model, SHAPE)
     for count in (1, 5):
-        torch.testing.assert_close(prepared.module(images(count)), model(images(count)))
+        torch.testing.assert_close(graph_model.module(images(count)), model(images(count)))
 
 
 class BatchBound(nn.Module):
@@ -319,22 +311,18 @@ class InPlace(nn.Module):
 def test_what_is_changed_in_place_is_read_as_changed(change: Callable[[Tensor], object]) -> None:
     torch.manual_seed(0)
     model, x = InPlace(change).eval(), images(2)
-    prepared = prepare(model, SHAPE)
-    assert torch.allclose(prepared.module(x), model(x), atol=1e-5)
+    graph_model = prepare(model, SHAPE)
+    assert torch.allclose(graph_model.module(x), model(x), atol=1e-5)
     kept: list[tuple[Tensor, Tensor]] = []
     watched = {
-        node.name: lambda y: kept.append((y, y.clone()))
-        for node in prepared.module.graph.nodes
-        if is_tensor(node)
+        node.name: lambda y: kept.append((y, y.clone())) for node in graph_model.module.graph.nodes if is_tensor(node)
     }
-    watch(prepared.module, x, watched)
+    watch(graph_model.module, x, watched)
     assert all(torch.equal(now, then) for now, then in kept)
 
 
 def test_a_model_that_writes_into_its_input_is_prepared() -> None:
-    model = nn.Sequential(
-        nn.ReLU(inplace=True), nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(784, 4)
-    )
+    model = nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(784, 4))
     x = images(2)
     expected = model.eval()(x.clone())
     kept = x.clone()
@@ -353,7 +341,7 @@ def test_what_changes_nothing_goes() -> None:
             out: Tensor = both * 1.0 + 1
             return out
 
-    prepared = prepare(Neutral().eval(), (3, 8, 8))
-    calls = [n for n in prepared.module.graph.nodes if n.op == "call_function"]
+    graph_model = prepare(Neutral().eval(), (3, 8, 8))
+    calls = [n for n in graph_model.module.graph.nodes if n.op == "call_function"]
     assert [(n.target, n.args[1]) for n in calls[1:]] == [(operator.add, 1)]
     assert len(calls) == 2

@@ -13,7 +13,7 @@ from torch.nn.utils import parametrizations
 
 from ptq.errors import PtqError
 from ptq.graph.rewriting import rewritten_copy, same_padding
-from tests.helpers.networks import images, settled
+from tests.helpers.networks import images, with_statistics
 
 
 class BatchNormAct(nn.BatchNorm2d):
@@ -39,8 +39,8 @@ class SameConv(nn.Conv2d):
         return F.conv2d(F.pad(x, pads), self.weight, self.bias, self.stride, 0, 1, self.groups)
 
 
-class StandardisedConv(nn.Conv2d):
-    """Weight standardisation: nothing that a plain convolution does."""
+class StandardizedConv(nn.Conv2d):
+    """Weight standardization: nothing that a plain convolution does."""
 
     def forward(self, x: Tensor) -> Tensor:
         weight = self.weight - self.weight.mean((1, 2, 3), keepdim=True)
@@ -48,7 +48,7 @@ class StandardisedConv(nn.Conv2d):
 
 
 def network(*modules: nn.Module) -> nn.Module:
-    return settled(nn.Sequential(*modules))
+    return with_statistics(nn.Sequential(*modules))
 
 
 def snapshot(model: nn.Module) -> tuple[list[tuple[str, type]], dict[str, Tensor], list[bool]]:
@@ -66,7 +66,7 @@ CASES: dict[str, Callable[[], nn.Module]] = {
     "same_string": lambda: network(nn.Conv2d(3, 4, 4, padding="same", dilation=2)),
     "valid_string": lambda: network(nn.Conv2d(3, 4, 3, 2, padding="valid")),
     "weight_norm": lambda: network(parametrizations.weight_norm(nn.Conv2d(3, 4, 3))),
-    "standardised": lambda: network(StandardisedConv(3, 4, 3)),
+    "standardized": lambda: network(StandardizedConv(3, 4, 3)),
 }
 
 
@@ -85,7 +85,7 @@ def test_same_output_and_the_original_untouched(case: str) -> None:
     assert all(torch.equal(before[1][name], value) for name, value in model.state_dict().items())
 
 
-@pytest.mark.parametrize("case", [c for c in CASES if c != "standardised"])
+@pytest.mark.parametrize("case", [c for c in CASES if c != "standardized"])
 def test_only_plain_modules_are_left(case: str) -> None:
     twin = rewritten_copy(CASES[case](), images(2))
     plain = (nn.Sequential, nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.ZeroPad2d)
@@ -100,8 +100,8 @@ def test_even_same_padding_costs_no_padding_operation() -> None:
 
 
 def test_a_convolution_that_does_something_else_stays() -> None:
-    twin = rewritten_copy(CASES["standardised"](), images(2))
-    assert any(isinstance(module, StandardisedConv) for module in twin.modules())
+    twin = rewritten_copy(CASES["standardized"](), images(2))
+    assert any(isinstance(module, StandardizedConv) for module in twin.modules())
 
 
 def test_hooks_stay_on_the_original() -> None:
@@ -116,9 +116,7 @@ def test_hooks_stay_on_the_original() -> None:
 
 
 @given(st.integers(1, 40), st.integers(1, 7), st.integers(1, 3), st.integers(1, 2))
-def test_same_padding_gives_the_size_over_the_stride(
-    size: int, kernel: int, stride: int, dilation: int
-) -> None:
+def test_same_padding_gives_the_size_over_the_stride(size: int, kernel: int, stride: int, dilation: int) -> None:
     before, after = same_padding(size, kernel, stride, dilation)
     assert 0 <= after - before <= 1
     out = (size + before + after - dilation * (kernel - 1) - 1) // stride + 1
@@ -142,9 +140,7 @@ def test_a_model_that_cannot_be_copied_is_refused() -> None:
 def test_same_padding_before_an_activation_in_place(size: int) -> None:
     """Also where the kernel is larger than the image."""
     torch.manual_seed(0)
-    model = nn.Sequential(
-        nn.Conv2d(3, 4, 4, padding="same", dilation=2), nn.ReLU(inplace=True)
-    ).eval()
+    model = nn.Sequential(nn.Conv2d(3, 4, 4, padding="same", dilation=2), nn.ReLU(inplace=True)).eval()
     x = torch.randn(2, 3, size, size)
     twin = rewritten_copy(model, x)
     paddings = [m.padding for m in twin.modules() if isinstance(m, nn.Conv2d)]

@@ -2,22 +2,22 @@
 
 from torch import Tensor, nn
 
-from ptq.graph.scopes import mark_owners
+from ptq.graph.scopes import mark_scopes
 from ptq.graph.tracing import trace
 from tests.helpers.networks import BasicBlock, build, images
 
 
-def owners(model: nn.Module) -> dict[str, str | None]:
+def scopes(model: nn.Module) -> dict[str, str | None]:
     graph = trace(model, images(2))
-    mark_owners(graph, model)
-    return {node.name: node.meta["owner"] for node in graph.graph.nodes if node.op != "output"}
+    mark_scopes(graph, model)
+    return {node.name: node.meta["scope"] for node in graph.graph.nodes if node.op != "output"}
 
 
 def test_residual_blocks_own_their_layers_and_stages_own_nothing() -> None:
-    found = owners(build("resnet"))
+    found = scopes(build("resnet"))
     for index in range(3):
         block = f"blocks.{index}"
-        mine = {name for name, owner in found.items() if owner == block}
+        mine = {name for name, scope in found.items() if scope == block}
         assert {f"blocks_{index}_conv1", f"blocks_{index}_conv2"} <= mine
     # Functions called in a block are the block's, too.
     assert [found[name] for name in ("add", "add_1", "add_2")] == [
@@ -30,8 +30,8 @@ def test_residual_blocks_own_their_layers_and_stages_own_nothing() -> None:
 
 
 def test_inverted_residuals_are_owners() -> None:
-    found = owners(build("mobilenet"))
-    assert {owner for owner in found.values() if owner} == {"features.1", "features.2"}
+    found = scopes(build("mobilenet"))
+    assert {scope for scope in found.values() if scope} == {"features.1", "features.2"}
 
 
 class Stage(nn.Module):
@@ -47,9 +47,9 @@ class Stage(nn.Module):
 
 
 def test_a_stage_of_blocks_leaves_its_layers_to_the_blocks() -> None:
-    found = owners(nn.Sequential(Stage().eval()))
-    assert {owner for owner in found.values() if owner} == {"0.first", "0.second"}
+    found = scopes(nn.Sequential(Stage().eval()))
+    assert {scope for scope in found.values() if scope} == {"0.first", "0.second"}
 
 
 def test_a_network_of_single_layers_has_no_owners() -> None:
-    assert set(owners(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3))).values()) == {None}
+    assert set(scopes(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3))).values()) == {None}

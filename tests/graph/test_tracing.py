@@ -33,9 +33,7 @@ class Optional(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(3, 4, 1)
 
-    def forward(
-        self, x: Tensor, mask: Tensor | None = None, gain: float = 2.0, flat: bool = True
-    ) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None, gain: float = 2.0, flat: bool = True) -> Tensor:
         x = self.conv(x) * gain
         if mask is not None:
             x = x * mask
@@ -51,7 +49,7 @@ class Unpacking(nn.Module):
         return torch.cat([first, *others], 1)
 
 
-class Gate(nn.Module):
+class Check(nn.Module):
     """Control flow that depends on values: nobody can trace this."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -61,7 +59,7 @@ class Gate(nn.Module):
 class Gated(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(3, 3, 1), Gate())
+        self.body = nn.Sequential(nn.Conv2d(3, 3, 1), Check())
 
     def forward(self, x: Tensor) -> Tensor:
         result: Tensor = self.body(x)
@@ -99,9 +97,7 @@ def test_parameters_are_shared_with_the_model() -> None:
 
 
 def test_what_cannot_be_traced_is_named() -> None:
-    with pytest.raises(
-        PtqError, match=r"at body\.1 \(Gate\).*\(2, 3, 16, 16\).*rewrite that module"
-    ):
+    with pytest.raises(PtqError, match=r"at body\.1 \(Check\).*\(2, 3, 16, 16\).*rewrite that module"):
         trace(Gated(), images(2))
-    with pytest.raises(PtqError, match=r"at the model itself \(Gate\)"):
-        trace(Gate(), images(2))
+    with pytest.raises(PtqError, match=r"at the model itself \(Check\)"):
+        trace(Check(), images(2))

@@ -42,7 +42,7 @@ def filled(value):
 
 def nan(): return filled(float("nan"))
 def infinite(): return filled(float("inf"))
-def grey(): return net(channels=1)
+def gray(): return net(channels=1)
 def raises(): raise RuntimeError("no such checkpoint")
 def number(): return 7
 def wants(width): return net()
@@ -99,11 +99,9 @@ def prepare_folder(case: Case, folder: Path, finished: Path) -> None:
     case.make(folder)
 
 
-def quantize(
-    *more: str, model: str = "net.py:net", bits: str = "4", images: str = "noise"
-) -> tuple[str, ...]:
+def quantize(*more: str, model: str = "net.py:net", bits: str = "4", images: str = "noise") -> tuple[str, ...]:
     """A command that is in order but for `more`."""
-    return ("quantize", "--model", model, "--bits", bits, "--preset", "fast", "--images", images, "--out", "run", *more)  # fmt: skip
+    return ("quantize", "--model", model, "--bits", bits, "--preset", "fast", "--images", images, "--out", "run", *more)
 
 
 def _option(what: str, says: str, *more: str, **changed: str) -> Case:
@@ -130,26 +128,39 @@ OPTIONS = (
     _option("a memory limit that is no size", "--memory-limit: 'lots' is no size; give 1GiB", "--memory-limit", "lots"),
     _option("a memory limit beyond all machines", "more than any machine has", "--memory-limit", "9" * 30 + "TB"),
     _option("no such device", "--device: 'gpu'; give cpu, cuda or cuda:N", "--device", "gpu"),
-    _option("an option that does not exist", "--colour", "--colour", "red"),
+    _option("an option that does not exist", "--color", "--color", "red"),
     _option("data that are not there", "--data: there is nothing at nowhere", "--data", "nowhere"),
     _option("weights that are not there", "--weights: there is nothing at no.pth", "--weights", "no.pth"),
     _option("a path longer than the system allows", "--weights: there is nothing at aaa", "--weights", LONG),
     _option("images misspelt", "--images: 'mixmax' is none of mixmix, zeroq", images="mixmax"),
     _option("a comma too many in the teachers", "--teachers: name a model", "--teachers", "resnet18,,"),
     _option("a teacher's file that is not there", "--teachers: there is no file no.py", "--teachers", "no.py:net"),
-    _option("a teacher's weights that are not there", "--teachers: there is nothing at no.pth", "--teachers", "resnet18=no.pth"),
+    _option(
+        "a teacher's weights that are not there",
+        "--teachers: there is nothing at no.pth",
+        "--teachers",
+        "resnet18=no.pth",
+    ),
     _option("a verifier's file that is not there", "--verifier: there is no file no.py", "--verifier", "no.py:net"),
     _option("an empty model name", "--model: name a model", model=""),
     _option("a model file that is not there", "--model: there is no file no.py", model="no.py:net"),
     _option("a model file named as a Python module", "'net:net' is no model; write net.py:net", model="net:net"),
-    Case("the directory is a file", quantize(), "--out: run is a file; give a folder", lambda at: (at / "run").touch(), torch=False),
+    Case(
+        "the directory is a file",
+        quantize(),
+        "--out: run is a file; give a folder",
+        lambda at: (at / "run").touch(),
+        torch=False,
+    ),
     Case("no model", ("quantize", "--bits", "4"), "--model", torch=False),
     Case("no bits", ("quantize", "--model", "net.py:net"), "--bits", torch=False),
-    Case("no such command", ("quantise",), "quantise", torch=False),
+    Case("no such command", ("quantize",), "quantize", torch=False),
     Case("no such recipe", ("synthesize", "--model", "net.py:net", "--recipe", "magic"), "--recipe", torch=False),
     Case("a run that is not there", ("validate", "nowhere"), "there is nothing at nowhere", torch=False),
-    Case("nothing to inspect", ("inspect",), "give the directory of a finished run, or --model and --bits", torch=False),
-)  # fmt: skip
+    Case(
+        "nothing to inspect", ("inspect",), "give the directory of a finished run, or --model and --bits", torch=False
+    ),
+)
 
 
 def _model(what: str, name: str, says: str, *more: str, **changed: str) -> Case:
@@ -161,7 +172,9 @@ MODELS = (
     _model("a misspelt timm model", "timm:resnet1b", "did you mean timm:resnet"),
     _model("a name like none", "qqqqqq", "A model is a torchvision name, timm:NAME"),
     _model("weights to download, no network", "resnet50", "check the network, or give a file with --weights"),
-    _model("a function that is not there", "net.py:none", "net.py has no function 'none': write net.py:NAME; it has net"),
+    _model(
+        "a function that is not there", "net.py:none", "net.py has no function 'none': write net.py:NAME; it has net"
+    ),
     _model("no function named", "net.py", "alone names no function"),
     _model("a factory that raises", "net.py:raises", "net.py:raises() failed: RuntimeError: no such checkpoint"),
     _model("a factory of no module", "net.py:number", "returned a int: it must return an nn.Module"),
@@ -169,11 +182,13 @@ MODELS = (
     _model("weights that are NaN", "net.py:nan", "holds NaN or infinite values"),
     _model("weights that are infinite", "net.py:infinite", "holds NaN or infinite values"),
     _model("a network without BatchNorm", "net.py:plain", "BatchNorm", images="mixmix"),
-    _model("control flow that depends on pixels", "net.py:branching", "without control flow that depends on tensor values"),
+    _model(
+        "control flow that depends on pixels", "net.py:branching", "without control flow that depends on tensor values"
+    ),
     _model("a network with two results", "net.py:two", "wrap it in a module that picks the class scores"),
     _model("a network that gives images", "net.py:pixels", "it must return (1, classes)"),
     _model("a network with nothing to quantize", "net.py:no_layers", "no convolution and no linear layer"),
-    _model("a network for grey images", "net.py:grey", "its first convolution takes 1 channel:"),
+    _model("a network for gray images", "net.py:gray", "its first convolution takes 1 channel:"),
     _model("a size too small for the network", "net.py:net", "does not run on 3x1x1 images", "--size", "1"),
     _model("a size that no memory holds", "net.py:net", "check its input --size", "--size", "99999"),
     _model("a resize smaller than the crop", "net.py:net", "give a --resize of at least 8", "--resize", "4"),
@@ -183,12 +198,37 @@ MODELS = (
     _model("an unknown teacher", "net.py:net", "did you mean resnet18", "--teachers", "resnet81"),
     _model("a verifier that fails", "net.py:net", "net.py:raises() failed", "--verifier", "net.py:raises"),
     Case("a teacher without BatchNorm", quantize("--teachers", "net.py:plain", images="mixmix"), "BatchNorm"),
-    Case("a file that is no Python", quantize(model="bad.py:net"), "importing bad.py failed: SyntaxError", lambda at: (at / "bad.py").write_text("def net(:")),
-    Case("a file that ends the process", quantize(model="bad.py:net"), "importing bad.py failed: SystemExit", lambda at: (at / "bad.py").write_text("raise SystemExit(0)")),
-    Case("preprocessing with unknown keys", quantize(model="bad.py:net"), "PREPROCESS in bad.py must be a dict with keys among", lambda at: (at / "bad.py").write_text(NETWORK.replace("size=8", "sise=8"))),
-    Case("preprocessing with a word for a size", quantize(model="bad.py:net"), "the input size is", lambda at: (at / "bad.py").write_text(NETWORK.replace("size=8", "size='big'"))),
-    Case("preprocessing with a word for a mean", quantize(model="bad.py:net"), "PREPROCESS in bad.py: could not convert string to float", lambda at: (at / "bad.py").write_text(NETWORK.replace("mean=(0.5,", "mean=('half',"))),
-)  # fmt: skip
+    Case(
+        "a file that is no Python",
+        quantize(model="bad.py:net"),
+        "importing bad.py failed: SyntaxError",
+        lambda at: (at / "bad.py").write_text("def net(:"),
+    ),
+    Case(
+        "a file that ends the process",
+        quantize(model="bad.py:net"),
+        "importing bad.py failed: SystemExit",
+        lambda at: (at / "bad.py").write_text("raise SystemExit(0)"),
+    ),
+    Case(
+        "preprocessing with unknown keys",
+        quantize(model="bad.py:net"),
+        "PREPROCESS in bad.py must be a dict with keys among",
+        lambda at: (at / "bad.py").write_text(NETWORK.replace("size=8", "sise=8")),
+    ),
+    Case(
+        "preprocessing with a word for a size",
+        quantize(model="bad.py:net"),
+        "the input size is",
+        lambda at: (at / "bad.py").write_text(NETWORK.replace("size=8", "size='big'")),
+    ),
+    Case(
+        "preprocessing with a word for a mean",
+        quantize(model="bad.py:net"),
+        "PREPROCESS in bad.py: could not convert string to float",
+        lambda at: (at / "bad.py").write_text(NETWORK.replace("mean=(0.5,", "mean=('half',")),
+    ),
+)
 
 
 class Attack:
@@ -226,19 +266,69 @@ def _cut_safetensors(at: Path) -> None:
 WEIGHTS = (
     _weights("an empty file of weights", "w.pth", "w.pth", lambda at: (at / "w.pth").touch()),
     _weights("weights cut short", "w.pth", "w.pth", _cut_weights),
-    _weights("weights that would run code", "w.pth", "not loaded because they could run code", lambda at: torch.save(Attack(), at / "w.pth")),
-    _weights("a plain pickle that would run code", "w.pth", "not loaded because they could run code", lambda at: (at / "w.pth").write_bytes(pickle.dumps(Attack()))),
+    _weights(
+        "weights that would run code",
+        "w.pth",
+        "not loaded because they could run code",
+        lambda at: torch.save(Attack(), at / "w.pth"),
+    ),
+    _weights(
+        "a plain pickle that would run code",
+        "w.pth",
+        "not loaded because they could run code",
+        lambda at: (at / "w.pth").write_bytes(pickle.dumps(Attack())),
+    ),
     _weights("safetensors cut short", "w.safetensors", "not a readable safetensors file", _cut_safetensors),
-    _weights("safetensors with a forged length", "w.safetensors", "not a readable safetensors file", lambda at: (at / "w.safetensors").write_bytes(struct.pack("<Q", 2**62) + b"{}")),
-    _weights("weights for another number of classes", "w.pth", "of another shape: 5.weight is (7, 4), the model wants (3, 4)", lambda at: torch.save(_state(at, **{"5.weight": torch.zeros(7, 4), "5.bias": torch.zeros(7)}), at / "w.pth")),
-    _weights("weights of another shape", "w.pth", "of another shape: 0.weight", lambda at: torch.save(_state(at, **{"0.weight": torch.zeros(4, 3, 5, 5)}), at / "w.pth")),
-    _weights("weights of another network", "w.pth", "does not fit the model: missing 0.weight", lambda at: torch.save({"x.weight": torch.zeros(1)}, at / "w.pth")),
-    _weights("weights that are NaN in the file", "w.pth", "holds NaN or infinite values", lambda at: torch.save(_state(at, **{"5.bias": torch.full((3,), torch.nan)}), at / "w.pth")),
-    _weights("a list in place of weights", "w.pth", "save model.state_dict() and pass that", lambda at: torch.save([1, 2], at / "w.pth")),
+    _weights(
+        "safetensors with a forged length",
+        "w.safetensors",
+        "not a readable safetensors file",
+        lambda at: (at / "w.safetensors").write_bytes(struct.pack("<Q", 2**62) + b"{}"),
+    ),
+    _weights(
+        "weights for another number of classes",
+        "w.pth",
+        "of another shape: 5.weight is (7, 4), the model wants (3, 4)",
+        lambda at: torch.save(_state(at, **{"5.weight": torch.zeros(7, 4), "5.bias": torch.zeros(7)}), at / "w.pth"),
+    ),
+    _weights(
+        "weights of another shape",
+        "w.pth",
+        "of another shape: 0.weight",
+        lambda at: torch.save(_state(at, **{"0.weight": torch.zeros(4, 3, 5, 5)}), at / "w.pth"),
+    ),
+    _weights(
+        "weights of another network",
+        "w.pth",
+        "does not fit the model: missing 0.weight",
+        lambda at: torch.save({"x.weight": torch.zeros(1)}, at / "w.pth"),
+    ),
+    _weights(
+        "weights that are NaN in the file",
+        "w.pth",
+        "holds NaN or infinite values",
+        lambda at: torch.save(_state(at, **{"5.bias": torch.full((3,), torch.nan)}), at / "w.pth"),
+    ),
+    _weights(
+        "a list in place of weights",
+        "w.pth",
+        "save model.state_dict() and pass that",
+        lambda at: torch.save([1, 2], at / "w.pth"),
+    ),
     _weights("a text in place of weights", "w.pth", "w.pth", lambda at: (at / "w.pth").write_text("hello")),
-    _weights("a folder in place of weights", "folder", "no weights at folder: check --weights", lambda at: (at / "folder").mkdir()),
-    _weights("tensors that are not dense", "w.pth", "0.weight is sparse; save it as a dense tensor", lambda at: torch.save(_state(at, **{"0.weight": torch.zeros(4, 3, 3, 3).to_sparse()}), at / "w.pth")),
-)  # fmt: skip
+    _weights(
+        "a folder in place of weights",
+        "folder",
+        "no weights at folder: check --weights",
+        lambda at: (at / "folder").mkdir(),
+    ),
+    _weights(
+        "tensors that are not dense",
+        "w.pth",
+        "0.weight is sparse; save it as a dense tensor",
+        lambda at: torch.save(_state(at, **{"0.weight": torch.zeros(4, 3, 3, 3).to_sparse()}), at / "w.pth"),
+    ),
+)
 
 
 def _picture(path: Path, size: tuple[int, int] = (12, 10)) -> Path:
@@ -265,29 +355,101 @@ LABELS = np.arange(2)
 DATA = (
     _data("an empty folder", "no folders of images", lambda at: (at / "d").mkdir()),
     _data("empty folders of classes", "no images in the folders of d", lambda at: (at / "d/0").mkdir(parents=True)),
-    _data("a text that is called .png", "is not an image that can be read", lambda at: _picture(at / "d/0/a.png").write_text("hello")),
+    _data(
+        "a text that is called .png",
+        "is not an image that can be read",
+        lambda at: _picture(at / "d/0/a.png").write_text("hello"),
+    ),
     _data("an image cut short", "remove it", _cut_picture),
-    _data("folders with names of their own", "neither class indices nor ImageNet WNIDs: cats", lambda at: _picture(at / "d/cats/a.png")),
-    _data("more classes than the network has", "but the model knows the classes 0 to 2", lambda at: _picture(at / "d/7/a.png")),
+    _data(
+        "folders with names of their own",
+        "neither class indices nor ImageNet WNIDs: cats",
+        lambda at: _picture(at / "d/cats/a.png"),
+    ),
+    _data(
+        "more classes than the network has",
+        "but the model knows the classes 0 to 2",
+        lambda at: _picture(at / "d/7/a.png"),
+    ),
     _data("one image for a folder", "not a readable .npz", lambda at: _picture(at / "d.png"), "d.png"),
     _data("an empty file", "not a readable .npz", lambda at: (at / "d.npz").touch(), "d.npz"),
     _data("a text for data", "not a readable .npz", lambda at: (at / "d.npz").write_text("hello"), "d.npz"),
     _data("arrays without images", "has no array 'images'", lambda at: _npz(at, labels=LABELS), "d.npz"),
     _data("arrays without labels", "has no array 'labels'", lambda at: _npz(at, images=PIXELS), "d.npz"),
-    _data("images as floats", "it must be uint8 (N,3,H,W)", lambda at: _npz(at, images=PIXELS / 255, labels=LABELS), "d.npz"),
-    _data("grey images in an array", "it must be uint8 (N,3,H,W)", lambda at: _npz(at, images=PIXELS[:, :1], labels=LABELS), "d.npz"),
-    _data("no images at all", "it must be uint8 (N,3,H,W)", lambda at: _npz(at, images=PIXELS[:0], labels=LABELS[:0]), "d.npz"),
-    _data("labels as floats", "it must be integers (2,), one per image", lambda at: _npz(at, images=PIXELS, labels=LABELS / 2), "d.npz"),
-    _data("fewer labels than images", "it must be integers (2,), one per image", lambda at: _npz(at, images=PIXELS, labels=LABELS[:1]), "d.npz"),
-    _data("labels beyond the classes", "but the model knows the classes 0 to 2", lambda at: _npz(at, images=PIXELS, labels=LABELS + 2), "d.npz"),
-    _data("negative labels", "but the model knows the classes 0 to 2", lambda at: _npz(at, images=PIXELS, labels=LABELS - 1), "d.npz"),
-    _data("arrays of objects that would run code", "not a readable .npz", lambda at: _npz(at, images=np.array([Attack()], object), labels=LABELS), "d.npz"),
+    _data(
+        "images as floats",
+        "it must be uint8 (N,3,H,W)",
+        lambda at: _npz(at, images=PIXELS / 255, labels=LABELS),
+        "d.npz",
+    ),
+    _data(
+        "gray images in an array",
+        "it must be uint8 (N,3,H,W)",
+        lambda at: _npz(at, images=PIXELS[:, :1], labels=LABELS),
+        "d.npz",
+    ),
+    _data(
+        "no images at all",
+        "it must be uint8 (N,3,H,W)",
+        lambda at: _npz(at, images=PIXELS[:0], labels=LABELS[:0]),
+        "d.npz",
+    ),
+    _data(
+        "labels as floats",
+        "it must be integers (2,), one per image",
+        lambda at: _npz(at, images=PIXELS, labels=LABELS / 2),
+        "d.npz",
+    ),
+    _data(
+        "fewer labels than images",
+        "it must be integers (2,), one per image",
+        lambda at: _npz(at, images=PIXELS, labels=LABELS[:1]),
+        "d.npz",
+    ),
+    _data(
+        "labels beyond the classes",
+        "but the model knows the classes 0 to 2",
+        lambda at: _npz(at, images=PIXELS, labels=LABELS + 2),
+        "d.npz",
+    ),
+    _data(
+        "negative labels",
+        "but the model knows the classes 0 to 2",
+        lambda at: _npz(at, images=PIXELS, labels=LABELS - 1),
+        "d.npz",
+    ),
+    _data(
+        "arrays of objects that would run code",
+        "not a readable .npz",
+        lambda at: _npz(at, images=np.array([Attack()], object), labels=LABELS),
+        "d.npz",
+    ),
     _data("one array alone", "expected an .npz with `images`", lambda at: np.save(at / "d.npy", PIXELS), "d.npy"),
-    Case("a folder without images to calibrate with", quantize(images="d"), "no images in d", lambda at: (at / "d").mkdir()),
-    Case("images of another size to calibrate with", quantize("--size", "9", images="run/images.safetensors"), "the images in run/images.safetensors are (8, 8) pixels", finished=True),
-    Case("weights for images to calibrate with", quantize(images="w.safetensors"), "no calibration set", lambda at: save_file(_state(at), at / "w.safetensors")),
-    Case("images cut short to calibrate with", quantize(images="w.safetensors"), "cannot read calibration images", _cut_safetensors),
-)  # fmt: skip
+    Case(
+        "a folder without images to calibrate with",
+        quantize(images="d"),
+        "no images in d",
+        lambda at: (at / "d").mkdir(),
+    ),
+    Case(
+        "images of another size to calibrate with",
+        quantize("--size", "9", images="run/images.safetensors"),
+        "the images in run/images.safetensors are (8, 8) pixels",
+        finished=True,
+    ),
+    Case(
+        "weights for images to calibrate with",
+        quantize(images="w.safetensors"),
+        "no calibration set",
+        lambda at: save_file(_state(at), at / "w.safetensors"),
+    ),
+    Case(
+        "images cut short to calibrate with",
+        quantize(images="w.safetensors"),
+        "cannot read calibration images",
+        _cut_safetensors,
+    ),
+)
 
 
 def _foreign_onnx(path: Path) -> None:
@@ -300,14 +462,12 @@ def _foreign_onnx(path: Path) -> None:
     )
 
 
-def _finished(
-    what: str, says: str, make: Callable[[Path], object], command: str = "validate"
-) -> Case:
+def _finished(what: str, says: str, make: Callable[[Path], object], command: str = "validate") -> Case:
     return Case(what, (command, "run"), says, make, finished=True)
 
 
 def _without_quantizers(at: Path) -> None:
-    save_file(_state(at), at / "run/student.safetensors")
+    save_file(_state(at), at / "run/quantized.safetensors")
 
 
 def _at(folder: Path) -> Path:
@@ -324,24 +484,90 @@ def _unfinished(at: Path) -> None:
 RUNS = (
     Case("a directory inside a file", quantize("--out", "net.py/run"), "choose another --out"),
     Case("an unfinished run of other settings", quantize(), "keeps an unfinished run of other settings: ", _unfinished),
-    Case("a file where unfinished work is kept", quantize(), "run/run.part", lambda at: _at(at / "run").joinpath("run.part").touch()),
-    Case("a folder that is no run", ("validate", "run"), "give the directory of a finished run", lambda at: (at / "run").mkdir()),
-    Case("an ONNX file that is not ours", ("validate", "other.onnx"), "give the directory of a finished run", lambda at: _foreign_onnx(at / "other.onnx")),
-    _finished("another network's ONNX file in a run", "another network", lambda at: _foreign_onnx(at / "run/model.onnx")),
+    Case(
+        "a file where unfinished work is kept",
+        quantize(),
+        "run/run.part",
+        lambda at: _at(at / "run").joinpath("run.part").touch(),
+    ),
+    Case(
+        "a folder that is no run",
+        ("validate", "run"),
+        "give the directory of a finished run",
+        lambda at: (at / "run").mkdir(),
+    ),
+    Case(
+        "an ONNX file that is not ours",
+        ("validate", "other.onnx"),
+        "give the directory of a finished run",
+        lambda at: _foreign_onnx(at / "other.onnx"),
+    ),
+    _finished(
+        "another network's ONNX file in a run", "another network", lambda at: _foreign_onnx(at / "run/model.onnx")
+    ),
     _finished("an ONNX file cut short", "is no valid ONNX file", lambda at: _cut(at / "run/model.onnx")),
-    _finished("an ONNX file that is a text", "is no valid ONNX file", lambda at: (at / "run/model.onnx").write_text("hello")),
-    _finished("a run without its ONNX file", "there is no file run/model.onnx: quantize again.", lambda at: (at / "run/model.onnx").unlink()),
-    _finished("a student cut short", "cannot be read as a student", lambda at: _cut(at / "run/student.safetensors")),
-    _finished("a student that is a plain state dict", "not written by this version of ptq", _without_quantizers),
-    _finished("a run without its report", "no readable report.json: give the directory of a finished run", lambda at: (at / "run/report.json").unlink()),
-    _finished("a report that is not ours", "no readable report.json: give the directory of a finished run", lambda at: (at / "run/report.json").write_text('{"model": "x"}')),
-    _finished("a run without its images", "cannot read calibration images", lambda at: (at / "run/images.safetensors").unlink()),
-    _finished("a network that has changed", "has other weights now", lambda at: (at / "net.py").write_text(NETWORK.replace("manual_seed(0)", "manual_seed(1)"))),
+    _finished(
+        "an ONNX file that is a text", "is no valid ONNX file", lambda at: (at / "run/model.onnx").write_text("hello")
+    ),
+    _finished(
+        "a run without its ONNX file",
+        "there is no file run/model.onnx: quantize again.",
+        lambda at: (at / "run/model.onnx").unlink(),
+    ),
+    _finished(
+        "a quantized model cut short",
+        "cannot be read as a quantized model",
+        lambda at: _cut(at / "run/quantized.safetensors"),
+    ),
+    _finished(
+        "a quantized model that is a plain state dict", "not written by this version of ptq", _without_quantizers
+    ),
+    _finished(
+        "a run without its report",
+        "no readable report.json: give the directory of a finished run",
+        lambda at: (at / "run/report.json").unlink(),
+    ),
+    _finished(
+        "a report that is not ours",
+        "no readable report.json: give the directory of a finished run",
+        lambda at: (at / "run/report.json").write_text('{"model": "x"}'),
+    ),
+    _finished(
+        "a run without its images",
+        "cannot read calibration images",
+        lambda at: (at / "run/images.safetensors").unlink(),
+    ),
+    _finished(
+        "a network that has changed",
+        "has other weights now",
+        lambda at: (at / "net.py").write_text(NETWORK.replace("manual_seed(0)", "manual_seed(1)")),
+    ),
     _finished("a network that is gone", "no file net.py", lambda at: (at / "net.py").unlink()),
-    _finished("a run to inspect, cut short", "cannot be read as a student", lambda at: _cut(at / "run/student.safetensors"), "inspect"),
-    _finished("a run to inspect without its report", "no readable report.json", lambda at: (at / "run/report.json").unlink(), "inspect"),
-    Case("a run and a model to inspect", ("inspect", "run", "--model", "net.py:net"), "give one of the two", finished=True),
-    Case("data for another network to validate with", ("validate", "run", "--data", "d"), "but the model knows the classes 0 to 2", lambda at: _picture(at / "d/7/a.png"), finished=True),
-)  # fmt: skip
+    _finished(
+        "a run to inspect, cut short",
+        "cannot be read as a quantized model",
+        lambda at: _cut(at / "run/quantized.safetensors"),
+        "inspect",
+    ),
+    _finished(
+        "a run to inspect without its report",
+        "no readable report.json",
+        lambda at: (at / "run/report.json").unlink(),
+        "inspect",
+    ),
+    Case(
+        "a run and a model to inspect",
+        ("inspect", "run", "--model", "net.py:net"),
+        "give one of the two",
+        finished=True,
+    ),
+    Case(
+        "data for another network to validate with",
+        ("validate", "run", "--data", "d"),
+        "but the model knows the classes 0 to 2",
+        lambda at: _picture(at / "d/7/a.png"),
+        finished=True,
+    ),
+)
 
 CASES = (*OPTIONS, *MODELS, *WEIGHTS, *DATA, *RUNS)

@@ -1,7 +1,7 @@
 """Small networks that between them do what real ones do; random weights, lively BatchNorms.
 
 `NETWORKS` maps a name to a factory without arguments; every network takes (N, 3, 16, 16) and is in
-eval mode. `student_of` places and calibrates quantizers on one of them.
+eval mode. `quantized_network` places and calibrates quantizers on one of them.
 """
 
 from collections.abc import Callable
@@ -12,9 +12,18 @@ from torch.nn import functional as F
 
 from ptq.calibration.activation_ranges import calibrate
 from ptq.graph.preparation import prepare
-from ptq.quantization.placement import Student, make_plan, place
+from ptq.quantization.placement import QuantizedModel, insert_quantizers, make_plan
 
-__all__ = ["NETWORKS", "SHAPE", "BasicBlock", "ResNet", "build", "images", "settled", "student_of"]
+__all__ = [
+    "NETWORKS",
+    "SHAPE",
+    "BasicBlock",
+    "ResNet",
+    "build",
+    "images",
+    "quantized_network",
+    "with_statistics",
+]
 
 SHAPE = (3, 16, 16)
 
@@ -31,9 +40,7 @@ class BasicBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(outputs)
         self.downsample: nn.Module | None = None
         if stride != 1 or inputs != outputs:
-            self.downsample = nn.Sequential(
-                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
-            )
+            self.downsample = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         identity = x if self.downsample is None else self.downsample(x)
@@ -132,9 +139,7 @@ class HardGates(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = nn.Sequential(
-            nn.Conv2d(3, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8), nn.Hardswish(inplace=True)
-        )
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8), nn.Hardswish(inplace=True))
         self.squeeze = nn.Conv2d(8, 4, 1)
         self.excite = nn.Conv2d(4, 8, 1)
         self.project = nn.Sequential(nn.Conv2d(8, 8, 1, bias=False), nn.BatchNorm2d(8))
@@ -214,9 +219,7 @@ class ShuffleNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.stem = nn.Conv2d(3, 8, 3, 2, 1)
-        self.branch = nn.Sequential(
-            nn.Conv2d(4, 4, 1, bias=False), nn.BatchNorm2d(4), nn.ReLU(inplace=True)
-        )
+        self.branch = nn.Sequential(nn.Conv2d(4, 4, 1, bias=False), nn.BatchNorm2d(4), nn.ReLU(inplace=True))
         self.head = nn.Conv2d(8, 10, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -229,7 +232,7 @@ class ShuffleNet(nn.Module):
 
 
 class Upsampling(nn.Module):
-    """Nearest neighbours, a grouped transposed convolution with BatchNorm, and a linear layer with BatchNorm1d."""
+    """Nearest neighbors, a grouped transposed convolution with BatchNorm, and a linear layer with BatchNorm1d."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -251,7 +254,7 @@ class Upsampling(nn.Module):
         return logits
 
 
-def settled(model: nn.Module, seed: int = 0) -> nn.Module:
+def with_statistics(model: nn.Module, seed: int = 0) -> nn.Module:
     """Give the BatchNorms statistics as after training, and return `model` in eval mode."""
     generator = torch.Generator().manual_seed(seed)
     for module in model.modules():
@@ -283,16 +286,16 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 def build(name: str) -> nn.Module:
     """Return the network of that name; same name, same weights."""
     torch.manual_seed(0)
-    return settled(NETWORKS[name]())
+    return with_statistics(NETWORKS[name]())
 
 
 def images(count: int, seed: int = 1) -> Tensor:
-    """Return seeded numbers as normalised images (count, 3, 16, 16)."""
+    """Return seeded numbers as normalized images (count, 3, 16, 16)."""
     return torch.randn(count, *SHAPE, generator=torch.Generator().manual_seed(seed))
 
 
-def student_of(name: str, weight_bits: int = 4, act_bits: int = 4) -> Student:
-    """Return a calibrated student of a network; ranges are the quickest to find, not the best."""
-    prepared = prepare(build(name), SHAPE)
-    student = place(prepared, make_plan(prepared, weight_bits, act_bits))
-    return calibrate(student, images(16), observer="minmax")
+def quantized_network(name: str, weight_bits: int = 4, act_bits: int = 4) -> QuantizedModel:
+    """Return a calibrated quantized model of a network; ranges are the quickest to find, not the best."""
+    graph_model = prepare(build(name), SHAPE)
+    quantized_model = insert_quantizers(graph_model, make_plan(graph_model, weight_bits, act_bits))
+    return calibrate(quantized_model, images(16), observer="minmax")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tests.helpers.networks import settled
+from tests.helpers.networks import with_statistics
 
 __all__ = ["Network", "Spec", "Step", "images", "specs"]
 
@@ -118,7 +118,7 @@ class Network(nn.Module):
         else:
             flat = channels * height * width if spec.head == "flatten" else channels
             self.parts["head"] = nn.Linear(flat, CLASSES)
-        settled(self, spec.seed).requires_grad_(False)
+        with_statistics(self, spec.seed).requires_grad_(False)
         for name, parameter in self.named_parameters():
             if name.endswith("weight") and parameter.dim() > 1:
                 parameter.mul_(spec.gain)
@@ -129,14 +129,27 @@ class Network(nn.Module):
         outputs = facts.get("channels", channels)
         if step.kind in ("conv", "functional"):
             self.parts[name] = nn.Conv2d(
-                channels, outputs, facts["kernel"], facts["stride"], facts["padding"], facts["dilation"],
-                facts["groups"], facts["bias"], facts.get("mode", "zeros"),
-            )  # fmt: skip
+                channels,
+                outputs,
+                facts["kernel"],
+                facts["stride"],
+                facts["padding"],
+                facts["dilation"],
+                facts["groups"],
+                facts["bias"],
+                facts.get("mode", "zeros"),
+            )
         elif step.kind == "transposed":
             self.parts[name] = nn.ConvTranspose2d(
-                channels, outputs, facts["kernel"], facts["stride"], facts["padding"],
-                facts["stride"] - 1, facts["groups"], facts["bias"],
-            )  # fmt: skip
+                channels,
+                outputs,
+                facts["kernel"],
+                facts["stride"],
+                facts["padding"],
+                facts["stride"] - 1,
+                facts["groups"],
+                facts["bias"],
+            )
         elif step.kind == "gate":
             self.parts[f"{name}_squeeze"] = nn.Conv2d(channels, 4, 1)
             self.parts[f"{name}_excite"] = nn.Conv2d(4, channels, 1)
@@ -148,15 +161,13 @@ class Network(nn.Module):
         elif step.kind == "global":
             self.parts[name] = nn.AdaptiveAvgPool2d(1)
         elif step.kind == "same":
-            self.parts[name] = nn.Conv2d(channels, outputs, facts["kernel"], padding="same", dilation=facts["dilation"])  # fmt: skip
+            self.parts[name] = nn.Conv2d(channels, outputs, facts["kernel"], padding="same", dilation=facts["dilation"])
         elif step.kind == "last":
             self.parts[name] = nn.Linear(channels, outputs, facts["bias"])
         elif step.kind == "float norm":
             self.parts[name] = nn.GroupNorm(1, channels)
         elif step.kind == "affine":
-            self.parts[name] = nn.Conv2d(
-                channels, channels, 1, groups=channels
-            )  # holds gain and shift
+            self.parts[name] = nn.Conv2d(channels, channels, 1, groups=channels)  # holds gain and shift
         elif step.kind == "upsample":
             self.parts[name] = nn.Upsample(scale_factor=2)
         elif step.kind == "pixel_shuffle":
@@ -183,7 +194,7 @@ class Network(nn.Module):
             case "functional":
                 conv = self.parts[name]
                 assert isinstance(conv, nn.Conv2d) and not isinstance(conv.padding, str)
-                x = F.conv2d(x, conv.weight, conv.bias, conv.stride, conv.padding, conv.dilation, conv.groups)  # fmt: skip
+                x = F.conv2d(x, conv.weight, conv.bias, conv.stride, conv.padding, conv.dilation, conv.groups)
             case "again":
                 x = self.parts[f"s{facts['step']}"](x)
             case "add" | "multiply":
@@ -251,7 +262,7 @@ def _joined(kind: str, spelling: int, a: Tensor, b: Tensor) -> Tensor:
 
 
 def images(spec: Spec, count: int, seed: int = 1) -> Tensor:
-    """Return seeded numbers as normalised images (count, *spec.shape)."""
+    """Return seeded numbers as normalized images (count, *spec.shape)."""
     return torch.randn(count, *spec.shape, generator=torch.Generator().manual_seed(seed))
 
 
@@ -263,9 +274,7 @@ def shapes_of(step: Step, shapes: list[Shape]) -> list[Shape]:
     match step.kind:
         case "conv" | "functional" | "again":
             reach = facts["dilation"] * (facts["kernel"] - 1) + 1
-            sides = (
-                (s + 2 * facts["padding"] - reach) // facts["stride"] + 1 for s in (height, width)
-            )
+            sides = ((s + 2 * facts["padding"] - reach) // facts["stride"] + 1 for s in (height, width))
             return [(outputs, next(sides), next(sides))]
         case "transposed":
             stride, less = (
@@ -292,9 +301,13 @@ def shapes_of(step: Step, shapes: list[Shape]) -> list[Shape]:
             return [(outputs, height, width)]
         case "cut":
             return [
-                ((channels - 1, height, width), (-(-channels // 2), height, width),
-                 (channels, height, width - 1), (1, height, width))[facts["spelling"]]
-            ]  # fmt: skip
+                (
+                    (channels - 1, height, width),
+                    (-(-channels // 2), height, width),
+                    (channels, height, width - 1),
+                    (1, height, width),
+                )[facts["spelling"]]
+            ]
         case "add" | "multiply":
             other = shapes[step.reads[1]]
             return [(channels, max(height, other[1]), max(width, other[2]))]
@@ -337,10 +350,34 @@ def _has_border(step: Step, shapes: list[Shape]) -> bool:
 
 
 KINDS = (
-    "conv", "depthwise", "functional", "transposed", "norm", "act", "again", "add", "multiply", "cat", "chunk", "gate",
-    "max", "average", "upsample", "pixel_shuffle", "shuffle", "pad", "scale", "global", "same", "last", "float norm", "affine",
-    "cut", "mean", "flip",
-)  # fmt: skip
+    "conv",
+    "depthwise",
+    "functional",
+    "transposed",
+    "norm",
+    "act",
+    "again",
+    "add",
+    "multiply",
+    "cat",
+    "chunk",
+    "gate",
+    "max",
+    "average",
+    "upsample",
+    "pixel_shuffle",
+    "shuffle",
+    "pad",
+    "scale",
+    "global",
+    "same",
+    "last",
+    "float norm",
+    "affine",
+    "cut",
+    "mean",
+    "flip",
+)
 
 
 def _step(draw: st.DrawFn, shapes: list[Shape], steps: list[Step]) -> Step:
@@ -358,15 +395,10 @@ def _step(draw: st.DrawFn, shapes: list[Shape], steps: list[Step]) -> Step:
         case "cat":
             return Step(kind, (source, draw(st.sampled_from(flat))), {})
         case "again":
-            fitting = [
-                i for i, s in enumerate(steps)
-                if s.kind == "conv" and shapes[s.reads[0]][0] == channels
-            ]  # fmt: skip
+            fitting = [i for i, s in enumerate(steps) if s.kind == "conv" and shapes[s.reads[0]][0] == channels]
             if fitting:
                 index = draw(st.sampled_from(fitting))
-                facts = {
-                    k: v for k, v in steps[index].facts.items() if k not in ("norm", "act", "plain")
-                }
+                facts = {k: v for k, v in steps[index].facts.items() if k not in ("norm", "act", "plain")}
                 return Step(kind, (source,), {**facts, "step": index, **_act(draw)})
         case "chunk" | "shuffle" if channels % 2 == 0:
             return Step(kind, (source,), {"spelling": draw(st.integers(0, 1))})
@@ -399,9 +431,7 @@ def _step(draw: st.DrawFn, shapes: list[Shape], steps: list[Step]) -> Step:
                 act = {"act": draw(st.sampled_from(("sigmoid", "hardsigmoid")))}
             return Step(kind, (source,), act)
         case "pad":
-            return Step(
-                kind, (source,), {"sides": tuple(draw(st.integers(0, 2)) for _ in range(4))}
-            )
+            return Step(kind, (source,), {"sides": tuple(draw(st.integers(0, 2)) for _ in range(4))})
         case "scale":
             numbers = draw(st.sampled_from(((2.0, 0.0), (0.5, 1.0), (-1.0, 0.0))))
             return Step(kind, (source,), {"by": numbers[0], "plus": numbers[1]})

@@ -28,9 +28,9 @@ from ptq.data.preprocess import Preprocess
 from ptq.errors import PtqError
 from ptq.export import export_qdq, ort
 from ptq.export.file_checks import QuantizedFile
-from ptq.export.integer_reference import Oracle
+from ptq.export.integer_reference import IntegerReference
 from ptq.models.weights import check_finite, fit, read_weights
-from ptq.quantization.storage import load_student, save_student
+from ptq.quantization.storage import load_quantized, save_quantized
 from ptq.reporting.report import read_report
 from ptq.utils.work_store import resume
 from tests.helpers import networks
@@ -59,7 +59,7 @@ def small() -> nn.Module:
     """A network that takes next to no time."""
     torch.manual_seed(0)
     layers = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
-    return networks.settled(nn.Sequential(*layers, nn.Linear(4, 3)))
+    return networks.with_statistics(nn.Sequential(*layers, nn.Linear(4, 3)))
 
 
 def _pth(folder: Path) -> list[Path]:
@@ -85,20 +85,18 @@ def _weights(path: Path) -> None:
 
 def _images(folder: Path) -> list[Path]:
     pixels = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8)
-    CalibrationSet(pixels, torch.arange(4), {"source": "noise", "seed": 0}).save(
-        folder / "a.safetensors"
-    )
+    CalibrationSet(pixels, torch.arange(4), {"source": "noise", "seed": 0}).save(folder / "a.safetensors")
     return [folder / "a.safetensors"]
 
 
 @cache
 def _student() -> Any:
-    return networks.student_of("mobilenet", 4, 8)
+    return networks.quantized_network("mobilenet", 4, 8)
 
 
 def _students(folder: Path) -> list[Path]:
     about: dict[str, Any] = {"model": None, "preprocess": {}, "num_classes": 10, "settings": {}}
-    save_student(_student(), folder / "a.safetensors", about)
+    save_quantized(_student(), folder / "a.safetensors", about)
     return [folder / "a.safetensors"]
 
 
@@ -119,15 +117,20 @@ def _pictures(folder: Path) -> list[Path]:
     pixels = np.random.default_rng(0).integers(0, 256, (13, 17, 4), np.uint8)
     made = []
     for mode, suffix in (
-        ("RGB", "jpg"), ("CMYK", "jpg"), ("RGBA", "png"), ("L", "png"), ("P", "gif"), ("RGB", "bmp"),
-        ("RGB", "webp"), ("RGB", "ppm"), ("RGB", "tiff"), ("I;16", "tiff"), ("I;16", "png"),
-    ):  # fmt: skip
+        ("RGB", "jpg"),
+        ("CMYK", "jpg"),
+        ("RGBA", "png"),
+        ("L", "png"),
+        ("P", "gif"),
+        ("RGB", "bmp"),
+        ("RGB", "webp"),
+        ("RGB", "ppm"),
+        ("RGB", "tiff"),
+        ("I;16", "tiff"),
+        ("I;16", "png"),
+    ):
         image = Image.fromarray(pixels[..., :3]) if mode != "I;16" else None
-        image = (
-            Image.fromarray(pixels[..., 0].astype(np.uint16))
-            if image is None
-            else image.convert(mode)
-        )
+        image = Image.fromarray(pixels[..., 0].astype(np.uint16)) if image is None else image.convert(mode)
         made.append(folder / f"{mode.replace(';', '')}.{suffix}")
         image.save(made[-1], exif=_rotated() if suffix in ("jpg", "png", "webp") else Image.Exif())
     return made
@@ -189,7 +192,7 @@ def _read_onnx(path: Path) -> None:
     file = QuantizedFile(path)
     for question in (file.layers, file.unquantized, file.wrong_bias_scales, file.wrong_axes):
         question()
-    Oracle(path)
+    IntegerReference(path)
     ort.optimized(path)
 
 
@@ -198,9 +201,9 @@ READERS = (
     Reader("weights.safetensors", _safetensors, _weights),
     Reader("images.safetensors", _images, CalibrationSet.load),
     Reader(
-        "student.safetensors",
+        "quantized.safetensors",
         _students,
-        lambda path: load_student(path, networks.build("mobilenet")),
+        lambda path: load_quantized(path, networks.build("mobilenet")),
     ),
     Reader("data.npz", _npz, _read_npz),
     Reader("picture", _pictures, _read_picture),
@@ -212,8 +215,24 @@ READERS = (
 
 NUMBERS = (0, 1, -1, 255, 256, 65535, 2**31 - 1, -(2**31), 2**31, 2**32 - 1, 2**63 - 1, 2**63)
 ODD: tuple[Any, ...] = (
-    None, True, 0, -1, 1.5, 1e308, 10**30, "", "x", "NaN", [], [[]], {}, {"x": 1}, [0] * 5, [-1, 3], [2**62, 2**62],
-)  # fmt: skip
+    None,
+    True,
+    0,
+    -1,
+    1.5,
+    1e308,
+    10**30,
+    "",
+    "x",
+    "NaN",
+    [],
+    [[]],
+    {},
+    {"x": 1},
+    [0] * 5,
+    [-1, 3],
+    [2**62, 2**62],
+)
 
 
 def mutate(data: bytes, rng: random.Random) -> bytes:

@@ -16,9 +16,15 @@ def histogram(**changes: Any) -> dict[str, Any]:
     """Numbers of which some lie beyond a grid of 4 bits."""
     counts = [1, 0, 5, 50, 100, 60, 4, 1]
     return {
-        "low": -10.0, "high": 10.0, "counts": counts, "step": 1.0, "grid_low": -8.0, "grid_high": 7.0,
-        "clipped": 0.01, **changes,
-    }  # fmt: skip
+        "low": -10.0,
+        "high": 10.0,
+        "counts": counts,
+        "step": 1.0,
+        "grid_low": -8.0,
+        "grid_high": 7.0,
+        "clipped": 0.01,
+        **changes,
+    }
 
 
 def made_up() -> dict[str, Any]:
@@ -34,10 +40,22 @@ def made_up() -> dict[str, Any]:
         "notes": ["first layer stem: 8 bits", "second note"],
         "bits": {"stem": 8, "conv1": 4, "conv2": 4},
         "blocks": [
-            {"name": "stem", "layers": ["stem"], "sqnr_nearest": 41.26, "sqnr": 41.26,
-             "kept": "skipped", "seconds": 0.1},
-            {"name": "conv2", "layers": ["conv1", "conv2"], "sqnr_nearest": 12.34, "sqnr": 18.9,
-             "kept": "learned", "seconds": 3.21},
+            {
+                "name": "stem",
+                "layers": ["stem"],
+                "sqnr_nearest": 41.26,
+                "sqnr": 41.26,
+                "kept": "skipped",
+                "seconds": 0.1,
+            },
+            {
+                "name": "conv2",
+                "layers": ["conv1", "conv2"],
+                "sqnr_nearest": 12.34,
+                "sqnr": 18.9,
+                "kept": "learned",
+                "seconds": 3.21,
+            },
         ],
         "seconds": {"prepare": 0.5, "reconstruct": 12.0},
         "peak_rss_bytes": 3 * 2**30,
@@ -45,4 +63,4 @@ def made_up() -> dict[str, Any]:
         "command": "ptq quantize --model tinynet --bits 4",
         "seed": 7,
         **environment(),
-    }  # fmt: skip
+    }

@@ -62,18 +62,14 @@ def test_torchvision_preprocessing_is_that_of_its_weights() -> None:
 
 
 def test_overrides() -> None:
-    model = load_model(
-        "squeezenet1_1", pretrained=False, size=(64, 96), mean=[0.5] * 3, num_classes=7
-    )
+    model = load_model("squeezenet1_1", pretrained=False, size=(64, 96), mean=[0.5] * 3, num_classes=7)
     assert (model.preprocess.size, model.num_classes) == ((64, 96), 7)
     assert model.preprocess.mean == (0.5, 0.5, 0.5)
     assert model.preprocess.std == (0.229, 0.224, 0.225)
 
 
 @pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
-def test_training_heads_are_not_built_and_their_weights_are_dropped(
-    name: str, tmp_path: Path
-) -> None:
+def test_training_heads_are_not_built_and_their_weights_are_dropped(name: str, tmp_path: Path) -> None:
     from torchvision.models import get_model
 
     torch.manual_seed(0)
@@ -83,7 +79,7 @@ def test_training_heads_are_not_built_and_their_weights_are_dropped(
     model = load_model(name, tmp_path / "whole.pth")
     assert model.num_classes == 3
     assert not any("aux" in key.lower() for key in model.module.state_dict())
-    # The published networks turn ImageNet-normalised images into (rgb - 0.5) / 0.5 by themselves.
+    # The published networks turn ImageNet-normalized images into (rgb - 0.5) / 0.5 by themselves.
     whole.eval().transform_input = True
     rgb = torch.rand(1, 3, *model.preprocess.size)
     mean, std = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]]).view(2, 3, 1, 1)
@@ -97,10 +93,7 @@ def test_old_densenet_names(tmp_path: Path) -> None:
     from torchvision.models import densenet121
 
     state = densenet121(num_classes=2).state_dict()
-    old = {
-        key.replace("norm1", "norm.1").replace("conv2", "conv.2"): value
-        for key, value in state.items()
-    }
+    old = {key.replace("norm1", "norm.1").replace("conv2", "conv.2"): value for key, value in state.items()}
     assert old.keys() != state.keys()
     torch.save(old, tmp_path / "old.pth")
     assert load_model("densenet121", tmp_path / "old.pth", size=64).num_classes == 2
@@ -138,9 +131,7 @@ def test_zoo_agrees_with_timm_by_name_and_in_order(tmp_path: Path) -> None:
         ("ordered", {f"_{i}": value for i, value in enumerate(state.values())}),
     ):
         torch.save(written, tmp_path / f"{name}.pth")
-    named, ordered = (
-        load_model("efficientnet_lite0", tmp_path / f"{name}.pth") for name in ("named", "ordered")
-    )
+    named, ordered = (load_model("efficientnet_lite0", tmp_path / f"{name}.pth") for name in ("named", "ordered"))
     assert named.sha256 == ordered.sha256
     assert named.preprocess.resize == 256
     assert named.preprocess.mean[0] == 127 / 255

@@ -62,6 +62,10 @@ def test_the_command_line_refuses_a_name_without_torch(tmp_path: Path, name: str
         (tmp_path / library / "models" / "a.py").write_text("@register_model()\ndef resnet50():\n")
     done = subprocess.run(
         [sys.executable, "-m", "ptq", "quantize", "--model", name, "--bits", "4"],
-        cwd=tmp_path, env={"PYTHONPATH": f"{tmp_path}:{CHECKOUT}"}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=tmp_path,
+        env={"PYTHONPATH": f"{tmp_path}:{CHECKOUT}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 2 and "no model" in done.stderr, done.stderr

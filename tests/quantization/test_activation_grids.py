@@ -21,7 +21,7 @@ from ptq.quantization.quantizers import Quantizer
 from ptq.quantization.spec import QuantSpec
 from ptq.reconstruction.config import ReconstructConfig
 from ptq.reconstruction.loop import reconstruct
-from tests.helpers.networks import images, student_of
+from tests.helpers.networks import images, quantized_network
 
 FLOATS = st.floats(0.0078125, 1000, width=32)
 
@@ -80,10 +80,10 @@ def test_observers_see_what_makes_a_difference(grid: str, expected: list[float])
 
 @pytest.mark.parametrize("name", ["hard_gates", "squeeze_excite"])
 def test_reconstruction_leaves_grids_that_gates_bind(name: str) -> None:
-    student = student_of(name, 3, 3)
-    before = {key: float(q.scale) for key, q in student.quantizers().items()}
-    reconstruct(student, images(16), ReconstructConfig(iterations=20, batch=8, lr_step=0.1))
-    moved = {key for key, q in student.quantizers().items() if float(q.scale) != before[key]}
-    bound = {key for key, q in student.quantizers().items() if q.spec.grid != "free"}
+    quantized_model = quantized_network(name, 3, 3)
+    before = {key: float(q.scale) for key, q in quantized_model.quantizers().items()}
+    reconstruct(quantized_model, images(16), ReconstructConfig(iterations=20, batch=8, lr_scale=0.1))
+    moved = {key for key, q in quantized_model.quantizers().items() if float(q.scale) != before[key]}
+    bound = {key for key, q in quantized_model.quantizers().items() if q.spec.grid != "free"}
     assert bound and not moved & bound
     assert moved

@@ -33,9 +33,7 @@ def test_quantize_is_onnx_quantizelinear(values: list[float], step: float, offse
     scale, zero_point = np.float32(step), offset % 256
     x = np.array(values, np.float32)
     expected = np.clip(np.rint(x / scale) + zero_point, 0, 255)
-    actual = quantize(
-        torch.tensor(values), torch.tensor(step), torch.tensor(float(zero_point)), 0, 255
-    )
+    actual = quantize(torch.tensor(values), torch.tensor(step), torch.tensor(float(zero_point)), 0, 255)
     assert np.array_equal(actual.numpy(), expected)
 
 
@@ -65,9 +63,7 @@ def test_errors_inside_the_range_are_half_a_step_at_most(
 
 
 @given(st.lists(numbers, min_size=1, max_size=8), st.integers(2, 8))
-def test_symmetric_ranges_have_zero_point_zero_and_reach_both_ends(
-    peaks: list[float], bits: int
-) -> None:
+def test_symmetric_ranges_have_zero_point_zero_and_reach_both_ends(peaks: list[float], bits: int) -> None:
     spec = QuantSpec(bits, signed=True, symmetric=True, axis=0)
     high = torch.tensor(peaks).abs()
     scale, zero_point = qparams(-high, high, spec)

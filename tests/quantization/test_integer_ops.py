@@ -7,10 +7,10 @@ from ptq.graph.fx_helpers import foldable
 from ptq.graph.preparation import prepare
 from ptq.quantization.integer_ops import (
     computes_in_integers,
+    consumers,
     is_network_output,
     moves_data,
     range_source,
-    readers,
     tail,
 )
 from tests.helpers.networks import SHAPE
@@ -53,7 +53,7 @@ def test_a_range_comes_from_what_is_moved_and_goes_to_who_computes_with_it(
     relu, pool, first = (named(graph, name) for name in ("relu", "pool", "first"))
     assert range_source(graph, pool) is relu and range_source(graph, relu) is relu
     assert tail(graph, first) is relu and tail(graph, pool) is pool
-    assert {node.name for node in readers(graph, relu)} == {"add", "second"}
+    assert {node.name for node in consumers(graph, relu)} == {"add", "second"}
 
 
 def test_what_only_the_output_reads_ends_the_network(graph: fx.GraphModule) -> None:

@@ -13,37 +13,33 @@ from ptq.export import export_qdq, ort
 from ptq.graph.fx_helpers import module_of
 from ptq.graph.preparation import prepare
 from ptq.quantization.integer_simulation import Pending, _Integers, code_bounds, folded_activation
-from ptq.quantization.placement import Student, make_plan, place
+from ptq.quantization.placement import QuantizedModel, insert_quantizers, make_plan
 from ptq.quantization.quantizers import Quantizer, QuantLayer
 from ptq.quantization.spec import QuantSpec
 from tests.helpers import networks
 
 
-def in_onnxruntime(student: Student, x: Tensor, folder: Path) -> Tensor:
-    path = export_qdq(student, folder / "model.onnx")
+def in_onnxruntime(quantized_model: QuantizedModel, x: Tensor, folder: Path) -> Tensor:
+    path = export_qdq(quantized_model, folder / "model.onnx")
     return torch.from_numpy(ort.run(ort.session(path), x.numpy()))
 
 
 @pytest.mark.parametrize("name", networks.NETWORKS)
 @pytest.mark.parametrize("bits", [(8, 8), (2, 4)])
-def test_student_and_onnxruntime_give_the_same_numbers(
-    name: str, bits: tuple[int, int], tmp_path: Path
-) -> None:
-    student, x = networks.student_of(name, *bits), networks.images(64, seed=3)
-    expected = in_onnxruntime(student, x, tmp_path)
+def test_student_and_onnxruntime_give_the_same_numbers(name: str, bits: tuple[int, int], tmp_path: Path) -> None:
+    quantized_model, x = networks.quantized_network(name, *bits), networks.images(64, seed=3)
+    expected = in_onnxruntime(quantized_model, x, tmp_path)
     # A code that fell to the other side would show as thousandths; what a last layer in float leaves
     # is the rounding of float32.
-    torch.testing.assert_close(
-        student(x), expected, rtol=0, atol=1e-6 * float(expected.abs().max())
-    )
+    torch.testing.assert_close(quantized_model(x), expected, rtol=0, atol=1e-6 * float(expected.abs().max()))
 
 
 @pytest.mark.parametrize("name", networks.NETWORKS)
 def test_integers_and_reals_simulate_the_same_network(name: str) -> None:
-    student, x = networks.student_of(name, 4, 8), networks.images(16, seed=4)
+    quantized_model, x = networks.quantized_network(name, 4, 8), networks.images(16, seed=4)
     with torch.no_grad():
-        reals = student.module(x)
-    error = (student(x) - reals).square().mean() / reals.square().mean()
+        reals = quantized_model.module(x)
+    error = (quantized_model(x) - reals).square().mean() / reals.square().mean()
     assert error < 2e-3  # some codes may have fallen to the other side of a tie
 
 
@@ -52,14 +48,12 @@ def test_sums_beyond_float32_are_exact(tmp_path: Path) -> None:
     torch.manual_seed(0)
     last = nn.Linear(3000, 4)
     nn.init.uniform_(last.weight, 0.5, 1.0)
-    wide = nn.Sequential(
-        nn.Conv2d(3, 3000, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), last
-    )
-    prepared = prepare(wide.eval(), (3, 4, 4))
-    student = place(prepared, make_plan(prepared, 8))
+    wide = nn.Sequential(nn.Conv2d(3, 3000, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), last)
+    graph_model = prepare(wide.eval(), (3, 4, 4))
+    quantized_model = insert_quantizers(graph_model, make_plan(graph_model, 8))
     x = torch.randn(32, 3, 4, 4, generator=torch.Generator().manual_seed(1))
-    calibrate(student, x)
-    assert torch.equal(student(x), in_onnxruntime(student, x, tmp_path))
+    calibrate(quantized_model, x)
+    assert torch.equal(quantized_model(x), in_onnxruntime(quantized_model, x, tmp_path))
 
 
 @given(
@@ -94,19 +88,19 @@ def test_only_an_activation_with_no_other_reader_is_folded() -> None:
 @pytest.mark.parametrize("name", networks.NETWORKS)
 def test_every_quantized_layer_computes_in_integers(name: str) -> None:
     """Also one that reads a piece of a tensor that was split."""
-    student = networks.student_of(name)
+    quantized_model = networks.quantized_network(name)
     computed = []
 
     class Recording(_Integers):
         def run_node(self, n: fx.Node) -> object:
             result = super().run_node(n)
-            if isinstance(module_of(student.module, n), QuantLayer):
+            if isinstance(module_of(quantized_model.module, n), QuantLayer):
                 computed.append(isinstance(result, Pending))
             return result
 
     with torch.no_grad():
-        Recording(student.module).run(networks.images(2))
-    assert len(computed) >= len(student.plan.weights) and all(computed)
+        Recording(quantized_model.module).run(networks.images(2))
+    assert len(computed) >= len(quantized_model.plan.weights) and all(computed)
 
 
 def test_a_convolution_may_come_last(tmp_path: Path) -> None:
@@ -114,13 +108,13 @@ def test_a_convolution_may_come_last(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Conv2d(8, 5, 1), nn.Flatten()
-    ).eval()  # fmt: skip
-    prepared = prepare(model, (3, 16, 16))
-    plan = make_plan(prepared, 4, 4)
+    ).eval()
+    graph_model = prepare(model, (3, 16, 16))
+    plan = make_plan(graph_model, 4, 4)
     assert plan.activations["_3"].bits == 8 and "8 bits, since" in plan.notes[-1]
-    student = calibrate(place(prepared, plan), networks.images(16))
+    quantized_model = calibrate(insert_quantizers(graph_model, plan), networks.images(16))
     x = networks.images(9, seed=2)
-    path = export_qdq(student, tmp_path / "model.onnx")
+    path = export_qdq(quantized_model, tmp_path / "model.onnx")
     graph = ort.optimized(path)
     assert ort.float_layers(graph) == ort.float_operators(graph) == []
-    assert torch.equal(student(x), torch.from_numpy(ort.run(ort.session(path), x.numpy())))
+    assert torch.equal(quantized_model(x), torch.from_numpy(ort.run(ort.session(path), x.numpy())))

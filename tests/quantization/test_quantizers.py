@@ -73,9 +73,9 @@ def test_nearest_rounding_is_the_nearest_code(name: str, bits: int) -> None:
 @pytest.mark.parametrize("name", layers())
 def test_a_layer_with_fine_codes_computes_what_the_float_layer_does(name: str) -> None:
     op = layers()[name]
-    reader = Quantizer(QuantSpec(8)).set_range(torch.tensor(0.0), torch.tensor(1.0))
-    layer = QuantLayer(op, calibrated(op, 8), reader)
-    x = reader(an_input(op))
+    consumer = Quantizer(QuantSpec(8)).set_range(torch.tensor(0.0), torch.tensor(1.0))
+    layer = QuantLayer(op, calibrated(op, 8), consumer)
+    x = consumer(an_input(op))
     expected, actual = op(x), layer(x)
     assert actual.shape == expected.shape
     assert (actual - expected).norm() < 0.02 * expected.norm()
@@ -91,16 +91,16 @@ def test_a_layer_with_fine_codes_computes_what_the_float_layer_does(name: str) -
 def test_biases_lie_on_the_grid_of_the_accumulator(name: str) -> None:
     op = layers()[name]
     assert op.bias is not None
-    reader = Quantizer(QuantSpec(8)).set_range(torch.tensor(-0.3), torch.tensor(0.9))
+    consumer = Quantizer(QuantSpec(8)).set_range(torch.tensor(-0.3), torch.tensor(0.9))
     nearest = calibrated(op, 4)
-    layer = QuantLayer(op, nearest, reader)
+    layer = QuantLayer(op, nearest, consumer)
     scale, bias = layer.bias_scale(), layer.bias()
     assert scale is not None
     assert bias is not None
     assert scale.shape == bias.shape == op.bias.shape
     # Each channel by its own weight's scale: in a transposed convolution groups share them.
     of_channel = nearest.scale.repeat(op.bias.numel() // nearest.scale.numel())
-    torch.testing.assert_close(scale, reader.scale.detach() * of_channel, rtol=1e-6, atol=0)
+    torch.testing.assert_close(scale, consumer.scale.detach() * of_channel, rtol=1e-6, atol=0)
     codes = bias.double() / scale.double()
     assert bool(((codes - codes.round()).abs() <= 1e-6 * codes.abs().clamp(min=1)).all())
     assert bool(((bias - op.bias).abs() <= scale * 0.501).all())

@@ -14,10 +14,10 @@ from ptq.config.settings import Settings
 from ptq.errors import PtqError
 from ptq.graph.preparation import prepare
 from ptq.models.model import load_model
-from ptq.quantization.placement import make_plan, place
-from ptq.quantization.storage import load_student, read_metadata, save_student, settings_of
+from ptq.quantization.placement import insert_quantizers, make_plan
+from ptq.quantization.storage import load_quantized, read_metadata, save_quantized, settings_of
 from ptq.utils.tensor_files import read_header, read_tensors, save_tensors
-from tests.helpers.networks import NETWORKS, build, images, settled, student_of
+from tests.helpers.networks import NETWORKS, build, images, quantized_network, with_statistics
 
 TINY = """
 from torch import nn
@@ -33,68 +33,68 @@ def tiny():
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_student_comes_back_bit_for_bit(name: str, tmp_path: Path) -> None:
-    student, x = student_of(name), images(4)
-    save_student(student, tmp_path / "student.safetensors", {"model": None, "note": "mine"})
+    quantized_model, x = quantized_network(name), images(4)
+    save_quantized(quantized_model, tmp_path / "quantized.safetensors", {"model": None, "note": "mine"})
     # The weights of the network given do not matter, and the directory will do.
     torch.manual_seed(99)
-    again = load_student(tmp_path, settled(NETWORKS[name](), seed=5))
-    assert torch.equal(again(x), student(x))
-    assert again.plan == student.plan
-    assert again.blocks == student.blocks
-    assert list(tmp_path.iterdir()) == [tmp_path / "student.safetensors"]
+    again = load_quantized(tmp_path, with_statistics(NETWORKS[name](), seed=5))
+    assert torch.equal(again(x), quantized_model(x))
+    assert again.plan == quantized_model.plan
+    assert again.blocks == quantized_model.blocks
+    assert list(tmp_path.iterdir()) == [tmp_path / "quantized.safetensors"]
 
 
 def test_a_student_of_a_reference_needs_no_network(tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text(TINY)
     model = load_model(f"{tmp_path / 'net.py'}:tiny", pretrained=False)
-    prepared = prepare(model.module, (3, *model.preprocess.size))
-    student = calibrate(place(prepared, make_plan(prepared, 4)), images(4))
+    graph_model = prepare(model.module, (3, *model.preprocess.size))
+    quantized_model = calibrate(insert_quantizers(graph_model, make_plan(graph_model, 4)), images(4))
     about = {
         "model": f"{tmp_path / 'net.py'}:tiny",
         "preprocess": asdict(model.preprocess),
         "num_classes": model.num_classes,
     }
-    path = tmp_path / "student.safetensors"
-    save_student(student, path, about)
-    assert torch.equal(load_student(path)(images(3)), student(images(3)))
+    path = tmp_path / "quantized.safetensors"
+    save_quantized(quantized_model, path, about)
+    assert torch.equal(load_quantized(path)(images(3)), quantized_model(images(3)))
     assert read_metadata(path)["about"]["num_classes"] == 5
     assert read_metadata(path)["input_shape"] == [3, 16, 16]
 
 
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
-    path = tmp_path / "student.safetensors"
-    save_student(student_of("resnet"), path, {"model": None})
+    path = tmp_path / "quantized.safetensors"
+    save_quantized(quantized_network("resnet"), path, {"model": None})
     return path
 
 
 def test_a_student_of_a_module_wants_the_module(saved: Path) -> None:
     with pytest.raises(PtqError, match=r"load\(path, model\)"):
-        load_student(saved)
+        load_quantized(saved)
 
 
 def test_the_student_of_another_network_is_refused(saved: Path) -> None:
     with pytest.raises(PtqError, match="another network"):
-        load_student(saved, build("mobilenet"))
+        load_quantized(saved, build("mobilenet"))
 
 
 def test_a_network_of_another_width_is_refused(saved: Path) -> None:
     from tests.helpers.networks import ResNet
 
     with pytest.raises(PtqError, match="does not fit"):
-        load_student(saved, settled(ResNet(width=12)))
+        load_quantized(saved, with_statistics(ResNet(width=12)))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.1, 0.5, 0.99])
 def test_truncated_files_are_refused(saved: Path, share: float) -> None:
     whole = saved.read_bytes()
     saved.write_bytes(whole[: int(share * len(whole))])
-    with pytest.raises(PtqError, match="cannot be read as a student"):
-        load_student(saved, build("resnet"))
+    with pytest.raises(PtqError, match="cannot be read as a quantized model"):
+        load_quantized(saved, build("resnet"))
 
 
 def test_foreign_files_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "student.safetensors"
+    path = tmp_path / "quantized.safetensors"
     with pytest.raises(PtqError, match="cannot be read"):
         read_metadata(path)  # missing
     path.write_text("a letter")
@@ -103,9 +103,9 @@ def test_foreign_files_are_refused(tmp_path: Path) -> None:
     save_file(nn.Linear(2, 2).state_dict(), path)
     with pytest.raises(PtqError, match="not written by this version"):
         read_metadata(path)
-    save_tensors(path, nn.Linear(2, 2).state_dict(), {"format": "ptq-student-0"})
+    save_tensors(path, nn.Linear(2, 2).state_dict(), {"format": "ptq-quantized_model-0"})
     with pytest.raises(PtqError, match="run ptq quantize again"):
-        load_student(path, build("resnet"))
+        load_quantized(path, build("resnet"))
 
 
 @pytest.mark.parametrize(
@@ -128,12 +128,10 @@ def test_foreign_files_are_refused(tmp_path: Path) -> None:
         ("about", {"model": "resnet18", "preprocess": 3, "num_classes": 10}, "is damaged"),
     ],
 )
-def test_headers_that_do_not_hold_together_are_refused(
-    key: str, value: Any, message: str, saved: Path
-) -> None:
+def test_headers_that_do_not_hold_together_are_refused(key: str, value: Any, message: str, saved: Path) -> None:
     save_tensors(saved, read_tensors(saved), read_header(saved) | {key: value})
     with pytest.raises(PtqError, match=message):
-        load_student(saved, None if key == "about" else build("resnet"))
+        load_quantized(saved, None if key == "about" else build("resnet"))
 
 
 def test_settings_of_another_version_are_refused(saved: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ptq.errors import PtqError
-from ptq.reconstruction.activation_cache import FALLBACK, Memory, free_bytes
+from ptq.reconstruction.activation_cache import FALLBACK, ActivationCache, free_bytes
 
 SHAPES = [(12,), (12, 5), (12, 7, 3), (12, 3, 4, 6), (12, 2, 2, 2, 3)]
 DTYPES = [torch.bfloat16, torch.float32]
@@ -26,10 +26,8 @@ def parts(*shape: int) -> list[Tensor]:
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("limit", [0, 1 << 20], ids=["disk", "memory"])
-def test_what_is_gathered_comes_back(
-    shape: tuple[int, ...], dtype: torch.dtype, limit: int, tmp_path: Path
-) -> None:
-    memory, pieces = Memory(limit, tmp_path), parts(*shape)
+def test_what_is_gathered_comes_back(shape: tuple[int, ...], dtype: torch.dtype, limit: int, tmp_path: Path) -> None:
+    memory, pieces = ActivationCache(limit, tmp_path), parts(*shape)
     result = memory.gather(iter(pieces), len(torch.cat(pieces)), dtype)
     assert result.dtype == dtype
     assert torch.equal(result, torch.cat(pieces).to(dtype))
@@ -41,13 +39,13 @@ def test_what_is_gathered_comes_back(
 
 def test_images_are_channels_last_and_all_else_is_in_order() -> None:
     for shape in SHAPES:
-        result = Memory(1 << 20).gather(parts(*shape), 12)
+        result = ActivationCache(1 << 20).gather(parts(*shape), 12)
         layout = torch.channels_last if len(shape) == 4 else torch.contiguous_format
         assert result.is_contiguous(memory_format=layout)
 
 
 def test_what_fits_is_in_memory_and_the_rest_on_disk(tmp_path: Path) -> None:
-    memory = Memory(limit=250, folder=tmp_path)
+    memory = ActivationCache(limit=250, folder=tmp_path)
     first, second = (memory.gather(parts(12, 5), 12) for _ in range(2))  # 120 bytes each
     assert (memory.used, memory.disk) == (240, 0)
     third = memory.gather(parts(12, 5), 12)
@@ -65,7 +63,7 @@ def test_what_fits_is_in_memory_and_the_rest_on_disk(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("limit", [0, 1 << 20], ids=["disk", "memory"])
 def test_tensors_count_until_the_last_view_of_them_is_gone(limit: int, tmp_path: Path) -> None:
-    memory = Memory(limit, tmp_path)
+    memory = ActivationCache(limit, tmp_path)
 
     def counted() -> int:
         gc.collect()
@@ -88,7 +86,7 @@ def test_tensors_count_until_the_last_view_of_them_is_gone(limit: int, tmp_path:
 
 
 def test_peaks_stay_when_tensors_go(tmp_path: Path) -> None:
-    memory = Memory(limit=250, folder=tmp_path)
+    memory = ActivationCache(limit=250, folder=tmp_path)
     held = [memory.gather(parts(12, 5), 12) for _ in range(5)]
     del held
     gc.collect()
@@ -106,48 +104,44 @@ def test_parts_are_computed_one_by_one_and_without_their_graphs() -> None:
             alive.append(memory.used)
             yield leaf * torch.ones(2, 3)
 
-    memory = Memory(1 << 20)
+    memory = ActivationCache(1 << 20)
     result = memory.gather(computed(), 8)
     assert alive == [0, 48, 48, 48]  # the first part says how large the whole will be
     assert not result.requires_grad
 
 
 def test_files_have_no_names(tmp_path: Path) -> None:
-    memory = Memory(limit=0, folder=tmp_path)
+    memory = ActivationCache(limit=0, folder=tmp_path)
     held = [memory.gather(parts(*shape), 12) for shape in SHAPES]
     assert memory.disk > 0
     assert list(tmp_path.iterdir()) == []
     del held
 
 
-def test_a_full_disk_is_an_error_with_advice(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_an_error_with_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(handle: int, offset: int, length: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
-    memory = Memory(limit=0, folder=tmp_path)
+    memory = ActivationCache(limit=0, folder=tmp_path)
     with pytest.raises(PtqError, match=r"No space left.*memory-limit"):
         memory.gather(parts(12, 5), 12)
     assert list(tmp_path.iterdir()) == []
     assert memory.disk == memory.peak_disk == 0
-    # Memory is not concerned.
-    assert len(Memory(1 << 20, tmp_path).gather(parts(12, 5), 12)) == 12
+    # ActivationCache is not concerned.
+    assert len(ActivationCache(1 << 20, tmp_path).gather(parts(12, 5), 12)) == 12
 
 
 def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(PtqError, match="No such file"):
-        Memory(0, tmp_path / "gone").gather(parts(12, 5), 12)
+        ActivationCache(0, tmp_path / "gone").gather(parts(12, 5), 12)
 
 
 def test_without_a_limit_half_of_what_is_free_may_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
     assert free_bytes() > 1 << 20
-    monkeypatch.setattr(
-        Path, "read_text", lambda self: "MemTotal: 9 kB\nMemAvailable:    4000 kB\n"
-    )
+    monkeypatch.setattr(Path, "read_text", lambda self: "MemTotal: 9 kB\nMemAvailable:    4000 kB\n")
     assert free_bytes() == 4000 << 10
-    assert Memory().limit == 2000 << 10
+    assert ActivationCache().limit == 2000 << 10
     for unknown in ("", "MemTotal: 9 kB\n", "MemAvailable: many\n"):
         monkeypatch.setattr(Path, "read_text", lambda self, text=unknown: text)
         assert free_bytes() == FALLBACK

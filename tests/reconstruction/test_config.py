@@ -14,9 +14,7 @@ def test_presets_scale_the_budget_and_nothing_else(method: str) -> None:
     iterations = [config.iterations for config in made]
     assert iterations == sorted(iterations)
     for config in made:
-        assert replace(config, iterations=0, batch=0) == replace(
-            METHODS[method], iterations=0, batch=0
-        )
+        assert replace(config, iterations=0, batch=0) == replace(METHODS[method], iterations=0, batch=0)
 
 
 def test_nearest_stays_nearest() -> None:

@@ -25,9 +25,7 @@ from ptq.reconstruction.kernels import fused_triton
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = torch.device("cpu" if INTERPRETED else "cuda")
-on_device = pytest.mark.skipif(
-    not INTERPRETED and not torch.cuda.is_available(), reason="no GPU here"
-)
+on_device = pytest.mark.skipif(not INTERPRETED and not torch.cuda.is_available(), reason="no GPU here")
 SHAPES = [(1,), (fused_triton.BLOCK,), (2, 3, 7, 11), (3, 5, 1, 1), (5, 1031), (0, 4)]
 LAYOUTS = ["contiguous", "channels_last", "transposed", "strided", "repeated"]
 BOUNDS = {"none": (-math.inf, math.inf), "relu": (0.0, math.inf), "relu6": (0.0, 6.0)}
@@ -104,14 +102,10 @@ def test_any_layout_will_do(layout: str, other: str) -> None:
 
 
 @on_device
-@pytest.mark.parametrize(
-    "steps", [(6, 1, 1, 1), (1, 4, 1, 1), (4, 1, 1), (), (6, 4, 3, 5)], ids=str
-)
+@pytest.mark.parametrize("steps", [(6, 1, 1, 1), (1, 4, 1, 1), (4, 1, 1), (), (6, 4, 3, 5)], ids=str)
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("sharpness", [1.0, 9.0])
-def test_weights_are_rounded_as_by_the_reference(
-    steps: tuple[int, ...], layout: str, sharpness: float
-) -> None:
+def test_weights_are_rounded_as_by_the_reference(steps: tuple[int, ...], layout: str, sharpness: float) -> None:
     shape = (6, 4, 3, 5)
     base = laid_out(random(0, *shape, spread=5.0).floor().clamp(-9, 8), layout)
     alpha, grad, scale = random(1, *shape), random(2, *shape), random(3, *steps).abs() + 0.1

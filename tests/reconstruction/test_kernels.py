@@ -71,9 +71,7 @@ def test_backward_is_that_of_the_straight_through_estimator(
 
 
 @given(st.integers(0, 1000), st.floats(0.1, 1.0), st.sampled_from(list(BOUNDS.values())))
-def test_gradient_of_the_scale_by_finite_differences(
-    seed: int, step: float, bounds: tuple[float, float]
-) -> None:
+def test_gradient_of_the_scale_by_finite_differences(seed: int, step: float, bounds: tuple[float, float]) -> None:
     """Differentiable where rounding errors round(x/s) - x/s are held at their value, as STE does."""
     step = torch.tensor(step).item()  # in float32, as the kernel computes
     scale = torch.tensor(step, requires_grad=True)
@@ -110,9 +108,7 @@ def test_without_an_activation_function_it_is_fake_quant(codes: tuple[float, flo
 
 @bounds
 @masked
-def test_in_bfloat16_only_what_is_read_and_written_is_rounded(
-    bounds: tuple[float, float], masked: bool
-) -> None:
+def test_in_bfloat16_only_what_is_read_and_written_is_rounded(bounds: tuple[float, float], masked: bool) -> None:
     x, grad = random(0, 400, spread=4.0).bfloat16(), random(1, 400).bfloat16()
     scale, grid = torch.tensor(0.23), torch.tensor([*bounds, -5.0, 10.0])
     keep = a_mask(x) if masked else None
@@ -143,9 +139,7 @@ def test_soft_round_lies_between_floor_and_ceiling(sharpness: float) -> None:
 
 
 @given(st.integers(0, 1000), st.floats(0.5, 20.0), st.booleans())
-def test_soft_round_has_the_gradients_of_its_formula(
-    seed: int, sharpness: float, channels: bool
-) -> None:
+def test_soft_round_has_the_gradients_of_its_formula(seed: int, sharpness: float, channels: bool) -> None:
     base = torch.arange(-8.0, 8.0, dtype=torch.float64).view(4, 4)
     alpha = random(seed, 4, 4, spread=1.5).double().requires_grad_()
     scale = torch.linspace(0.2, 0.8, 4).view(4, 1) if channels else torch.tensor(0.5)
@@ -174,9 +168,7 @@ def test_without_a_compiler_the_reference_is_used(
     assert not list(tmp_path.rglob("*.so"))
 
 
-def test_kernels_are_compiled_once(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, compiler: None
-) -> None:
+def test_kernels_are_compiled_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, compiler: None) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert fused_cpu._library.__wrapped__() is not None
     (made,) = tmp_path.rglob("*.so")
@@ -198,9 +190,7 @@ in_both_types = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16]
 
 @in_both_types
 @masked
-def test_compiled_it_gives_what_the_reference_gives(
-    dtype: torch.dtype, masked: bool, compiler: None
-) -> None:
+def test_compiled_it_gives_what_the_reference_gives(dtype: torch.dtype, masked: bool, compiler: None) -> None:
     scale, grid = torch.tensor(0.23), torch.tensor([0.0, 6.0, -5.0, 10.0])
     for layout, other in product(LAYOUTS, LAYOUTS):
         x = random(0, *SHAPE, spread=4.0).to(dtype).contiguous(memory_format=layout)
@@ -288,6 +278,4 @@ def test_compiled_errors_and_blends_are_those_of_the_reference(
     for w in (None, weight, weight.to(dtype)):
         expected = reference.error_forward(x, y, w)
         torch.testing.assert_close(fused_cpu.error_forward(x, y, w), expected)
-        torch.testing.assert_close(
-            fused_cpu.error_backward(x, y, w, grad), reference.error_backward(x, y, w, grad)
-        )
+        torch.testing.assert_close(fused_cpu.error_backward(x, y, w, grad), reference.error_backward(x, y, w, grad))

@@ -18,16 +18,16 @@ from ptq.errors import PtqError
 from ptq.graph.blocks import split
 from ptq.graph.preparation import prepare
 from ptq.progress import Task
-from ptq.quantization.placement import Student, make_plan, place
+from ptq.quantization.placement import QuantizedModel, insert_quantizers, make_plan
 from ptq.quantization.quantizers import WeightQuantizer
 from ptq.reconstruction import loop
-from ptq.reconstruction.activation_cache import Memory
+from ptq.reconstruction.activation_cache import ActivationCache
 from ptq.reconstruction.config import METHODS, ReconstructConfig
 from ptq.reconstruction.loop import BlockResult, _fit, reconstruct
 from ptq.reconstruction.optimization import Curve
 from ptq.utils.metrics import sqnr_db
-from ptq.utils.work_store import Finished
-from tests.helpers.networks import SHAPE, build, images, student_of
+from ptq.utils.work_store import WorkStore
+from tests.helpers.networks import SHAPE, build, images, quantized_network
 
 COUNT = 24
 
@@ -58,16 +58,16 @@ class Recorder:
 class Outcome:
     """One loop, and what was before it."""
 
-    def __init__(self, network: str, method: str, finished: Finished | None = None) -> None:
-        self.student: Student = student_of(network, 3, 4)
+    def __init__(self, network: str, method: str, finished: WorkStore | None = None) -> None:
+        self.quantized_model: QuantizedModel = quantized_network(network, 3, 4)
         torch.seed()  # the global generator plays no part
-        self.before = {k: v.clone() for k, v in self.student.module.state_dict().items()}
-        self.prepared = {k: v.clone() for k, v in self.student.prepared.module.state_dict().items()}
-        self.code = self.student.prepared.module.code
+        self.before = {k: v.clone() for k, v in self.quantized_model.module.state_dict().items()}
+        self.float_model = {k: v.clone() for k, v in self.quantized_model.float_model.module.state_dict().items()}
+        self.code = self.quantized_model.float_model.module.code
         self.progress = Recorder()
         self.seen: list[tuple[int, BlockResult]] = []
         self.results = reconstruct(
-            self.student,
+            self.quantized_model,
             images(COUNT),
             quick(method),
             finished=finished,
@@ -76,9 +76,9 @@ class Outcome:
         )
 
     def bits_of(self, other: "Outcome") -> bool:
-        """Whether this student is the other one, bit for bit."""
-        theirs = other.student.module.state_dict()
-        return all(torch.equal(v, theirs[k]) for k, v in self.student.module.state_dict().items())
+        """Whether this quantized model is the other one, bit for bit."""
+        theirs = other.quantized_model.module.state_dict()
+        return all(torch.equal(v, theirs[k]) for k, v in self.quantized_model.module.state_dict().items())
 
 
 outcome = cache(Outcome)
@@ -109,12 +109,10 @@ def test_reported_figures_are_those_of_the_blocks(network: str, method: str) -> 
     """From one block to the next, activations are in bfloat16."""
     done = outcome(network, method)
     x = y = images(COUNT).bfloat16().float()
-    teachers = split(done.student.prepared.module, done.student.blocks)
+    float_blocks = split(done.quantized_model.float_model.module, done.quantized_model.blocks)
     with torch.no_grad():
-        for teacher, block, result in zip(
-            teachers, done.student.split(), done.results, strict=True
-        ):
-            x, output = teacher(x).bfloat16().float(), block(y)
+        for float_block, block, result in zip(float_blocks, done.quantized_model.split(), done.results, strict=True):
+            x, output = float_block(x).bfloat16().float(), block(y)
             assert sqnr_db(x, output) == pytest.approx(result.sqnr, abs=1e-3)
             y = output.bfloat16().float()
 
@@ -124,11 +122,11 @@ def test_weights_end_on_the_grid_of_their_kept_scale(network: str, method: str) 
     done = outcome(network, method)
     for result in done.results:
         for name in result.layers:
-            layer = done.student.layers()[name]
+            layer = done.quantized_model.layers()[name]
             quantizer = layer.weight_quantizer
             assert isinstance(quantizer, WeightQuantizer)
             weight, codes = layer.op.weight, quantizer.codes(layer.op.weight)
-            before = done.before[f"{_target(done.student, name)}.op.weight"]
+            before = done.before[f"{_target(done.quantized_model, name)}.op.weight"]
             if result.kept == "learned" and quantizer.spec.bits < 8:
                 assert torch.equal(quantizer(weight), weight)
                 floor = (before / _broadcast(quantizer, before)).floor()
@@ -142,31 +140,31 @@ def test_weights_end_on_the_grid_of_their_kept_scale(network: str, method: str) 
 @runs
 def test_the_student_is_left_ready_to_use(network: str, method: str) -> None:
     done = outcome(network, method)
-    student = done.student
-    assert student.module.state_dict().keys() == done.before.keys()  # still loads what it saved
-    assert not any(module.training for module in student.module.modules())
-    assert not any(p.requires_grad for p in student.module.parameters())
-    for quantizer in student.quantizers().values():
+    quantized_model = done.quantized_model
+    assert quantized_model.module.state_dict().keys() == done.before.keys()  # still loads what it saved
+    assert not any(module.training for module in quantized_model.module.modules())
+    assert not any(p.requires_grad for p in quantized_model.module.parameters())
+    for quantizer in quantized_model.quantizers().values():
         assert quantizer.calibrated
         assert quantizer.scale > 0
     x = images(3)
-    assert torch.equal(student(x), student(x))
-    assert bool(torch.isfinite(student(x)).all())
+    assert torch.equal(quantized_model(x), quantized_model(x))
+    assert bool(torch.isfinite(quantized_model(x)).all())
 
 
 @runs
 def test_the_float_network_is_untouched(network: str, method: str) -> None:
     done = outcome(network, method)
-    module = done.student.prepared.module
+    module = done.quantized_model.float_model.module
     assert module.code == done.code
-    assert all(torch.equal(v, module.state_dict()[k]) for k, v in done.prepared.items())
+    assert all(torch.equal(v, module.state_dict()[k]) for k, v in done.float_model.items())
 
 
 @runs
 def test_every_block_is_reported_once_in_order(network: str, method: str) -> None:
     done = outcome(network, method)
     assert done.seen == list(enumerate(done.results))
-    assert [n for r in done.results for n in r.layers] == list(done.student.layers())
+    assert [n for r in done.results for n in r.layers] == list(done.quantized_model.layers())
     for result in done.results:
         assert result.to_json()["kept"] in ("learned", "nearest", "skipped")
         assert result.seconds >= 0
@@ -180,32 +178,35 @@ def test_progress_reaches_its_total(network: str, method: str) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_progress_reaches_its_total_with_layers_that_have_no_steps(method: str) -> None:
-    prepared, progress = prepare(build("mobilenet"), SHAPE), Recorder()
-    student = place(prepared, make_plan(prepared, 3, 4, edge_bits=4))  # the last one, too
-    calibrate(student, images(8), observer="minmax")
-    reconstruct(student, images(8), quick(method, 3), progress=progress)
+    graph_model, progress = prepare(build("mobilenet"), SHAPE), Recorder()
+    quantized_model = insert_quantizers(graph_model, make_plan(graph_model, 3, 4, edge_bits=4))  # the last one, too
+    calibrate(quantized_model, images(8), observer="minmax")
+    reconstruct(quantized_model, images(8), quick(method, 3), progress=progress)
     assert progress.done == (0 if method == "nearest" else progress.total)
 
 
 def test_nearest_changes_nothing() -> None:
     done = outcome("resnet", "nearest")
-    assert all(torch.equal(v, done.before[k]) for k, v in done.student.module.state_dict().items())
+    assert all(torch.equal(v, done.before[k]) for k, v in done.quantized_model.module.state_dict().items())
     assert {result.kept for result in done.results} == {"skipped"}
 
 
 @pytest.mark.parametrize("method", [m for m in METHODS if m != "nearest"])
 def test_same_seed_same_bits(method: str) -> None:
-    first = outcome("resnet", method).student.module.state_dict()
-    again = Outcome("resnet", method).student.module.state_dict()
+    first = outcome("resnet", method).quantized_model.module.state_dict()
+    again = Outcome("resnet", method).quantized_model.module.state_dict()
     assert all(torch.equal(first[key], again[key]) for key in first)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_activations_on_disk_make_no_difference(method: str, tmp_path: Path) -> None:
-    memory, student = Memory(limit=0, folder=tmp_path), student_of("resnet", 3, 4)
-    reconstruct(student, images(COUNT), quick(method), memory=memory)
-    first = outcome("resnet", method).student.module.state_dict()
-    assert all(torch.equal(first[k], v) for k, v in student.module.state_dict().items())
+    memory, quantized_model = (
+        ActivationCache(limit=0, folder=tmp_path),
+        quantized_network("resnet", 3, 4),
+    )
+    reconstruct(quantized_model, images(COUNT), quick(method), memory=memory)
+    first = outcome("resnet", method).quantized_model.module.state_dict()
+    assert all(torch.equal(first[k], v) for k, v in quantized_model.module.state_dict().items())
     gc.collect()
     assert memory.peak == memory.used == memory.disk == 0 < memory.peak_disk
 
@@ -215,7 +216,7 @@ class Killed(Exception):
 
 
 def interrupted(network: str, method: str, folder: Path, blocks: int) -> None:
-    """Reconstruct some blocks of the student that `Outcome` reconstructs."""
+    """Reconstruct some blocks of the quantized model that `Outcome` reconstructs."""
 
     def stop(index: int, result: BlockResult) -> None:
         if index + 1 == blocks:
@@ -223,26 +224,24 @@ def interrupted(network: str, method: str, folder: Path, blocks: int) -> None:
 
     with pytest.raises(Killed):
         reconstruct(
-            student_of(network, 3, 4),
+            quantized_network(network, 3, 4),
             images(COUNT),
             quick(method),
-            finished=Finished(folder),
+            finished=WorkStore(folder),
             on_block=stop,
         )
 
 
-def continued(
-    network: str, method: str, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> tuple[Outcome, list[str]]:
+def continued(network: str, method: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Outcome, list[str]]:
     """What becomes of it, and the layers of the blocks that were fitted for it."""
     fitted: list[str] = []
 
     def fit(block: Any, *rest: Any) -> tuple[Curve, ...]:
-        fitted.extend(n.name for n in block.student.graph.nodes)
+        fitted.extend(n.name for n in block.quantized_model.graph.nodes)
         return _fit(block, *rest)
 
     monkeypatch.setattr(loop, "_fit", fit)
-    return Outcome(network, method, Finished(folder)), fitted
+    return Outcome(network, method, WorkStore(folder)), fitted
 
 
 def found(result: BlockResult) -> dict[str, Any]:
@@ -277,9 +276,7 @@ def test_an_interrupted_reconstruction_ends_where_it_would_have(
     assert not finished & set(fitted)
 
 
-def test_a_damaged_block_is_done_again_and_no_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_damaged_block_is_done_again_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     interrupted("resnet", "qdrop", tmp_path, 3)
     path = tmp_path / "block-0001.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
@@ -290,21 +287,23 @@ def test_a_damaged_block_is_done_again_and_no_other(
     assert [i for i, r in enumerate(again.results) if set(r.layers) & set(fitted)] == [1, 3]
 
 
-def test_a_finished_reconstruction_fits_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first = Outcome("resnet", "qdrop", Finished(tmp_path))
+def test_a_finished_reconstruction_fits_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = Outcome("resnet", "qdrop", WorkStore(tmp_path))
     again, fitted = continued("resnet", "qdrop", tmp_path, monkeypatch)
     assert again.bits_of(first) and again.bits_of(outcome("resnet", "qdrop")) and not fitted
     assert again.results == first.results
 
 
 def test_three_activations_are_the_most_at_a_time() -> None:
-    memory, student, x = Memory(1 << 30), student_of("resnet", 3, 4), images(COUNT)
-    results = reconstruct(student, x, quick("qdrop"), memory=memory)
+    memory, quantized_model, x = (
+        ActivationCache(1 << 30),
+        quantized_network("resnet", 3, 4),
+        images(COUNT),
+    )
+    results = reconstruct(quantized_model, x, quick("qdrop"), memory=memory)
     sizes = [x.numel()]
     with torch.no_grad():
-        for block in split(student.prepared.module, student.blocks):
+        for block in split(quantized_model.float_model.module, quantized_model.blocks):
             x = block(x)
             sizes.append(x.numel())
     # A block's two inputs and its target; then its input and both outputs.
@@ -315,33 +314,36 @@ def test_three_activations_are_the_most_at_a_time() -> None:
 
 
 def test_another_seed_other_bits() -> None:
-    student, first = student_of("resnet", 3, 4), outcome("resnet", "qdrop").student
-    reconstruct(student, images(COUNT), replace(quick("qdrop"), seed=1))
-    mine, other = student.module.state_dict(), first.module.state_dict()
+    quantized_model, first = (
+        quantized_network("resnet", 3, 4),
+        outcome("resnet", "qdrop").quantized_model,
+    )
+    reconstruct(quantized_model, images(COUNT), replace(quick("qdrop"), seed=1))
+    mine, other = quantized_model.module.state_dict(), first.module.state_dict()
     assert any(not torch.equal(mine[key], other[key]) for key in mine)
 
 
 def test_learning_helps_the_whole_network() -> None:
     model, x = build("resnet"), images(COUNT)
-    nearest, learned = student_of("resnet", 3, 8), student_of("resnet", 3, 8)
+    nearest, learned = quantized_network("resnet", 3, 8), quantized_network("resnet", 3, 8)
     reconstruct(learned, x, replace(quick("qdrop", 60), batch=16))
     assert sqnr_db(model(x), learned(x)) > sqnr_db(model(x), nearest(x)) + 1
 
 
 def test_eight_bits_leave_nothing_to_learn() -> None:
-    student = student_of("resnet", 8, 8)
-    results = reconstruct(student, images(8), quick("qdrop"))
+    quantized_model = quantized_network("resnet", 8, 8)
+    results = reconstruct(quantized_model, images(8), quick("qdrop"))
     assert {result.kept for result in results} == {"skipped"}
 
 
 def test_an_uncalibrated_student_is_refused() -> None:
-    prepared = prepare(build("resnet"), SHAPE)
-    with pytest.raises(PtqError, match="calibrate the student"):
-        reconstruct(place(prepared, make_plan(prepared, 4)), images(4))
+    graph_model = prepare(build("resnet"), SHAPE)
+    with pytest.raises(PtqError, match="calibrate the quantized model"):
+        reconstruct(insert_quantizers(graph_model, make_plan(graph_model, 4)), images(4))
 
 
-def _target(student: Student, name: str) -> str:
-    return next(str(n.target) for n in student.module.graph.nodes if n.name == name)
+def _target(quantized_model: QuantizedModel, name: str) -> str:
+    return next(str(n.target) for n in quantized_model.module.graph.nodes if n.name == name)
 
 
 def _broadcast(quantizer: WeightQuantizer, weight: Tensor) -> Tensor:
@@ -351,7 +353,7 @@ def _broadcast(quantizer: WeightQuantizer, weight: Tensor) -> Tensor:
 
 
 def test_merged_blocks_are_fitted_as_one() -> None:
-    apart, pairs = student_of("resnet", 3, 4), student_of("resnet", 3, 4)
+    apart, pairs = quantized_network("resnet", 3, 4), quantized_network("resnet", 3, 4)
     one = reconstruct(apart, images(COUNT), quick("nearest"))
     two = reconstruct(pairs, images(COUNT), replace(quick("qdrop"), merge=2))
     assert len(two) == (len(one) + 1) // 2
@@ -361,10 +363,10 @@ def test_merged_blocks_are_fitted_as_one() -> None:
 def test_a_prediction_term_brings_the_predictions_nearer() -> None:
     model, x, errors = build("resnet"), images(COUNT), []
     for prediction in (0.0, 30.0):
-        student = student_of("resnet", 3, 4)
-        reconstruct(student, x, replace(quick("qdrop", 120), prediction=prediction, drop=0.0))
+        quantized_model = quantized_network("resnet", 3, 4)
+        reconstruct(quantized_model, x, replace(quick("qdrop", 120), prediction=prediction, drop=0.0))
         with torch.no_grad():
-            p, q = model(x).log_softmax(1), student.module(x).log_softmax(1)
+            p, q = model(x).log_softmax(1), quantized_model.module(x).log_softmax(1)
         errors.append(float((p.exp() * (p - q)).sum()))
     assert errors[1] < 0.8 * errors[0]
 
@@ -373,7 +375,7 @@ def test_fisher_weights_are_squared_gradients_on_one_scale_for_every_image() -> 
     torch.manual_seed(0)
     rest = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(8, 5))
     x = torch.randn(6, 2, 2, 2) * torch.tensor([0.1, 1, 1, 1, 1, 30.0]).reshape(-1, 1, 1, 1)
-    weight = loop._fisher(rest, x, Memory())
+    weight = loop._fisher(rest, x, ActivationCache())
     torch.testing.assert_close(weight.mean((1, 2, 3)), torch.ones(6))
     for image, row in zip(x, weight, strict=True):
         leaf = image[None].clone().requires_grad_()

@@ -9,10 +9,10 @@ from ptq.quantization.quantizers import Quantizer, QuantLayer
 from ptq.quantization.spec import QuantSpec
 from ptq.reconstruction import soft_modules
 from ptq.reconstruction.config import METHODS, ReconstructConfig
-from ptq.reconstruction.optimization import Pair, optimise
+from ptq.reconstruction.optimization import Pair, optimize
 from ptq.reconstruction.soft_modules import learns
 from ptq.utils import autocast
-from tests.helpers.networks import images, student_of
+from tests.helpers.networks import images, quantized_network
 
 
 class Losses:
@@ -28,15 +28,15 @@ class Losses:
 
 def residual_block() -> tuple[fx.GraphModule, Pair]:
     """The second block of the residual network, quantized, and what it should give."""
-    student = student_of("resnet", 3, 8)  # so that errors come from the weights
-    teachers, blocks, x = (
-        split(student.prepared.module, student.blocks),
-        student.split(),
+    quantized_model = quantized_network("resnet", 3, 8)  # so that errors come from the weights
+    float_blocks, blocks, x = (
+        split(quantized_model.float_model.module, quantized_model.blocks),
+        quantized_model.split(),
         images(16),
     )
     with torch.no_grad():
-        x_float, x_quantized = teachers[0](x), blocks[0](x)
-        return blocks[1], Pair(x_quantized, x_float, teachers[1](x_float), None)
+        x_float, x_quantized = float_blocks[0](x), blocks[0](x)
+        return blocks[1], Pair(x_quantized, x_float, float_blocks[1](x_float), None)
 
 
 def state(block: nn.Module) -> dict[str, Tensor]:
@@ -55,7 +55,7 @@ def error(block: fx.GraphModule, pair: Pair) -> float:
 def test_without_learning_rates_nearest_rounding_comes_out() -> None:
     block, pair = residual_block()
     before, nearest = state(block), [m.weight_quantizer(m.op.weight) for m in layers(block)]
-    optimise(block, pair, ReconstructConfig(iterations=3, lr_rounding=0, lr_step=0), Losses())
+    optimize(block, pair, ReconstructConfig(iterations=3, lr_rounding=0, lr_scale=0), Losses())
     for layer, weight in zip(layers(block), nearest, strict=True):
         torch.testing.assert_close(layer.op.weight.data, weight)
     for name, value in block.state_dict().items():
@@ -65,7 +65,7 @@ def test_without_learning_rates_nearest_rounding_comes_out() -> None:
 def test_steps_alone_leave_the_roundings() -> None:
     block, pair = residual_block()
     before = state(block)
-    optimise(block, pair, ReconstructConfig(iterations=9, batch=8, lr_rounding=0), Losses())
+    optimize(block, pair, ReconstructConfig(iterations=9, batch=8, lr_rounding=0), Losses())
     changed = {k for k, v in block.state_dict().items() if not torch.equal(v, before[k])}
     assert any(name.startswith("quantizers.") for name in changed)
     assert all(name.endswith(("scale", "op.weight")) for name in changed)
@@ -76,7 +76,7 @@ def test_the_loss_goes_down_and_the_block_gets_better(joint: bool) -> None:
     block, pair = residual_block()
     nearest, task = error(block, pair), Losses()
     config = ReconstructConfig(joint=joint, iterations=60, batch=16, drop=0.0, lr_rounding=1e-2)
-    curves = optimise(block, pair, config, task)
+    curves = optimize(block, pair, config, task)
     assert task.done == 60 * len(curves) and len(curves) == (1 if joint else 2)
     assert [round(loss, 5) for loss in task.losses] == [loss for curve in curves for loss in curve]
     assert all(len(curve) == 30 and curve[-1] < curve[0] for curve in curves)
@@ -85,12 +85,10 @@ def test_the_loss_goes_down_and_the_block_gets_better(joint: bool) -> None:
 
 
 @pytest.mark.parametrize(("iterations", "points"), [(1, 1), (50, 50), (51, 26), (130, 44)])
-def test_a_curve_has_at_most_fifty_points_and_the_last_iteration(
-    iterations: int, points: int
-) -> None:
+def test_a_curve_has_at_most_fifty_points_and_the_last_iteration(iterations: int, points: int) -> None:
     block, pair = residual_block()
     config = ReconstructConfig(iterations=iterations, batch=4)
-    (curve,) = optimise(block, pair, config, Losses())
+    (curve,) = optimize(block, pair, config, Losses())
     assert len(curve) == points
 
 
@@ -101,10 +99,8 @@ def test_what_was_learned_survives_the_decision(iterations: int) -> None:
     for seed in range(3):  # one run's last losses, of 16 images each, say little
         block, pair = residual_block()
         nearest, task = error(block, pair), Losses()
-        config = ReconstructConfig(
-            iterations=iterations, batch=16, drop=0.0, lr_step=0.0, seed=seed
-        )
-        optimise(block, pair, config, task)
+        config = ReconstructConfig(iterations=iterations, batch=16, drop=0.0, lr_scale=0.0, seed=seed)
+        optimize(block, pair, config, task)
         assert error(block, pair) / nearest < 0.5
         hard += error(block, pair) / nearest
         soft += sum(task.losses[-5:]) / 5
@@ -122,7 +118,7 @@ def test_errors_count_by_their_weight() -> None:
         if wrong is not None:
             target[:, wrong] = 9
         pair = Pair(pair.x_quantized, pair.x_float, target, weight)
-        optimise(block, pair, ReconstructConfig(iterations=15, batch=8, drop=0.0), Losses())
+        optimize(block, pair, ReconstructConfig(iterations=15, batch=8, drop=0.0), Losses())
         states.append(state(block))
     same = [all(torch.equal(states[0][k], other[k]) for k in states[0]) for other in states[1:]]
     assert same == [True, False]
@@ -139,7 +135,7 @@ def test_a_unit_is_fitted_to_what_was_kept_in_bfloat16(
     nearest, task = error(block, pair), Losses()
     x, x_float, target = (t.bfloat16() for t in (pair.x_quantized, pair.x_float, pair.target))
     config = ReconstructConfig(iterations=60, batch=16, drop=drop)
-    optimise(block, Pair(x, x_float, target, None), config, task)
+    optimize(block, Pair(x, x_float, target, None), config, task)
     assert error(block, pair) < 0.8 * nearest
     assert 0 < task.losses[-1] < 1
 
@@ -148,7 +144,7 @@ def test_a_unit_is_fitted_to_what_was_kept_in_bfloat16(
 def test_a_unit_with_nothing_to_learn_still_counts(method: str) -> None:
     block = fx.symbolic_trace(nn.Sequential(nn.ReLU()))
     x, task = images(4), Losses()
-    optimise(block, Pair(x, x, x.relu(), None), METHODS[method], task)
+    optimize(block, Pair(x, x, x.relu(), None), METHODS[method], task)
     phases = 1 if METHODS[method].joint else 2
     assert task.done == phases * METHODS[method].iterations
 
@@ -173,7 +169,7 @@ def test_predictions_count_where_there_is_a_rest_of_the_network() -> None:
         block, pair = residual_block()
         pair = Pair(pair.x_quantized, pair.x_float, pair.target, rest=First())
         config = ReconstructConfig(iterations=60, batch=16, drop=0.0, prediction=prediction)
-        optimise(block, pair, config, Losses())
+        optimize(block, pair, config, Losses())
         with torch.no_grad():
             error = (block(pair.x_quantized) - pair.target).square()
         errors.append(float(error[:, 0].mean() / error.mean()))

@@ -14,8 +14,8 @@ from ptq.quantization.affine import per_channel
 from ptq.quantization.quantizers import Quantizer, QuantLayer, weight_axis
 from ptq.quantization.spec import QuantSpec
 from ptq.reconstruction import soft_modules as module_under_test
-from ptq.reconstruction.soft_modules import DropMask, FixedLayer, LearnedStep, SoftLayer, tuning
-from tests.helpers.networks import NETWORKS, images, student_of
+from ptq.reconstruction.soft_modules import DropMask, FixedLayer, LearnedScale, SoftLayer, tuning
+from tests.helpers.networks import NETWORKS, images, quantized_network
 from tests.quantization.test_quantizers import an_input, calibrated, layers
 
 CPU = torch.device("cpu")
@@ -23,14 +23,14 @@ NONE, RELU = (-math.inf, math.inf), (0.0, math.inf)
 
 
 def blocks(name: str) -> list[tuple[fx.GraphModule, Tensor]]:
-    """The blocks of a student and what each reads, as far as that is one tensor; biases are on their grid."""
-    student, x = student_of(name, 3, 4), images(4)
-    for layer in student.layers().values():
+    """The blocks of a quantized model and what each reads, as far as that is one tensor; biases are on their grid."""
+    quantized_model, x = quantized_network(name, 3, 4), images(4)
+    for layer in quantized_model.layers().values():
         bias = layer.bias()
         if layer.op.bias is not None and bias is not None:
             layer.op.bias.data.copy_(bias)
     pairs = []
-    for block in student.split():
+    for block in quantized_model.split():
         pairs.append((block, x))
         with torch.no_grad():
             x = block(x)
@@ -95,7 +95,7 @@ def test_masks_lie_in_memory_as_what_they_are_for() -> None:
 def test_a_step_is_its_quantizer(bits: int, below: float, above: float) -> None:
     quantizer = a_quantizer(bits, -below, above)
     x = torch.linspace(-2 * below, 2 * above, 2000)
-    step, relu = LearnedStep(quantizer, NONE, None), LearnedStep(quantizer, RELU, None)
+    step, relu = LearnedScale(quantizer, NONE, None), LearnedScale(quantizer, RELU, None)
     tie = (((x / quantizer.scale).detach() % 1) - 0.5).abs() < 1e-3  # may be rounded either way
     torch.testing.assert_close(step(x)[~tie], quantizer(x)[~tie])
     torch.testing.assert_close(relu(x)[~tie], quantizer(x.relu())[~tie])
@@ -103,35 +103,33 @@ def test_a_step_is_its_quantizer(bits: int, below: float, above: float) -> None:
 
 def test_a_learned_scale_is_given_back() -> None:
     quantizer = a_quantizer(4)
-    before, step = quantizer.scale.clone(), LearnedStep(quantizer, NONE, None)
+    before, step = quantizer.scale.clone(), LearnedScale(quantizer, NONE, None)
     with torch.no_grad():
         step.gain.mul_(1.5)
     assert torch.equal(quantizer.scale, before)
-    step.settle()
+    step.commit()
     assert torch.equal(quantizer.scale, before * 1.5)
 
 
 def test_a_mask_leaves_the_others_in_float_behind_the_activation_function() -> None:
     quantizer = a_quantizer(2)
     x = torch.randn(10_000, generator=torch.Generator().manual_seed(0))
-    mixed = LearnedStep(quantizer, RELU, DropMask(0.5, 0, CPU))(x)
+    mixed = LearnedScale(quantizer, RELU, DropMask(0.5, 0, CPU))(x)
     from_quantized, from_float = mixed == quantizer(x.relu()), mixed == x.relu()
     assert bool((from_quantized | from_float).all())
     assert 0.4 < from_quantized[x > 0].float().mean() < 0.6
-    nothing = LearnedStep(quantizer, RELU, DropMask(0.0, 0, CPU))(x)
+    nothing = LearnedScale(quantizer, RELU, DropMask(0.0, 0, CPU))(x)
     assert torch.equal(nothing, x.relu())
 
 
 def test_a_step_of_an_uncalibrated_quantizer_is_refused() -> None:
     with pytest.raises(PtqError, match="calibrate"):
-        LearnedStep(Quantizer(QuantSpec(8)), NONE, None)
+        LearnedScale(Quantizer(QuantSpec(8)), NONE, None)
 
 
 @pytest.mark.parametrize("name", layers())
 @pytest.mark.parametrize("cover", [1.0, 0.6])
-def test_soft_roundings_start_at_the_float_weight_and_end_on_a_neighbouring_code(
-    name: str, cover: float
-) -> None:
+def test_soft_roundings_start_at_the_float_weight_and_end_on_a_neighboring_code(name: str, cover: float) -> None:
     layer = a_layer(name, 4, cover)
     nearest, weight = layer.weight_quantizer, layer.op.weight.detach().clone()
     scale = per_channel(nearest.scale, weight, weight_axis(layer.op))
@@ -140,10 +138,10 @@ def test_soft_roundings_start_at_the_float_weight_and_end_on_a_neighbouring_code
     torch.testing.assert_close(soft.weight(), clipped, rtol=0, atol=2e-4 * float(scale.max()))
     # Undisturbed, it decides as nearest rounding does.
     rounded = nearest(weight)
-    soft.settle()
+    soft.commit()
     torch.testing.assert_close(layer.op.weight.data, rounded)
 
-    shaken(soft).settle()
+    shaken(soft).commit()
     hard = layer.op.weight.data
     codes, floor = (hard / scale).round(), (weight / scale).floor()
     assert codes.min() >= -8
@@ -163,7 +161,7 @@ def test_sharpness_decides_every_rounding(started: bool) -> None:
         soft.sharpness.fill_(sharpness)
         shares.append(soft.undecided())
         softened.append(soft.weight().detach())
-    soft.settle()
+    soft.commit()
     distances = [float((weight - layer.op.weight).detach().abs().max()) for weight in softened]
     assert shares == sorted(shares, reverse=True) and shares[-1] == 0
     assert shares[0] > (0.9 if started else 0.1)
@@ -239,7 +237,7 @@ def test_activation_functions_are_part_of_the_quantizer_behind_them() -> None:
         called = [m for view in views for m in modules(view.graph)]
         assert any(isinstance(m, kinds) for unit in units for m in modules(unit))
         assert not any(isinstance(m, kinds) for m in called)
-        ends = {tuple(m.grid[:2].tolist()) for m in called if isinstance(m, LearnedStep)}
+        ends = {tuple(m.grid[:2].tolist()) for m in called if isinstance(m, LearnedScale)}
         assert ends == {(-math.inf, math.inf), (0.0, high)}
 
 
@@ -259,7 +257,7 @@ def test_without_steps_activations_stay_in_float() -> None:
     for block, x in blocks("resnet"):
         view = tuning(block, None, steps=False)
         assert not view.steps
-        assert not any(isinstance(m, Quantizer | LearnedStep) for m in modules(view.graph))
+        assert not any(isinstance(m, Quantizer | LearnedScale) for m in modules(view.graph))
         # As with quantizers that let everything through.
         passing = tuning(block, DropMask(0.0, 0, CPU))
         torch.testing.assert_close(view(x), passing(x))
@@ -293,7 +291,7 @@ def test_a_module_that_is_called_twice_is_made_once() -> None:
     assert first is second
     assert view.layers == [first]
     # Two clamp differently and share the scale, which is learned once.
-    assert isinstance(behind_relu, LearnedStep) and isinstance(bare, LearnedStep)
+    assert isinstance(behind_relu, LearnedScale) and isinstance(bare, LearnedScale)
     assert behind_relu.grid.tolist()[:2] == [0.0, math.inf]
     assert bare.grid.tolist()[:2] == [-math.inf, math.inf]
     assert len(view.steps) == 1 and behind_relu.gain is bare.gain
@@ -310,9 +308,7 @@ def test_cached_activations_may_be_in_bfloat16_whatever_the_machine() -> None:
 
 
 @pytest.mark.parametrize("weights", [True, False])
-def test_layers_stay_out_of_bfloat16_only_where_that_is_faster(
-    weights: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_layers_stay_out_of_bfloat16_only_where_that_is_faster(weights: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """A depthwise 5x5 is slow in bfloat16 for the gradient of its weight alone."""
     op = nn.Conv2d(4, 4, 5, padding=2, groups=4)
     root = nn.ModuleDict({"layer": QuantLayer(op, calibrated(op, 4), None)})
@@ -338,7 +334,7 @@ def test_learned_scales_of_weights_are_kept_and_the_codes_stay_near_their_floors
     assert bool((soft.gain.grad != 0).any())
     with torch.no_grad():
         soft.gain.mul_(1.25)
-    soft.settle()
+    soft.commit()
     torch.testing.assert_close(layer.weight_quantizer.scale, before * 1.25)
     kept = layer.weight_quantizer.codes(op.weight)
     assert bool(((kept - codes).abs() <= 1).all())

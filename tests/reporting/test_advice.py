@@ -42,10 +42,7 @@ def test_a_file_can_be_right_and_inaccurate() -> None:
 
 
 def test_a_good_file_is_to_be_used() -> None:
-    text = texts(
-        report()
-        | {"model": {"preprocess": {"size": [224, 200], "mean": [0.5] * 3, "std": [0.2, 0.3, 0.4]}}}
-    )
+    text = texts(report() | {"model": {"preprocess": {"size": [224, 200], "mean": [0.5] * 3, "std": [0.2, 0.3, 0.4]}}})
     assert "runs/a b/model.onnx" in text and "200×224" in text
     assert "less 0.5, over (0.2, 0.3, 0.4)" in text
     assert "--bits 4" not in text and "--bits 4" in texts(report(bits=8))
@@ -62,9 +59,7 @@ def test_points_are_won_back_where_settings_leave_room() -> None:
         "--images noise",
     ):
         assert advised in everything
-    assert "--images DIR" in texts(report(5.0, bits=8)) and "inspect" not in texts(
-        report(5.0, bits=8)
-    )
+    assert "--images DIR" in texts(report(5.0, bits=8)) and "inspect" not in texts(report(5.0, bits=8))
     assert all(next_steps(report(5.0, bits=bits), "a") for bits in range(2, 9))
 
 
@@ -81,11 +76,7 @@ def test_a_failed_file_is_not_to_be_used_and_a_slow_one_measured_again() -> None
 
 
 def test_options_that_are_advised_exist() -> None:
-    cases = [
-        report(p, bits=b, act_bits=4, preset="fast", images="noise")
-        for p in (None, 0.1, 9)
-        for b in (2, 8)
-    ]
+    cases = [report(p, bits=b, act_bits=4, preset="fast", images="noise") for p in (None, 0.1, 9) for b in (2, 8)]
     cases.append(report(5.0, bits=8))
     named = set(re.findall(r"--[a-z-]+", "".join(map(texts, cases))))
     assert named <= options_of("quantize") | options_of("validate"), named

@@ -37,8 +37,12 @@ def test_the_best_of_every_column_is_marked(tmp_path: Path) -> None:
     found = compare([one, other])
     best = {title: set(column.best) for title, column in columns(found).items() if column.best}
     assert best == {
-        "top-1 %": {1}, "over float": {1}, "latency ms": {0}, "times as fast": {0}, "size MB": {0},
-    }  # fmt: skip
+        "top-1 %": {1},
+        "over float": {1},
+        "latency ms": {0},
+        "times as fast": {0},
+        "size MB": {0},
+    }
     assert columns(found)["over float"].cells() == ["−8.25", "−3.25"]
     assert [entry.name for entry in found.entries] == ["a", "b"] and found.notes == ()
 
@@ -54,7 +58,11 @@ def test_what_looks_equal_is_marked_together_or_not_at_all(tmp_path: Path) -> No
     ("change", "note", "unmarked"),
     [
         ({"machine": {"cpu": "another"}}, "different machines", {"latency ms", "times as fast"}),
-        ({"latency_ms__threads": 8}, "different numbers of threads (a: 2 threads; b: 8 threads)", {"latency ms", "times as fast"}),
+        (
+            {"latency_ms__threads": 8},
+            "different numbers of threads (a: 2 threads; b: 8 threads)",
+            {"latency ms", "times as fast"},
+        ),
         ({"settings__data": "other"}, "different data", {"top-1 %", "over float", "same as float %"}),
         ({"validated_on": 10}, "10 images of val", {"top-1 %", "over float", "same as float %"}),
         ({"top1": {}, "settings__data": None}, "own calibration images", {"top-1 %", "same as float %"}),
@@ -62,7 +70,7 @@ def test_what_looks_equal_is_marked_together_or_not_at_all(tmp_path: Path) -> No
         ({"model__sha256": "ab"}, "weights or input sizes differ", set()),
         ({"versions": {"onnxruntime": "1.0"}}, "versions of onnxruntime differ", set()),
     ],
-)  # fmt: skip
+)
 def test_what_differs_is_said_and_then_not_marked(
     change: dict[str, Any], note: str, unmarked: set[str], tmp_path: Path
 ) -> None:
@@ -107,9 +115,7 @@ def test_failed_gates_are_counted_and_old_reports_read(tmp_path: Path) -> None:
 
 
 def test_a_run_that_failed_is_the_best_of_nothing(tmp_path: Path) -> None:
-    slow, fast = (
-        write(tmp_path / n, latency_ms__onnx=v) for n, v in (("slow", 4.0), ("fast", 3.0))
-    )
+    slow, fast = (write(tmp_path / n, latency_ms__onnx=v) for n, v in (("slow", 4.0), ("fast", 3.0)))
     wrong = write(tmp_path / "wrong", latency_ms__onnx=1.0, top1__onnx=99.0, failed=["wrong."])
     found = compare([slow, fast, wrong])
     assert columns(found)["latency ms"].best == {1} and not columns(found)["top-1 %"].best

@@ -67,10 +67,7 @@ def test_html_shows_which_run_failed(tmp_path: Path) -> None:
 
 
 def test_names_stay_text(tmp_path: Path) -> None:
-    folders = [
-        run(tmp_path / str(i), model={"name": HOSTILE + str(i), "sha256": "0" * 64})
-        for i in range(2)
-    ]
+    folders = [run(tmp_path / str(i), model={"name": HOSTILE + str(i), "sha256": "0" * 64}) for i in range(2)]
     (path,) = write(compare(folders), tmp_path / "runs.html")
     shown = Page(path.read_text())
     assert not {"script", "img"} & dict(shown.elements).keys() and HOSTILE in shown.text
@@ -89,9 +86,7 @@ def test_without_figures_there_is_no_chart(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["runs", "runs.pdf", "folder.md"])
-def test_what_cannot_be_written_is_one_message(
-    found: Comparison, name: str, tmp_path: Path
-) -> None:
+def test_what_cannot_be_written_is_one_message(found: Comparison, name: str, tmp_path: Path) -> None:
     (tmp_path / "folder.md").mkdir()
     with pytest.raises(PtqError, match="--out"):
         write(found, tmp_path / name)
@@ -101,7 +96,9 @@ def test_without_matplotlib_tables_are_written(
     found: Comparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "matplotlib" else find(name, *rest))  # fmt: skip
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "matplotlib" else find(name, *rest)
+    )
     assert [path.name for path in write(found, tmp_path / "runs.md")] == ["runs.md"]
     with pytest.raises(PtqError, match="pip install"):
         write(found, tmp_path / "runs.html")

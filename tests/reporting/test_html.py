@@ -19,9 +19,7 @@ from ptq.reporting.html import page, refresh, write_html_report
 from ptq.reporting.report import write_report
 from tests.helpers.reports import gate, histogram, made_up
 
-HOSTILE = (
-    "<script>alert(1)</script>\"'><img src=http://evil.test/x onerror=alert(1)>&amp;{{ 7 * 7 }}$x$"
-)
+HOSTILE = "<script>alert(1)</script>\"'><img src=http://evil.test/x onerror=alert(1)>&amp;{{ 7 * 7 }}$x$"
 
 
 class Page(HTMLParser):
@@ -74,16 +72,36 @@ def test_everything_is_on_the_page(tmp_path: Path) -> None:
     report["images"]["names"] = {"3": "tabby"}
     shown = Page(page(report, with_images(tmp_path, [3, 7, -1])))
     for text in (
-        "tinynet", "passed all 3 gates", "87.75", "88.25", "−0.50 points", "4.50", "2.7× as fast", "0.60", "6.7× smaller",
-        "accuracy: 0.50 points lost", "/model.onnx", "latency (ms, 2 threads)",
-        "quantize --model tinynet", "second note", "12.3", "18.9", "3.00 GiB", "12.5 dB", "1.00 % clipped",
-        "first gate", "first gate 1 of 2", "third gate", "tabby", "class 7", "version of torch", "machine: cpu",
-    ):  # fmt: skip
+        "tinynet",
+        "passed all 3 gates",
+        "87.75",
+        "88.25",
+        "−0.50 points",
+        "4.50",
+        "2.7× as fast",
+        "0.60",
+        "6.7× smaller",
+        "accuracy: 0.50 points lost",
+        "/model.onnx",
+        "latency (ms, 2 threads)",
+        "quantize --model tinynet",
+        "second note",
+        "12.3",
+        "18.9",
+        "3.00 GiB",
+        "12.5 dB",
+        "1.00 % clipped",
+        "first gate",
+        "first gate 1 of 2",
+        "third gate",
+        "tabby",
+        "class 7",
+        "version of torch",
+        "machine: cpu",
+    ):
         assert text in shown.text, text
     assert len(shown.of("img")) == 3 and "3 of them are shown" in shown.text  # of 64
-    assert (
-        len(shown.of("svg")) == 1 + 2 + 1
-    )  # a block that learned, a layer with its input, one without
+    assert len(shown.of("svg")) == 1 + 2 + 1  # a block that learned, a layer with its input, one without
 
 
 def test_it_needs_nothing_but_itself(tmp_path: Path) -> None:
@@ -133,7 +151,7 @@ def test_it_can_be_read_aloud(tmp_path: Path) -> None:
     assert len(shown.of("caption")) == len(shown.of("table"))
     ids = Counter(a["id"] for _, a in shown.elements if "id" in a)
     assert ids.most_common(1)[0][1] == 1
-    assert all(a["aria-labelledby"] in ids for a in shown.of("section"))
+    assert all(a["aria-labeledby"] in ids for a in shown.of("section"))
     assert all(a["href"].removeprefix("#") in ids for a in shown.of("a"))
     assert len(shown.of("a")) == 8
     sizes = [int(tag[1]) for tag, _ in shown.elements if re.fullmatch("h[1-6]", tag)]
@@ -143,8 +161,8 @@ def test_it_can_be_read_aloud(tmp_path: Path) -> None:
 def test_light_dark_and_narrow_screens() -> None:
     text = page(whole())
     assert "prefers-color-scheme: dark" in text and "width=device-width" in text
-    colours = set(re.findall(r"(?:fill|stroke): ([^;\"]+)", text))
-    assert all(c == "none" or c.startswith("var(--") for c in colours), colours
+    colors = set(re.findall(r"(?:fill|stroke): ([^;\"]+)", text))
+    assert all(c == "none" or c.startswith("var(--") for c in colors), colors
     known = set(re.findall(r"--([a-z-]+):", text))
     assert set(re.findall(r"var\(--([a-z-]+)", text)) <= known
 
@@ -182,9 +200,7 @@ def test_a_failed_gate_is_said_at_the_top() -> None:
     report["gates"][1] = gate("second gate", "the file is slow.")
     report["failed"] = ["the file is slow."]
     text = page(report)
-    assert (
-        text.index("failed 1 of 3 gates") < text.index("the file is slow.") < text.index("<section")
-    )
+    assert text.index("failed 1 of 3 gates") < text.index("the file is slow.") < text.index("<section")
     assert Counter(re.findall(r'"mark (\w+)"', text)) == {"passed": 2, "failed": 1}
 
 

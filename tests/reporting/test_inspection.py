@@ -17,18 +17,18 @@ from ptq.reconstruction.config import METHODS
 from ptq.reconstruction.loop import reconstruct
 from ptq.reporting.inspection import advice, headlines, markdown, show, tables, write_inspection
 from ptq.run.inspection import Inspection
-from tests.helpers.networks import images, student_of
+from tests.helpers.networks import images, quantized_network
 
 SOURCE = {"count": 24, "source": "mixmix", "teachers": [{"name": "resnet"}]}
 
 
 @cache
 def found(weight_bits: int = 3, act_bits: int = 4, after: bool = True) -> Inspection:
-    student, x = student_of("resnet", weight_bits, act_bits), images(24)
-    before, later = measure_sensitivity(student, x), None
+    quantized_model, x = quantized_network("resnet", weight_bits, act_bits), images(24)
+    before, later = measure_sensitivity(quantized_model, x), None
     if after:
-        reconstruct(student, x, replace(METHODS["qdrop"], batch=8, iterations=10))
-        later = measure_sensitivity(student, x)
+        reconstruct(quantized_model, x, replace(METHODS["qdrop"], batch=8, iterations=10))
+        later = measure_sensitivity(quantized_model, x)
     settings = Settings("resnet", weight_bits, act_bits)
     return Inspection(settings, "resnet", SOURCE, before, later)
 
@@ -129,9 +129,7 @@ def test_files_are_written_where_they_are_wanted(tmp_path: Path) -> None:
     assert write_inspection(found(), tmp_path) == [page, figures]
     assert page.read_text() == markdown(found())
     data = json.loads(figures.read_text())
-    assert [layer["name"] for layer in data["after"]["layers"]] == list(
-        student_of("resnet").layers()
-    )
+    assert [layer["name"] for layer in data["after"]["layers"]] == list(quantized_network("resnet").layers())
     assert data["advice"] == advice(found())
     elsewhere = tmp_path / "mine.json"
     assert write_inspection(found(), None, elsewhere) == [elsewhere]

@@ -19,11 +19,7 @@ from tests.helpers.reports import made_up
 
 
 def rows(page: str) -> list[list[str]]:
-    return [
-        [cell.strip() for cell in line.strip("|").split("|")]
-        for line in page.splitlines()
-        if line.startswith("|")
-    ]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if line.startswith("|")]
 
 
 def test_the_page_holds_every_figure() -> None:
@@ -127,10 +123,17 @@ def test_numbers_stand_in_rows_and_text_is_left_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content",
     [
-        None, "", "{", "[]", "{}", "[" * 100_000, '{"model": 1}', '{"model": {"sha256": ""}}',
+        None,
+        "",
+        "{",
+        "[]",
+        "{}",
+        "[" * 100_000,
+        '{"model": 1}',
+        '{"model": {"sha256": ""}}',
         '{"model": "a", "settings": {}}',
     ],
-)  # fmt: skip
+)
 def test_what_is_no_report_is_one_message(content: str | None, tmp_path: Path) -> None:
     if content is not None:
         (tmp_path / "report.json").write_text(content)

@@ -7,9 +7,7 @@ from rich.console import Console
 
 from ptq.reporting.tables import Table
 
-TABLE = Table(
-    "Some", ("name", "cost before"), [("a_rather_long_name_of_a_layer", "0.1234"), ("b", "2")]
-)
+TABLE = Table("Some", ("name", "cost before"), [("a_rather_long_name_of_a_layer", "0.1234"), ("b", "2")])
 
 
 def test_markdown_is_rectangular() -> None:

@@ -22,9 +22,7 @@ def test_peaks_of_memory_are_told_as_far_as_they_are_known() -> None:
     assert memory_lines({}) == []
     assert memory_lines(report) == ["peak memory: 1.50 GiB"]
     report["peak_activations_bytes"] = {"memory": 0, "disk": 1 << 20}
-    assert memory_lines(report)[1:] == [
-        "peak of cached activations: 0 B in memory, 1.00 MiB on disk"
-    ]
+    assert memory_lines(report)[1:] == ["peak of cached activations: 0 B in memory, 1.00 MiB on disk"]
 
 
 def test_one_thread_is_no_threads() -> None:

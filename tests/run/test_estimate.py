@@ -9,11 +9,11 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from ptq.cli.commands import app
-from ptq.cli.estimate_page import outlook, show
+from ptq.cli.estimate_page import estimate_lines, show
 from ptq.config.settings import Settings
 from ptq.data.preprocess import Preprocess
 from ptq.models.model import Model, as_model
-from ptq.run.estimate import Forecast, rehearse
+from ptq.run.estimate import Estimate, estimate_run
 from ptq.run.pipeline import run
 
 PREPROCESS = Preprocess((16, 16), 16, "bilinear", (0.3,) * 3, (0.35,) * 3)
@@ -34,7 +34,7 @@ def settings(folder: Path, **options: Any) -> Settings:
 @pytest.mark.slow
 def test_the_run_is_what_the_rehearsal_said(model: Model, tmp_path: Path) -> None:
     chosen = settings(tmp_path, overrides={"fc": None}, mixed_copies=1)
-    said = rehearse(chosen, model=model)
+    said = estimate_run(chosen, model=model)
     assert list(tmp_path.iterdir()) == []
     report = run(chosen, model=model).report
     *quantized, last = said.blocks
@@ -53,8 +53,8 @@ def test_the_run_is_what_the_rehearsal_said(model: Model, tmp_path: Path) -> Non
 
 @pytest.mark.slow
 def test_steps_that_are_still_to_come_are_counted(model: Model, tmp_path: Path) -> None:
-    fast = rehearse(settings(tmp_path), model=model)
-    best = rehearse(settings(tmp_path, preset="best"), model=model)
+    fast = estimate_run(settings(tmp_path), model=model)
+    best = estimate_run(settings(tmp_path, preset="best"), model=model)
     assert best.images == 8 * fast.images  # 32 times the steps
     # Ranges are searched for in as many numbers; only the pass over the images grows.
     assert best.seconds["calibrate"] < 8 * fast.seconds["calibrate"]
@@ -64,9 +64,9 @@ def test_steps_that_are_still_to_come_are_counted(model: Model, tmp_path: Path) 
 
 
 def test_nearest_rounding_and_noise_take_no_steps(model: Model, tmp_path: Path) -> None:
-    said = rehearse(settings(tmp_path, images="noise", method="nearest"), model=model)
+    said = estimate_run(settings(tmp_path, images="noise", method="nearest"), model=model)
     assert said.seconds["synthesize"] < 5
-    text = "\n".join(outlook(said))
+    text = "\n".join(estimate_lines(said))
     assert "nothing is left in float" in text and "memory      about" in text
     console = Console(width=80, record=True)
     show(said, console)
@@ -77,17 +77,13 @@ def test_nearest_rounding_and_noise_take_no_steps(model: Model, tmp_path: Path) 
 def test_the_command_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Settings] = []
 
-    def rehearsed(settings: Settings, progress: object) -> Forecast:
+    def rehearsed(settings: Settings, progress: object) -> Estimate:
         seen.append(settings)
-        return Forecast(
-            "net", (), (), ("gelu",), 8, {"onnx": 10}, {"onnx": 1.0}, {"load": 200.0}, 1, 1
-        )
+        return Estimate("net", (), (), ("gelu",), 8, {"onnx": 10}, {"onnx": 1.0}, {"load": 200.0}, 1, 1)
 
-    monkeypatch.setattr("ptq.run.estimate.rehearse", rehearsed)
+    monkeypatch.setattr("ptq.run.estimate.estimate_run", rehearsed)
     monkeypatch.chdir(tmp_path)
-    result = CliRunner().invoke(
-        app, ["quantize", "--model", "resnet18", "--bits", "3", "--dry-run"]
-    )
+    result = CliRunner().invoke(app, ["quantize", "--model", "resnet18", "--bits", "3", "--dry-run"])
     assert result.exit_code == 0, result.output
     assert "left in float: gelu" in result.stdout and "about 3.3 min" in result.stdout
     assert seen[0].bits == 3 and list(tmp_path.iterdir()) == []

@@ -18,9 +18,7 @@ SETTINGS = Settings("net", 4, teachers=("other",), threads=None)
 
 def small(activation: type[nn.Module] = nn.ReLU) -> nn.Module:
     torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Conv2d(3, 4, 3), activation(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
-    )
+    return nn.Sequential(nn.Conv2d(3, 4, 3), activation(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
 
 
 def model(module: nn.Module, **preprocess: Any) -> Model:
@@ -34,8 +32,8 @@ def facts(
     teacher: Model | None = None,
     device: torch.device = CPU,
 ) -> dict[str, Any]:
-    prepared = prepare(net.module, (3, *net.preprocess.size))
-    return decided_by(settings, net, [teacher or model(build("resnet"))], prepared, device)
+    graph_model = prepare(net.module, (3, *net.preprocess.size))
+    return decided_by(settings, net, [teacher or model(build("resnet"))], graph_model, device)
 
 
 def changed(**here: Any) -> set[str]:

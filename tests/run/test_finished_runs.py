@@ -12,15 +12,13 @@ import torch
 from ptq.config.settings import Settings
 from ptq.errors import PtqError
 from ptq.export import Validation, validate
-from ptq.export.check import Gate
+from ptq.export.check import Check
 from ptq.run import finished_runs, pipeline
 from ptq.run.finished_runs import validate_run
 
 
 @pytest.mark.slow
-def test_a_finished_run_can_be_measured_again(
-    digits: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_finished_run_can_be_measured_again(digits: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     weights = tmp_path / "net.pth"
     torch.save(digits.model.state_dict(), weights)
@@ -40,21 +38,19 @@ def test_a_finished_run_can_be_measured_again(
         threads=1,
     )
     made = pipeline.run(settings)
-    assert made.report["top1"] == {}  # nothing labelled, nothing claimed
+    assert made.report["top1"] == {}  # nothing labeled, nothing claimed
     measured = validate_run(made.folder, data=str(tmp_path / "data.npz"), threads=None)
     assert measured.latency_ms["threads"] == 1  # as the run was asked to
     assert measured.top1["onnx"] > 95 and measured.top1["float"] > 95
     assert measured.agreement["onnx"] > 95
     report = json.loads((made.folder / "report.json").read_text())
     assert report["top1"] == measured.top1
-    assert (
-        report["images"]["source"] == made.report["images"]["source"]
-    )  # what it was made with stays
+    assert report["images"]["source"] == made.report["images"]["source"]  # what it was made with stays
     assert report["notes"] == made.report["notes"] and len(report["notes"]) >= 3
 
     def failing(*arguments: Any, **options: Any) -> Validation:
         found = validate(*arguments, **options)
-        return replace(found, gates=(*found.gates, Gate("it is small", "9 MB", "it is not small.")))
+        return replace(found, checks=(*found.checks, Check("it is small", "9 MB", "it is not small.")))
 
     monkeypatch.setattr(finished_runs, "validate", failing)
     with pytest.raises(PtqError, match=r"- it is not small\."):

@@ -24,7 +24,7 @@ from ptq.run.inputs import (
     run_images,
 )
 from ptq.run.pipeline import calibrate_datafree
-from ptq.utils.work_store import Finished
+from ptq.utils.work_store import WorkStore
 from tests.helpers.networks import build
 
 CPU = torch.device("cpu")
@@ -75,9 +75,7 @@ def made_for(model: Model, chosen: Settings) -> CalibrationSet:
 
 
 @pytest.mark.parametrize("source", ["mixmix", "zeroq", "deepinversion", "genie", "synq"])
-def test_recipes_give_images_with_figures_of_their_quality(
-    source: str, model: Model, tmp_path: Path
-) -> None:
+def test_recipes_give_images_with_figures_of_their_quality(source: str, model: Model, tmp_path: Path) -> None:
     made = made_for(model, settings(tmp_path, images=source))
     assert len(made) == 6 and made.provenance["source"] == source
     assert set(made.provenance["quality"]["statistics"]) == {"net"}
@@ -97,9 +95,7 @@ def test_files_folders_and_noise(model: Model, tmp_path: Path) -> None:
         made_for(model, settings(tmp_path, images=str(tmp_path / "small.safetensors")))
 
 
-def test_teachers_bring_their_weights_and_a_verifier_judges(
-    model: Model, teacher: str, tmp_path: Path
-) -> None:
+def test_teachers_bring_their_weights_and_a_verifier_judges(model: Model, teacher: str, tmp_path: Path) -> None:
     alone = made_for(model, settings(tmp_path))
     chosen = settings(tmp_path, teachers=(teacher,), verifier=teacher)
     made = made_for(model, chosen)
@@ -111,9 +107,7 @@ def test_teachers_bring_their_weights_and_a_verifier_judges(
 
 
 def test_a_model_without_batch_norm_leaves_it_to_the_teachers(teacher: str, tmp_path: Path) -> None:
-    bare = nn.Sequential(
-        nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10)
-    )
+    bare = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))
     model = as_model(bare, size=(12, 20), mean=(0.5,) * 3, std=(0.25,) * 3, name="bare")
     made = made_for(model, settings(tmp_path, teachers=(teacher,)))
     assert made.images.shape == (6, 3, 12, 20)
@@ -122,14 +116,12 @@ def test_a_model_without_batch_norm_leaves_it_to_the_teachers(teacher: str, tmp_
         made_for(model, settings(tmp_path))
 
 
-def test_an_interrupted_run_finds_its_batches(
-    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_run_finds_its_batches(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = settings(tmp_path)
     made = made_for(model, chosen)
     parts = sorted(p.name for p in (tmp_path / "run" / "images.part").iterdir())
     assert parts == ["batch-0000.safetensors", "batch-0001.safetensors"]
-    monkeypatch.setattr("ptq.calibration.synthesis._optimise", None)  # nothing is left to optimise
+    monkeypatch.setattr("ptq.calibration.synthesis._optimize", None)  # nothing is left to optimize
     assert torch.equal(made_for(model, chosen).images, made.images)
     with pytest.raises(TypeError):
         made_for(model, replace(chosen, seed=1))
@@ -139,26 +131,27 @@ def test_images_that_are_finished_are_not_made_again_and_altered_ones_are(
     model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen, part = settings(tmp_path), tmp_path / "run" / "run.part"
-    made = run_images(model, [], chosen, CPU, Finished(part))
+    made = run_images(model, [], chosen, CPU, WorkStore(part))
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert names == {"images.safetensors", "images.png", "run.part"}  # no batches any more
-    Finished(part).save("ranges", model.module)
+    WorkStore(part).save("ranges", model.module)
     with monkeypatch.context() as patch:
         patch.setattr(inputs, "calibration_images", None)
         (tmp_path / "run" / ".ptq-images-x7d.png").touch()  # what a kill left
-        again = run_images(model, [], chosen, CPU, Finished(part))
+        again = run_images(model, [], chosen, CPU, WorkStore(part))
         assert torch.equal(again.images, made.images) and again.provenance == made.provenance
         assert {path.name for path in (tmp_path / "run").iterdir()} == names
     gaussian_noise(model, 6).save(tmp_path / "run" / "images.safetensors")
-    finished = Finished(part)
+    finished = WorkStore(part)
     assert finished.found == ["images", "ranges"]
     assert torch.equal(run_images(model, [], chosen, CPU, finished).images, made.images)
-    assert finished.found == [] and Finished(part).found == ["images"]
+    assert finished.found == [] and WorkStore(part).found == ["images"]
 
 
 def test_calibrate_datafree_takes_models_of_one_s_own(teacher: str) -> None:
-    made = calibrate_datafree(build("resnet"), teachers=(load_teacher(teacher),), preset="fast",
-                              preprocess=load_teacher(teacher).preprocess)  # fmt: skip
+    made = calibrate_datafree(
+        build("resnet"), teachers=(load_teacher(teacher),), preset="fast", preprocess=load_teacher(teacher).preprocess
+    )
     assert [t["name"] for t in made.images.provenance["teachers"]] == ["model", "small"]
 
 

@@ -69,11 +69,11 @@ def test_reconstruction_helps_the_network_and_every_block_alone(run_dir: Path) -
         # The report's figure is of activations in bfloat16, whose steps at the end of the range are as wide as half a
         # code of 8 bits: blocks of 8 bits notice.
         if told["kept"] == "learned":
-            assert block.alone > before.alone
-            assert block.accumulated == pytest.approx(told["sqnr"], abs=0.5)
+            assert block.isolated > before.isolated
+            assert block.cumulative == pytest.approx(told["sqnr"], abs=0.5)
         else:  # the step that it reads may have been learned, and its bias lies on that step's grid
-            assert block.alone == pytest.approx(before.alone, abs=0.1)
-            assert block.accumulated == pytest.approx(told["sqnr"], abs=1.5)
+            assert block.isolated == pytest.approx(before.isolated, abs=0.1)
+            assert block.cumulative == pytest.approx(told["sqnr"], abs=1.5)
 
 
 @pytest.mark.slow
@@ -123,9 +123,7 @@ def test_without_images_noise_is_what_it_is_and_is_said(settings: Settings) -> N
 
 
 @pytest.mark.slow
-def test_a_run_of_another_network_is_refused(
-    settings: Settings, run_dir: Path, digits: Any, tmp_path: Path
-) -> None:
+def test_a_run_of_another_network_is_refused(settings: Settings, run_dir: Path, digits: Any, tmp_path: Path) -> None:
     other = nn.Sequential(*list(digits.model.children()))
     with pytest.raises(PtqError):
         ptq.inspect_run(run_dir, other)
@@ -135,13 +133,16 @@ def test_a_run_of_another_network_is_refused(
 
 
 @pytest.mark.slow
-def test_a_run_of_a_module_needs_the_module(
-    digits: Any, settings: Settings, tmp_path: Path
-) -> None:
+def test_a_run_of_a_module_needs_the_module(digits: Any, settings: Settings, tmp_path: Path) -> None:
     made = ptq.quantize(
-        digits.model, 4, preprocess=PREPROCESS, method="nearest", images=settings.images,
-        out=str(tmp_path / "run"), threads=1,
-    )  # fmt: skip
+        digits.model,
+        4,
+        preprocess=PREPROCESS,
+        method="nearest",
+        images=settings.images,
+        out=str(tmp_path / "run"),
+        threads=1,
+    )
     result = call("inspect", str(made.folder))
     assert result.exit_code == 2
     assert "use ptq.inspect_run(folder, model) from Python" in result.stderr
@@ -150,10 +151,8 @@ def test_a_run_of_a_module_needs_the_module(
 
 
 @pytest.mark.slow
-def test_what_is_missing_from_a_run_is_said(
-    settings: Settings, run_dir: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "student.safetensors").write_bytes((run_dir / "student.safetensors").read_bytes())
+def test_what_is_missing_from_a_run_is_said(settings: Settings, run_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "quantized.safetensors").write_bytes((run_dir / "quantized.safetensors").read_bytes())
     for name, message in (("report.json", "no readable report.json"), ("images", "images")):
         result = call("inspect", str(tmp_path))
         assert (result.exit_code, "Traceback" in result.output) == (2, False)

@@ -16,7 +16,7 @@ from ptq.config.settings import Settings
 from ptq.data.preprocess import Preprocess
 from ptq.errors import PtqError
 from ptq.export import Validation, ort, validate
-from ptq.export.check import Gate
+from ptq.export.check import Check
 from ptq.run import pipeline
 from ptq.run.pipeline import Run
 
@@ -61,9 +61,15 @@ def test_four_bits_lose_little_without_data(digits: Any, tmp_path: Path, seed: i
 def test_the_run_directory_is_complete(made: Run) -> None:
     names = {path.name for path in made.folder.iterdir()}
     assert names == {
-        "images.safetensors", "images.png", "student.safetensors", "model.onnx", "report.json",
-        "report.md", "report.html", "recipe.toml",
-    }  # fmt: skip
+        "images.safetensors",
+        "images.png",
+        "quantized.safetensors",
+        "model.onnx",
+        "report.json",
+        "report.md",
+        "report.html",
+        "recipe.toml",
+    }
     recipe = Settings(**ptq.read_recipe(made.folder / "recipe.toml"))
     assert recipe.to_json() == made.report["settings"]
     report = json.loads((made.folder / "report.json").read_text())
@@ -92,23 +98,23 @@ def test_the_run_directory_is_complete(made: Run) -> None:
 
 @pytest.mark.slow
 def test_a_run_loads_back_into_the_same_student(digits: Any, made: Run) -> None:
-    student = ptq.load(made.folder, digits.model)
+    quantized_model = ptq.load(made.folder, digits.model)
     x = digits.inputs(digits.images[:32])
-    assert torch.equal(student(x), made.student(x))
+    assert torch.equal(quantized_model(x), made.quantized_model(x))
 
 
 @pytest.mark.slow
 def test_the_file_computes_what_the_student_computes(digits: Any, made: Run) -> None:
     x = digits.inputs(digits.images)
     onnx = ort.run(ort.session(made.folder / "model.onnx"), x.numpy())
-    assert np.abs(onnx - made.student(x).numpy()).max() < 0.05 * np.abs(onnx).max()
+    assert np.abs(onnx - made.quantized_model(x).numpy()).max() < 0.05 * np.abs(onnx).max()
 
 
 @pytest.mark.slow
 def test_the_same_seed_gives_the_same_run(digits: Any, made: Run, tmp_path: Path) -> None:
     again = run(digits, tmp_path, 8, 8, preset="fast")
-    expected = made.student.module.state_dict()
-    assert all(torch.equal(v, expected[k]) for k, v in again.student.module.state_dict().items())
+    expected = made.quantized_model.module.state_dict()
+    assert all(torch.equal(v, expected[k]) for k, v in again.quantized_model.module.state_dict().items())
     assert torch.equal(again.images.images, made.images.images)
 
 
@@ -129,10 +135,10 @@ def test_stopped_at_export_and_without_memory_it_ends_with_the_same_files(
         with pytest.raises(KeyboardInterrupt):
             run(digits, folders[1], 4, 4, preset="fast", memory_limit="0")
     with monkeypatch.context() as patch:  # images, ranges and blocks are there
-        for name in ("sources.calibration_images", "pipeline.calibrate", "reconstruction.optimise"):
+        for name in ("sources.calibration_images", "pipeline.calibrate", "reconstruction.optimize"):
             patch.setattr(f"ptq.{name}", stop)
         continued = run(digits, folders[1], 4, 4, preset="fast", memory_limit="0")
-    for name in ("student.safetensors", "model.onnx", "images.safetensors"):
+    for name in ("quantized.safetensors", "model.onnx", "images.safetensors"):
         one, other = (made.folder / name for made in (undisturbed, continued))
         assert one.read_bytes() == other.read_bytes()
     assert not (continued.folder / "run.part").exists()
@@ -146,7 +152,7 @@ def test_stopped_at_export_and_without_memory_it_ends_with_the_same_files(
 
 def failing(*arguments: Any, **options: Any) -> Validation:
     found = validate(*arguments, **options)
-    return replace(found, gates=(*found.gates, Gate("it is small", "9 MB", "it is not small.")))
+    return replace(found, checks=(*found.checks, Check("it is small", "9 MB", "it is not small.")))
 
 
 @pytest.mark.slow
@@ -167,7 +173,7 @@ def test_calibrate_datafree_leaves_the_model_as_it_was(digits: Any) -> None:
     assert isinstance(calibrated.images, CalibrationSet)
     assert all(torch.equal(v, before[k]) for k, v in digits.model.state_dict().items())
     x = digits.inputs(digits.images)
-    right = (calibrated.student(x).argmax(1) == digits.labels).float().mean()
+    right = (calibrated.quantized_model(x).argmax(1) == digits.labels).float().mean()
     assert right > 0.95
 
 

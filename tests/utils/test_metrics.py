@@ -31,9 +31,7 @@ def test_sqnr_at_the_ends() -> None:
 
 
 def test_sqnr_sums_in_float64() -> None:
-    assert sqnr_db(torch.full((10,), 1e30), torch.full((10,), 0.9e30)) == pytest.approx(
-        20, abs=1e-4
-    )
+    assert sqnr_db(torch.full((10,), 1e30), torch.full((10,), 0.9e30)) == pytest.approx(20, abs=1e-4)
 
 
 def test_kl_divergence_of_two_coins() -> None:

@@ -26,9 +26,7 @@ def test_sizes_that_are_understood(text: str, count: int) -> None:
     assert byte_count(text) == count
 
 
-@pytest.mark.parametrize(
-    "text", ["", "lots", "-1", "1 PB", "GiB", "1e9", "1,5G", "5%", "1GiBB", "nan"]
-)
+@pytest.mark.parametrize("text", ["", "lots", "-1", "1 PB", "GiB", "1e9", "1,5G", "5%", "1GiBB", "nan"])
 def test_what_is_no_size_is_refused_with_examples(text: str) -> None:
     with pytest.raises(PtqError, match=r"--memory-limit: .* is no size; give 1GiB, 800MB"):
         byte_count(text)

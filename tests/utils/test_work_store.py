@@ -1,4 +1,4 @@
-"""Finished work on disk: found again by the same run, by nobody else, and never half. Then: kills."""
+"""WorkStore work on disk: found again by the same run, by nobody else, and never half. Then: kills."""
 
 import importlib
 import json
@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from ptq.errors import PtqError
-from ptq.utils.work_store import Finished, resume
+from ptq.utils.work_store import WorkStore, resume
 
 
 def layer(seed: int) -> nn.Linear:
@@ -32,11 +32,11 @@ def same(a: nn.Module, b: nn.Module) -> bool:
 
 
 def test_states_and_facts_are_found_again(tmp_path: Path) -> None:
-    first = Finished(tmp_path, "run")
+    first = WorkStore(tmp_path, "run")
     first.save("ranges", layer(0))
     first.save("block-0000", layer(1), {"sqnr": float("inf"), "layers": ("a", "b"), "seconds": 0.1})
     assert first.found == [] and first.words() == ""
-    again = Finished(tmp_path, "run")
+    again = WorkStore(tmp_path, "run")
     assert again.found == ["block-0000", "ranges"] and again.words() == "ranges, 1 block"
     module = layer(2)
     assert again.restore("ranges", module) == {} and same(module, layer(0))
@@ -48,7 +48,7 @@ def test_states_and_facts_are_found_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "flipped", "facts", "another run's"])
 def test_damaged_files_and_those_of_others_count_as_none(damage: str, tmp_path: Path) -> None:
-    Finished(tmp_path, "run").save("block-0000", layer(0), {"sqnr": 12.5})
+    WorkStore(tmp_path, "run").save("block-0000", layer(0), {"sqnr": 12.5})
     path = tmp_path / "block-0000.safetensors"
     content = bytearray(path.read_bytes())
     if damage == "truncated":
@@ -60,7 +60,7 @@ def test_damaged_files_and_those_of_others_count_as_none(damage: str, tmp_path: 
     elif damage == "facts":
         content = bytearray(bytes(content).replace(b"12.5", b"13.5"))
     path.write_bytes(content)
-    finished = Finished(tmp_path, "another" if damage == "another run's" else "run")
+    finished = WorkStore(tmp_path, "another" if damage == "another run's" else "run")
     module = layer(1)
     assert finished.found == [] and finished.restore("block-0000", module) is None
     assert same(module, layer(1))
@@ -71,10 +71,10 @@ def test_damaged_files_and_those_of_others_count_as_none(damage: str, tmp_path: 
 def test_a_file_is_vouched_for_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "images.safetensors"
     path.write_text("images")
-    Finished(tmp_path / "part", "run").vouch(path)
-    finished = Finished(tmp_path / "part", "run")
+    WorkStore(tmp_path / "part", "run").vouch(path)
+    finished = WorkStore(tmp_path / "part", "run")
     assert finished.vouches(path) and finished.words() == "images"
-    assert not Finished(tmp_path / "part", "another").vouches(path)
+    assert not WorkStore(tmp_path / "part", "another").vouches(path)
     path.write_text("other images")
     assert not finished.vouches(path)
     path.unlink()
@@ -83,7 +83,7 @@ def test_a_file_is_vouched_for_as_it_is(tmp_path: Path) -> None:
 
 def test_without_a_folder_nothing_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    finished, path = Finished(), tmp_path / "images"
+    finished, path = WorkStore(), tmp_path / "images"
     path.touch()
     finished.save("ranges", layer(0))
     finished.vouch(path)
@@ -194,21 +194,27 @@ def stage(run: Path, since: int) -> str:
     """Where a run is, or was when it died, told by its files; `since` is when it began to work."""
     if written(run / "model.onnx") > since:
         return "validate"
-    if written(run / "student.safetensors") > since:
+    if written(run / "quantized.safetensors") > since:
         return "export"
     names = [path.stem for path in (run / "run.part").glob("[!.]*.safetensors")]
-    return (
-        "reconstruct" if "ranges" in names else "calibrate" if "images" in names else "synthesize"
-    )
+    return "reconstruct" if "ranges" in names else "calibrate" if "images" in names else "synthesize"
 
 
 @pytest.mark.slow
 def test_killed_at_any_moment_a_run_ends_bit_for_bit_where_it_would_have(tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text(NETWORK)
     arguments = (
-        "--model", f"{tmp_path / 'net.py'}:net", "--preset", "fast", "--method", "brecq",
-        "--threads", "1", "--memory-limit", "100KiB",
-    )  # fmt: skip
+        "--model",
+        f"{tmp_path / 'net.py'}:net",
+        "--preset",
+        "fast",
+        "--method",
+        "brecq",
+        "--threads",
+        "1",
+        "--memory-limit",
+        "100KiB",
+    )
     undisturbed = start(tmp_path / "undisturbed", *arguments)
     undisturbed.join()
     assert undisturbed.exitcode == 0
@@ -219,9 +225,7 @@ def test_killed_at_any_moment_a_run_ends_bit_for_bit_where_it_would_have(tmp_pat
         for _ in range(times):
             before, delay = written(settings), chance.uniform(0, share * seconds[wanted])
             process = start(tmp_path / "killed", *arguments)
-            while process.is_alive() and (
-                written(settings) == before or stage(run, written(settings)) != wanted
-            ):
+            while process.is_alive() and (written(settings) == before or stage(run, written(settings)) != wanted):
                 time.sleep(0.001)
             process.join(delay)
             if process.exitcode is None:
@@ -233,7 +237,7 @@ def test_killed_at_any_moment_a_run_ends_bit_for_bit_where_it_would_have(tmp_pat
     assert last.exitcode == 0
     assert hit.total() >= 20 and set(hit) == {name for name, *_ in KILLS}, hit
     assert {path.name for path in run.iterdir()} == {path.name for path in other.iterdir()}
-    for name in ("student.safetensors", "model.onnx", "images.safetensors"):
+    for name in ("quantized.safetensors", "model.onnx", "images.safetensors"):
         assert (run / name).read_bytes() == (other / name).read_bytes(), name
     said = (tmp_path / "killed" / "log.txt").read_text()
     assert "continues an interrupted run: images, ranges, " in said

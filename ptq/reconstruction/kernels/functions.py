@@ -55,9 +55,7 @@ class _QuantizeActivation(torch.autograd.Function):
         return grad_x, grad_scale.to(scale.dtype), None, None
 
 
-def quantize_activation(
-    x: Tensor, scale: Tensor, grid: Tensor, keep: Tensor | None = None
-) -> Tensor:
+def quantize_activation(x: Tensor, scale: Tensor, grid: Tensor, keep: Tensor | None = None) -> Tensor:
     """Apply a clamping activation and fake-quantize per tensor, differentiable in `x` and `scale`.
 
     Args:
@@ -134,16 +132,12 @@ class _SoftRound(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         base, alpha, scale, sharpness = ctx.saved_tensors
-        of_alpha, of_scale = implementation(base).round_backward(
-            grads[0], base, alpha, scale, sharpness, *ctx.bounds
-        )
+        of_alpha, of_scale = implementation(base).round_backward(grads[0], base, alpha, scale, sharpness, *ctx.bounds)
         grad_scale = of_scale.sum_to_size(scale.shape) if ctx.needs_input_grad[2] else None
         return None, of_alpha, grad_scale, None, None, None
 
 
-def soft_round(
-    base: Tensor, alpha: Tensor, scale: Tensor, sharpness: Tensor, qmin: int, qmax: int
-) -> Tensor:
+def soft_round(base: Tensor, alpha: Tensor, scale: Tensor, sharpness: Tensor, qmin: int, qmax: int) -> Tensor:
     """Return the softly rounded weight, differentiable in `alpha` and `scale` (AdaRound, eq. 22).
 
     Args:

@@ -34,9 +34,16 @@ __all__ = [
 SOURCE = Path(__file__).with_name("fused_cpu.cpp")
 # No contraction to fused multiply-adds: they would round elsewhere than the reference does.
 FLAGS = (
-    "-O3", "-march=native", "-std=c++17", "-fopenmp", "-fno-math-errno", "-fno-trapping-math",
-    "-ffp-contract=off", "-shared", "-fPIC",
-)  # fmt: skip
+    "-O3",
+    "-march=native",
+    "-std=c++17",
+    "-fopenmp",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-ffp-contract=off",
+    "-shared",
+    "-fPIC",
+)
 TYPES = {torch.float32: 0, torch.bfloat16: 1}
 
 
@@ -62,8 +69,16 @@ def quantize_backward(
     grad_x, grad_scale = torch.empty_like(x), torch.empty_like(scale)
     _call(
         "quantize_backward",
-        TYPES[x.dtype], grad, x, keep, scale, grid, grad_x, grad_scale, x.numel(),
-    )  # fmt: skip
+        TYPES[x.dtype],
+        grad,
+        x,
+        keep,
+        scale,
+        grid,
+        grad_x,
+        grad_scale,
+        x.numel(),
+    )
     return grad_x, grad_scale
 
 
@@ -82,8 +97,14 @@ def error_forward(output: Tensor, target: Tensor, weight: Tensor | None) -> Tens
     error = output.new_empty((), dtype=torch.float32)
     _call(
         "error_forward",
-        TYPES[output.dtype], output, TYPES[target.dtype], target, weight, error, output.numel(),
-    )  # fmt: skip
+        TYPES[output.dtype],
+        output,
+        TYPES[target.dtype],
+        target,
+        weight,
+        error,
+        output.numel(),
+    )
     return error
 
 
@@ -94,21 +115,34 @@ def error_backward(output: Tensor, target: Tensor, weight: Tensor | None, grad: 
     out = torch.empty_like(output)
     _call(
         "error_backward",
-        TYPES[output.dtype], output, TYPES[target.dtype], target, weight, grad, out, output.numel(),
-    )  # fmt: skip
+        TYPES[output.dtype],
+        output,
+        TYPES[target.dtype],
+        target,
+        weight,
+        grad,
+        out,
+        output.numel(),
+    )
     return out
 
 
-def round_forward(
-    base: Tensor, alpha: Tensor, scale: Tensor, sharpness: Tensor, qmin: int, qmax: int
-) -> Tensor:
+def round_forward(base: Tensor, alpha: Tensor, scale: Tensor, sharpness: Tensor, qmin: int, qmax: int) -> Tensor:
     """As `reference.round_forward`, in float32."""
     base, scale, channels = _channels(base, scale)
     alpha, out = aligned(alpha, base), torch.empty_like(base)
     _call(
         "round_forward",
-        base, alpha, scale, sharpness, qmin, qmax, out, channels, base.numel() // channels,
-    )  # fmt: skip
+        base,
+        alpha,
+        scale,
+        sharpness,
+        qmin,
+        qmax,
+        out,
+        channels,
+        base.numel() // channels,
+    )
     return out
 
 
@@ -127,9 +161,18 @@ def round_backward(
     of_alpha, of_scale = torch.empty_like(base), torch.empty_like(base)
     _call(
         "round_backward",
-        grad, base, alpha, scale, sharpness, qmin, qmax, of_alpha, of_scale,
-        channels, base.numel() // channels,
-    )  # fmt: skip
+        grad,
+        base,
+        alpha,
+        scale,
+        sharpness,
+        qmin,
+        qmax,
+        of_alpha,
+        of_scale,
+        channels,
+        base.numel() // channels,
+    )
     return of_alpha, of_scale
 
 
@@ -138,9 +181,7 @@ def _channels(base: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, int]:
     base = dense(base)
     count = scale.numel()
     if count > 1 and (count != base.shape[0] or scale.shape[0] != count):
-        scale = torch.empty_like(base).copy_(
-            scale.expand_as(base)
-        )  # one for every element, in their order
+        scale = torch.empty_like(base).copy_(scale.expand_as(base))  # one for every element, in their order
         count = base.numel()
     return base, scale, count
 

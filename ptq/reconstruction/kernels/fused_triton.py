@@ -62,9 +62,7 @@ def quantize_backward(
     return out, sums.sum()
 
 
-def round_forward(
-    base: Tensor, alpha: Tensor, scale: Tensor, sharpness: Tensor, qmin: int, qmax: int
-) -> Tensor:
+def round_forward(base: Tensor, alpha: Tensor, scale: Tensor, sharpness: Tensor, qmin: int, qmax: int) -> Tensor:
     """As `reference.round_forward`."""
     out = torch.empty_like(base)
     steps, channels, inner = _channels(scale, out)

@@ -85,9 +85,7 @@ def error_backward(output: Tensor, target: Tensor, weight: Tensor | None, grad: 
     return (slope if weight is None else slope * weight.float()).to(output.dtype)
 
 
-def round_forward(
-    base: Tensor, alpha: Tensor, scale: Tensor, sharpness: Tensor, qmin: int, qmax: int
-) -> Tensor:
+def round_forward(base: Tensor, alpha: Tensor, scale: Tensor, sharpness: Tensor, qmin: int, qmax: int) -> Tensor:
     """The softly rounded weight: clamp(base + h(sharpness * alpha), qmin, qmax) * scale (AdaRound, eq. 22).
 
     Args:
