@@ -27,10 +27,7 @@ LITE0 = {"model": "efficientnet_lite0", "data": "imagenet-dev"}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "cifar-w4a4": ("CIFAR ResNet-20, W4A4", {**CIFAR, "bits": 4, "act_bits": 4}),
     "lite0-w8a8": ("EfficientNet-Lite0, W8A8", {**LITE0, "bits": 8}),
-    "lite0-w7a8": (
-        "EfficientNet-Lite0, W7A8 (`--bits 8 --reduce-range`)",
-        {**LITE0, "bits": 8, "reduce_range": True},
-    ),
+    "lite0-w7a8": ("EfficientNet-Lite0, W7A8 (`--bits 8 --reduce-range`)", {**LITE0, "bits": 8, "reduce_range": True}),
     "lite0-w4a8": ("EfficientNet-Lite0, W4A8", {**LITE0, "bits": 4}),
     "lite0-w4a4": ("EfficientNet-Lite0, W4A4", {**LITE0, "bits": 4, "act_bits": 4}),
 }
@@ -117,10 +114,7 @@ def main() -> None:
         for seed in map(int, options.seeds.split(",")):
             row = measure(case, seed, options.data, options.preset)
             add_rows("accuracy", [row], ("case", "preset", "seed"), page)
-            print(
-                json.dumps({k: row[k] for k in ("case", "seed", "top1", "disagreement")}),
-                flush=True,
-            )
+            print(json.dumps({k: row[k] for k in ("case", "seed", "top1", "disagreement")}), flush=True)
 
 
 if __name__ == "__main__":

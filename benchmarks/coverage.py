@@ -141,10 +141,7 @@ def check(name: str) -> dict[str, Any]:
         example = graph_model.example(1)
         with torch.no_grad():
             whole = graph_model.module(example)
-            row["blocks"], row["composed"] = (
-                len(blocks),
-                torch.equal(compose(blocks)(example), whole),
-            )
+            row["blocks"], row["composed"] = (len(blocks), torch.equal(compose(blocks)(example), whole))
         row["layers"] = sum(isinstance(m, LAYERS) for m in graph_model.module.modules())
         row["step"] = "place"
         quantized_model = insert_quantizers(graph_model, make_plan(graph_model, 8))
@@ -199,17 +196,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         "times as fast as float",
         "result",
     )
-    keys = (
-        "network",
-        "blocks",
-        "layers",
-        "float",
-        "others",
-        "sim_float_db",
-        "onnx_sim_db",
-        "mb",
-        "faster",
-    )
+    keys = ("network", "blocks", "layers", "float", "others", "sim_float_db", "onnx_sim_db", "mb", "faster")
     lines = [f"| {' | '.join(head)} |", "|" + " --- |" * len(head)]
     for row in rows:
         cells = [str(row.get(key, "")) for key in keys]

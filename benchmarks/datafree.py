@@ -45,14 +45,7 @@ KEYS = ("network", "source", "case", "seed", "iterations")
 
 
 def measure(
-    name: str,
-    network: str,
-    seed: int,
-    cases: tuple[str, ...],
-    data: Path,
-    iterations: int,
-    threads: int,
-    mct: str = "",
+    name: str, network: str, seed: int, cases: tuple[str, ...], data: Path, iterations: int, threads: int, mct: str = ""
 ) -> list[dict[str, Any]]:
     """Quantize one network with one source's images, for several bit widths."""
     torch.set_num_threads(threads)
@@ -216,16 +209,7 @@ def main() -> None:
             rows = done.result()
             add_rows("datafree", rows, KEYS, page)
             for row in rows:
-                shown = (
-                    "network",
-                    "source",
-                    "case",
-                    "seed",
-                    "top1",
-                    "kl",
-                    "seconds_images",
-                    "seconds_quantize",
-                )
+                shown = ("network", "source", "case", "seed", "top1", "kl", "seconds_images", "seconds_quantize")
                 print(json.dumps({key: row[key] for key in shown}), flush=True)
 
 

@@ -32,14 +32,7 @@ from ptq.models.model import load_model
 from ptq.quantization.placement import insert_quantizers, make_plan
 from ptq.reporting.report import environment
 
-NETWORKS = (
-    "resnet20",
-    "efficientnet_lite0",
-    "resnet18",
-    "mobilenet_v2",
-    "mobilenet_v3_large",
-    "efficientnet_b0",
-)
+NETWORKS = ("resnet20", "efficientnet_lite0", "resnet18", "mobilenet_v2", "mobilenet_v3_large", "efficientnet_b0")
 BITS = ("w8a8", "w4a8", "w4a4", "w3a3", "w2a4")
 CALIBRATE_WITH = 16
 BATCH = 8
@@ -99,16 +92,7 @@ def page(rows: list[dict[str, Any]]) -> Iterator[str]:
     yield "# Bit for bit\n"
     yield "Made by `python -m benchmarks.exactness DATA`; its docstring says how. Images on which any output of onnxruntime"
     yield "differs from exact integer arithmetic, and from the simulation; how many classes it names, which shows that outputs differ.\n"
-    head = (
-        "network",
-        "weights",
-        "bits",
-        "images",
-        "integer_reference",
-        "simulation",
-        "classes",
-        "operators in float",
-    )
+    head = ("network", "weights", "bits", "images", "integer_reference", "simulation", "classes", "operators in float")
     yield f"| {' | '.join(head)} |\n|{' --- |' * len(head)}"
     for row in rows:
         cells = (

@@ -17,11 +17,7 @@ from hypothesis import HealthCheck, Phase
 
 from tests.helpers import CHECKOUT
 
-QUIET: dict[str, Any] = {
-    "deadline": None,
-    "database": None,
-    "suppress_health_check": list(HealthCheck),
-}
+QUIET: dict[str, Any] = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
 
 
 def reason(error: BaseException) -> str:

@@ -16,15 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-INSTRUMENTED = (
-    "ptq",
-    "numpy.lib",
-    "zipfile",
-    "json",
-    "PIL",
-    "torch._weights_only_unpickler",
-    "torch.serialization",
-)
+INSTRUMENTED = ("ptq", "numpy.lib", "zipfile", "json", "PIL", "torch._weights_only_unpickler", "torch.serialization")
 
 
 def main() -> None:

@@ -45,10 +45,7 @@ def main() -> None:
     )
     started = time.perf_counter()
     made = mct.data_generation.pytorch_data_generation_experimental(
-        model=model,
-        n_images=options.images,
-        output_image_size=options.size,
-        data_generation_config=config,
+        model=model, n_images=options.images, output_image_size=options.size, data_generation_config=config
     )
     seconds = time.perf_counter() - started
     images = torch.cat([i.detach().cpu().reshape(-1, *i.shape[-3:]) for i in made])

@@ -56,13 +56,7 @@ REFERENCE = {("resnet20", "w4a4"): 87.02, ("resnet20", "w2a4"): 84.45}
 
 
 def measure(
-    variant: str,
-    network: str,
-    case: str,
-    seed: int,
-    data: Path,
-    iterations: int,
-    threads: int,
+    variant: str, network: str, case: str, seed: int, data: Path, iterations: int, threads: int
 ) -> dict[str, Any]:
     """Quantize one network with one variant."""
     torch.set_num_threads(threads)
@@ -80,10 +74,7 @@ def measure(
     started = time.perf_counter()
     blocks = reconstruct(quantized_model, inputs, config)
     seconds = time.perf_counter() - started
-    reference, logits = (
-        logits_of(model.module, model, real.test),
-        logits_of(quantized_model, model, real.test),
-    )
+    reference, logits = (logits_of(model.module, model, real.test), logits_of(quantized_model, model, real.test))
     return {
         "network": network,
         "case": case,

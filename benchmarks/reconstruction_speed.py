@@ -87,10 +87,7 @@ def block_of(case: Case) -> Block:
     quantized_model = insert_quantizers(graph_model, make_plan(graph_model, 4, 4))
     x, memory = torch.rand(IMAGES, *shape), ActivationCache()
     calibrate(quantized_model, x[:8])
-    float_blocks, blocks = (
-        split(graph_model.module, quantized_model.blocks),
-        quantized_model.split(),
-    )
+    float_blocks, blocks = (split(graph_model.module, quantized_model.blocks), quantized_model.split())
     for float_block, block in zip(float_blocks, blocks, strict=True):
         target = memory.gather((float_block(part.float()) for part in x.split(8)), IMAGES)
         if any(n.name.startswith(case.layer) for n in block.graph.nodes):

@@ -10,13 +10,7 @@ import numpy as np
 import torch
 
 from benchmarks import networks
-from ptq.calibration import (
-    CalibrationSet,
-    SynthesisConfig,
-    gaussian_noise,
-    synthesis_preset,
-    synthesize,
-)
+from ptq.calibration import CalibrationSet, SynthesisConfig, gaussian_noise, synthesis_preset, synthesize
 from ptq.calibration.objectives import low_pass
 from ptq.models.model import Model
 

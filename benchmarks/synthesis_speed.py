@@ -89,11 +89,7 @@ def measure(data: Path, mct: str, repeats: int, sizes: list[str]) -> list[dict[s
     for _ in range(repeats):
         for name, work in contenders.items():
             times[name].append(seconds(work))
-    steps = {
-        "ptq": small.iterations,
-        "plain float32 loop": small.iterations,
-        LITE0: large.iterations,
-    }
+    steps = {"ptq": small.iterations, "plain float32 loop": small.iterations, LITE0: large.iterations}
     if mct and "small" in sizes:
         path = Path("runs/synthesis_speed.npz")
         path.unlink(missing_ok=True)

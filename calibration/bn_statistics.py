@@ -19,15 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ptq.errors import PtqError
 
-__all__ = [
-    "MATCHING",
-    "Moments",
-    "batch_norms",
-    "has_batch_norm",
-    "matching_loss",
-    "observe",
-    "statistics_distance",
-]
+__all__ = ["MATCHING", "Moments", "batch_norms", "has_batch_norm", "matching_loss", "observe", "statistics_distance"]
 
 
 @dataclass(frozen=True)

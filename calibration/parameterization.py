@@ -166,10 +166,7 @@ class _Generated:
     def groups(self, lr: float) -> list[dict[str, Any]]:
         weights = [*self.root.parameters(), *self.trunk.parameters()]
         # For 224 pixels there are 103 million weights, whose step takes a quarter of the time fused.
-        return [
-            {"params": [self.latents], "lr": lr, "fused": True},
-            {"params": weights, "lr": lr / 10, "fused": True},
-        ]
+        return [{"params": [self.latents], "lr": lr, "fused": True}, {"params": weights, "lr": lr / 10, "fused": True}]
 
     def images(self) -> Tensor:
         with fast_autocast(self.latents.device):

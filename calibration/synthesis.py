@@ -196,10 +196,7 @@ def _objective(
 
 
 def _provenance(
-    teachers: Sequence[Model],
-    config: SynthesisConfig,
-    preprocess: Preprocess,
-    device: torch.device,
+    teachers: Sequence[Model], config: SynthesisConfig, preprocess: Preprocess, device: torch.device
 ) -> dict[str, Any]:
     return {
         "source": config.recipe,

@@ -190,14 +190,7 @@ pixels a side, and sets the objective."""
 SMALL = 64  # pixels a side
 _SMALL = SynthesisConfig()
 _LARGE = SynthesisConfig(
-    batch=32,
-    half=0.75,
-    parameterization="pyramid",
-    focus=True,
-    lr=0.01,
-    tv=1.0,
-    sparse=True,
-    feature_mixing="turns",
+    batch=32, half=0.75, parameterization="pyramid", focus=True, lr=0.01, tv=1.0, sparse=True, feature_mixing="turns"
 )
 
 # Images up to 64 pixels a side are cheap. Larger ones are few and mostly made at half resolution; their
@@ -208,18 +201,9 @@ _LARGE = SynthesisConfig(
 # Several teachers: half of the images from the first alone brings ResNet-20 at W3A3 from 84.6 to 85.2 %, and
 # EfficientNet-Lite0 at W4A4 from 81.7 to 78.9 % (benchmarks/results/datafree.md).
 PRESETS: dict[str, tuple[SynthesisConfig, SynthesisConfig]] = {
-    "fast": (
-        replace(_SMALL, images=128, iterations=100),
-        replace(_LARGE, images=32, iterations=100, half=0.8),
-    ),
-    "default": (
-        replace(_SMALL, images=256, iterations=150),
-        replace(_LARGE, images=64, iterations=200),
-    ),
-    "best": (
-        replace(_SMALL, images=1024, iterations=400),
-        replace(_LARGE, images=256, iterations=500),
-    ),
+    "fast": (replace(_SMALL, images=128, iterations=100), replace(_LARGE, images=32, iterations=100, half=0.8)),
+    "default": (replace(_SMALL, images=256, iterations=150), replace(_LARGE, images=64, iterations=200)),
+    "best": (replace(_SMALL, images=1024, iterations=400), replace(_LARGE, images=256, iterations=500)),
 }
 """For small (up to 64 pixels) and for large inputs."""
 

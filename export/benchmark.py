@@ -28,10 +28,7 @@ ATTEMPTS = 3
 MARGIN = 1.1
 # Milliseconds that do not count: what the operators of a tiny network take to be called.
 LAUNCH = 0.1
-_BASELINES = (
-    ("float", "the float network"),
-    ("quantize_static", "onnxruntime's quantize_static"),
-)
+_BASELINES = (("float", "the float network"), ("quantize_static", "onnxruntime's quantize_static"))
 
 
 @dataclass(frozen=True)

@@ -133,24 +133,9 @@ def _write_dequantize(codes: Any, scale: Any, axis: int) -> Any:
 
 
 def _write_conv(
-    x: Any,
-    weight: Any,
-    bias: Any,
-    stride: Sequence[int],
-    pads: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
+    x: Any, weight: Any, bias: Any, stride: Sequence[int], pads: Sequence[int], dilation: Sequence[int], groups: int
 ) -> Any:
-    return op.Conv(
-        x,
-        weight,
-        bias,
-        strides=stride,
-        pads=pads,
-        dilations=dilation,
-        group=groups,
-        auto_pad="NOTSET",
-    )
+    return op.Conv(x, weight, bias, strides=stride, pads=pads, dilations=dilation, group=groups, auto_pad="NOTSET")
 
 
 def _write_conv_transpose(

@@ -249,8 +249,7 @@ def _global_average(inputs: list[Quantized], attributes: dict[str, Any]) -> Pend
     pixels = x.codes.shape[2:].numel()
     sums = x.centered().sum((2, 3), keepdim=True)
     return Pending(
-        lambda: x.real().mean((2, 3), keepdim=True),
-        lambda y, _: (sums.float() * (x.scale / (y * pixels))).double(),
+        lambda: x.real().mean((2, 3), keepdim=True), lambda y, _: (sums.float() * (x.scale / (y * pixels))).double()
     )
 
 

@@ -23,14 +23,7 @@ from ptq.graph.fx_helpers import LAYERS, attribute, averages_globally, module_of
 from ptq.quantization.activation_grids import gate_codes
 from ptq.quantization.integer_ops import moves_data
 from ptq.quantization.integer_simulation import code_bounds, folded_activation, hard_gate
-from ptq.quantization.quantizers import (
-    INT32,
-    Layer,
-    Quantizer,
-    QuantLayer,
-    WeightQuantizer,
-    weight_axis,
-)
+from ptq.quantization.quantizers import INT32, Layer, Quantizer, QuantLayer, WeightQuantizer, weight_axis
 
 __all__ = ["lower"]
 

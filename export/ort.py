@@ -24,16 +24,7 @@ from onnx import TensorProto, helper
 
 from ptq.errors import PtqError
 
-__all__ = [
-    "PRECISE",
-    "exact_by_default",
-    "float_layers",
-    "float_operators",
-    "latencies",
-    "optimized",
-    "run",
-    "session",
-]
+__all__ = ["PRECISE", "exact_by_default", "float_layers", "float_operators", "latencies", "optimized", "run", "session"]
 
 PRECISE = ("session.x64quantprecision", "1")
 LAYER_OPS = ("Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul")
@@ -119,9 +110,7 @@ def run(opened: Any, images: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def latencies(
-    networks: Mapping[str, Callable[[NDArray[np.float32]], Any]],
-    image: NDArray[np.float32],
-    runs: int = 30,
+    networks: Mapping[str, Callable[[NDArray[np.float32]], Any]], image: NDArray[np.float32], runs: int = 30
 ) -> dict[str, float]:
     """Return the median milliseconds per run of each network, measured in turns.
 

@@ -226,7 +226,7 @@ def test_every_block_is_in_a_language_that_says_whether_it_runs(page: Path) -> N
 
 def messages() -> list[str]:
     """All texts in the sources, with … for what is put into them."""
-    files = [f for folder in ("ptq", "calibration", "export") for f in (CHECKOUT / folder).glob("*.py")]
+    files = [f for folder in ("ptq", "calibration", "export") for f in (CHECKOUT / folder).rglob("*.py")]
     found = []
     for file in files:
         for node in ast.walk(ast.parse(file.read_text())):

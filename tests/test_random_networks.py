@@ -42,13 +42,7 @@ def cases(draw: st.DrawFn) -> Case:
     """Draw a network and how to quantize it."""
     bits = st.integers(2, 8)
     formats = st.sampled_from((None, "packed", "int8"))
-    return Case(
-        draw(specs()),
-        draw(bits),
-        draw(bits),
-        draw(formats),
-        draw(st.sampled_from(("minmax", "mse"))),
-    )
+    return Case(draw(specs()), draw(bits), draw(bits), draw(formats), draw(st.sampled_from(("minmax", "mse"))))
 
 
 def apart(a: Tensor, b: Tensor) -> float:
@@ -100,11 +94,7 @@ def check_file(case: Case, quantized_model: QuantizedModel, folder: Path) -> Non
     if float_layers or ort.float_operators(optimized):
         return  # rounds real numbers, whose last bits depend on the order of summation
     integer_reference = torch.from_numpy(IntegerReference(path)(x.numpy()))
-    found = {
-        "one by one": torch.from_numpy(one_by_one),
-        "simulated": simulated,
-        "integer_reference": integer_reference,
-    }
+    found = {"one by one": torch.from_numpy(one_by_one), "simulated": simulated, "integer_reference": integer_reference}
     # What a last layer in float leaves is the rounding of float32.
     wrong = {name: apart(y, given) for name, y in found.items() if apart(y, given) >= 1e-6}
     assert not wrong, wrong

@@ -18,10 +18,7 @@ __all__ = ["PREPROCESS", "mobilenetv2_x0_5", "vgg8_bn"]
 
 def vgg8_bn() -> VGG:
     """Seven convolutions, the last of 256 channels, and one linear layer: 1.1 M parameters."""
-    net = VGG(
-        make_layers([32, "M", 64, "M", 128, 128, "M", 256, 256, "M"], batch_norm=True),
-        num_classes=10,
-    )
+    net = VGG(make_layers([32, "M", 64, "M", 128, 128, "M", 256, 256, "M"], batch_norm=True), num_classes=10)
     net.avgpool, net.classifier = nn.AdaptiveAvgPool2d(1), nn.Linear(256, 10)
     return net
 

@@ -107,10 +107,5 @@ class Extent:
         """Return the figures over all numbers."""
         low, high = ((end - self.zero_point) * self.scale for end in (self.spec.qmin, self.spec.qmax))
         return TensorRange(
-            self.spec.bits,
-            self.low,
-            self.high,
-            float(low.min()),
-            float(high.max()),
-            self.clipped / self.count,
+            self.spec.bits, self.low, self.high, float(low.min()), float(high.max()), self.clipped / self.count
         )

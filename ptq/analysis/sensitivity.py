@@ -29,12 +29,7 @@ from ptq.progress import SILENT, Progress, Task
 from ptq.quantization.placement import QuantizedModel
 from ptq.quantization.quantizers import QuantLayer
 
-__all__ = [
-    "BlockSensitivity",
-    "LayerSensitivity",
-    "Sensitivity",
-    "measure_sensitivity",
-]
+__all__ = ["BlockSensitivity", "LayerSensitivity", "Sensitivity", "measure_sensitivity"]
 
 BATCH = 16  # images at a time: their activations within one block are what is in memory
 
@@ -110,11 +105,7 @@ class Sensitivity:
 
 @torch.no_grad()
 def measure_sensitivity(
-    quantized_model: QuantizedModel,
-    inputs: Tensor,
-    *,
-    images: int = 32,
-    progress: Progress = SILENT,
+    quantized_model: QuantizedModel, inputs: Tensor, *, images: int = 32, progress: Progress = SILENT
 ) -> Sensitivity:
     """Measure what each layer and each block of a calibrated quantized model does to the network's output.
 
@@ -233,11 +224,7 @@ class _BlockMeter:
     """
 
     def __init__(
-        self,
-        names: dict[nn.Module, str],
-        float_block: fx.GraphModule,
-        block: fx.GraphModule,
-        rest: nn.Module,
+        self, names: dict[nn.Module, str], float_block: fx.GraphModule, block: fx.GraphModule, rest: nn.Module
     ) -> None:
         self.float_block, self.block, self.rest = float_block, block, rest
         self.isolated, self.cumulative, self.change = Noise(), Noise(), Change()

@@ -71,8 +71,7 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[
-        bool,
-        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version."),
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     pass
@@ -177,19 +176,14 @@ def synthesize(
 
 @app.command()
 def validate(
-    target: Annotated[
-        Path,
-        typer.Argument(metavar="RUN_DIR|model.onnx", help="A run, or the ONNX file in one."),
-    ],
+    target: Annotated[Path, typer.Argument(metavar="RUN_DIR|model.onnx", help="A run, or the ONNX file in one.")],
     data: DataOption = None,
     threads: ThreadsOption = None,
     exact: Annotated[
-        bool,
-        typer.Option("--exact", help="Compare with exact integer arithmetic, too, on up to 64 images; slow."),
+        bool, typer.Option("--exact", help="Compare with exact integer arithmetic, too, on up to 64 images; slow.")
     ] = False,
     runtime: Annotated[
-        list[Runtime] | None,
-        typer.Option("--runtime", help="Run the file in this runtime, too: openvino (an extra)."),
+        list[Runtime] | None, typer.Option("--runtime", help="Run the file in this runtime, too: openvino (an extra).")
     ] = None,
 ) -> None:
     """Measure a finished run again: accuracy, agreement with float, latency, size."""
@@ -214,8 +208,7 @@ def validate(
 def inspect(
     context: typer.Context,
     run_dir: Annotated[
-        Path | None,
-        typer.Argument(metavar="RUN_DIR", help="A finished run: before and after reconstruction."),
+        Path | None, typer.Argument(metavar="RUN_DIR", help="A finished run: before and after reconstruction.")
     ] = None,
     model: ModelOption = "",
     bits: Annotated[int | None, typer.Option(min=2, max=8, help="Bits of the weights, with --model.")] = None,
@@ -240,8 +233,7 @@ def inspect(
     top: Annotated[int, typer.Option(min=1, metavar="N", help="Layers to show.")] = 10,
     everything: Annotated[bool, typer.Option("--all", help="Show all layers.")] = False,
     json: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Where to write all figures; RUN_DIR/inspect.json else."),
+        Path | None, typer.Option(metavar="FILE", help="Where to write all figures; RUN_DIR/inspect.json else.")
     ] = None,
     device: DeviceOption = None,
     threads: ThreadsOption = None,

@@ -109,28 +109,14 @@ WeightsOption = Annotated[
 ]
 SizeOption = Annotated[
     str | None,
-    typer.Option(
-        metavar="N|HxW",
-        help="Input size in pixels, in place of the model's own.",
-        rich_help_panel="Model",
-    ),
+    typer.Option(metavar="N|HxW", help="Input size in pixels, in place of the model's own.", rich_help_panel="Model"),
 ]
 ResizeOption = Annotated[
     int | None,
-    typer.Option(
-        metavar="N",
-        min=1,
-        help="Shorter side before the center crop, in pixels.",
-        rich_help_panel="Model",
-    ),
+    typer.Option(metavar="N", min=1, help="Shorter side before the center crop, in pixels.", rich_help_panel="Model"),
 ]
 TripleOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="R,G,B",
-        help="Per channel, in units of [0, 1].",
-        rich_help_panel="Model",
-    ),
+    str | None, typer.Option(metavar="R,G,B", help="Per channel, in units of [0, 1].", rich_help_panel="Model")
 ]
 ImagesOption = Annotated[
     str,
@@ -169,10 +155,7 @@ MixedCopiesOption = Annotated[
         rich_help_panel="Images",
     ),
 ]
-RecipeOption = Annotated[
-    Recipe,
-    typer.Option("--recipe", help="How to synthesize.", rich_help_panel="Images"),
-]
+RecipeOption = Annotated[Recipe, typer.Option("--recipe", help="How to synthesize.", rich_help_panel="Images")]
 DataOption = Annotated[
     Path | None,
     typer.Option(
@@ -184,16 +167,11 @@ DataOption = Annotated[
 ]
 PresetOption = Annotated[Preset, typer.Option(help="How much time to spend.")]
 SeedOption = Annotated[
-    int,
-    typer.Option(min=0, max=2**32 - 1, metavar="N", help="The same seed gives the same result."),
+    int, typer.Option(min=0, max=2**32 - 1, metavar="N", help="The same seed gives the same result.")
 ]
-DeviceOption = Annotated[
-    str | None,
-    typer.Option(metavar="D", help="cpu or cuda[:N]; a GPU when there is one."),
-]
+DeviceOption = Annotated[str | None, typer.Option(metavar="D", help="cpu or cuda[:N]; a GPU when there is one.")]
 ThreadsOption = Annotated[
-    int | None,
-    typer.Option(min=1, max=1024, metavar="N", help="CPU threads; all cores when not given."),
+    int | None, typer.Option(min=1, max=1024, metavar="N", help="CPU threads; all cores when not given.")
 ]
 FormatOption = Annotated[
     Format | None,
@@ -211,15 +189,11 @@ MemoryLimitOption = Annotated[
         "the run directory. Half of what is free when not given.",
     ),
 ]
-OutOption = Annotated[
-    Path | None,
-    typer.Option(metavar="DIR", help="Where to write; runs/<model>-... otherwise."),
-]
+OutOption = Annotated[Path | None, typer.Option(metavar="DIR", help="Where to write; runs/<model>-... otherwise.")]
 RestartOption = Annotated[
     bool,
     typer.Option(
-        "--restart",
-        help="Begin anew where an unfinished run is in the run directory, instead of continuing it.",
+        "--restart", help="Begin anew where an unfinished run is in the run directory, instead of continuing it."
     ),
 ]
 LayerOption = Annotated[
@@ -242,13 +216,11 @@ ConfigOption = Annotated[
     ),
 ]
 DumpConfigOption = Annotated[
-    bool,
-    typer.Option("--dump-config", help="Print the recipe of this command, and do nothing else."),
+    bool, typer.Option("--dump-config", help="Print the recipe of this command, and do nothing else.")
 ]
 DryRunOption = Annotated[
     bool,
     typer.Option(
-        "--dry-run",
-        help="Show the plan, and from a few steps of every stage what the run will take; write nothing.",
+        "--dry-run", help="Show the plan, and from a few steps of every stage what the run will take; write nothing."
     ),
 ]

@@ -11,10 +11,7 @@ __all__ = ["compare", "report"]
 
 
 def report(
-    run_dir: Annotated[
-        Path,
-        typer.Argument(metavar="RUN_DIR", help="A run, finished or failed in validation."),
-    ],
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run, finished or failed in validation.")],
 ) -> None:
     """Make report.html of a run anew, from what is in its directory; needs the extra `report`."""
     with reported():
@@ -26,8 +23,7 @@ def report(
 def compare(
     run_dirs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories.")],
     out: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Where to write the comparison, too: .md, .csv or .html."),
+        Path | None, typer.Option(metavar="FILE", help="Where to write the comparison, too: .md, .csv or .html.")
     ] = None,
 ) -> None:
     """Show several runs side by side: accuracy, latency, size and time, and the best of each.

@@ -140,11 +140,7 @@ class _Tracer(fx.Tracer):
         return attr_val if self.computing else super().getattr(attr, attr_val, parameter_proxy_cache)
 
     def call_module(
-        self,
-        m: nn.Module,
-        forward: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         # Inside a leaf module, on example values; or a module made in a forward (nn.ReLU()(x)).
         if self.computing or m not in (self.submodule_paths or {}):

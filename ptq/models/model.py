@@ -79,13 +79,7 @@ def load_model(
         >>> load_model("resnet18", pretrained=False).preprocess.size
         (224, 224)
     """
-    overrides = {
-        "size": size,
-        "resize": resize,
-        "mean": mean,
-        "std": std,
-        "interpolation": interpolation,
-    }
+    overrides = {"size": size, "resize": resize, "mean": mean, "std": std, "interpolation": interpolation}
     entry = resolve(ref, {key: value for key, value in overrides.items() if value is not None})
     if weights is not None:
         state = read_weights(Path(weights))
@@ -133,22 +127,12 @@ def as_model(
     """
     high_wide = pair(size)
     preprocess = Preprocess(
-        high_wide,
-        min(high_wide) if resize is None else resize,
-        interpolation,
-        triple(mean),
-        triple(std),
+        high_wide, min(high_wide) if resize is None else resize, interpolation, triple(mean), triple(std)
     )
     return _finish(name, copy.deepcopy(module), preprocess, "as given", classes)
 
 
-def _finish(
-    name: str,
-    module: nn.Module,
-    preprocess: Preprocess,
-    weights: str,
-    classes: object,
-) -> Model:
+def _finish(name: str, module: nn.Module, preprocess: Preprocess, weights: str, classes: object) -> Model:
     module = module.float().cpu().eval()
     check_finite(module, weights if weights not in ("random", "as given") else name)
     height, width = preprocess.size

@@ -103,12 +103,7 @@ def _torchvision(ref: str, overrides: Mapping[str, Any]) -> ModelEntry:
         return module, source
 
     return ModelEntry(
-        name,
-        preprocess.override(**overrides),
-        build,
-        pretrained,
-        fit_without_heads,
-        published.meta.get("categories"),
+        name, preprocess.override(**overrides), build, pretrained, fit_without_heads, published.meta.get("categories")
     )
 
 

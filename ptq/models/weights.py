@@ -94,11 +94,7 @@ def fit(module: nn.Module, state: Mapping[str, Tensor], source: str, ignore: tup
     ]
     faults = [
         f"{what} {', '.join(names[:3])}" + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-        for what, names in (
-            ("missing", missing),
-            ("unexpected", unexpected),
-            ("of another shape:", shapes),
-        )
+        for what, names in (("missing", missing), ("unexpected", unexpected), ("of another shape:", shapes))
         if names
     ]
     if faults:

@@ -14,16 +14,7 @@ from torch import Tensor
 
 from ptq.quantization.spec import QuantSpec
 
-__all__ = [
-    "BEND",
-    "UNIT",
-    "clear_of_ties",
-    "gate_codes",
-    "hard_grid",
-    "is_hard",
-    "observed",
-    "suits",
-]
+__all__ = ["BEND", "UNIT", "clear_of_ties", "gate_codes", "hard_grid", "is_hard", "observed", "suits"]
 
 BEND = 3.0  # where a hard sigmoid becomes constant, and a hard swish 0
 UNIT = 1 / 256  # the scale of a tensor within [0, 1)

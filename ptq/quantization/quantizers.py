@@ -11,13 +11,7 @@ from ptq.quantization.activation_grids import clear_of_ties
 from ptq.quantization.affine import fake_quant, per_channel, qparams, quantize
 from ptq.quantization.spec import QuantSpec
 
-__all__ = [
-    "QuantLayer",
-    "Quantizer",
-    "WeightQuantizer",
-    "apply_layer",
-    "weight_axis",
-]
+__all__ = ["QuantLayer", "Quantizer", "WeightQuantizer", "apply_layer", "weight_axis"]
 
 INT32 = 2**31 - 1
 Layer = nn.Conv2d | nn.ConvTranspose2d | nn.Linear

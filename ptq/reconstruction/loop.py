@@ -150,10 +150,7 @@ class _Block:
 
 def _work(quantized_model: QuantizedModel, config: ReconstructConfig) -> Iterator[_Block]:
     merged = {name: index // config.merge for name, index in quantized_model.blocks.items()}
-    float_blocks, blocks = (
-        split(quantized_model.float_model.module, merged),
-        split(quantized_model.module, merged),
-    )
+    float_blocks, blocks = (split(quantized_model.float_model.module, merged), split(quantized_model.module, merged))
     for index, (float_block, block) in enumerate(zip(float_blocks, blocks, strict=True)):
         units = list(_units(float_block, block, config))
         yield _Block(index, float_block, block, units, float_blocks[index + 1 :])

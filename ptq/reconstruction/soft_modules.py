@@ -73,11 +73,7 @@ class LearnedScale(nn.Module):
     scale: Tensor
 
     def __init__(
-        self,
-        quantizer: Quantizer,
-        bounds: tuple[float, float],
-        mask: DropMask | None,
-        gain: nn.Parameter | None = None,
+        self, quantizer: Quantizer, bounds: tuple[float, float], mask: DropMask | None, gain: nn.Parameter | None = None
     ) -> None:
         super().__init__()
         quantizer.require_range()
@@ -214,11 +210,7 @@ class Tuning(nn.Module):
 
 
 def tuning(
-    unit: fx.GraphModule,
-    mask: DropMask | None,
-    weights: bool = True,
-    steps: bool = True,
-    gains: bool = False,
+    unit: fx.GraphModule, mask: DropMask | None, weights: bool = True, steps: bool = True, gains: bool = False
 ) -> Tuning:
     """Make the view of a unit in which its roundings, its steps or both are learned.
 

@@ -82,10 +82,7 @@ class Comparison:
         ]
         many = len({entry.model for entry in self.entries}) > 1
         rows = [
-            [
-                f"{entry.name} ({entry.model})" if many else entry.name,
-                *(cells[index] for cells in shown),
-            ]
+            [f"{entry.name} ({entry.model})" if many else entry.name, *(cells[index] for cells in shown)]
             for index, entry in enumerate(self.entries)
         ]
         title = f"{len(rows)} runs" + ("" if many else f" of {self.entries[0].model}")

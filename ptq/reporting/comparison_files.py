@@ -110,11 +110,7 @@ def _html(found: Comparison, path: Path) -> dict[str, str]:
     return {path.name: render("compare.html.j2", content)}
 
 
-_WRITERS: dict[str, Callable[[Comparison, Path], dict[str, str]]] = {
-    ".md": _markdown,
-    ".csv": _csv,
-    ".html": _html,
-}
+_WRITERS: dict[str, Callable[[Comparison, Path], dict[str, str]]] = {".md": _markdown, ".csv": _csv, ".html": _html}
 
 
 def _panels(found: Comparison) -> "tuple[str, dict[str, list[Point]]]":
@@ -126,10 +122,7 @@ def _panels(found: Comparison) -> "tuple[str, dict[str, list[Point]]]":
     score = "top-1 %" if figure == "top1" else "same as float %"
     many = len({entry.model for entry in found.entries}) > 1
     panels: dict[str, list[Point]] = {}
-    for title, cost, factor in (
-        ("size MB", "size_bytes", 1e-6),
-        ("latency ms", "latency_ms", 1.0),
-    ):
+    for title, cost, factor in (("size MB", "size_bytes", 1e-6), ("latency ms", "latency_ms", 1.0)):
         points: dict[tuple[str, float, float], Point] = {}
         for entry in found.entries:
             scores, costs = entry.report[figure], entry.report[cost]

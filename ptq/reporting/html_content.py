@@ -8,14 +8,7 @@ from typing import Any
 
 from ptq.reporting import gallery, plots
 from ptq.reporting.advice import badges, next_steps
-from ptq.reporting.text import (
-    exactness_lines,
-    figure_columns,
-    figure_rows,
-    image_lines,
-    memory_lines,
-    threads_text,
-)
+from ptq.reporting.text import exactness_lines, figure_columns, figure_rows, image_lines, memory_lines, threads_text
 
 __all__ = ["Chart", "content"]
 
@@ -67,11 +60,7 @@ def content(report: Mapping[str, Any], folder: Path | None) -> dict[str, Any]:
         "together": f"{sum(seconds.values()):.1f}",
         "memory": memory_lines(report),
         "command": report.get("command", ""),
-        "notes": [
-            *report.get("notes", []),
-            *report.get("unmeasured", []),
-            *exactness_lines(report.get("exact")),
-        ],
+        "notes": [*report.get("notes", []), *report.get("unmeasured", []), *exactness_lines(report.get("exact"))],
         "facts": [*_facts(report)],
     }
 

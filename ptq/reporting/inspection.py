@@ -15,15 +15,7 @@ from ptq.reporting.text import image_lines
 from ptq.run.inspection import Inspection
 from ptq.utils.files import atomic
 
-__all__ = [
-    "advice",
-    "headlines",
-    "legend",
-    "markdown",
-    "show",
-    "tables",
-    "write_inspection",
-]
+__all__ = ["advice", "headlines", "legend", "markdown", "show", "tables", "write_inspection"]
 
 NEGLIGIBLE = 1e-3  # nats by which the softmax may move without anybody seeing it
 MOST = 5  # layers that advice names

@@ -21,22 +21,8 @@ __all__ = ["Point", "histogram", "loss_curves", "tradeoff", "tradeoff_file"]
 
 # Stand-ins -> names of variables in page.css, and the colors of a file of its own.
 INK, MUTED, LINE, SURFACE, BLUE, ORANGE = (f"#0a0b{i:02x}" for i in range(1, 7))
-_VARIABLES = {
-    INK: "ink",
-    MUTED: "muted",
-    LINE: "line",
-    SURFACE: "surface",
-    BLUE: "blue",
-    ORANGE: "orange",
-}
-_PLAIN = {
-    INK: "#1d2129",
-    MUTED: "#5b6472",
-    LINE: "#d9dde3",
-    SURFACE: "#ffffff",
-    BLUE: "#2563b8",
-    ORANGE: "#b4540a",
-}
+_VARIABLES = {INK: "ink", MUTED: "muted", LINE: "line", SURFACE: "surface", BLUE: "blue", ORANGE: "orange"}
+_PLAIN = {INK: "#1d2129", MUTED: "#5b6472", LINE: "#d9dde3", SURFACE: "#ffffff", BLUE: "#2563b8", ORANGE: "#b4540a"}
 _STYLE: dict[Any, Any] = {
     "svg.hashsalt": "ptq",
     "svg.fonttype": "none",  # text stays text: it can be read aloud, searched and copied
@@ -176,10 +162,7 @@ def tradeoff_file(panels: Mapping[str, Sequence[Point]], score: str) -> str:
 def _draw_tradeoff(axes: Axes, points: Sequence[Point], cost: str, score: str) -> None:
     costs, scores = [p.cost for p in points], [p.score for p in points]
     most, spread = max(costs) or 1.0, (max(scores) - min(scores)) or 1.0
-    x, y = (
-        (-0.04 * most, 1.15 * most),
-        (min(scores) - spread / 6, max(scores) + spread / 6),
-    )
+    x, y = ((-0.04 * most, 1.15 * most), (min(scores) - spread / 6, max(scores) + spread / 6))
     axes.set_xlim(*x)
     axes.set_ylim(*y)
     centers = [(_WIDTH * (p.cost - x[0]) / (x[1] - x[0]), _HEIGHT * (p.score - y[0]) / (y[1] - y[0])) for p in points]

@@ -14,34 +14,12 @@ from typing import Any
 
 from ptq.errors import PtqError
 from ptq.reporting.advice import badges, next_steps
-from ptq.reporting.text import (
-    exactness_lines,
-    figure_columns,
-    figure_rows,
-    image_lines,
-    memory_lines,
-)
+from ptq.reporting.text import exactness_lines, figure_columns, figure_rows, image_lines, memory_lines
 from ptq.utils.files import atomic
 
-__all__ = [
-    "Stopwatch",
-    "environment",
-    "markdown",
-    "peak_rss_bytes",
-    "read_report",
-    "write_report",
-]
+__all__ = ["Stopwatch", "environment", "markdown", "peak_rss_bytes", "read_report", "write_report"]
 
-LIBRARIES = (
-    "torch",
-    "torchvision",
-    "timm",
-    "numpy",
-    "onnx",
-    "onnxscript",
-    "onnxruntime",
-    "safetensors",
-)
+LIBRARIES = ("torch", "torchvision", "timm", "numpy", "onnx", "onnxscript", "onnxruntime", "safetensors")
 
 
 class Stopwatch:
@@ -194,11 +172,7 @@ def _rows_of_numbers(text: str) -> str:
 
     Text cannot be hit, because a line break in it is written as two characters.
     """
-    return re.sub(
-        r"\[\n\s*([-+.\w]+(?:,\n\s*[-+.\w]+)*)\n\s*\]",
-        lambda found: f"[{' '.join(found[1].split())}]",
-        text,
-    )
+    return re.sub(r"\[\n\s*([-+.\w]+(?:,\n\s*[-+.\w]+)*)\n\s*\]", lambda found: f"[{' '.join(found[1].split())}]", text)
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:

@@ -205,11 +205,7 @@ def _calibration(quantized_model: QuantizedModel, inputs: Tensor, seed: int) -> 
 
 
 def _reconstruction(
-    graph_model: GraphModel,
-    settings: Settings,
-    inputs: Tensor,
-    model: Model,
-    device: torch.device,
+    graph_model: GraphModel, settings: Settings, inputs: Tensor, model: Model, device: torch.device
 ) -> tuple[float, float, int]:
     """Seconds that grow with the images, of these; seconds of all iterations; bytes cached of these images."""
     config = method_preset(settings.method, settings.preset, model.preprocess.size)

@@ -17,11 +17,7 @@ __all__ = ["decided_by"]
 
 
 def decided_by(
-    settings: Settings,
-    model: Model,
-    teachers: Sequence[Model],
-    graph_model: GraphModel,
-    device: torch.device,
+    settings: Settings, model: Model, teachers: Sequence[Model], graph_model: GraphModel, device: torch.device
 ) -> dict[str, Any]:
     """Return what two runs on one machine must agree in to give the same quantized model, as JSON-able data.
 

@@ -77,11 +77,7 @@ def run_images(
 
 
 def calibration_images(
-    model: Model,
-    teachers: Sequence[Model],
-    settings: Settings,
-    device: torch.device,
-    progress: Progress = SILENT,
+    model: Model, teachers: Sequence[Model], settings: Settings, device: torch.device, progress: Progress = SILENT
 ) -> CalibrationSet:
     """Return calibration images from wherever ``settings.images`` says, with their quality figures.
 
@@ -106,12 +102,7 @@ def calibration_images(
 
 
 def _images(
-    model: Model,
-    teachers: Sequence[Model],
-    settings: Settings,
-    device: torch.device,
-    progress: Progress,
-    parts: Path,
+    model: Model, teachers: Sequence[Model], settings: Settings, device: torch.device, progress: Progress, parts: Path
 ) -> CalibrationSet:
     source = settings.images
     if source in RECIPES:
@@ -144,12 +135,7 @@ def synthesized(
     A model without BatchNorm leaves it to the teachers.
     """
     return synthesize(
-        zoo_of(model, teachers),
-        config,
-        preprocess=model.preprocess,
-        device=device,
-        progress=progress,
-        folder=folder,
+        zoo_of(model, teachers), config, preprocess=model.preprocess, device=device, progress=progress, folder=folder
     )
 
 
@@ -185,11 +171,7 @@ def load_evaluation(settings: Settings, model: Model) -> EvalSet | None:
 def insert_planned_quantizers(graph_model: GraphModel, settings: Settings) -> QuantizedModel:
     """Return the quantized model that the settings plan; its quantizers have no ranges yet."""
     plan = make_plan(
-        graph_model,
-        settings.bits,
-        settings.act_bits,
-        reduce_range=settings.reduce_range,
-        overrides=settings.overrides,
+        graph_model, settings.bits, settings.act_bits, reduce_range=settings.reduce_range, overrides=settings.overrides
     )
     return insert_quantizers(graph_model, plan)
 

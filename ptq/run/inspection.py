@@ -108,11 +108,7 @@ def inspect_run(
 
 
 def inspect_model(
-    settings: Settings,
-    model: Model | None = None,
-    *,
-    count: int = 32,
-    progress: Progress = SILENT,
+    settings: Settings, model: Model | None = None, *, count: int = 32, progress: Progress = SILENT
 ) -> Inspection:
     """Measure what every layer of a network would cost with nearest rounding; nothing is written.
 
@@ -157,11 +153,7 @@ def _network(folder: Path, settings: Settings, about: dict[str, Any], module: nn
 
 
 def _calibrate(
-    quantized_model: QuantizedModel,
-    inputs: Tensor,
-    seed: int,
-    device: torch.device,
-    progress: Progress,
+    quantized_model: QuantizedModel, inputs: Tensor, seed: int, device: torch.device, progress: Progress
 ) -> None:
     quantized_model.module.to(device)
     quantized_model.float_model.module.to(device)

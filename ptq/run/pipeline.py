@@ -9,13 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ptq.analysis.histograms import worst_layers
-from ptq.calibration import (
-    CalibrationSet,
-    calibrate,
-    discard_batches,
-    mixed_copies,
-    synthesis_preset,
-)
+from ptq.calibration import CalibrationSet, calibrate, discard_batches, mixed_copies, synthesis_preset
 from ptq.config.recipe_file import write_recipe
 from ptq.config.settings import Settings
 from ptq.data.preprocess import Preprocess
@@ -45,14 +39,7 @@ from ptq.run.inputs import (
 from ptq.utils.environment import run_folder, use_device
 from ptq.utils.work_store import WorkStore, resume
 
-__all__ = [
-    "Calibrated",
-    "Run",
-    "calibrate_datafree",
-    "quantize",
-    "run",
-    "synthesize_images",
-]
+__all__ = ["Calibrated", "Run", "calibrate_datafree", "quantize", "run", "synthesize_images"]
 
 
 @dataclass(frozen=True)
@@ -137,12 +124,7 @@ def run(
     }
     save_quantized(quantized_model, folder / "quantized.safetensors", about)
     with watch("export"):
-        export_qdq(
-            quantized_model,
-            folder / "model.onnx",
-            _metadata(settings, images),
-            format=settings.format,
-        )
+        export_qdq(quantized_model, folder / "model.onnx", _metadata(settings, images), format=settings.format)
     with watch("validate"):
         measured = validate(
             folder / "model.onnx",

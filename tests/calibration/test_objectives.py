@@ -70,9 +70,7 @@ def test_mixing_passes_gradients_to_both_images() -> None:
 
 
 @pytest.mark.parametrize("variation", [total_variation, sparse_variation])
-def test_variation_is_zero_for_flat_images_and_grows_with_noise(
-    variation: Callable[[Tensor], Tensor],
-) -> None:
+def test_variation_is_zero_for_flat_images_and_grows_with_noise(variation: Callable[[Tensor], Tensor]) -> None:
     flat = torch.full((2, 3, 8, 8), 0.3)
     noise = torch.randn(2, 3, 8, 8)
     assert float(variation(flat)) == pytest.approx(0, abs=1e-7)

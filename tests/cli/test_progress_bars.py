@@ -77,8 +77,7 @@ def test_output_to_a_file_gets_lines() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.04, "0.0 s"), (9.96, "10 s"), (59.4, "59 s"), (59.6, "1:00"), (3723, "1:02:03")],
+    ("seconds", "text"), [(0.04, "0.0 s"), (9.96, "10 s"), (59.4, "59 s"), (59.6, "1:00"), (3723, "1:02:03")]
 )
 def test_durations(seconds: float, text: str) -> None:
     assert _duration(seconds) == text

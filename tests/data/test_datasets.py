@@ -201,9 +201,7 @@ def test_a_strip_of_one_pixel_takes_no_more_memory_than_what_is_seen(tmp_path: P
     assert int(seen.min()) >= 126 and int(seen.max()) <= 128  # from the middle
 
 
-def test_what_is_seen_of_a_large_image_is_that_of_a_small_one(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_what_is_seen_of_a_large_image_is_that_of_a_small_one(monkeypatch: pytest.MonkeyPatch) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
     wanted = Preprocess((16, 20), 20, "bilinear", (0.5,) * 3, (0.5,) * 3)
     whole = datasets._fit(Image.fromarray(pixels), wanted)

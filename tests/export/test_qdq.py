@@ -268,13 +268,7 @@ def test_what_computes_on_real_numbers_is_named(tmp_path: Path) -> None:
     quantized_model = calibrate(insert_quantizers(graph_model, make_plan(graph_model, 8)), networks.images(4))
     path = export_qdq(quantized_model, tmp_path / "odd.onnx")
     kinds = {node.name: node.op_type for node in ort.optimized(path).node}
-    assert {kinds[name] for name in ort.float_operators(ort.optimized(path))} <= {
-        "Gelu",
-        "Erf",
-        "Mul",
-        "Add",
-        "Div",
-    }
+    assert {kinds[name] for name in ort.float_operators(ort.optimized(path))} <= {"Gelu", "Erf", "Mul", "Add", "Div"}
     assert ort.float_operators(ort.optimized(path))
     clean = export_qdq(networks.quantized_network("densenet", 4, 4), tmp_path / "clean.onnx")
     assert ort.float_operators(ort.optimized(clean)) == []

@@ -70,13 +70,7 @@ def test_figures_of_a_sound_file(digits: Any, trained: tuple[QuantizedModel, Pat
 def test_without_labels_and_student(digits: Any, trained: tuple[QuantizedModel, Path]) -> None:
     quantized_model, path = trained
     found = validate(
-        path,
-        quantized_model,
-        PREPROCESS,
-        batches(digits, labels=False),
-        threads=1,
-        runs=2,
-        baseline=False,
+        path, quantized_model, PREPROCESS, batches(digits, labels=False), threads=1, runs=2, baseline=False
     )
     assert found.top1 == {} and found.agreement["onnx"] > 99 and found.failed == ()
     alone = validate(path, None, PREPROCESS, batches(digits), threads=1, runs=2, baseline=False)

@@ -63,9 +63,7 @@ class Branching(nn.Module):
 
 
 @pytest.mark.parametrize("model", [Branching(), nn.Sequential(nn.BatchNorm2d(3), nn.ReLU(), nn.Conv2d(3, 4, 3))])
-def test_without_a_layer_to_fold_into_it_becomes_a_marked_depthwise_convolution(
-    model: nn.Module,
-) -> None:
+def test_without_a_layer_to_fold_into_it_becomes_a_marked_depthwise_convolution(model: nn.Module) -> None:
     model, x = with_statistics(model), images(4)
     expected = model(x)
     graph = trace(model, x)
@@ -90,10 +88,7 @@ def test_affine_form_is_the_batchnorm(affine: bool) -> None:
 
 
 def test_batchnorm_without_statistics_stays() -> None:
-    model, x = (
-        nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False)),
-        images(4),
-    )
+    model, x = (nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False)), images(4))
     graph = trace(model.eval(), x)
     fold_batchnorms(graph)
     assert any(isinstance(module, nn.BatchNorm2d) for module in graph.modules())

@@ -11,8 +11,7 @@ from tests.helpers.networks import NETWORKS, SHAPE, build, images, quantized_net
 
 
 @pytest.mark.parametrize(
-    ("name", "count"),
-    [("resnet18", 10), ("resnet50", 18), ("mobilenet_v2", 20), ("efficientnet_b0", 19)],
+    ("name", "count"), [("resnet18", 10), ("resnet50", 18), ("mobilenet_v2", 20), ("efficientnet_b0", 19)]
 )
 def test_blocks_of_well_known_networks(name: str, count: int) -> None:
     model = getattr(torchvision.models, name)(weights=None).eval()

@@ -20,11 +20,7 @@ def test_residual_blocks_own_their_layers_and_stages_own_nothing() -> None:
         mine = {name for name, scope in found.items() if scope == block}
         assert {f"blocks_{index}_conv1", f"blocks_{index}_conv2"} <= mine
     # Functions called in a block are the block's, too.
-    assert [found[name] for name in ("add", "add_1", "add_2")] == [
-        "blocks.0",
-        "blocks.1",
-        "blocks.2",
-    ]
+    assert [found[name] for name in ("add", "add_1", "add_2")] == ["blocks.0", "blocks.1", "blocks.2"]
     assert found["blocks_1_downsample_0"] == "blocks.1"
     assert found["stem_0"] is found["fc"] is found["x"] is None
 

@@ -456,10 +456,7 @@ def _foreign_onnx(path: Path) -> None:
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 8, 8])
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 192])
     graph = helper.make_graph([helper.make_node("Flatten", ["x"], ["y"])], "foreign", [x], [y])
-    onnx.save(
-        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8),
-        str(path),
-    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(path))
 
 
 def _finished(what: str, says: str, make: Callable[[Path], object], command: str = "validate") -> Case:

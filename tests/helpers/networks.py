@@ -14,16 +14,7 @@ from ptq.calibration.activation_ranges import calibrate
 from ptq.graph.preparation import prepare
 from ptq.quantization.placement import QuantizedModel, insert_quantizers, make_plan
 
-__all__ = [
-    "NETWORKS",
-    "SHAPE",
-    "BasicBlock",
-    "ResNet",
-    "build",
-    "images",
-    "quantized_network",
-    "with_statistics",
-]
+__all__ = ["NETWORKS", "SHAPE", "BasicBlock", "ResNet", "build", "images", "quantized_network", "with_statistics"]
 
 SHAPE = (3, 16, 16)
 
@@ -61,9 +52,7 @@ class ResNet(nn.Module):
         )
         self.pool = nn.MaxPool2d(2)
         self.blocks = nn.Sequential(
-            BasicBlock(width, width),
-            BasicBlock(width, 2 * width, 2),
-            BasicBlock(2 * width, 2 * width),
+            BasicBlock(width, width), BasicBlock(width, 2 * width, 2), BasicBlock(2 * width, 2 * width)
         )
         self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
         self.fc = nn.Linear(2 * width, classes)
@@ -294,8 +283,10 @@ def images(count: int, seed: int = 1) -> Tensor:
     return torch.randn(count, *SHAPE, generator=torch.Generator().manual_seed(seed))
 
 
-def quantized_network(name: str, weight_bits: int = 4, act_bits: int = 4) -> QuantizedModel:
+def quantized_network(
+    name: str, weight_bits: int = 4, act_bits: int = 4, *, reduce_range: bool = False
+) -> QuantizedModel:
     """Return a calibrated quantized model of a network; ranges are the quickest to find, not the best."""
     graph_model = prepare(build(name), SHAPE)
-    quantized_model = insert_quantizers(graph_model, make_plan(graph_model, weight_bits, act_bits))
-    return calibrate(quantized_model, images(16), observer="minmax")
+    plan = make_plan(graph_model, weight_bits, act_bits, reduce_range=reduce_range)
+    return calibrate(insert_quantizers(graph_model, plan), images(16), observer="minmax")

@@ -277,10 +277,7 @@ def shapes_of(step: Step, shapes: list[Shape]) -> list[Shape]:
             sides = ((s + 2 * facts["padding"] - reach) // facts["stride"] + 1 for s in (height, width))
             return [(outputs, next(sides), next(sides))]
         case "transposed":
-            stride, less = (
-                facts["stride"],
-                facts["kernel"] - 2 * facts["padding"] + facts["stride"] - 1,
-            )
+            stride, less = (facts["stride"], facts["kernel"] - 2 * facts["padding"] + facts["stride"] - 1)
             return [(outputs, (height - 1) * stride + less, (width - 1) * stride + less)]
         case "cat":
             return [(sum(shapes[i][0] for i in step.reads), height, width)]
@@ -288,13 +285,7 @@ def shapes_of(step: Step, shapes: list[Shape]) -> list[Shape]:
             return [(channels // 2, height, width)] * 2
         case "max" | "average":
             more = 2 * facts["padding"] - 2
-            return [
-                (
-                    channels,
-                    (height + more) // facts["stride"] + 1,
-                    (width + more) // facts["stride"] + 1,
-                )
-            ]
+            return [(channels, (height + more) // facts["stride"] + 1, (width + more) // facts["stride"] + 1)]
         case "global" | "mean":
             return [(channels, 1, 1)]
         case "same" | "last":
@@ -405,11 +396,7 @@ def _step(draw: st.DrawFn, shapes: list[Shape], steps: list[Step]) -> Step:
         case "pixel_shuffle" if channels % 4 == 0:
             return Step(kind, (source,), {})
         case "max" | "average" if min(height, width) >= 2:
-            return Step(
-                kind,
-                (source,),
-                {"stride": draw(st.integers(1, 2)), "padding": draw(st.integers(0, 1))},
-            )
+            return Step(kind, (source,), {"stride": draw(st.integers(1, 2)), "padding": draw(st.integers(0, 1))})
         case "global" | "mean" | "float norm" | "affine" | "flip":
             return Step(kind, (source,), {})
         case "cut":
@@ -420,11 +407,7 @@ def _step(draw: st.DrawFn, shapes: list[Shape], steps: list[Step]) -> Step:
                 "dilation": draw(st.integers(1, 2)),
                 "bias": draw(st.booleans()),
             }
-            return Step(
-                kind,
-                (source,),
-                {"channels": draw(st.integers(1, MOST_CHANNELS)), **sizes, **_act(draw)},
-            )
+            return Step(kind, (source,), {"channels": draw(st.integers(1, MOST_CHANNELS)), **sizes, **_act(draw)})
         case "upsample" | "gate" | "norm" | "act":
             act = {} if kind in ("upsample", "norm") else _act(draw)
             if kind == "gate":
@@ -451,22 +434,13 @@ def _layer(draw: st.DrawFn, kind: str, source: int, channels: int, side: int) ->
     if kind == "transposed":
         kernel = draw(st.integers(1, 3))
         stride = draw(st.integers(1, 2))
-        sizes = {
-            "kernel": kernel,
-            "stride": stride,
-            "padding": draw(st.integers(0, (kernel - 1) // 2)),
-        }
+        sizes = {"kernel": kernel, "stride": stride, "padding": draw(st.integers(0, (kernel - 1) // 2))}
         return Step(kind, (source,), {**facts, **sizes})
     kernel, dilation = draw(st.sampled_from((1, 2, 3, 5))), draw(st.integers(1, 2))
     reach = dilation * (kernel - 1) + 1
     least = max(0, -(-(reach - side) // 2))
     padding = max(least, draw(st.integers(0, reach // 2)))
-    facts |= {
-        "kernel": kernel,
-        "dilation": dilation,
-        "padding": padding,
-        "stride": draw(st.integers(1, 2)),
-    }
+    facts |= {"kernel": kernel, "dilation": dilation, "padding": padding, "stride": draw(st.integers(1, 2))}
     if kind != "functional" and padding and padding < side:
         facts["mode"] = draw(st.sampled_from(("zeros", "zeros", "reflect", "replicate")))
     return Step("functional" if kind == "functional" else "conv", (source,), facts)

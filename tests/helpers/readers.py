@@ -200,11 +200,7 @@ READERS = (
     Reader("weights.pth", _pth, _weights),
     Reader("weights.safetensors", _safetensors, _weights),
     Reader("images.safetensors", _images, CalibrationSet.load),
-    Reader(
-        "quantized.safetensors",
-        _students,
-        lambda path: load_quantized(path, networks.build("mobilenet")),
-    ),
+    Reader("quantized.safetensors", _students, lambda path: load_quantized(path, networks.build("mobilenet"))),
     Reader("data.npz", _npz, _read_npz),
     Reader("picture", _pictures, _read_picture),
     Reader("report.json", _reports, lambda path: read_report(path.parent)),

@@ -126,10 +126,7 @@ def test_zoo_agrees_with_timm_by_name_and_in_order(tmp_path: Path) -> None:
     timm = pytest.importorskip("timm")
     torch.manual_seed(0)
     state = timm.create_model("tf_efficientnet_lite0").state_dict()
-    for name, written in (
-        ("named", state),
-        ("ordered", {f"_{i}": value for i, value in enumerate(state.values())}),
-    ):
+    for name, written in (("named", state), ("ordered", {f"_{i}": value for i, value in enumerate(state.values())})):
         torch.save(written, tmp_path / f"{name}.pth")
     named, ordered = (load_model("efficientnet_lite0", tmp_path / f"{name}.pth") for name in ("named", "ordered"))
     assert named.sha256 == ordered.sha256

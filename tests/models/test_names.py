@@ -25,15 +25,7 @@ def test_every_name_of_timm_is_found_and_names_of_old_besides() -> None:
 
 @pytest.mark.parametrize(
     "known",
-    [
-        "resnet50",
-        "ResNet50",
-        "efficientnet_lite0",
-        "timm:resnet18",
-        "timm:resnet18.a1_in1k",
-        "mine.py:net",
-        "mine.py",
-    ],
+    ["resnet50", "ResNet50", "efficientnet_lite0", "timm:resnet18", "timm:resnet18.a1_in1k", "mine.py:net", "mine.py"],
 )
 def test_what_exists_or_may_exist_is_accepted(known: str) -> None:
     check_name(known)

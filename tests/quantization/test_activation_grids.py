@@ -7,16 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from ptq.quantization.activation_grids import (
-    BEND,
-    CLOSE,
-    UNIT,
-    clear_of_ties,
-    gate_codes,
-    hard_grid,
-    is_hard,
-    observed,
-)
+from ptq.quantization.activation_grids import BEND, CLOSE, UNIT, clear_of_ties, gate_codes, hard_grid, is_hard, observed
 from ptq.quantization.quantizers import Quantizer
 from ptq.quantization.spec import QuantSpec
 from ptq.reconstruction.config import ReconstructConfig
@@ -67,11 +58,7 @@ def test_a_grid_without_ties_stays_as_it_is() -> None:
 
 @pytest.mark.parametrize(
     ("grid", "expected"),
-    [
-        ("hardsigmoid", [-3.0, -1.0, 3.0]),
-        ("hardswish", [-3.0, -1.0, 9.0]),
-        ("free", [-9.0, -1.0, 9.0]),
-    ],
+    [("hardsigmoid", [-3.0, -1.0, 3.0]), ("hardswish", [-3.0, -1.0, 9.0]), ("free", [-9.0, -1.0, 9.0])],
 )
 def test_observers_see_what_makes_a_difference(grid: str, expected: list[float]) -> None:
     values = torch.tensor([-9.0, -1.0, 9.0])

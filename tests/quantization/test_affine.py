@@ -5,14 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ptq.quantization.affine import (
-    dequantize,
-    fake_quant,
-    per_channel,
-    qparams,
-    quantize,
-    round_ste,
-)
+from ptq.quantization.affine import dequantize, fake_quant, per_channel, qparams, quantize, round_ste
 from ptq.quantization.spec import QuantSpec
 
 numbers = st.floats(-1e4, 1e4, width=32)

@@ -47,9 +47,7 @@ def test_clamps_of_relu_fold_pools_move_and_others_do_neither(graph: fx.GraphMod
     assert {kinds[name] for name in ("first", "second", "add", "x")} == {(False, False)}
 
 
-def test_a_range_comes_from_what_is_moved_and_goes_to_who_computes_with_it(
-    graph: fx.GraphModule,
-) -> None:
+def test_a_range_comes_from_what_is_moved_and_goes_to_who_computes_with_it(graph: fx.GraphModule) -> None:
     relu, pool, first = (named(graph, name) for name in ("relu", "pool", "first"))
     assert range_source(graph, pool) is relu and range_source(graph, relu) is relu
     assert tail(graph, first) is relu and tail(graph, pool) is pool

@@ -56,12 +56,7 @@ def test_sums_beyond_float32_are_exact(tmp_path: Path) -> None:
     assert torch.equal(quantized_model(x), in_onnxruntime(quantized_model, x, tmp_path))
 
 
-@given(
-    st.integers(2, 8),
-    st.floats(0, 10),
-    st.floats(0.1, 10),
-    st.sampled_from([None, nn.ReLU(), nn.ReLU6()]),
-)
+@given(st.integers(2, 8), st.floats(0, 10), st.floats(0.1, 10), st.sampled_from([None, nn.ReLU(), nn.ReLU6()]))
 def test_clamping_codes_is_rounding_what_was_clamped(
     bits: int, below: float, above: float, activation: nn.Module | None
 ) -> None:

@@ -112,16 +112,8 @@ def test_foreign_files_are_refused(tmp_path: Path) -> None:
     ("key", "value", "message"),
     [
         ("plan", None, "is damaged"),
-        (
-            "plan",
-            {"weights": {"stem_0": {"bites": 4}}, "activations": {}, "notes": []},
-            "is damaged",
-        ),
-        (
-            "plan",
-            {"weights": {"stem_0": {"bits": 44}}, "activations": {}, "notes": []},
-            "between 2 and 8",
-        ),
+        ("plan", {"weights": {"stem_0": {"bites": 4}}, "activations": {}, "notes": []}, "is damaged"),
+        ("plan", {"weights": {"stem_0": {"bits": 44}}, "activations": {}, "notes": []}, "between 2 and 8"),
         ("input_shape", [3, 16], "is damaged"),
         ("input_shape", [3, "a", 16], "is damaged"),
         ("about", [], "not written by this version"),

@@ -71,10 +71,7 @@ def test_activations_are_quantized_as_by_the_reference(
     scale = torch.tensor(0.23, device=DEVICE)
     grid = torch.tensor([*bounds, -5.0, 10.0], device=DEVICE)
     keep = a_mask(x) if masked else None
-    close(
-        fused_triton.quantize_forward(x, keep, scale, grid),
-        reference.quantize_forward(x, keep, scale, grid),
-    )
+    close(fused_triton.quantize_forward(x, keep, scale, grid), reference.quantize_forward(x, keep, scale, grid))
     grad_x, grad_scale = fused_triton.quantize_backward(grad, x, keep, scale, grid)
     expected = reference.quantize_backward(grad, x, keep, scale, grid)
     close(grad_x, expected[0])

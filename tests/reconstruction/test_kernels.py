@@ -208,11 +208,7 @@ def test_compiled_it_gives_what_the_reference_gives(dtype: torch.dtype, masked: 
 
 def test_sums_do_not_depend_on_the_number_of_threads(compiler: None) -> None:
     x, grad = random(0, *SHAPE), random(1, *SHAPE)
-    scale, grid, threads = (
-        torch.tensor(0.3),
-        torch.tensor([0.0, 6.0, 0.0, 15.0]),
-        torch.get_num_threads(),
-    )
+    scale, grid, threads = (torch.tensor(0.3), torch.tensor([0.0, 6.0, 0.0, 15.0]), torch.get_num_threads())
     sums = []
     try:
         for count in (1, 2, 3):
@@ -237,9 +233,7 @@ def test_compiled_rounding_is_that_of_the_reference(
     torch.testing.assert_close(soft, reference.round_forward(*arguments))
     assert soft.stride() == base.stride()
     for mine, expected in zip(
-        fused_cpu.round_backward(grad, *arguments),
-        reference.round_backward(grad, *arguments),
-        strict=True,
+        fused_cpu.round_backward(grad, *arguments), reference.round_backward(grad, *arguments), strict=True
     ):
         torch.testing.assert_close(mine, expected, rtol=1e-4, atol=1e-5)
 

@@ -200,10 +200,7 @@ def test_same_seed_same_bits(method: str) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_activations_on_disk_make_no_difference(method: str, tmp_path: Path) -> None:
-    memory, quantized_model = (
-        ActivationCache(limit=0, folder=tmp_path),
-        quantized_network("resnet", 3, 4),
-    )
+    memory, quantized_model = (ActivationCache(limit=0, folder=tmp_path), quantized_network("resnet", 3, 4))
     reconstruct(quantized_model, images(COUNT), quick(method), memory=memory)
     first = outcome("resnet", method).quantized_model.module.state_dict()
     assert all(torch.equal(first[k], v) for k, v in quantized_model.module.state_dict().items())
@@ -224,11 +221,7 @@ def interrupted(network: str, method: str, folder: Path, blocks: int) -> None:
 
     with pytest.raises(Killed):
         reconstruct(
-            quantized_network(network, 3, 4),
-            images(COUNT),
-            quick(method),
-            finished=WorkStore(folder),
-            on_block=stop,
+            quantized_network(network, 3, 4), images(COUNT), quick(method), finished=WorkStore(folder), on_block=stop
         )
 
 
@@ -237,7 +230,7 @@ def continued(network: str, method: str, folder: Path, monkeypatch: pytest.Monke
     fitted: list[str] = []
 
     def fit(block: Any, *rest: Any) -> tuple[Curve, ...]:
-        fitted.extend(n.name for n in block.quantized_model.graph.nodes)
+        fitted.extend(n.name for n in block.quantized_block.graph.nodes)
         return _fit(block, *rest)
 
     monkeypatch.setattr(loop, "_fit", fit)
@@ -295,11 +288,7 @@ def test_a_finished_reconstruction_fits_nothing(tmp_path: Path, monkeypatch: pyt
 
 
 def test_three_activations_are_the_most_at_a_time() -> None:
-    memory, quantized_model, x = (
-        ActivationCache(1 << 30),
-        quantized_network("resnet", 3, 4),
-        images(COUNT),
-    )
+    memory, quantized_model, x = (ActivationCache(1 << 30), quantized_network("resnet", 3, 4), images(COUNT))
     results = reconstruct(quantized_model, x, quick("qdrop"), memory=memory)
     sizes = [x.numel()]
     with torch.no_grad():
@@ -314,10 +303,7 @@ def test_three_activations_are_the_most_at_a_time() -> None:
 
 
 def test_another_seed_other_bits() -> None:
-    quantized_model, first = (
-        quantized_network("resnet", 3, 4),
-        outcome("resnet", "qdrop").quantized_model,
-    )
+    quantized_model, first = (quantized_network("resnet", 3, 4), outcome("resnet", "qdrop").quantized_model)
     reconstruct(quantized_model, images(COUNT), replace(quick("qdrop"), seed=1))
     mine, other = quantized_model.module.state_dict(), first.module.state_dict()
     assert any(not torch.equal(mine[key], other[key]) for key in mine)

@@ -36,13 +36,7 @@ def test_the_best_of_every_column_is_marked(tmp_path: Path) -> None:
     other = write(tmp_path / "b", top1__onnx=85.0, size_bytes__onnx=700_000)
     found = compare([one, other])
     best = {title: set(column.best) for title, column in columns(found).items() if column.best}
-    assert best == {
-        "top-1 %": {1},
-        "over float": {1},
-        "latency ms": {0},
-        "times as fast": {0},
-        "size MB": {0},
-    }
+    assert best == {"top-1 %": {1}, "over float": {1}, "latency ms": {0}, "times as fast": {0}, "size MB": {0}}
     assert columns(found)["over float"].cells() == ["−8.25", "−3.25"]
     assert [entry.name for entry in found.entries] == ["a", "b"] and found.notes == ()
 
@@ -84,10 +78,7 @@ def test_what_differs_is_said_and_then_not_marked(
 
 
 def test_a_table_names_models_where_there_are_several(tmp_path: Path) -> None:
-    one, other = (
-        write(tmp_path / "a"),
-        write(tmp_path / "b", model={"name": "big", "sha256": "0" * 64}),
-    )
+    one, other = (write(tmp_path / "a"), write(tmp_path / "b", model={"name": "big", "sha256": "0" * 64}))
     same = compare([one, one]).table(lambda cell, best: cell)
     assert same.title == "2 runs of tinynet" and [row[0] for row in same.rows] == ["a", "a"]
     table = compare([one, other]).table(lambda cell, best: cell)
@@ -134,15 +125,8 @@ def test_latency_is_not_compared_where_the_machine_was_busy_in_one_run(tmp_path:
 
 def test_the_best_are_named(tmp_path: Path) -> None:
     small = {"top1__onnx": 80.0, "size_bytes__onnx": 500_000}
-    folders = [
-        write(tmp_path / "a"),
-        write(tmp_path / "b", **small),
-        write(tmp_path / "c", **small),
-    ]
-    assert compare(folders).winners() == [
-        ("most accurate", "a", "top-1 87.75 %"),
-        ("smallest", "b, c", "size 0.50 MB"),
-    ]
+    folders = [write(tmp_path / "a"), write(tmp_path / "b", **small), write(tmp_path / "c", **small)]
+    assert compare(folders).winners() == [("most accurate", "a", "top-1 87.75 %"), ("smallest", "b, c", "size 0.50 MB")]
     other = write(tmp_path / "d", model={"name": "other", "sha256": "0" * 64}, **small)
     assert compare([folders[0], other]).winners() == []
 

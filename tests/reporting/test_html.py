@@ -121,11 +121,7 @@ def test_it_needs_nothing_but_itself(tmp_path: Path) -> None:
 def test_what_things_are_called_stays_text(tmp_path: Path) -> None:
     report = whole()
     report["model"] = {"name": HOSTILE, "weights": HOSTILE}
-    report["images"] |= {
-        "source": HOSTILE,
-        "teachers": [{"name": HOSTILE}],
-        "names": {"0": HOSTILE},
-    }
+    report["images"] |= {"source": HOSTILE, "teachers": [{"name": HOSTILE}], "names": {"0": HOSTILE}}
     report["notes"], report["command"], report["failed"] = [HOSTILE], HOSTILE, [HOSTILE]
     report["gates"] = [gate(HOSTILE, HOSTILE)]
     report["settings"]["data"] = HOSTILE
@@ -172,16 +168,7 @@ def test_what_is_not_known_is_left_out() -> None:
     shown = Page(page(bare))
     assert "no gate is known to have failed" in shown.text and not shown.of("img")
     assert not shown.of("svg")
-    for key in (
-        "blocks",
-        "seconds",
-        "notes",
-        "peak_rss_bytes",
-        "versions",
-        "machine",
-        "bits",
-        "command",
-    ):
+    for key in ("blocks", "seconds", "notes", "peak_rss_bytes", "versions", "machine", "bits", "command"):
         bare.pop(key)
     bare |= {"top1": {}, "agreement": {}, "latency_ms": {}, "size_bytes": {}, "images": {}}
     assert "tinynet" in Page(page(bare)).text
@@ -237,9 +224,7 @@ def test_without_the_extra_it_is_one_message_and_no_old_page_stays(
     assert refresh(tmp_path) == tmp_path / "report.html"
     find = importlib.util.find_spec
     monkeypatch.setattr(
-        importlib.util,
-        "find_spec",
-        lambda name, *rest: None if name == "jinja2" else find(name, *rest),
+        importlib.util, "find_spec", lambda name, *rest: None if name == "jinja2" else find(name, *rest)
     )
     with pytest.raises(PtqError, match=r"pip install 'ptq\[report\]'"):
         write_html_report(tmp_path)

@@ -10,11 +10,7 @@ from ptq.reporting.plots import Point, loss_curves, tradeoff, tradeoff_file
 from ptq.reporting.plots import histogram as drawn
 from tests.helpers.reports import histogram
 
-POINTS = [
-    Point("float", 18.6, 88.8, True),
-    Point("a", 3.4, 85.6),
-    Point("</text><b>$x$&", 3.41, 85.5),
-]
+POINTS = [Point("float", 18.6, 88.8, True), Point("a", 3.4, 85.6), Point("</text><b>$x$&", 3.41, 85.5)]
 
 
 def elements(svg: str, tag: str) -> list[ElementTree.Element]:

@@ -7,14 +7,7 @@ from pathlib import Path
 import pytest
 
 from ptq.errors import PtqError
-from ptq.reporting.report import (
-    Stopwatch,
-    environment,
-    markdown,
-    peak_rss_bytes,
-    read_report,
-    write_report,
-)
+from ptq.reporting.report import Stopwatch, environment, markdown, peak_rss_bytes, read_report, write_report
 from tests.helpers.reports import made_up
 
 
@@ -59,12 +52,7 @@ def test_tables_are_rectangular() -> None:
 
 
 def test_what_was_not_measured_is_left_blank() -> None:
-    report = made_up() | {
-        "top1": {},
-        "agreement": {"onnx": None},
-        "latency_ms": {},
-        "size_bytes": {},
-    }
+    report = made_up() | {"top1": {}, "agreement": {"onnx": None}, "latency_ms": {}, "size_bytes": {}}
     table = rows(markdown(report))
     assert ["top-1 (%)", "", "", ""] in table
     assert ["same prediction as float (%)", "", "", ""] in table
@@ -110,11 +98,7 @@ def test_environment_is_told() -> None:
 
 def test_numbers_stand_in_rows_and_text_is_left_alone(tmp_path: Path) -> None:
     text = "[\n  1,\n  2\n]"
-    report = made_up() | {
-        "curves": [[1, 2.5, -3e-7], []],
-        "notes": [text, "[ 1,  2 ]"],
-        "none": [None],
-    }
+    report = made_up() | {"curves": [[1, 2.5, -3e-7], []], "notes": [text, "[ 1,  2 ]"], "none": [None]}
     write_report(report, tmp_path)
     assert "[1, 2.5, -3e-07]" in (tmp_path / "report.json").read_text()
     assert read_report(tmp_path) == report

@@ -25,10 +25,7 @@ def model(digits: Any) -> Model:
 
 
 def settings(folder: Path, **options: Any) -> Settings:
-    return Settings(
-        "digits",
-        **{"bits": 4, "preset": "fast", "threads": 1, "out": str(folder / "run"), **options},
-    )
+    return Settings("digits", **{"bits": 4, "preset": "fast", "threads": 1, "out": str(folder / "run"), **options})
 
 
 @pytest.mark.slow

@@ -27,10 +27,7 @@ def model(module: nn.Module, **preprocess: Any) -> Model:
 
 
 def facts(
-    net: Model,
-    settings: Settings = SETTINGS,
-    teacher: Model | None = None,
-    device: torch.device = CPU,
+    net: Model, settings: Settings = SETTINGS, teacher: Model | None = None, device: torch.device = CPU
 ) -> dict[str, Any]:
     graph_model = prepare(net.module, (3, *net.preprocess.size))
     return decided_by(settings, net, [teacher or model(build("resnet"))], graph_model, device)

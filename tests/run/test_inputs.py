@@ -15,14 +15,7 @@ from ptq.data.preprocess import IMAGENET, Preprocess
 from ptq.errors import PtqError
 from ptq.models.model import Model, as_model
 from ptq.run import inputs
-from ptq.run.inputs import (
-    calibration_images,
-    data_of,
-    load_teacher,
-    load_teachers,
-    own_network,
-    run_images,
-)
+from ptq.run.inputs import calibration_images, data_of, load_teacher, load_teachers, own_network, run_images
 from ptq.run.pipeline import calibrate_datafree
 from ptq.utils.work_store import WorkStore
 from tests.helpers.networks import build

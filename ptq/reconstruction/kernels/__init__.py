@@ -4,12 +4,6 @@
 on a GPU, and `functions` makes them differentiable and chooses.
 """
 
-from ptq.reconstruction.kernels.functions import (
-    blend,
-    mean_error,
-    quantize_activation,
-    rectified_sigmoid,
-    soft_round,
-)
+from ptq.reconstruction.kernels.functions import blend, mean_error, quantize_activation, rectified_sigmoid, soft_round
 
 __all__ = ["blend", "mean_error", "quantize_activation", "rectified_sigmoid", "soft_round"]

@@ -12,14 +12,7 @@ from ptq.reconstruction.kernels.reference import GAMMA, ZETA
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)  # that the Triton kernels read and write
 
-__all__ = [
-    "blend",
-    "implementation",
-    "mean_error",
-    "quantize_activation",
-    "rectified_sigmoid",
-    "soft_round",
-]
+__all__ = ["blend", "implementation", "mean_error", "quantize_activation", "rectified_sigmoid", "soft_round"]
 
 
 def implementation(x: Tensor) -> ModuleType:
@@ -115,13 +108,7 @@ def blend(x: Tensor, y: Tensor, keep: Tensor) -> Tensor:
 class _SoftRound(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any,
-        base: Tensor,
-        alpha: Tensor,
-        scale: Tensor,
-        sharpness: Tensor,
-        qmin: int,
-        qmax: int,
+        ctx: Any, base: Tensor, alpha: Tensor, scale: Tensor, sharpness: Tensor, qmin: int, qmax: int
     ) -> Tensor:
         ctx.save_for_backward(base, alpha, scale, sharpness)
         ctx.bounds = qmin, qmax

@@ -67,18 +67,7 @@ def quantize_backward(
     x = dense(x)
     grad, keep = aligned(grad.to(x.dtype), x), aligned(keep, x)
     grad_x, grad_scale = torch.empty_like(x), torch.empty_like(scale)
-    _call(
-        "quantize_backward",
-        TYPES[x.dtype],
-        grad,
-        x,
-        keep,
-        scale,
-        grid,
-        grad_x,
-        grad_scale,
-        x.numel(),
-    )
+    _call("quantize_backward", TYPES[x.dtype], grad, x, keep, scale, grid, grad_x, grad_scale, x.numel())
     return grad_x, grad_scale
 
 
@@ -95,16 +84,7 @@ def error_forward(output: Tensor, target: Tensor, weight: Tensor | None) -> Tens
     output = dense(output)
     target, weight = aligned(target, output), aligned(_float(weight), output)
     error = output.new_empty((), dtype=torch.float32)
-    _call(
-        "error_forward",
-        TYPES[output.dtype],
-        output,
-        TYPES[target.dtype],
-        target,
-        weight,
-        error,
-        output.numel(),
-    )
+    _call("error_forward", TYPES[output.dtype], output, TYPES[target.dtype], target, weight, error, output.numel())
     return error
 
 
@@ -113,17 +93,7 @@ def error_backward(output: Tensor, target: Tensor, weight: Tensor | None, grad: 
     output = dense(output)
     target, weight = aligned(target, output), aligned(_float(weight), output)
     out = torch.empty_like(output)
-    _call(
-        "error_backward",
-        TYPES[output.dtype],
-        output,
-        TYPES[target.dtype],
-        target,
-        weight,
-        grad,
-        out,
-        output.numel(),
-    )
+    _call("error_backward", TYPES[output.dtype], output, TYPES[target.dtype], target, weight, grad, out, output.numel())
     return out
 
 
@@ -131,29 +101,12 @@ def round_forward(base: Tensor, alpha: Tensor, scale: Tensor, sharpness: Tensor,
     """As `reference.round_forward`, in float32."""
     base, scale, channels = _channels(base, scale)
     alpha, out = aligned(alpha, base), torch.empty_like(base)
-    _call(
-        "round_forward",
-        base,
-        alpha,
-        scale,
-        sharpness,
-        qmin,
-        qmax,
-        out,
-        channels,
-        base.numel() // channels,
-    )
+    _call("round_forward", base, alpha, scale, sharpness, qmin, qmax, out, channels, base.numel() // channels)
     return out
 
 
 def round_backward(
-    grad: Tensor,
-    base: Tensor,
-    alpha: Tensor,
-    scale: Tensor,
-    sharpness: Tensor,
-    qmin: int,
-    qmax: int,
+    grad: Tensor, base: Tensor, alpha: Tensor, scale: Tensor, sharpness: Tensor, qmin: int, qmax: int
 ) -> tuple[Tensor, Tensor]:
     """As `reference.round_backward`."""
     base, scale, channels = _channels(base, scale)
@@ -218,12 +171,7 @@ def _library() -> ctypes.CDLL | None:
     try:
         if not path.exists():
             with atomic(path) as temporary:
-                subprocess.run(
-                    [*command, SOURCE, "-o", temporary],
-                    check=True,
-                    capture_output=True,
-                    timeout=120,
-                )
+                subprocess.run([*command, SOURCE, "-o", temporary], check=True, capture_output=True, timeout=120)
         library = ctypes.CDLL(str(path))
     except (OSError, subprocess.SubprocessError, PtqError):
         return None

@@ -72,13 +72,7 @@ def round_forward(base: Tensor, alpha: Tensor, scale: Tensor, sharpness: Tensor,
 
 
 def round_backward(
-    grad: Tensor,
-    base: Tensor,
-    alpha: Tensor,
-    scale: Tensor,
-    sharpness: Tensor,
-    qmin: int,
-    qmax: int,
+    grad: Tensor, base: Tensor, alpha: Tensor, scale: Tensor, sharpness: Tensor, qmin: int, qmax: int
 ) -> tuple[Tensor, Tensor]:
     """As `reference.round_backward`."""
     of_alpha, of_scale = torch.empty_like(base), torch.empty_like(base)

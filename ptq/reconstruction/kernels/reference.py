@@ -100,13 +100,7 @@ def round_forward(base: Tensor, alpha: Tensor, scale: Tensor, sharpness: Tensor,
 
 
 def round_backward(
-    grad: Tensor,
-    base: Tensor,
-    alpha: Tensor,
-    scale: Tensor,
-    sharpness: Tensor,
-    qmin: int,
-    qmax: int,
+    grad: Tensor, base: Tensor, alpha: Tensor, scale: Tensor, sharpness: Tensor, qmin: int, qmax: int
 ) -> tuple[Tensor, Tensor]:
     """The gradients of `round_forward` with respect to alpha, and to scale element by element."""
     sigmoid = torch.sigmoid(sharpness * alpha)
