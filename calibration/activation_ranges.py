@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from ptq.calibration.observers import OBSERVERS, Observer, weight_range
-from ptq.errors import PtqError
+from ptq.errors import InputError, ModelError
 from ptq.graph.fx_helpers import watch
 from ptq.progress import SILENT, Progress
 from ptq.quantization.activation_grids import observed
@@ -62,12 +62,12 @@ def calibrate(
         >>> calibrate(quantized_model, torch.randn(32, 3, 224, 224))
     """
     if inputs.dim() != 4 or len(inputs) == 0 or tuple(inputs.shape[1:]) != quantized_model.float_model.input_shape:
-        raise PtqError(
+        raise InputError(
             f"calibration needs images of shape (N, {', '.join(map(str, quantized_model.float_model.input_shape))}), "
             f"not {tuple(inputs.shape)}."
         )
     if observer not in OBSERVERS:
-        raise PtqError(f"unknown observer {observer!r}; choose one of {', '.join(OBSERVERS)}.")
+        raise InputError(f"unknown observer {observer!r}; choose one of {', '.join(OBSERVERS)}.")
     quantizers = quantized_model.quantizers()
     batches = inputs.split(batch)
     samples = {name: _Sample(max(SAMPLE // len(batches), 64), seed + i) for i, name in enumerate(quantizers)}
@@ -81,7 +81,7 @@ def calibrate(
         for name, quantizer in quantizers.items():
             values = samples[name].values()
             if not bool(torch.isfinite(values).all()):
-                raise PtqError(f"the activations of {name} are NaN or infinite on the calibration images.")
+                raise ModelError(f"the activations of {name} are NaN or infinite on the calibration images.")
             values = observed(values, quantizer.spec)
             quantizer.set_range(*rule(values, quantizer.spec))
             task.advance()

@@ -9,7 +9,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ptq.models.weights import digest
+from ptq.utils.digest import digest
 from ptq.utils.tensor_files import read_header, read_tensors, save_tensors
 
 __all__ = ["Batches", "discard_batches"]

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ptq.errors import PtqError
+from ptq.errors import ModelError
 
 __all__ = ["MATCHING", "Moments", "batch_norms", "has_batch_norm", "matching_loss", "observe", "statistics_distance"]
 
@@ -38,11 +38,11 @@ def batch_norms(module: nn.Module, name: str = "the model") -> list[nn.Module]:
     BatchNormAct2d included.
 
     Raises:
-        PtqError: when there are none, as in most vision transformers.
+        ModelError: when there are none, as in most vision transformers.
     """
     found = _with_statistics(module)
     if not found:
-        raise PtqError(
+        raise ModelError(
             f"{name} has no BatchNorm layers, so no images can be recovered from it. Name other "
             f"models that "
             "have them with --teachers, or give real images with --images DIR."
@@ -73,7 +73,7 @@ def observe(module: nn.Module, name: str = "the model", per_image: bool = False)
         passes.
 
     Raises:
-        PtqError: when the network has no BatchNorm.
+        ModelError: when the network has no BatchNorm.
 
     Example:
         >>> with observe(net.eval()) as moments:

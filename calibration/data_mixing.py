@@ -6,7 +6,7 @@ import torch
 
 from ptq.calibration.dataset import CalibrationSet
 from ptq.calibration.objectives import mix, random_box
-from ptq.errors import PtqError
+from ptq.errors import InputError
 
 __all__ = ["mixed_copies"]
 
@@ -23,14 +23,14 @@ def mixed_copies(images: CalibrationSet, times: int, seed: int = 0) -> Calibrati
         (1 + times) N images. A copy keeps the first image's label: at least half of its area shows that one.
 
     Raises:
-        PtqError: when `times` is negative.
+        InputError: when `times` is negative.
 
     Example:
         >>> len(mixed_copies(CalibrationSet.from_pixels(torch.rand(8, 3, 32, 32)), times=2))
         24
     """
     if times < 0:
-        raise PtqError(f"{times} mixed copies are not possible; give 0 or more.")
+        raise InputError(f"{times} mixed copies are not possible; give 0 or more.")
     if times == 0 or len(images) < 2:
         return images
     generator = torch.Generator().manual_seed(seed)

@@ -11,9 +11,9 @@ from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ptq.errors import PtqError
-from ptq.reporting.gallery import spread
+from ptq.errors import InputError
 from ptq.utils.files import atomic
+from ptq.utils.sampling import spread
 from ptq.utils.tensor_files import read_header, read_tensors, save_tensors
 
 __all__ = ["CalibrationSet"]
@@ -32,7 +32,7 @@ class CalibrationSet:
             versions.
 
     Raises:
-        PtqError: when shapes or types are others.
+        InputError: when shapes or types are others.
 
     Example:
         >>> images = CalibrationSet.from_pixels(torch.rand(8, 3, 32, 32))
@@ -48,9 +48,11 @@ class CalibrationSet:
     def __post_init__(self) -> None:
         shape = tuple(self.images.shape)
         if self.images.dtype != torch.uint8 or len(shape) != 4 or shape[1] != 3 or 0 in shape:
-            raise PtqError(f"calibration images are {self.images.dtype} {shape}; they must be uint8 (N, 3, H, W), RGB.")
+            raise InputError(
+                f"calibration images are {self.images.dtype} {shape}; they must be uint8 (N, 3, H, W), RGB."
+            )
         if self.labels.dtype != torch.int64 or tuple(self.labels.shape) != shape[:1]:
-            raise PtqError(
+            raise InputError(
                 f"calibration labels are {self.labels.dtype} {tuple(self.labels.shape)}; "
                 f"they must be int64 ({shape[0]},), with -1 where a label is not known."
             )
@@ -81,19 +83,19 @@ class CalibrationSet:
         """Read what `save` wrote.
 
         Raises:
-            PtqError: when the file is missing, cut short, or something else.
+            InputError: when the file is missing, cut short, or something else.
         """
         try:
             header, tensors = read_header(path), read_tensors(path)
             if header.get("format") != _FORMAT:
-                raise PtqError(
+                raise InputError(
                     f"{path} is a safetensors file but no calibration set (format "
                     f"{header.get('format')!r}). "
                     "Give a file that ptq synthesize wrote, or a directory of images."
                 )
             return cls(tensors["images"], tensors["labels"], dict(header["provenance"]))
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise PtqError(
+            raise InputError(
                 f"cannot read calibration images from {path}: {error}. The file is missing, cut "
                 f"short or of another "
                 "kind; write it anew with ptq synthesize."

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ptq.calibration.bn_statistics import statistics_distance
 from ptq.calibration.dataset import CalibrationSet
 from ptq.calibration.objectives import resize
-from ptq.errors import PtqError
+from ptq.errors import InputError
 from ptq.models.model import Model
 
 __all__ = ["Quality", "assess", "assessed"]
@@ -48,14 +48,14 @@ def assess(images: CalibrationSet, teachers: Sequence[Model], verifier: Model | 
         verifier: took no part in making them, and knows the same classes.
 
     Raises:
-        PtqError: when the verifier has other classes than the first teacher.
+        InputError: when the verifier has other classes than the first teacher.
 
     Example:
         >>> assess(images, [load_model("resnet18")], load_model("resnet50")).label_accuracy
         0.86
     """
     if verifier is not None and verifier.num_classes != teachers[0].num_classes:
-        raise PtqError(
+        raise InputError(
             f"{verifier.name} knows {verifier.num_classes} classes and {teachers[0].name} "
             f"{teachers[0].num_classes}: a verifier must know the same."
         )

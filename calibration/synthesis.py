@@ -28,7 +28,7 @@ from ptq.calibration.parameterization import Parameterization, make_parameteriza
 from ptq.calibration.synthesis_config import SynthesisConfig, synthesis_preset
 from ptq.calibration.teachers import Teacher, batch_count, labeled, make_teacher, scaled, shares
 from ptq.data.preprocess import Preprocess
-from ptq.errors import PtqError
+from ptq.errors import InputError, ModelError
 from ptq.models.model import Model
 from ptq.progress import SILENT, Progress, Task
 
@@ -71,7 +71,7 @@ def synthesize(
         >>> images.contact_sheet("images.png")
     """
     if not teachers:
-        raise PtqError("synthesis needs at least one teacher.")
+        raise InputError("synthesis needs at least one teacher.")
     for model in teachers:
         batch_norms(model.module, model.name)  # before anything expensive
     preprocess = preprocess or teachers[0].preprocess
@@ -149,7 +149,7 @@ def _optimize(
             parameterization.commit()
             loss = float(objective.detach())
             if not math.isfinite(loss):
-                raise PtqError(f"synthesis diverged: the loss is {loss}. Check the teachers' weights, or lower lr.")
+                raise ModelError(f"synthesis diverged: the loss is {loss}. Check the teachers' weights, or lower lr.")
             pace.step(loss) if config.schedule == "plateau" else pace.step()
             task.advance(1, loss=loss)
     full = parameterization.at(scaled(preprocess.size, 1.0)).images().detach()

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Literal, get_args, get_origin, get_type_hints
 
-from ptq.errors import PtqError
+from ptq.errors import InputError
 from ptq.models.model import Preprocess
 
 __all__ = ["PRESETS", "RECIPES", "SynthesisConfig", "synthesis_preset"]
@@ -59,7 +59,7 @@ class SynthesisConfig:
         seed: of everything random; same seed, same machine, same images.
 
     Raises:
-        PtqError: for values out of range.
+        InputError: for values out of range.
     """
 
     recipe: str = "mixmix"
@@ -94,14 +94,14 @@ class SynthesisConfig:
         for name, hint in get_type_hints(type(self)).items():
             choices = get_args(hint) if get_origin(hint) is Literal else ()
             if choices and getattr(self, name) not in choices:
-                raise PtqError(f"synthesis: {name} must be one of {', '.join(choices)}.")
+                raise InputError(f"synthesis: {name} must be one of {', '.join(choices)}.")
         for name, least in (("images", 1), ("batch", 2), ("iterations", 1)):
             if getattr(self, name) < least:
-                raise PtqError(f"synthesis: {name} is {getattr(self, name)}; it must be at least {least}.")
+                raise InputError(f"synthesis: {name} is {getattr(self, name)}; it must be at least {least}.")
         if not (0 <= self.half <= 1 and 0 <= self.jitter < 1 and self.lr > 0):
-            raise PtqError("synthesis: half must be in [0, 1], jitter in [0, 1) and lr above 0.")
+            raise InputError("synthesis: half must be in [0, 1], jitter in [0, 1) and lr above 0.")
         if not (0 <= self.mixed <= 1 and self.low_pass >= 0):
-            raise PtqError("synthesis: mixed must be in [0, 1] and low_pass at least 0.")
+            raise InputError("synthesis: mixed must be in [0, 1] and low_pass at least 0.")
 
 
 def _mixmix(config: SynthesisConfig, small: bool) -> SynthesisConfig:
@@ -218,7 +218,7 @@ def synthesis_preset(name: str, preprocess: Preprocess, recipe: str = "mixmix", 
         changes: fields to set otherwise, last.
 
     Raises:
-        PtqError: when preset or recipe is unknown.
+        InputError: when preset or recipe is unknown.
 
     Example:
         >>> synthesis_preset("fast", model.preprocess).images
@@ -227,12 +227,12 @@ def synthesis_preset(name: str, preprocess: Preprocess, recipe: str = "mixmix", 
         'generator'
     """
     if name not in PRESETS:
-        raise PtqError(f"there is no preset {name!r}; choose one of {', '.join(PRESETS)}.")
+        raise InputError(f"there is no preset {name!r}; choose one of {', '.join(PRESETS)}.")
     if recipe not in RECIPES:
-        raise PtqError(f"there is no recipe {recipe!r}; choose one of {', '.join(RECIPES)}.")
+        raise InputError(f"there is no recipe {recipe!r}; choose one of {', '.join(RECIPES)}.")
     unknown = changes.keys() - {field.name for field in fields(SynthesisConfig)}
     if unknown:
-        raise PtqError(f"synthesis has no setting {', '.join(sorted(unknown))}.")
+        raise InputError(f"synthesis has no setting {', '.join(sorted(unknown))}.")
     small = max(preprocess.size) <= SMALL
     config = RECIPES[recipe](PRESETS[name][0 if small else 1], small)
     return replace(config, **changes)  # type: ignore[arg-type]

@@ -1,6 +1,8 @@
-"""From a quantized model to an ONNX file, and the proof that the file does what the quantized model did."""
+"""Stage: from a quantized model to an ONNX file, and the proof that the file does what the model did.
 
-from ptq.export.qdq import export_float, export_qdq
-from ptq.export.validation import Validation, validate
+Imports `ptq.quantization` and what is below; no other stage.
+"""
 
-__all__ = ["Validation", "export_float", "export_qdq", "validate"]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

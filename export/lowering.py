@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from ptq.errors import PtqError
+from ptq.errors import ExportError
 from ptq.export import custom_ops
 from ptq.graph.fx_helpers import LAYERS, attribute, averages_globally, module_of, sole_input
 from ptq.quantization.activation_grids import gate_codes
@@ -82,7 +82,7 @@ class IntegerLayer(nn.Module):
         super().__init__()
         op, quantizer = layer.op, layer.weight_quantizer
         if not isinstance(quantizer, WeightQuantizer):
-            raise PtqError("a weight's rounding is still being learned: finish reconstruct before export.")
+            raise ExportError("a weight's rounding is still being learned: finish reconstruct before export.")
         codes, axis = quantizer.codes(op.weight).to(torch.int8), weight_axis(op)
         if isinstance(op, nn.Linear):
             codes, axis = codes.t().contiguous(), 1
@@ -161,7 +161,7 @@ def _integer_bias(layer: QuantLayer) -> Dequantize | Tensor | None:
     weight_scale = layer.weight_quantizer.scale.detach().flatten().float().numpy()
     repeats = scale.numel() // weight_scale.size
     if not np.array_equal(scale.numpy(), step * np.tile(weight_scale, repeats)):
-        raise PtqError("the scale of a bias is not scale_x * scale_w: please report this as a bug.")
+        raise ExportError("the scale of a bias is not scale_x * scale_w: please report this as a bug.")
     codes = (bias.detach() / scale).round().clamp(-INT32 - 1, INT32)
     return Dequantize(codes.double().clamp(-INT32 - 1, INT32).to(torch.int32), scale)
 
@@ -173,7 +173,7 @@ def lower(quantized_model: fx.GraphModule) -> fx.GraphModule:
         quantized_model: a calibrated quantized model's `module`.
 
     Raises:
-        PtqError: for an activation without a range or a weight whose rounding is not decided.
+        ExportError: for an activation without a range or a weight whose rounding is not decided.
 
     Example:
         >>> twin = lower(quantized_model.module)
@@ -232,7 +232,7 @@ def lower(quantized_model: fx.GraphModule) -> fx.GraphModule:
 
 def _grid(quantizer: Quantizer, activation: nn.Module | None) -> QuantizeDequantize:
     if not quantizer.calibrated:
-        raise PtqError("the quantized model has an activation without a range: calibrate it before export.")
+        raise ExportError("the quantized model has an activation without a range: calibrate it before export.")
     bounds = code_bounds(quantizer, activation)
     return QuantizeDequantize(quantizer.scale, quantizer.zero_point, bounds)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import onnx
 from onnx import ModelProto, helper
 
-from ptq.errors import PtqError
+from ptq.errors import ExportError, InputError
 
 __all__ = ["read_onnx"]
 
@@ -21,7 +21,7 @@ def read_onnx(path: Path | str) -> ModelProto:
         'x'
     """
     if not Path(path).is_file():
-        raise PtqError(f"there is no file {path}: quantize again.")
+        raise InputError(f"there is no file {path}: quantize again.")
     try:
         model = onnx.load(str(path))
         onnx.checker.check_model(model)
@@ -30,5 +30,5 @@ def read_onnx(path: Path | str) -> ModelProto:
                 raise ValueError(f"{constant.name!r} is of type {constant.data_type}, which is none")
     except Exception as error:  # protobuf, onnx and the system each raise their own
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise PtqError(f"{path} is no valid ONNX file: {reason}") from error
+        raise ExportError(f"{path} is no valid ONNX file: {reason}") from error
     return model

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptq.errors import PtqError
+from ptq.errors import ExportError, MachineError
 
 __all__ = ["RUNTIMES", "open_openvino"]
 
@@ -34,7 +34,7 @@ def open_openvino(path: Path | str, threads: int = 1) -> Callable[[NDArray[np.fl
     try:
         import openvino
     except ImportError as error:
-        raise PtqError(
+        raise MachineError(
             "OpenVINO is not installed: pip install 'ptq[openvino]', or leave out --runtime openvino."
         ) from error
     logging.getLogger("openvino").setLevel(logging.ERROR)
@@ -48,7 +48,7 @@ def open_openvino(path: Path | str, threads: int = 1) -> Callable[[NDArray[np.fl
         compiled = core.compile_model(core.read_model(str(path)), "CPU", settings)
     except Exception as error:  # RuntimeErrors of several lines, the reason last
         reason = [line for line in str(error).splitlines() if line.strip()][-1:]
-        raise PtqError(
+        raise ExportError(
             f"OpenVINO cannot read {path} ({''.join(reason).strip()}): weights of 2 and 3 bits may be in a type it "
             "does not know; export them with --format int8."
         ) from error

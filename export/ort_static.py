@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ptq.errors import PtqError
+from ptq.errors import ExportError
 from ptq.export import ort
 
 __all__ = ["quantize_static"]
@@ -20,7 +20,7 @@ def quantize_static(source: Path, target: Path, images: NDArray[np.float32]) -> 
         images: normalized, (N, C, H, W); for latency one is enough.
 
     Raises:
-        PtqError: where onnxruntime's tool fails, with what it says.
+        ExportError: where onnxruntime's tool fails, with what it says.
 
     Example:
         >>> quantize_static(Path("float.onnx"), Path("static.onnx"), images)
@@ -51,7 +51,7 @@ def quantize_static(source: Path, target: Path, images: NDArray[np.float32]) -> 
         )
     except Exception as error:  # it raises whatever it meets
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise PtqError(f"onnxruntime.quantization.quantize_static fails on this network: {reason}") from error
+        raise ExportError(f"onnxruntime.quantization.quantize_static fails on this network: {reason}") from error
     finally:
         prepared.unlink(missing_ok=True)
     return target

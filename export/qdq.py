@@ -18,7 +18,7 @@ import torch
 from onnx_ir.passes import common
 from torch import Tensor, nn
 
-from ptq.errors import PtqError
+from ptq.errors import ExportError, InputError, MachineError
 from ptq.export.custom_ops import TRANSLATIONS
 from ptq.export.lowering import lower
 from ptq.export.packing import pack, supported
@@ -65,10 +65,10 @@ def export_qdq(
         "layers": str(len(quantized_model.plan.weights)),
     }
     if format not in (None, *FORMATS):
-        raise PtqError(f"unknown format {format!r}; choose one of {', '.join(FORMATS)}.")
+        raise InputError(f"unknown format {format!r}; choose one of {', '.join(FORMATS)}.")
     containers = () if format == "int8" else supported()
     if format == "packed" and not containers:
-        raise PtqError(
+        raise MachineError(
             "the onnxruntime at hand does not run packed weights in integers: update it, or use --format int8."
         )
     model = _translate(lower(quantized_model.module), quantized_model.float_model.example(2))
@@ -115,7 +115,7 @@ def _translate(module: nn.Module, example: Tensor) -> ir.Model:
             )
     except Exception as error:  # the exporter raises whatever it meets
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise PtqError(
+        raise ExportError(
             f"this network cannot be written as ONNX ({reason}); leave the part in question out of the "
             "network, or write it with ordinary operators."
         ) from error
@@ -132,7 +132,7 @@ def _write(model: ir.Model, path: Path, metadata: Mapping[str, str]) -> Path:
         try:
             onnx.checker.check_model(str(temporary), full_check=True)
         except onnx.checker.ValidationError as error:
-            raise PtqError(f"the exported file is not valid ONNX, please report this: {error}") from error
+            raise ExportError(f"the exported file is not valid ONNX, please report this: {error}") from error
     return path
 
 

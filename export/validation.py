@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ptq.data.preprocess import Preprocess
-from ptq.errors import PtqError
+from ptq.errors import InputError, ValidationError
 from ptq.export import ort
 from ptq.export.benchmark import measure_costs
 from ptq.export.check import Check, failures
@@ -88,7 +88,7 @@ class Validation:
             PtqError: with one line per check.
         """
         if self.failed:
-            raise PtqError("the exported file failed validation:\n- " + "\n- ".join(self.failed))
+            raise ValidationError("the exported file failed validation:\n- " + "\n- ".join(self.failed))
 
 
 def validate(
@@ -140,13 +140,13 @@ def validate(
         reference = quantized_model.float_model.module
     file = QuantizedFile(path)
     if unknown := set(runtimes) - set(RUNTIMES):
-        raise PtqError(f"unknown runtime {unknown.pop()!r}; choose one of {', '.join(RUNTIMES)}.")
+        raise InputError(f"unknown runtime {unknown.pop()!r}; choose one of {', '.join(RUNTIMES)}.")
     networks = _networks(path, threads, quantized_model, reference, runtimes)
     judge = Exactness(IntegerReference(path)) if exact else None
     logits, labels, image = _run_all(networks, batches, preprocess, progress, judge)
     if len({y.shape for y in logits.values()}) > 1:
         shapes = ", ".join(f"{name} {tuple(y.shape)}" for name, y in logits.items())
-        raise PtqError(f"{path} is another network's file: outputs are of {shapes}.")
+        raise InputError(f"{path} is another network's file: outputs are of {shapes}.")
     count = len(labels)
     known = bool((labels >= 0).all())
     scores = {name: top1(y, labels) for name, y in logits.items()} if known else {}
@@ -237,5 +237,5 @@ def _run_all(
             image = x[:1].numpy() if image is None else image
             task.advance()
     if image is None:
-        raise PtqError("there are no images to validate with.")
+        raise InputError("there are no images to validate with.")
     return {name: torch.cat(parts) for name, parts in logits.items()}, torch.cat(labels), image

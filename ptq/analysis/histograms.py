@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx
 
 from ptq.analysis.accumulators import Noise
-from ptq.errors import PtqError
+from ptq.errors import InputError
 from ptq.graph.fx_helpers import LAYERS, module_of, sole_input, watch
 from ptq.quantization.affine import per_channel
 from ptq.quantization.placement import QuantizedModel
@@ -78,14 +78,14 @@ def worst_layers(quantized_model: QuantizedModel, inputs: Tensor, *, count: int 
         count: how many layers.
 
     Raises:
-        PtqError: when the quantized model has not been calibrated.
+        InputError: when the quantized model has not been calibrated.
 
     Example:
         >>> worst_layers(quantized_model, images[:4], count=1)[0].name
         'features_1_conv_0_0'
     """
     if not all(quantizer.calibrated for quantizer in quantized_model.quantizers().values()):
-        raise PtqError("calibrate the quantized model before looking at its layers.")
+        raise InputError("calibrate the quantized model before looking at its layers.")
     graph, layers = quantized_model.float_model.module, quantized_model.layers()
     consumers: dict[str, list[fx.Node]] = {}
     for node in graph.graph.nodes:

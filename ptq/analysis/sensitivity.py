@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from ptq.analysis.accumulators import Change, Cost, Extent, Noise, TensorRange
-from ptq.errors import PtqError
+from ptq.errors import InputError
 from ptq.graph.blocks import compose, split
 from ptq.graph.fx_helpers import LAYERS, module_of, sole_input, watch
 from ptq.progress import SILENT, Progress, Task
@@ -118,7 +118,7 @@ def measure_sensitivity(
         progress: told of every layer.
 
     Raises:
-        PtqError: for a quantized model without ranges or without float weights, and for no images.
+        InputError: for a quantized model without ranges or without float weights, and for no images.
 
     Example:
         >>> found = measure_sensitivity(calibrate(quantized_model, inputs), inputs)
@@ -148,17 +148,17 @@ def measure_sensitivity(
 
 def _check(quantized_model: QuantizedModel, inputs: Tensor, images: int) -> None:
     if not all(quantizer.calibrated for quantizer in quantized_model.quantizers().values()):
-        raise PtqError("calibrate the quantized model before measuring its sensitivity.")
+        raise InputError("calibrate the quantized model before measuring its sensitivity.")
     if any(bool(p.isnan().any()) for p in quantized_model.float_model.module.parameters()):
-        raise PtqError(
+        raise InputError(
             "the quantized model's float network has no weights to compare with: load it with its model, as "
             "ptq.load(folder, model)."
         )
     if inputs.dim() != 4 or tuple(inputs.shape[1:]) != quantized_model.float_model.input_shape:
         shape = ", ".join(map(str, quantized_model.float_model.input_shape))
-        raise PtqError(f"images must be of shape (N, {shape}), not {tuple(inputs.shape)}.")
+        raise InputError(f"images must be of shape (N, {shape}), not {tuple(inputs.shape)}.")
     if not len(inputs) or images < 1:
-        raise PtqError("sensitivity is measured on at least one image.")
+        raise InputError("sensitivity is measured on at least one image.")
 
 
 class _LayerMeter:

@@ -39,7 +39,7 @@ from ptq.cli.options import (
 )
 from ptq.cli.parsing import device_name, existing, settings_from
 from ptq.config.recipe_file import recipe_text
-from ptq.errors import PtqError
+from ptq.errors import InputError
 from ptq.reporting.text import image_lines
 
 __all__ = ["app", "main"]
@@ -245,7 +245,7 @@ def inspect(
     """
     with reported():
         if json is not None and json.is_dir():
-            raise PtqError(f"--json: {json} is a folder; give a file")
+            raise InputError(f"--json: {json} is a folder; give a file")
         if run_dir is not None:
             existing("RUN_DIR", run_dir)
             _refuse_a_model(context, run_dir)
@@ -256,10 +256,10 @@ def inspect(
             found = inspection.inspect_run(run_dir, count=count, device=device, threads=threads, progress=progress())
             wrote = findings.write_inspection(found, run_dir, json)
         elif not model or bits is None:
-            raise PtqError("give the directory of a finished run, or --model and --bits")
+            raise InputError("give the directory of a finished run, or --model and --bits")
         else:
             if images in tuple(Recipe):
-                raise PtqError(
+                raise InputError(
                     f"--images: nothing is synthesized here; give the images.safetensors of "
                     f"ptq synthesize --model {model}"
                 )
@@ -283,7 +283,7 @@ def _refuse_a_model(context: typer.Context, run_dir: Path) -> None:
     for name in _OF_A_MODEL:
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":
-            raise PtqError(f"--{name.replace('_', '-')}: {run_dir} says this by itself; give one of the two")
+            raise InputError(f"--{name.replace('_', '-')}: {run_dir} says this by itself; give one of the two")
 
 
 _OF_A_MODEL = (

@@ -11,7 +11,7 @@ from typing import Any
 
 from ptq.cli.options import Recipe
 from ptq.config.settings import FLOAT, Settings
-from ptq.errors import PtqError
+from ptq.errors import InputError
 from ptq.models.names import check_name
 
 __all__ = [
@@ -37,7 +37,7 @@ def settings_from(given: Mapping[str, Any], suffix: str) -> Settings:
         suffix: of the run directory's name, where none is given.
 
     Raises:
-        PtqError: for the first one that cannot be.
+        InputError: for the first one that cannot be.
 
     Example:
         >>> settings_from({"model": "resnet18", "bits": 4, "size": "224"}, "w4a8").size
@@ -64,10 +64,10 @@ def existing(option: str, path: Path | None) -> str | None:
     """The path as text, None where none was given.
 
     Raises:
-        PtqError: when nothing is there.
+        InputError: when nothing is there.
     """
     if path is not None and not os.path.exists(path):  # Path.exists raises for long names
-        raise PtqError(f"{option}: there is nothing at {path}")
+        raise InputError(f"{option}: there is nothing at {path}")
     return None if path is None else str(path)
 
 
@@ -75,18 +75,18 @@ def model_ref(option: str, text: str) -> str:
     """A model reference whose file, if it names one, exists, and whose name, if it has one, somebody knows.
 
     Raises:
-        PtqError: otherwise.
+        InputError: otherwise.
     """
     text = text.strip()
     file = text.rpartition(":")[0] if ".py:" in text else text if text.endswith(".py") else ""
     if not text:
-        raise PtqError(f"{option}: name a model, such as resnet50 or timm:resnet18")
+        raise InputError(f"{option}: name a model, such as resnet50 or timm:resnet18")
     if file and not os.path.isfile(file):
-        raise PtqError(f"{option}: there is no file {file}; a model of your own is FILE.py:factory")
+        raise InputError(f"{option}: there is no file {file}; a model of your own is FILE.py:factory")
     module, _, name = text.partition(":")
     path = f"{module.replace('.', os.sep)}.py"
     if not file and name and os.path.isfile(path):  # as Python's own tools name it
-        raise PtqError(f"{option}: {text!r} is no model; write {path}:{name}")
+        raise InputError(f"{option}: {text!r} is no model; write {path}:{name}")
     check_name(text)
     return text
 
@@ -100,7 +100,7 @@ def weighted_ref(option: str, text: str) -> str:
     """A model reference, or one and a file with its weights, "M=FILE".
 
     Raises:
-        PtqError: when there is no such file.
+        InputError: when there is no such file.
     """
     model, separator, weights = text.partition("=")
     model = model_ref(option, model)
@@ -110,7 +110,7 @@ def weighted_ref(option: str, text: str) -> str:
 def image_source(text: str) -> str:
     """A way to synthesize, noise, or a path that exists."""
     if text not in (*Recipe, "noise") and not os.path.exists(text):
-        raise PtqError(
+        raise InputError(
             f"--images: {text!r} is none of {', '.join(Recipe)} and noise, and there is no such file or folder"
         )
     return text
@@ -126,7 +126,7 @@ def input_size(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     if not re.fullmatch(r"[1-9]\d{0,4}([x,][1-9]\d{0,4})?", text):
-        raise PtqError(f"--size: {text!r} is no size; give 224, or height and width as 224x320")
+        raise InputError(f"--size: {text!r} is no size; give 224, or height and width as 224x320")
     numbers = [int(part) for part in re.split("[x,]", text)]
     return numbers[0], numbers[-1]
 
@@ -140,14 +140,14 @@ def per_channel(option: str, text: str | None) -> tuple[float, float, float] | N
     except ValueError:
         values = []
     if len(values) not in (1, 3) or not all(map(math.isfinite, values)):
-        raise PtqError(f"{option}: {text!r}; give three numbers in [0, 1], as 0.485,0.456,0.406")
+        raise InputError(f"{option}: {text!r}; give three numbers in [0, 1], as 0.485,0.456,0.406")
     return values[0], values[len(values) // 2], values[-1]
 
 
 def device_name(text: str | None) -> str | None:
     """cpu, cuda, cuda:N, mps, xpu; whether the machine has it is found out later."""
     if text is not None and not re.fullmatch(r"cpu|mps|(cuda|xpu)(:\d+)?", text):
-        raise PtqError(f"--device: {text!r}; give cpu, cuda or cuda:N")
+        raise InputError(f"--device: {text!r}; give cpu, cuda or cuda:N")
     return text
 
 
@@ -155,7 +155,7 @@ def out_folder(path: Path | None, model: str, suffix: str) -> Path:
     """Where a run goes: `path`, or runs/<model>-<suffix> with the model's name made fit for it.
 
     Raises:
-        PtqError: when that is a file.
+        InputError: when that is a file.
 
     Example:
         >>> out_folder(None, "nets/mine.py:small", "w4a8").as_posix()
@@ -164,7 +164,7 @@ def out_folder(path: Path | None, model: str, suffix: str) -> Path:
     name = model.rpartition(":")[2] if ".py:" in model else model
     path = path or Path("runs", f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', name)}-{suffix}")
     if os.path.exists(path) and not path.is_dir():
-        raise PtqError(f"--out: {path} is a file; give a folder")
+        raise InputError(f"--out: {path} is a file; give a folder")
     return path
 
 
@@ -172,7 +172,7 @@ def layer_bits(texts: Iterable[str]) -> dict[str, int | None]:
     """Weight bits by layer name pattern, None for float, from "PATTERN=BITS" or "PATTERN=float".
 
     Raises:
-        PtqError: for anything else.
+        InputError: for anything else.
 
     Example:
         >>> layer_bits(["layer4.*=8", "fc=float"])
@@ -182,7 +182,7 @@ def layer_bits(texts: Iterable[str]) -> dict[str, int | None]:
     for text in texts:
         pattern, _, bits = text.rpartition("=")
         if not pattern or not re.fullmatch(rf"[2-8]|{FLOAT}", bits):
-            raise PtqError(
+            raise InputError(
                 f"--layer: {text!r}; give a layer's name or pattern and 2 to 8 bits or float, as 'layer4.*=8'"
             )
         found[pattern] = None if bits == FLOAT else int(bits)

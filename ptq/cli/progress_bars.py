@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
-from rich.progress import Progress as Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress as Live, TaskID, TextColumn
 
 from ptq.progress import Progress, Task
 

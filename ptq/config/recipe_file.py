@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from ptq.config.settings import FLOAT, Settings, layer_texts, option_text
-from ptq.errors import PtqError
+from ptq.errors import InputError
 from ptq.utils.files import atomic
 
 __all__ = ["option_values", "read_recipe", "recipe_text", "write_recipe"]
@@ -56,7 +56,7 @@ def read_recipe(path: Path | str) -> dict[str, Any]:
     """Return what a recipe says, as fields of `Settings`; whatever it leaves out is missing.
 
     Raises:
-        PtqError: when it cannot be read, has an unknown key, or a value of the wrong kind.
+        InputError: when it cannot be read, has an unknown key, or a value of the wrong kind.
 
     Example:
         >>> settings = Settings(**read_recipe("runs/mine/recipe.toml"))
@@ -64,18 +64,18 @@ def read_recipe(path: Path | str) -> dict[str, Any]:
     try:
         content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise PtqError(f"--config: cannot read {path} ({error.strerror})") from error
+        raise InputError(f"--config: cannot read {path} ({error.strerror})") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise PtqError(f"--config: {path} is not TOML ({error})") from error
+        raise InputError(f"--config: {path} is not TOML ({error})") from error
     hints = get_type_hints(Settings)
     found: dict[str, Any] = {}
     for key, value in content.items():
         name = "overrides" if key == LAYERS else key.replace("-", "_")
         if name not in hints or key == "overrides":
-            raise PtqError(f"--config: {path} says {key!r}, which is no option{_hint(key)}")
+            raise InputError(f"--config: {path} says {key!r}, which is no option{_hint(key)}")
         found[name] = _value(name, value)
         if not _fits(found[name], hints[name]):
-            raise PtqError(f"--config: {path}: {key} cannot be {_toml(value)}")
+            raise InputError(f"--config: {path}: {key} cannot be {_toml(value)}")
     return found
 
 
@@ -83,7 +83,7 @@ def option_values(path: Path) -> dict[str, Any]:
     """Return what a recipe says as the command line would: option -> number, flag, text or list of texts.
 
     Raises:
-        PtqError: as `read_recipe` does.
+        InputError: as `read_recipe` does.
     """
     found = read_recipe(path)
     layers = found.pop("overrides", {})

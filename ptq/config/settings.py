@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from ptq.errors import PtqError
-from ptq.quantization.spec import check_bits
+from ptq.config.choices import check_bits
+from ptq.errors import InputError
 from ptq.utils.units import byte_count
 
 __all__ = ["FLOAT", "PRESETS", "Settings", "layer_texts", "option_text"]
@@ -52,7 +52,7 @@ class Settings:
         overrides: layer name pattern -> weight bits, None for float.
 
     Raises:
-        PtqError: for bits outside 2..8, an unknown preset or a memory limit that is no size.
+        InputError: for bits outside 2..8, an unknown preset or a memory limit that is no size.
     """
 
     model: str
@@ -86,7 +86,7 @@ class Settings:
             if bits is not None:
                 check_bits(bits, f"the weights of {pattern} (--layer)")
         if self.preset not in PRESETS:
-            raise PtqError(f"unknown preset {self.preset!r}; choose one of {', '.join(PRESETS)}.")
+            raise InputError(f"unknown preset {self.preset!r}; choose one of {', '.join(PRESETS)}.")
         self.memory_bytes()
 
     def to_json(self) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from ptq.data.preprocess import Preprocess
-from ptq.errors import PtqError
+from ptq.errors import InputError, PtqError
+from ptq.utils.sampling import spread
 
 __all__ = ["EvalSet", "imagenet_wnids", "load_eval", "load_images"]
 
@@ -45,7 +46,7 @@ class EvalSet:
         """Yield images, float32 (n, 3, H, W) in [0, 1], and labels, int64 (n,), in a fixed order.
 
         Raises:
-            PtqError: for a file that cannot be decoded.
+            InputError: for a file that cannot be decoded.
         """
         with ThreadPoolExecutor(max_workers=4) as pool:  # decoding releases the interpreter lock
             for start in range(0, len(self), batch_size):
@@ -66,7 +67,7 @@ def load_eval(path: Path | str, preprocess: Preprocess, num_classes: int | None 
         num_classes: of the network; labels beyond it are refused.
 
     Raises:
-        PtqError: when there is nothing there, or not of this form.
+        InputError: when there is nothing there, or not of this form.
 
     Example:
         >>> for images, labels in load_eval("val", model.preprocess).batches(32):  # doctest: +SKIP
@@ -81,10 +82,10 @@ def load_eval(path: Path | str, preprocess: Preprocess, num_classes: int | None 
     else:
         arrays = _read_npz(path)
         if "labels" not in arrays:
-            raise PtqError(f"{path} has no array 'labels', with one class index per image")
+            raise InputError(f"{path} has no array 'labels', with one class index per image")
         images, numbers = arrays["images"], arrays["labels"]
         if numbers.shape != images.shape[:1] or numbers.dtype.kind not in "iu":
-            raise PtqError(
+            raise InputError(
                 f"'labels' in {path} is {numbers.dtype} {numbers.shape}: it must be integers "
                 f"({len(images)},), one per image"
             )
@@ -92,7 +93,7 @@ def load_eval(path: Path | str, preprocess: Preprocess, num_classes: int | None 
         found = EvalSet(labels, lambda i: _from_array(images[i], preprocess), str(path))
     low, high = int(found.labels.min()), int(found.labels.max())
     if low < 0 or (num_classes is not None and high >= num_classes):
-        raise PtqError(
+        raise InputError(
             f"{path} has labels {low} to {high}, but the model knows the classes 0 to "
             f"{'...' if num_classes is None else num_classes - 1}: this is data for another model"
         )
@@ -110,16 +111,16 @@ def load_images(path: Path | str, preprocess: Preprocess, limit: int = 1024) -> 
         uint8 (N, 3, H, W), RGB, resized and cropped as `preprocess` says.
 
     Raises:
-        PtqError: when there is nothing there, or a file cannot be decoded.
+        InputError: when there is nothing there, or a file cannot be decoded.
     """
     path = Path(path)
     if path.is_dir():
         files = [file for file in sorted(path.rglob("*")) if _is_image(file)]
         if not files:
-            raise PtqError(f"no images in {path}: expected {', '.join(sorted(_SUFFIXES))} files")
-        return torch.stack([_read_file(files[i], preprocess) for i in _spread(len(files), limit)])
+            raise InputError(f"no images in {path}: expected {', '.join(sorted(_SUFFIXES))} files")
+        return torch.stack([_read_file(files[i], preprocess) for i in spread(len(files), limit)])
     images = _read_npz(path)["images"]
-    return torch.stack([_from_array(images[i], preprocess) for i in _spread(len(images), limit)])
+    return torch.stack([_from_array(images[i], preprocess) for i in spread(len(images), limit)])
 
 
 @cache
@@ -133,11 +134,6 @@ def imagenet_wnids() -> tuple[str, ...]:
     return tuple(resources.files("ptq.data").joinpath("imagenet_wnids.txt").read_text().split())
 
 
-def _spread(count: int, limit: int) -> list[int]:
-    taken = min(count, limit)
-    return [i * count // taken for i in range(taken)]
-
-
 def _is_image(file: Path) -> bool:
     return file.suffix.lower() in _SUFFIXES and not file.name.startswith(".") and file.is_file()
 
@@ -145,11 +141,11 @@ def _is_image(file: Path) -> bool:
 def _labeled_files(root: Path) -> list[tuple[Path, int]]:
     folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
     if not folders:
-        raise PtqError(f"{root} has no folders of images: name one per class, by class index or ImageNet WNID")
+        raise InputError(f"{root} has no folders of images: name one per class, by class index or ImageNet WNID")
     classes = _class_of_folders(root, [folder.name for folder in folders])
     files = [(file, classes[folder.name]) for folder in folders for file in sorted(folder.iterdir()) if _is_image(file)]
     if not files:
-        raise PtqError(f"no images in the folders of {root}: expected {', '.join(sorted(_SUFFIXES))} files")
+        raise InputError(f"no images in the folders of {root}: expected {', '.join(sorted(_SUFFIXES))} files")
     return files
 
 
@@ -160,7 +156,7 @@ def _class_of_folders(root: Path, names: list[str]) -> dict[str, int]:
     places = {wnid: index for index, wnid in enumerate(imagenet_wnids())}
     strange = [name for name in names if name not in places]
     if strange:
-        raise PtqError(
+        raise InputError(
             f"{root} has folders that are neither class indices nor ImageNet WNIDs: "
             f"{', '.join(strange[:3])}{' and more' if len(strange) > 3 else ''}; rename them"
         )
@@ -177,7 +173,7 @@ def _open(file: Path) -> Image.Image:
     try:
         return Image.open(file)
     except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
-        raise PtqError(f"{file} is not an image that can be read ({error}): remove it") from error
+        raise InputError(f"{file} is not an image that can be read ({error}): remove it") from error
 
 
 def _read_file(file: Path, preprocess: Preprocess) -> Tensor:
@@ -188,7 +184,7 @@ def _read_file(file: Path, preprocess: Preprocess) -> Tensor:
                 image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
             upright = ImageOps.exif_transpose(image).convert("RGB")
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise PtqError(f"{file} cannot be decoded ({error}): remove it") from error
+            raise InputError(f"{file} cannot be decoded ({error}): remove it") from error
     return _fit(upright, preprocess)
 
 
@@ -219,21 +215,21 @@ def _fit(image: Image.Image, preprocess: Preprocess) -> Tensor:
 
 def _read_npz(path: Path) -> dict[str, NDArray[np.generic]]:
     if not path.exists():
-        raise PtqError(f"nothing at {path}: expected a folder of images or an .npz file")
+        raise InputError(f"nothing at {path}: expected a folder of images or an .npz file")
     try:
         with path.open("rb") as file:
             if file.read(2) not in (b"PK", b"\x93N"):  # numpy would offer to load it as a pickle
                 raise ValueError("it is no archive of arrays")
         archive = np.load(path, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise PtqError(f"{path} holds one array: expected an .npz with `images`")
+            raise InputError(f"{path} holds one array: expected an .npz with `images`")
         with archive:
             arrays = {name: archive[name] for name in archive.files if name in ("images", "labels")}
     except PtqError:
         raise
     except Exception as error:  # zipfile, zlib and numpy raise nearly anything on a damaged file
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise PtqError(
+        raise InputError(
             f"{path} is not a readable .npz ({reason}): expected a folder of images, or an .npz of "
             "uint8 images (N,3,H,W)"
         ) from error
@@ -241,7 +237,7 @@ def _read_npz(path: Path) -> dict[str, NDArray[np.generic]]:
     arrays = {name: value for name, value in arrays.items() if isinstance(value, np.ndarray)}
     images = arrays.get("images")
     if images is None:
-        raise PtqError(f"{path} has no array 'images', uint8 (N,3,H,W)")
+        raise InputError(f"{path} has no array 'images', uint8 (N,3,H,W)")
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != 3 or not images.size:
-        raise PtqError(f"'images' in {path} is {images.dtype} {images.shape}: it must be uint8 (N,3,H,W), RGB")
+        raise InputError(f"'images' in {path} is {images.dtype} {images.shape}: it must be uint8 (N,3,H,W), RGB")
     return arrays

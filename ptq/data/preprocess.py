@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ptq.errors import PtqError
+from ptq.errors import InputError
 
 __all__ = ["IMAGENET", "INTERPOLATIONS", "Preprocess", "pair", "triple"]
 
@@ -27,7 +27,7 @@ class Preprocess:
         std: divided by after that.
 
     Raises:
-        PtqError: for sizes below 1, a standard deviation that is not positive, values on the
+        InputError: for sizes below 1, a standard deviation that is not positive, values on the
             0..255 scale.
 
     Example:
@@ -43,21 +43,21 @@ class Preprocess:
 
     def __post_init__(self) -> None:
         if len(self.size) != 2 or min(self.size) < 1:
-            raise PtqError(f"the input size is {self.size}: give one or two numbers of at least 1")
+            raise InputError(f"the input size is {self.size}: give one or two numbers of at least 1")
         if self.resize < min(self.size):
-            raise PtqError(
+            raise InputError(
                 f"images resized to {self.resize} cannot be cropped to "
                 f"{self.size[0]}x{self.size[1]}: give a --resize of at least {min(self.size)}"
             )
         if self.interpolation not in INTERPOLATIONS:
-            raise PtqError(f"no interpolation {self.interpolation!r}: choose {' or '.join(INTERPOLATIONS)}")
+            raise InputError(f"no interpolation {self.interpolation!r}: choose {' or '.join(INTERPOLATIONS)}")
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) != 3 or not all(math.isfinite(value) for value in values):
-                raise PtqError(f"{name} is {values}: give three numbers, for red, green and blue")
+                raise InputError(f"{name} is {values}: give three numbers, for red, green and blue")
         if min(self.std) <= 0:
-            raise PtqError(f"std is {self.std}: each must be above 0")
+            raise InputError(f"std is {self.std}: each must be above 0")
         if max(*self.mean, *self.std) > 2:
-            raise PtqError(f"mean {self.mean} and std {self.std} look like the 0..255 scale: divide by 255")
+            raise InputError(f"mean {self.mean} and std {self.std} look like the 0..255 scale: divide by 255")
 
     def normalize(self, images: Tensor) -> Tensor:
         """Turn float RGB images in [0, 1], (N, 3, H, W), into what the network takes."""
@@ -120,7 +120,7 @@ def pair(size: int | Sequence[int]) -> tuple[int, int]:
     """(height, width) from one number or two."""
     values = (size,) if isinstance(size, int) else tuple(size)
     if len(values) not in (1, 2):
-        raise PtqError(f"the input size is {values}: give one or two numbers")
+        raise InputError(f"the input size is {values}: give one or two numbers")
     return int(values[0]), int(values[-1])
 
 
@@ -130,5 +130,5 @@ def triple(values: float | Sequence[float]) -> tuple[float, float, float]:
     if len(numbers) == 1:
         numbers *= 3
     if len(numbers) != 3:
-        raise PtqError(f"{tuple(values)}: give three numbers, for red, green and blue")  # type: ignore[arg-type]
+        raise InputError(f"{tuple(values)}: give three numbers, for red, green and blue")  # type: ignore[arg-type]
     return float(numbers[0]), float(numbers[1]), float(numbers[2])

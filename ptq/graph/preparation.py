@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx, nn
 
-from ptq.errors import PtqError
+from ptq.errors import ModelError
 from ptq.graph.batchnorm_folding import fold_batchnorms
 from ptq.graph.canonical_form import normalize
 from ptq.graph.fx_helpers import attribute, module_of, sole_input
@@ -60,7 +60,7 @@ def prepare(model: nn.Module, input_shape: tuple[int, int, int] = (3, 224, 224))
         input_shape: (C, H, W).
 
     Raises:
-        PtqError: when the model does not run on this shape, holds NaN or infinite weights, cannot
+        ModelError: when the model does not run on this shape, holds NaN or infinite weights, cannot
             be traced, or when the graph does not compute what the model computes.
 
     Example:
@@ -89,7 +89,7 @@ def prepare(model: nn.Module, input_shape: tuple[int, int, int] = (3, 224, 224))
 def _check_finite(model: nn.Module) -> None:
     for name, value in model.state_dict().items():
         if isinstance(value, Tensor) and not bool(torch.isfinite(value).all()):
-            raise PtqError(f"the model's weight {name} holds NaN or infinite values; load a sound checkpoint.")
+            raise ModelError(f"the model's weight {name} holds NaN or infinite values; load a sound checkpoint.")
 
 
 def _drop_bookkeeping(graph: fx.GraphModule) -> None:
@@ -103,13 +103,13 @@ def _drop_bookkeeping(graph: fx.GraphModule) -> None:
     graph.graph.eliminate_dead_code()
     for node in [n for n in graph.graph.nodes if n.op == "placeholder"][1:]:
         if node.users:
-            raise PtqError(f"the model needs a second input ({node.name}), not images alone.")
+            raise ModelError(f"the model needs a second input ({node.name}), not images alone.")
         graph.graph.erase_node(node)
     output = next(n for n in graph.graph.nodes if n.op == "output")
     if isinstance(output.args[0], list | tuple) and len(output.args[0]) == 1:
         output.args = (output.args[0][0],)
     if not isinstance(output.args[0], fx.Node):
-        raise PtqError("the model must return one tensor; wrap it in a module that picks its main output.")
+        raise ModelError("the model must return one tensor; wrap it in a module that picks its main output.")
 
 
 def _does_nothing(graph: fx.GraphModule, node: fx.Node) -> bool:
@@ -187,13 +187,13 @@ def _check_same(model: nn.Module, graph_model: GraphModel) -> None:
     try:
         actual = graph_model.module.forward(example)  # not __call__, which prints before it raises
     except RuntimeError as error:
-        raise PtqError(
+        raise ModelError(
             f"the model's graph is bound to one batch size ({str(error).splitlines()[0]}); "
             "take the batch size from the input's shape only in reshape or view."
         ) from error
     difference, scale = float((expected - actual).abs().max()), float(expected.abs().max())
     if not difference <= 1e-3 * scale + 1e-6:  # NaN is different, too
-        raise PtqError(
+        raise ModelError(
             f"preparing the model changed its output by {difference:.3g} (of {scale:.3g}); "
             "please report this with the model's source."
         )

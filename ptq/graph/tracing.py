@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from ptq.errors import PtqError
+from ptq.errors import ModelError, PtqError
 from ptq.graph.fx_helpers import attribute
 
 __all__ = ["trace"]
@@ -178,7 +178,7 @@ def trace(model: nn.Module, example: Tensor) -> fx.GraphModule:
         example: input of the network, (N, 3, H, W).
 
     Raises:
-        PtqError: names the module that cannot be traced and says what to do.
+        ModelError: names the module that cannot be traced and says what to do.
     """
     tracer = _Tracer(example)
     try:
@@ -190,7 +190,7 @@ def trace(model: nn.Module, example: Tensor) -> fx.GraphModule:
     except Exception as error:
         where, kind = tracer.path[-1] if tracer.path else ("the model itself", type(model).__name__)
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise PtqError(
+        raise ModelError(
             f"cannot follow the model's graph at {where} ({kind}) on an input of shape "
             f"{tuple(example.shape)}: {reason}. ptq records a model with torch.fx: check --size, or rewrite that "
             "module without control flow that depends on tensor values."

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from ptq.errors import PtqError
+from ptq.errors import MachineError
 
 __all__ = ["downloading"]
 
@@ -38,7 +38,7 @@ def downloading(ref: str, url: str | None) -> Iterator[None]:
             yield
     except (OSError, RuntimeError) as error:  # RuntimeError: a checksum that does not match
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise PtqError(
+        raise MachineError(
             f"the weights of {ref} could not be downloaded ({reason}): check the network, or give a file with --weights"
         ) from error
     finally:

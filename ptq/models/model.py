@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from ptq.data.class_names import class_names
 from ptq.data.preprocess import IMAGENET, Preprocess, pair, triple
-from ptq.errors import PtqError
+from ptq.errors import InputError, ModelError
 from ptq.models.registry import ModelEntry, resolve
-from ptq.models.weights import check_finite, read_weights, state_digest
+from ptq.models.weights import check_finite, read_weights
+from ptq.utils.digest import state_digest
 
 __all__ = ["Model", "Preprocess", "as_model", "load_model"]
 
@@ -92,7 +93,7 @@ def load_model(
         module, source = entry.build(num_classes), "random"
     model = _finish(entry.name, module, entry.preprocess, source, entry.classes)
     if num_classes is not None and model.num_classes != num_classes:
-        raise PtqError(f"{ref} has {model.num_classes} classes, not {num_classes}")
+        raise InputError(f"{ref} has {model.num_classes} classes, not {num_classes}")
     return model
 
 
@@ -141,18 +142,18 @@ def _finish(name: str, module: nn.Module, preprocess: Preprocess, weights: str, 
             output = module(torch.zeros(1, 3, height, width))
     except Exception as error:  # a network is someone's code: it may raise anything
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise PtqError(
+        raise ModelError(
             f"{name} does not run on 3x{height}x{width} images ({reason}): check its input --size; "
             f"it must take RGB images{_other_channels(module)}"
         ) from error
     if not isinstance(output, Tensor):
-        raise PtqError(
+        raise ModelError(
             f"{name} returns a {type(output).__name__} for one image: it must return (1, classes); wrap it in a "
             "module that picks the class scores"
         )
     if output.ndim != 2:
         shape = tuple(output.shape)
-        raise PtqError(f"{name} returns {shape} for one image: it must return (1, classes)")
+        raise ModelError(f"{name} returns {shape} for one image: it must return (1, classes)")
     count = output.shape[1]
     if doubt := _doubt(output):
         warnings.warn(f"{name} {doubt}", stacklevel=1)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from ptq.errors import PtqError
+from ptq.errors import InputError
 
 __all__ = ["ZOO", "check_name", "timm_names", "torchvision_names"]
 
@@ -45,7 +45,7 @@ def check_name(ref: str) -> None:
     """Refuse a model reference by name that nobody has; files are not looked at.
 
     Raises:
-        PtqError: with the nearest names.
+        InputError: with the nearest names.
 
     Example:
         >>> check_name("resnet5O")
@@ -58,12 +58,12 @@ def check_name(ref: str) -> None:
     if kind == "timm":
         known = timm_names()
         if known and name.split(".")[0] not in known:
-            raise PtqError(f"timm has no model {name!r}{_nearest(name, known, 'timm:')}")
+            raise InputError(f"timm has no model {name!r}{_nearest(name, known, 'timm:')}")
         return
     name, known = ref.lower(), torchvision_names()
     if known and name not in (*known, *ZOO):
         near = _nearest(name, (*known, *ZOO), "", [name] if name in timm_names() else [])
-        raise PtqError(
+        raise InputError(
             f"no model {ref!r}{near or '.'} A model is a torchvision name, timm:NAME, efficientnet_lite0|1|2 or "
             "FILE.py:factory."
         )

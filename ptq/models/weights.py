@@ -1,6 +1,5 @@
 """Weight files: read without running code, fitted to a network's names, checked, fingerprinted."""
 
-import hashlib
 import pickle
 import re
 from collections.abc import Mapping
@@ -9,9 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ptq.errors import PtqError
+from ptq.errors import InputError, ModelError
 
-__all__ = ["check_finite", "digest", "fit", "fit_in_order", "read_weights", "state_digest"]
+__all__ = ["check_finite", "fit", "fit_in_order", "read_weights"]
 
 # What training scripts put around a state dict, and in front of its names.
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
@@ -34,20 +33,20 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         torch.Size([1000, 2048])
     """
     if not path.is_file():
-        raise PtqError(f"no weights at {path}: check --weights")
+        raise InputError(f"no weights at {path}: check --weights")
     loaded = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
     for wrapper in _WRAPPERS:
         if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
             loaded = loaded[wrapper]
     if not isinstance(loaded, Mapping):
-        raise PtqError(f"{path} holds a {type(loaded).__name__}: save model.state_dict() and pass that")
+        raise ModelError(f"{path} holds a {type(loaded).__name__}: save model.state_dict() and pass that")
     state = {str(name): value for name, value in loaded.items() if isinstance(value, Tensor)}
     if not state:
-        raise PtqError(f"{path} holds no tensors: save model.state_dict() and pass that")
+        raise ModelError(f"{path} holds no tensors: save model.state_dict() and pass that")
     for name, value in state.items():
         if value.layout is not torch.strided or value.is_quantized or value.is_complex():
             kind = "sparse" if value.layout is not torch.strided else str(value.dtype)
-            raise PtqError(f"{path}: {name} is {kind}; save it as a dense tensor of real numbers")
+            raise ModelError(f"{path}: {name} is {kind}; save it as a dense tensor of real numbers")
     for prefix in _PREFIXES:
         if all(name.startswith(prefix) for name in state):
             state = {name.removeprefix(prefix): value for name, value in state.items()}
@@ -61,19 +60,19 @@ def _read_safetensors(path: Path) -> object:
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
-        raise PtqError(f"{path} is not a readable safetensors file ({error})") from error
+        raise ModelError(f"{path} is not a readable safetensors file ({error})") from error
 
 
 def _read_torch(path: Path) -> object:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise PtqError(
+        raise ModelError(
             f"{path} is damaged or holds Python objects besides tensors, which are not loaded "
             "because they could run code: save model.state_dict() alone, best as .safetensors"
         ) from error
     except Exception as error:  # torch.load raises nearly anything on a damaged file
-        raise PtqError(f"{path} is not a readable weights file ({_reason(error)})") from error
+        raise ModelError(f"{path} is not a readable weights file ({_reason(error)})") from error
 
 
 def fit(module: nn.Module, state: Mapping[str, Tensor], source: str, ignore: tuple[str, ...] = ()) -> None:
@@ -98,7 +97,7 @@ def fit(module: nn.Module, state: Mapping[str, Tensor], source: str, ignore: tup
         if names
     ]
     if faults:
-        raise PtqError(f"{source} does not fit the model: {'; '.join(faults)}")
+        raise ModelError(f"{source} does not fit the model: {'; '.join(faults)}")
     module.load_state_dict(state, strict=False)
 
 
@@ -110,7 +109,7 @@ def fit_in_order(module: nn.Module, state: Mapping[str, Tensor], source: str) ->
     """
     wanted = module.state_dict()
     if [value.shape for value in wanted.values()] != [value.shape for value in state.values()]:
-        raise PtqError(f"{source} does not fit the model: their entries differ in number or shape")
+        raise ModelError(f"{source} does not fit the model: their entries differ in number or shape")
     module.load_state_dict(dict(zip(wanted, state.values(), strict=True)))
 
 
@@ -118,22 +117,7 @@ def check_finite(module: nn.Module, source: str) -> None:
     """Raise PtqError when a weight or a buffer holds NaN or infinity."""
     for name, value in module.state_dict().items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            raise PtqError(f"{source}: {name} holds NaN or infinite values; nothing can be made of it")
-
-
-def state_digest(module: nn.Module) -> str:
-    """SHA-256 of the state dict; see `digest`."""
-    return digest(module.state_dict())
-
-
-def digest(state: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, types, shapes and bytes of tensors, as 64 hexadecimal digits."""
-    made = hashlib.sha256()
-    for name, value in sorted(state.items()):
-        value = value.detach().cpu().contiguous()
-        made.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        made.update(value.view(-1).view(torch.uint8).numpy().data)
-    return made.hexdigest()
+            raise ModelError(f"{source}: {name} holds NaN or infinite values; nothing can be made of it")
 
 
 def _reason(error: BaseException) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, fx, nn
 
-from ptq.errors import PtqError
+from ptq.errors import InputError, ModelError
 from ptq.graph.blocks import assign_blocks, split
 from ptq.graph.fx_helpers import LAYERS, input_tensors, module_of, sole_input
 from ptq.graph.preparation import GraphModel
@@ -77,7 +77,7 @@ def make_plan(
     layers = [n for n in graph.graph.nodes if is_layer(graph, n)]
     real = [n for n in layers if not n.meta.get("affine")]
     if not real:
-        raise PtqError("the model has no convolution and no linear layer to quantize.")
+        raise ModelError("the model has no convolution and no linear layer to quantize.")
     edges = {real[0], real[-1]}
     bits: dict[fx.Node, int | None] = {
         n: edge_bits if n in edges or n.meta.get("affine") else weight_bits for n in layers
@@ -86,7 +86,7 @@ def make_plan(
         matched = [n for n in layers if fnmatch.fnmatch(str(n.target), pattern) or fnmatch.fnmatch(n.name, pattern)]
         if not matched:
             names = ", ".join(str(n.target) for n in layers[:8])
-            raise PtqError(f"no layer matches {pattern!r}; the layers are {names}, …")
+            raise InputError(f"no layer matches {pattern!r}; the layers are {names}, …")
         bits.update(dict.fromkeys(matched, value))
 
     if reduce_range:
@@ -201,7 +201,7 @@ def insert_quantizers(graph_model: GraphModel, plan: QuantPlan) -> QuantizedMode
     unknown = [name for name in plan.activations if name not in nodes]
     unknown += [n for n in plan.weights if n not in nodes or not is_layer(graph, nodes[n])]
     if unknown:
-        raise PtqError(f"the plan is of another network: {unknown[0]!r} is no such node here.")
+        raise InputError(f"the plan is of another network: {unknown[0]!r} is no such node here.")
     _check_kinds(graph, nodes, plan)
     quantizers = {name: Quantizer(spec) for name, spec in plan.activations.items()}
     for name, spec in plan.weights.items():
@@ -233,10 +233,10 @@ def _check_kinds(graph: fx.GraphModule, nodes: Mapping[str, fx.Node], plan: Quan
         op = module_of(graph, nodes[name])
         assert isinstance(op, LAYERS)
         if spec != QuantSpec(spec.bits, signed=True, symmetric=True, axis=weight_axis(op)):
-            raise PtqError(f"the plan's weight {name!r} must be signed and symmetric along axis {weight_axis(op)}.")
+            raise InputError(f"the plan's weight {name!r} must be signed and symmetric along axis {weight_axis(op)}.")
     for name, spec in plan.activations.items():
         if spec != QuantSpec(spec.bits, grid=spec.grid):
-            raise PtqError(f"the plan's activation {name!r} must be unsigned, affine and per tensor.")
+            raise InputError(f"the plan's activation {name!r} must be unsigned, affine and per tensor.")
 
 
 def _set_module(graph: fx.GraphModule, path: str, module: nn.Module) -> None:

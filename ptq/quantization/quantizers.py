@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ptq.errors import PtqError
+from ptq.errors import InputError
 from ptq.quantization.activation_grids import clear_of_ties
 from ptq.quantization.affine import fake_quant, per_channel, qparams, quantize
 from ptq.quantization.spec import QuantSpec
@@ -26,7 +26,7 @@ class Quantizer(nn.Module):
         spec: the codes; per tensor.
 
     Raises:
-        PtqError: on a forward pass before `set_range`, instead of silently calibrating.
+        InputError: on a forward pass before `set_range`, instead of silently calibrating.
 
     Example:
         >>> quantizer = Quantizer(QuantSpec(8)).set_range(torch.tensor(0.0), torch.tensor(6.0))
@@ -61,10 +61,10 @@ class Quantizer(nn.Module):
         """Raise when no range has been set.
 
         Raises:
-            PtqError: saying what to do.
+            InputError: saying what to do.
         """
         if not self.calibrated:
-            raise PtqError("this quantizer has no range yet: calibrate the quantized model first.")
+            raise InputError("this quantizer has no range yet: calibrate the quantized model first.")
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `x` on the quantizer's grid; same shape."""

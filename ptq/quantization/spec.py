@@ -4,25 +4,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
-from ptq.errors import PtqError
+from ptq.config.choices import check_bits
+from ptq.errors import InputError
 
-__all__ = ["MAX_BITS", "MIN_BITS", "Grid", "QuantPlan", "QuantSpec", "check_bits"]
+__all__ = ["Grid", "QuantPlan", "QuantSpec"]
 
-MIN_BITS = 2
-MAX_BITS = 8  # every code lives in an 8-bit container, because that is what integer kernels read
 
 Grid = Literal["free", "hardsigmoid", "hardswish", "sigmoid", "unit"]
-
-
-def check_bits(bits: int, what: str) -> int:
-    """Return `bits` when it is within 2..8.
-
-    Raises:
-        PtqError: when it is not.
-    """
-    if not isinstance(bits, int) or not MIN_BITS <= bits <= MAX_BITS:
-        raise PtqError(f"{what} must be between {MIN_BITS} and {MAX_BITS} bits, not {bits}.")
-    return bits
 
 
 @dataclass(frozen=True)
@@ -38,7 +26,7 @@ class QuantSpec:
             or "unit", which holds [0, 1). All but "free" stay as calibration sets them.
 
     Raises:
-        PtqError: for a bit width outside 2..8, or an unknown grid.
+        InputError: for a bit width outside 2..8, or an unknown grid.
 
     Example:
         >>> QuantSpec(4).qmax, QuantSpec(4, signed=True).qmin
@@ -54,7 +42,7 @@ class QuantSpec:
     def __post_init__(self) -> None:
         check_bits(self.bits, "a quantized tensor")
         if self.grid not in get_args(Grid):
-            raise PtqError(f"no grid {self.grid!r}; choose one of {', '.join(get_args(Grid))}.")
+            raise InputError(f"no grid {self.grid!r}; choose one of {', '.join(get_args(Grid))}.")
 
     @property
     def qmin(self) -> int:

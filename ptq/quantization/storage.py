@@ -12,7 +12,7 @@ from torch import nn
 
 from ptq.config.settings import Settings
 from ptq.data.preprocess import Preprocess
-from ptq.errors import PtqError
+from ptq.errors import InputError
 from ptq.graph.preparation import prepare
 from ptq.models.model import load_model
 from ptq.quantization.placement import QuantizedModel, insert_quantizers
@@ -46,17 +46,17 @@ def read_metadata(path: Path | str) -> dict[str, Any]:
     """Return "plan", "input_shape" and "about" of a quantized model's file.
 
     Raises:
-        PtqError: when it is missing, damaged, or not written by `save_quantized`.
+        InputError: when it is missing, damaged, or not written by `save_quantized`.
     """
     try:
         header = read_header(path)
     except (OSError, SafetensorError, ValueError) as error:
-        raise PtqError(
+        raise InputError(
             f"{path} cannot be read as a quantized model ({error}); give the directory of a finished run."
         ) from error
     about = header.get("about")
     if header.get("format") != FORMAT or not isinstance(about, dict) or "model" not in about:
-        raise PtqError(f"{path} was not written by this version of ptq; run ptq quantize again.")
+        raise InputError(f"{path} was not written by this version of ptq; run ptq quantize again.")
     return header
 
 
@@ -64,13 +64,13 @@ def settings_of(folder: Path) -> Settings:
     """Return the settings that a run directory was made with, but for `out`, which is `folder`.
 
     Raises:
-        PtqError: when its quantized model is missing, damaged, or of another version.
+        InputError: when its quantized model is missing, damaged, or of another version.
     """
     about = read_metadata(folder / "quantized.safetensors")["about"]
     try:
         return Settings(**{**about["settings"], "out": str(folder)})
     except (KeyError, TypeError) as error:
-        raise PtqError(f"{folder} was made by another version of ptq; quantize again.") from error
+        raise InputError(f"{folder} was made by another version of ptq; quantize again.") from error
 
 
 def load_quantized(path: Path | str, model: nn.Module | None = None) -> QuantizedModel:
@@ -82,7 +82,7 @@ def load_quantized(path: Path | str, model: nn.Module | None = None) -> Quantize
             structure is built anew and ``quantized_model.prepared`` holds NaN for weights.
 
     Raises:
-        PtqError: when the file is damaged or of another network.
+        InputError: when the file is damaged or of another network.
     """
     path = Path(path)
     path = path / "quantized.safetensors" if path.is_dir() else path
@@ -96,20 +96,20 @@ def load_quantized(path: Path | str, model: nn.Module | None = None) -> Quantize
             given = asdict(Preprocess.from_json(about["preprocess"]))
             reference, classes = str(about["model"]), operator.index(about["num_classes"])
     except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise PtqError(f"{path} is damaged; run ptq quantize again.") from error
+        raise InputError(f"{path} is damaged; run ptq quantize again.") from error
     if model is None:
         if about["model"] is None:
-            raise PtqError(f"{path} was made from a Python module: pass it, as load(path, model).")
+            raise InputError(f"{path} was made from a Python module: pass it, as load(path, model).")
         model = load_model(reference, pretrained=False, num_classes=classes, **given).module
     quantized_model = insert_quantizers(prepare(model, (channels, height, width)), plan)
     expected = quantized_model.module.state_dict()
     try:
         tensors = read_tensors(path)
         if tensors.keys() != expected.keys():
-            raise PtqError(f"{path} is the quantized model of another network than the one given.")
+            raise InputError(f"{path} is the quantized model of another network than the one given.")
         quantized_model.module.load_state_dict(tensors)
     except (SafetensorError, RuntimeError) as error:
-        raise PtqError(f"{path} does not fit the network: {str(error).splitlines()[0]}") from error
+        raise InputError(f"{path} does not fit the network: {str(error).splitlines()[0]}") from error
     if structure_only:  # random numbers would pass for a float network
         for parameter in quantized_model.float_model.module.parameters():
             parameter.data.fill_(math.nan)

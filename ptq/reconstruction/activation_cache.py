@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ptq.errors import PtqError
+from ptq.errors import MachineError
 from ptq.utils.files import TEMPORARY
 
 __all__ = ["ActivationCache", "free_bytes"]
@@ -47,7 +47,7 @@ class ActivationCache:
         Images are kept in channels-last order, in which convolutions read them.
 
         Raises:
-            PtqError: when they fit neither in memory nor on the disk.
+            MachineError: when they fit neither in memory nor on the disk.
         """
         result, row = torch.empty(0), 0
         for part in parts:
@@ -84,7 +84,7 @@ class ActivationCache:
                 os.close(handle)
                 Path(name).unlink()
         except OSError as error:
-            raise PtqError(
+            raise MachineError(
                 f"activations need {elements * dtype.itemsize >> 20} MiB more than the memory limit, and there is "
                 f"no room for them on disk ({error.strerror}): raise --memory-limit or take fewer images."
             ) from error

@@ -10,7 +10,7 @@ QDrop    (Wei et al., ICLR 2022)     one block at a time, weights and steps toge
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from ptq.errors import PtqError
+from ptq.errors import InputError
 
 __all__ = ["ITERATIONS", "METHODS", "ReconstructConfig", "method_preset"]
 
@@ -79,14 +79,14 @@ def method_preset(method: str, preset: str, size: tuple[int, int] = (224, 224)) 
         size: (height, width) of the network's input.
 
     Raises:
-        PtqError: when method or preset is unknown.
+        InputError: when method or preset is unknown.
 
     Example:
         >>> method_preset("qdrop", "default", (32, 32)).batch
         32
     """
     if method not in METHODS or preset not in ITERATIONS:
-        raise PtqError(f"unknown method or preset; choose of {', '.join(METHODS)} and {', '.join(ITERATIONS)}.")
+        raise InputError(f"unknown method or preset; choose of {', '.join(METHODS)} and {', '.join(ITERATIONS)}.")
     config = METHODS[method]
     if not config.iterations:
         return config

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from ptq.errors import PtqError
+from ptq.errors import InputError
 from ptq.graph.blocks import compose, extract, split
 from ptq.graph.fx_helpers import foldable, module_of, sole_input, watch
 from ptq.progress import SILENT, Progress, Task
@@ -97,7 +97,7 @@ def reconstruct(
         One result per block.
 
     Raises:
-        PtqError: when the quantized model has not been calibrated.
+        InputError: when the quantized model has not been calibrated.
 
     Example:
         >>> results = reconstruct(quantized_model, images, METHODS["brecq"])
@@ -105,7 +105,7 @@ def reconstruct(
         True
     """
     if not all(q.calibrated for q in quantized_model.quantizers().values()):
-        raise PtqError("calibrate the quantized model before reconstructing it.")
+        raise InputError("calibrate the quantized model before reconstructing it.")
     memory, finished = memory or ActivationCache(), finished or WorkStore()
     work = list(_work(quantized_model, config))
     total = sum(block.iterations(config) for block in work)

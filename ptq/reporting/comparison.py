@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ptq.errors import PtqError
+from ptq.errors import InputError
 from ptq.reporting.report import read_report
 from ptq.reporting.tables import Table
 from ptq.reporting.text import threads_text
@@ -114,7 +114,7 @@ def compare(folders: Sequence[Path | str]) -> Comparison:
         folders: run directories, at least one; a validated file's model, data and machine may differ.
 
     Raises:
-        PtqError: for a directory without a readable report.
+        InputError: for a directory without a readable report.
 
     Example:
         >>> compare(["runs/w8a8", "runs/w4a8"]).columns[1].title
@@ -123,7 +123,7 @@ def compare(folders: Sequence[Path | str]) -> Comparison:
     paths = [Path(folder) for folder in folders]
     for path in paths:
         if not path.is_dir():
-            raise PtqError(f"there is no run directory {path}.")
+            raise InputError(f"there is no run directory {path}.")
     reports = [read_report(path) for path in paths]
     entries = tuple(map(Entry, _names(paths), reports))
     every = [_column(reports, *spec) for spec in _COLUMNS]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from ptq.errors import PtqError
+from ptq.errors import InputError
 from ptq.reporting.comparison import Comparison
 from ptq.reporting.html import render, require
 from ptq.utils.files import atomic
@@ -33,12 +33,12 @@ def check_suffix(path: Path) -> None:
     """Refuse a file that `write` would not know how to write.
 
     Raises:
-        PtqError: naming what it knows.
+        InputError: naming what it knows.
     """
     if path.suffix.lower() not in _WRITERS:
-        raise PtqError(f"--out: {path} has none of the endings {', '.join(_WRITERS)}")
+        raise InputError(f"--out: {path} has none of the endings {', '.join(_WRITERS)}")
     if path.is_dir():
-        raise PtqError(f"--out: {path} is a folder; give a file")
+        raise InputError(f"--out: {path} is a folder; give a file")
 
 
 def write(found: Comparison, path: Path) -> list[Path]:
@@ -49,7 +49,7 @@ def write(found: Comparison, path: Path) -> list[Path]:
         path: .md (and its chart as .svg beside it, where matplotlib is installed), .csv or .html.
 
     Raises:
-        PtqError: for another suffix, or an HTML page without jinja2 and matplotlib.
+        InputError: for another suffix, or an HTML page without jinja2 and matplotlib.
     """
     check_suffix(path)
     wrote = []

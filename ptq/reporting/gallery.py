@@ -9,7 +9,9 @@ from pathlib import Path
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 
-__all__ = ["Tile", "spread", "tiles"]
+from ptq.utils.sampling import spread
+
+__all__ = ["Tile", "tiles"]
 
 WIDEST = 208  # pixels: twice what a tile takes on a screen
 SMALL = 64  # below it pixels are shown as such, without loss
@@ -28,17 +30,6 @@ class Tile:
     source: str
     label: str
     pixelated: bool
-
-
-def spread(count: int, most: int) -> list[int]:
-    """At most `most` of the indices below `count`, evenly spread: of images that several teachers made, from each.
-
-    Example:
-        >>> spread(10, 4)
-        [0, 2, 5, 7]
-    """
-    shown = min(count, most)
-    return [index * count // shown for index in range(shown)]
 
 
 def tiles(path: Path, names: Mapping[str, str], most: int = 32) -> list[Tile]:

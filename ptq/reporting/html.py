@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ptq.errors import PtqError
+from ptq.errors import MachineError
 from ptq.reporting.report import read_report
 from ptq.utils.files import atomic
 
@@ -27,17 +27,17 @@ def require() -> None:
     """Refuse to go on without what a page needs.
 
     Raises:
-        PtqError: saying how to get it.
+        MachineError: saying how to get it.
     """
     if not available():
-        raise PtqError("an HTML page needs jinja2 and matplotlib: pip install 'ptq[report]'.")
+        raise MachineError("an HTML page needs jinja2 and matplotlib: pip install 'ptq[report]'.")
 
 
 def refresh(folder: Path) -> Path | None:
     """Write report.html where that can be done; elsewhere remove one that tells of an earlier run.
 
     Raises:
-        PtqError: when report.json cannot be read or the page cannot be written.
+        MachineError: when report.json cannot be read or the page cannot be written.
     """
     if available():
         return write_html_report(folder)
@@ -55,7 +55,7 @@ def write_html_report(folder: Path | str) -> Path:
         Where the page is: report.html in there.
 
     Raises:
-        PtqError: when there is no report.json, when jinja2 or matplotlib are missing, when the disk is full.
+        MachineError: when there is no report.json, when jinja2 or matplotlib are missing, when the disk is full.
 
     Example:
         >>> write_html_report("runs/resnet18-w4a8").name
@@ -77,7 +77,7 @@ def page(report: Mapping[str, Any], folder: Path | None = None) -> str:
         folder: holds images.safetensors; None leaves the images out.
 
     Raises:
-        PtqError: when jinja2 or matplotlib are missing.
+        MachineError: when jinja2 or matplotlib are missing.
     """
     require()
     from ptq.reporting.html_content import content
@@ -89,7 +89,7 @@ def render(template: str, content: Mapping[str, Any]) -> str:
     """Fill a template of `ptq/reporting/templates`; text is escaped, but for the drawings of `ptq.reporting.plots`.
 
     Raises:
-        PtqError: when jinja2 or matplotlib are missing.
+        MachineError: when jinja2 or matplotlib are missing.
     """
     require()
     import jinja2

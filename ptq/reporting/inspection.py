@@ -8,11 +8,11 @@ from pathlib import Path
 
 from rich.console import Console
 
+from ptq.analysis.inspection import Inspection
 from ptq.analysis.sensitivity import BlockSensitivity, LayerSensitivity, Sensitivity
 from ptq.config.settings import layer_texts
 from ptq.reporting.tables import Table
 from ptq.reporting.text import image_lines
-from ptq.run.inspection import Inspection
 from ptq.utils.files import atomic
 
 __all__ = ["advice", "headlines", "legend", "markdown", "show", "tables", "write_inspection"]

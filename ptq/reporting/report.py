@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ptq.errors import PtqError
+from ptq.errors import InputError
 from ptq.reporting.advice import badges, next_steps
 from ptq.reporting.text import exactness_lines, figure_columns, figure_rows, image_lines, memory_lines
 from ptq.utils.files import atomic
@@ -90,13 +90,13 @@ def read_report(folder: Path) -> dict[str, Any]:
     """Return the content of a run's report.json.
 
     Raises:
-        PtqError: where there is none, or something else.
+        InputError: where there is none, or something else.
     """
     try:
         report: dict[str, Any] = json.loads((folder / "report.json").read_text())
         markdown(report | {"model": {**report["model"], "sha256": report["model"]["sha256"]}})
     except Exception as error:  # JSON that is not ours may hold anything anywhere
-        raise PtqError(
+        raise InputError(
             f"{folder} has no readable report.json: give the directory of a finished run, or run ptq quantize again."
         ) from error
     return report

@@ -7,7 +7,7 @@ from torch import nn
 
 from ptq.calibration import CalibrationSet
 from ptq.data.datasets import load_eval
-from ptq.errors import PtqError
+from ptq.errors import InputError
 from ptq.export import Validation, validate
 from ptq.progress import SILENT, Progress
 from ptq.quantization.placement import QuantizedModel
@@ -29,7 +29,7 @@ def load(folder: Path | str, model: nn.Module | None = None) -> QuantizedModel:
             ``quantized_model.prepared`` has the structure only, and NaN for weights.
 
     Raises:
-        PtqError: when it is damaged or of another network.
+        InputError: when it is damaged or of another network.
     """
     return load_quantized(Path(folder), model)
 
@@ -49,15 +49,15 @@ def validate_run(
     `exact` compares the file with exact integer arithmetic, too; `runtimes` are others that shall run it ("openvino").
 
     Raises:
-        PtqError: when files are missing or the ONNX file fails a gate.
+        InputError: when files are missing or the ONNX file fails a gate.
     """
     about = read_metadata(folder / "quantized.safetensors")["about"]
     report = read_report(folder)
     if about["model"] is None:
-        raise PtqError(f"{folder} was made from a Python module: use ptq.validate with that module.")
+        raise InputError(f"{folder} was made from a Python module: use ptq.validate with that module.")
     model = load_network(settings_of(folder))
     if model.sha256 != report["model"]["sha256"]:
-        raise PtqError(f"{model.name} has other weights now than when {folder} was made.")
+        raise InputError(f"{model.name} has other weights now than when {folder} was made.")
     images = CalibrationSet.load(folder / "images.safetensors")
     data = data or data_of(report)
     evaluation = load_eval(data, model.preprocess, model.num_classes) if data else None

@@ -23,7 +23,7 @@ from ptq.calibration import (
 from ptq.config.settings import Settings
 from ptq.data.datasets import EvalSet, load_eval, load_images
 from ptq.data.preprocess import IMAGENET, Preprocess
-from ptq.errors import PtqError
+from ptq.errors import InputError
 from ptq.graph.preparation import GraphModel
 from ptq.models.model import Model, as_model, load_model
 from ptq.progress import SILENT, Progress
@@ -92,7 +92,7 @@ def calibration_images(
         progress: told of every step.
 
     Raises:
-        PtqError: when a file is of another size or cannot be read.
+        InputError: when a file is of another size or cannot be read.
     """
     verifier = load_teacher(settings.verifier) if settings.verifier else None
     parts = Path(settings.out) / "images.part"
@@ -114,7 +114,7 @@ def _images(
     if source.endswith(".safetensors"):
         images = CalibrationSet.load(Path(source))
         if tuple(images.images.shape[-2:]) != model.preprocess.size:
-            raise PtqError(
+            raise InputError(
                 f"the images in {source} are {tuple(images.images.shape[-2:])} pixels, "
                 f"the model takes {model.preprocess.size}."
             )
@@ -226,14 +226,14 @@ def own_network(model: nn.Module | Model, preprocess: Preprocess | None, options
         options: settings, of which size, resize, mean and std say that, too.
 
     Raises:
-        PtqError: for what is said twice, or cannot be of a network that is there already.
+        InputError: for what is said twice, or cannot be of a network that is there already.
     """
     said = {k: v for k in ("size", "resize", "mean", "std") if (v := options.get(k)) is not None}
     if options.get("weights") is not None:
-        raise PtqError("weights= is for a model given by name: this network has its own already")
+        raise InputError("weights= is for a model given by name: this network has its own already")
     if isinstance(model, Model):
         if said or preprocess is not None:
-            raise PtqError(f"{', '.join(said or ['preprocess'])}: a Model says this by itself; give one of the two")
+            raise InputError(f"{', '.join(said or ['preprocess'])}: a Model says this by itself; give one of the two")
         return model
     if preprocess is not None:
         return as_model(model, **asdict(preprocess.override(**said)))

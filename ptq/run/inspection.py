@@ -1,17 +1,18 @@
 """Inspecting a finished run, before and after reconstruction, or a network that is yet to be quantized."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ptq.analysis.sensitivity import Sensitivity, measure_sensitivity
+from ptq.analysis.inspection import Inspection
+from ptq.analysis.sensitivity import measure_sensitivity
 from ptq.calibration import CalibrationSet, calibrate, mixed_copies
 from ptq.config.settings import Settings
 from ptq.data.preprocess import Preprocess
-from ptq.errors import PtqError
+from ptq.errors import InputError
 from ptq.graph.preparation import prepare
 from ptq.models.model import Model, as_model
 from ptq.progress import SILENT, Progress
@@ -21,41 +22,7 @@ from ptq.reporting.report import read_report
 from ptq.run.inputs import calibration_images, insert_planned_quantizers, load_network
 from ptq.utils.environment import use_device
 
-__all__ = ["Inspection", "inspect_model", "inspect_run"]
-
-
-@dataclass(frozen=True)
-class Inspection:
-    """What was found out about a network and how it is quantized.
-
-    Args:
-        settings: of the run, or what was asked for.
-        name: of the network.
-        images: facts about the images that gave the ranges: "count", "source", ...
-        before: with nearest rounding and ranges as calibrated.
-        after: as reconstruction left it; None where there was none.
-    """
-
-    settings: Settings
-    name: str
-    images: dict[str, Any] = field(repr=False)
-    before: Sensitivity = field(repr=False)
-    after: Sensitivity | None = field(repr=False)
-
-    @property
-    def latest(self) -> Sensitivity:
-        """The network as it would be used."""
-        return self.before if self.after is None else self.after
-
-    def to_json(self) -> dict[str, Any]:
-        """Return everything as JSON-able data."""
-        return {
-            "model": self.name,
-            "settings": self.settings.to_json(),
-            "images": self.images,
-            "before": self.before.to_json(),
-            "after": None if self.after is None else self.after.to_json(),
-        }
+__all__ = ["inspect_model", "inspect_run"]
 
 
 def inspect_run(
@@ -80,7 +47,7 @@ def inspect_run(
         progress: told of every layer.
 
     Raises:
-        PtqError: when files are missing, or the network is not the one that the run was made from.
+        InputError: when files are missing, or the network is not the one that the run was made from.
 
     Example:
         >>> found = inspect_run("runs/resnet18-w4a8")
@@ -120,7 +87,7 @@ def inspect_model(
         progress: told of every layer.
 
     Raises:
-        PtqError: whatever a user can act on.
+        InputError: whatever a user can act on.
 
     Example:
         >>> found = inspect_model(Settings("resnet18", bits=4, images="runs/a/images.safetensors"))
@@ -144,11 +111,11 @@ def _network(folder: Path, settings: Settings, about: dict[str, Any], module: nn
     if module is not None:
         model = as_model(module, **asdict(Preprocess.from_json(about["preprocess"])))
     elif about["model"] is None:
-        raise PtqError(f"{folder} was made from a Python module: use ptq.inspect_run(folder, model) from Python.")
+        raise InputError(f"{folder} was made from a Python module: use ptq.inspect_run(folder, model) from Python.")
     else:
         model = load_network(settings)
     if model.sha256 != read_report(folder)["model"]["sha256"]:
-        raise PtqError(f"{model.name} has other weights now than when {folder} was made.")
+        raise InputError(f"{model.name} has other weights now than when {folder} was made.")
     return model
 
 

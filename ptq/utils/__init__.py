@@ -1,1 +1,4 @@
-"""What every package may use and none is about: files, units, machines, arithmetic of metrics."""
+"""What every package may use and none is about: files, work on disk, units, the machine, metrics.
+
+Imports `ptq.errors` alone.
+"""

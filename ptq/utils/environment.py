@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from ptq.errors import PtqError
+from ptq.errors import MachineError
 
 __all__ = ["run_folder", "use_device"]
 
@@ -14,15 +14,15 @@ def run_folder(out: str) -> Path:
     """Make the run directory and return it.
 
     Raises:
-        PtqError: when it cannot be made or written: an hour of work should not end there.
+        MachineError: when it cannot be made or written: an hour of work should not end there.
     """
     folder = Path(out)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise PtqError(f"cannot make {folder} ({error.strerror}); choose another --out.") from error
+        raise MachineError(f"cannot make {folder} ({error.strerror}); choose another --out.") from error
     if not os.access(folder, os.W_OK):
-        raise PtqError(f"cannot write into {folder}; choose another --out.")
+        raise MachineError(f"cannot write into {folder}; choose another --out.")
     return folder
 
 
@@ -30,7 +30,7 @@ def use_device(name: str | None, threads: int | None = None) -> torch.device:
     """Return the device called `name`, by default a GPU where there is one; limit torch's threads.
 
     Raises:
-        PtqError: when this machine has no such device.
+        MachineError: when this machine has no such device.
     """
     if threads:
         torch.set_num_threads(threads)
@@ -38,7 +38,7 @@ def use_device(name: str | None, threads: int | None = None) -> torch.device:
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
-        raise PtqError(
+        raise MachineError(
             f"there is no device {name!r} here ({str(error).splitlines()[0].split('. ')[0]}); use --device cpu."
         ) from error
     return torch.device(name)

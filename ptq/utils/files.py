@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ptq.errors import PtqError
+from ptq.errors import MachineError
 
 __all__ = ["TEMPORARY", "atomic", "sweep"]
 
@@ -21,7 +21,7 @@ def atomic(path: Path | str) -> Iterator[Path]:
     the temporary file besides, for `sweep` to remove.
 
     Raises:
-        PtqError: when the directory cannot be written or the disk is full.
+        MachineError: when the directory cannot be written or the disk is full.
 
     Example:
         >>> with atomic("report.json") as temporary:
@@ -40,7 +40,7 @@ def atomic(path: Path | str) -> Iterator[Path]:
         temporary.chmod(0o666 & ~umask)  # mkstemp makes files that nobody else may read
         temporary.replace(path)
     except OSError as error:
-        raise PtqError(
+        raise MachineError(
             f"cannot write {path}: {error.strerror or error}. Choose another --out or free some space."
         ) from error
     finally:

@@ -2,7 +2,7 @@
 
 import re
 
-from ptq.errors import PtqError
+from ptq.errors import InputError
 
 __all__ = ["byte_count", "byte_text"]
 
@@ -16,7 +16,7 @@ def byte_count(text: str) -> int:
     KB, MB, GB and TB are powers of 1000; KiB and K, MiB and M, ... are powers of 1024.
 
     Raises:
-        PtqError: when it is no size.
+        InputError: when it is no size.
 
     Example:
         >>> byte_count("2K"), byte_count("2KiB"), byte_count("2kB")
@@ -25,10 +25,10 @@ def byte_count(text: str) -> int:
     number = r"(\d+(?:\.\d+)?)"
     found = re.fullmatch(rf"{number}\s*(?:([{_PREFIXES}])(IB|B)?|B)?", text.strip().upper())
     if found is None:
-        raise PtqError(f"--memory-limit: {text!r} is no size; give 1GiB, 800MB, 512M or bytes")
+        raise InputError(f"--memory-limit: {text!r} is no size; give 1GiB, 800MB, 512M or bytes")
     amount, prefix, unit = found.groups()
     if float(amount) > MOST:
-        raise PtqError(f"--memory-limit: {text!r} is more than any machine has; give 1GiB, say")
+        raise InputError(f"--memory-limit: {text!r} is more than any machine has; give 1GiB, say")
     power = 0 if prefix is None else 1 + _PREFIXES.index(prefix)
     return int(float(amount) * (1000 if unit == "B" else 1024) ** power)
 

@@ -18,8 +18,8 @@ from typing import Any
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from ptq.errors import PtqError
-from ptq.models.weights import digest
+from ptq.errors import InputError, MachineError
+from ptq.utils.digest import digest, file_digest
 from ptq.utils.files import atomic, sweep
 from ptq.utils.tensor_files import read_header, read_tensors, save_tensors
 
@@ -73,12 +73,12 @@ class WorkStore:
         Raises:
             PtqError: when the disk is full.
         """
-        self._write(path.stem, {}, {"sha256": _file_digest(path)})
+        self._write(path.stem, {}, {"sha256": file_digest(path)})
 
     def vouches(self, path: Path) -> bool:
         """Whether a file is finished, and what it was then."""
         kept = self._read(path.stem)
-        return kept is not None and path.is_file() and kept[1]["sha256"] == _file_digest(path)
+        return kept is not None and path.is_file() and kept[1]["sha256"] == file_digest(path)
 
     def forget(self) -> None:
         """Remove what is finished: something that all of it was made from is not there any more."""
@@ -142,7 +142,7 @@ def resume(folder: Path, decides: Mapping[str, Any], restart: bool = False) -> W
     if restart:
         _discard(folder)
     if changes := _changes(_read_settings(folder), decides):
-        raise PtqError(
+        raise InputError(
             f"{folder} keeps an unfinished run of other settings: {'; '.join(changes)}. "
             "Take the same settings to continue it, another --out, or --restart, which discards it."
         )
@@ -183,9 +183,4 @@ def _discard(folder: Path) -> None:
         if folder.exists():
             shutil.rmtree(folder)
     except OSError as error:
-        raise PtqError(f"cannot remove {folder} ({error.strerror}); remove it by hand.") from error
-
-
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        raise MachineError(f"cannot remove {folder} ({error.strerror}); remove it by hand.") from error

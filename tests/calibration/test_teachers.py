@@ -1,8 +1,7 @@
 """Who makes which batch."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from ptq.calibration.teachers import batch_count, scaled, shares
 

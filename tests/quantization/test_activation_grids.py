@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from torch.nn import functional as F
 
 from ptq.quantization.activation_grids import BEND, CLOSE, UNIT, clear_of_ties, gate_codes, hard_grid, is_hard, observed

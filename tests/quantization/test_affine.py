@@ -2,8 +2,7 @@
 
 import numpy as np
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from ptq.quantization.affine import dequantize, fake_quant, per_channel, qparams, quantize, round_ste
 from ptq.quantization.spec import QuantSpec

@@ -4,11 +4,11 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
+from ptq.config.choices import MAX_BITS, MIN_BITS, check_bits
 from ptq.errors import PtqError
-from ptq.quantization.spec import MAX_BITS, MIN_BITS, QuantPlan, QuantSpec, check_bits
+from ptq.quantization.spec import QuantPlan, QuantSpec
 
 specs = st.builds(
     QuantSpec,

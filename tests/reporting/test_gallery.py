@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from PIL import Image
 
 from ptq.calibration import CalibrationSet
-from ptq.reporting.gallery import WIDEST, spread, tiles
+from ptq.reporting.gallery import WIDEST, tiles
+from ptq.utils.sampling import spread
 
 
 def stored(path: Path, count: int, size: int) -> torch.Tensor:

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from ptq.analysis.inspection import Inspection
 from ptq.analysis.sensitivity import Sensitivity, measure_sensitivity
 from ptq.cli.parsing import layer_bits
 from ptq.config.settings import Settings
 from ptq.reconstruction.config import METHODS
 from ptq.reconstruction.loop import reconstruct
 from ptq.reporting.inspection import advice, headlines, markdown, show, tables, write_inspection
-from ptq.run.inspection import Inspection
 from tests.helpers.networks import images, quantized_network
 
 SOURCE = {"count": 24, "source": "mixmix", "teachers": [{"name": "resnet"}]}

@@ -1,8 +1,7 @@
 """Sizes as people write them."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from ptq.errors import PtqError
 from ptq.utils.units import byte_count, byte_text

@@ -1,0 +1,38 @@
+from .analysis.inspection import Inspection as Inspection
+from .analysis.sensitivity import Sensitivity as Sensitivity, measure_sensitivity as measure_sensitivity
+from .calibration.activation_ranges import calibrate as calibrate
+from .calibration.dataset import CalibrationSet as CalibrationSet
+from .calibration.synthesis import synthesize as synthesize
+from .calibration.synthesis_config import SynthesisConfig as SynthesisConfig
+from .config.recipe_file import read_recipe as read_recipe, write_recipe as write_recipe
+from .config.settings import Settings as Settings
+from .data.preprocess import Preprocess as Preprocess
+from .errors import (
+    ExportError as ExportError,
+    InputError as InputError,
+    MachineError as MachineError,
+    ModelError as ModelError,
+    PtqError as PtqError,
+    ValidationError as ValidationError,
+)
+from .export.qdq import export_qdq as export_qdq
+from .export.validation import Validation as Validation, validate as validate
+from .graph.preparation import GraphModel as GraphModel, prepare as prepare
+from .models.model import Model as Model, as_model as as_model, load_model as load_model
+from .quantization.placement import (
+    QuantizedModel as QuantizedModel,
+    insert_quantizers as insert_quantizers,
+    make_plan as make_plan,
+)
+from .quantization.spec import QuantPlan as QuantPlan, QuantSpec as QuantSpec
+from .reconstruction.config import ReconstructConfig as ReconstructConfig
+from .reconstruction.loop import BlockResult as BlockResult, reconstruct as reconstruct
+from .reporting.html import write_html_report as write_html_report
+from .run.finished_runs import load as load
+from .run.inspection import inspect_model as inspect_model, inspect_run as inspect_run
+from .run.pipeline import (
+    Calibrated as Calibrated,
+    Run as Run,
+    calibrate_datafree as calibrate_datafree,
+    quantize as quantize,
+)
