@@ -14,8 +14,8 @@ demo: $(VENV)/.demo
 	$(BIN)/ptq quantize --model efficientnet_lite0 --bits 8 --preset fast --out runs/demo
 
 test: lint
-	$(BIN)/pytest -m 'not slow' -n auto --maxprocesses 8
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m 'not timed' -n auto --maxprocesses 8 --dist loadscope
+	$(BIN)/pytest -m timed
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

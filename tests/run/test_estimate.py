@@ -48,7 +48,7 @@ def test_the_run_is_what_the_rehearsal_said(model: Model, tmp_path: Path) -> Non
     assert all(seconds > 0 for seconds in said.seconds.values())
 
 
-@pytest.mark.slow
+@pytest.mark.timed
 def test_steps_that_are_still_to_come_are_counted(model: Model, tmp_path: Path) -> None:
     fast = estimate_run(settings(tmp_path), model=model)
     best = estimate_run(settings(tmp_path, preset="best"), model=model)
