@@ -41,14 +41,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},
     "nearest rounding": {"iterations": 0},
     "no drop": {"drop": 0.0},
-    "drop of block inputs only": {"drop_inside": False},
     "fixed steps": {"lr_scale": 0.0},
     "weights before steps": {"joint": False},
     "layer by layer": {"unit": "layer"},
     "Fisher weights": {"fisher": True},
-    "learned weight scales": {"lr_gain": 1e-3},
-    "blocks merged in pairs": {"merge": 2},
-    "prediction term": {"prediction": 0.1},
     "a mixed copy of every image": {"mixed_copies": 1},
 }
 KEYS = ("network", "case", "iterations", "variant", "seed")

@@ -23,16 +23,10 @@ class ReconstructConfig:
         unit: what is optimized at once.
         joint: learn rounding and activation steps together; otherwise rounding first, then steps.
         drop: share of the activations left in float at random, of block inputs and inside (QDrop).
-        drop_inside: also inside; otherwise of block inputs only.
-        merge: neighboring blocks fitted as one (MRECG, Ma et al., CVPR 2023, merges some of them).
-        prediction: weight of the divergence between the predictions that the float rest of the network makes of
-            the unit's output and of its target (PD-Quant, Liu et al., CVPR 2023).
         fisher: weight errors by squared gradients of the network's loss (BRECQ).
         iterations: per unit and phase; 0 keeps nearest rounding.
         batch: images per iteration.
         lr_rounding: Adam learning rate of the rounding variables.
-        lr_gain: Adam learning rate of weight scales, relative to each scale, the codes' floor frozen (GENIE-M);
-            0 keeps them.
         lr_scale: Adam learning rate of activation steps, relative to each step; falls as a cosine.
         warmup: share of the iterations before roundings begin to be decided.
         sharpness: of the roundings at the end; it grows geometrically from 1.
@@ -42,14 +36,10 @@ class ReconstructConfig:
     unit: Literal["layer", "block"] = "block"
     joint: bool = True
     drop: float = 0.5
-    drop_inside: bool = True
-    merge: int = 1
-    prediction: float = 0.0
     fisher: bool = False
     iterations: int = 1000
     batch: int = 32
     lr_rounding: float = 0.1
-    lr_gain: float = 0.0
     lr_scale: float = 1e-3
     warmup: float = 0.2
     sharpness: float = 100.0

@@ -149,9 +149,8 @@ class _Block:
 
 
 def _work(quantized_model: QuantizedModel, config: ReconstructConfig) -> Iterator[_Block]:
-    merged = {name: index // config.merge for name, index in quantized_model.blocks.items()}
-    float_blocks, blocks = (split(quantized_model.float_model.module, merged), split(quantized_model.module, merged))
-    for index, (float_block, block) in enumerate(zip(float_blocks, blocks, strict=True)):
+    float_blocks = split(quantized_model.float_model.module, quantized_model.blocks)
+    for index, (float_block, block) in enumerate(zip(float_blocks, quantized_model.split(), strict=True)):
         units = list(_units(float_block, block, config))
         yield _Block(index, float_block, block, units, float_blocks[index + 1 :])
 
@@ -165,11 +164,9 @@ def _tune(block: _Block, pair: Pair, memory: ActivationCache, config: Reconstruc
     losses: tuple[Curve, ...] = ()
     if block.units and config.iterations:
         before = {name: value.clone() for name, value in quantized.state_dict().items()}
-        rest = compose(block.rest)
-        weight = _fisher(rest, pair.target, memory) if config.fisher else None
+        weight = _fisher(compose(block.rest), pair.target, memory) if config.fisher else None
         seed = config.seed * 1_000_003 + block.index * 1_009  # whatever the blocks before it drew
-        full = replace(pair, weight=weight, rest=rest if config.prediction else None)
-        losses = _fit(block, full, memory, replace(config, seed=seed), task)
+        losses = _fit(block, replace(pair, weight=weight), memory, replace(config, seed=seed), task)
         sqnr, kept = _sqnr(quantized, pair.x_quantized, pair.target), "learned"
         if not sqnr >= nearest:  # NaN is no better either
             quantized.load_state_dict(before)

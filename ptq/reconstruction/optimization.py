@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
-from torch.nn import functional as F
+from torch import Tensor, fx
 
 from ptq.progress import Task
 from ptq.reconstruction.config import ReconstructConfig
@@ -25,7 +24,6 @@ __all__ = ["Curve", "Pair", "optimize"]
 Curve = tuple[float, ...]  # means of the loss over equal pieces of a descent, 1 at its beginning
 
 POINTS = 50  # of a curve: a mean each, because reading every loss would make a GPU wait
-SOFTENED = 4.0  # temperature of the predictions (PD-Quant)
 TINY = 1e-20
 
 
@@ -33,15 +31,13 @@ TINY = 1e-20
 class Pair:
     """What one unit is fitted to, each (N, ...): its inputs, the float output, the errors' weights.
 
-    They may be in bfloat16, and on another device than the unit. `rest` is the float network behind the unit,
-    frozen, where predictions count, too.
+    They may be in bfloat16, and on another device than the unit.
     """
 
     x_quantized: Tensor
     x_float: Tensor
     target: Tensor
     weight: Tensor | None = None
-    rest: nn.Module | None = None
 
 
 def optimize(unit: fx.GraphModule, pair: Pair, config: ReconstructConfig, task: Task) -> tuple[Curve, ...]:
@@ -61,11 +57,10 @@ def optimize(unit: fx.GraphModule, pair: Pair, config: ReconstructConfig, task: 
         device = next(unit.parameters(), pair.target).device
         drop = config.drop if steps else 0.0
         mask = DropMask(1 - drop, config.seed, device) if drop else None
-        inside = mask if config.drop_inside else None
-        view = tuning(unit, inside, weights, steps, gains=config.lr_gain > 0)
+        view = tuning(unit, mask, weights, steps)
         if view.layers or view.steps:
-            scales = _scales(unit, pair, config.prediction, device)
-            curves.append(_descend(view, pair, config, task, scales, mask, device))
+            factor = _loss_factor(unit, pair, device)
+            curves.append(_descend(view, pair, config, task, factor, mask, device))
             view.commit()
         else:
             task.advance(config.iterations)
@@ -77,13 +72,12 @@ def _descend(
     pair: Pair,
     config: ReconstructConfig,
     task: Task,
-    scales: tuple[float, float],
+    factor: float,
     mask: DropMask | None,
     device: torch.device,
 ) -> Curve:
     groups: list[dict[str, Any]] = [
         {"params": [m.alpha for m in view.layers], "lr": config.lr_rounding},
-        {"params": [m.gain for m in view.layers if m.gain is not None], "lr": config.lr_gain},
         {"params": [m.gain for m in view.steps], "lr": config.lr_scale},
     ]
     optimizer = torch.optim.Adam([group for group in groups if group["params"]], fused=True)
@@ -104,7 +98,7 @@ def _descend(
             x = _rows(pair.x_quantized, index, device)
             if mask is not None:
                 x = blend(_rows(pair.x_float, index, device), x, mask(x))
-            loss = _loss(view(x), pair, index, scales)
+            loss = factor * _loss(view(x), pair, index)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -130,28 +124,16 @@ def _rows(values: Tensor, index: Tensor, device: torch.device) -> Tensor:
     return rows.to(device)
 
 
-def _loss(output: Tensor, pair: Pair, index: Tensor, scales: tuple[float, float]) -> Tensor:
-    """The error of the output and, where there is a rest, of the predictions, each times its scale."""
+def _loss(output: Tensor, pair: Pair, index: Tensor) -> Tensor:
+    """The mean squared error of the output for some images."""
     target = _rows(pair.target, index, output.device)
     weight = None if pair.weight is None else _rows(pair.weight, index, output.device)
-    loss = scales[0] * mean_error(output, target, weight)
-    if pair.rest is None or not scales[1]:
-        return loss
-    with torch.no_grad():
-        wanted = (pair.rest(target.to(output.dtype)).float().flatten(1) / SOFTENED).log_softmax(1)
-    made = (pair.rest(output).float().flatten(1) / SOFTENED).log_softmax(1)
-    return loss + scales[1] * F.kl_div(made, wanted, reduction="batchmean", log_target=True)
+    return mean_error(output, target, weight)
 
 
 @torch.no_grad()
-def _scales(
-    unit: fx.GraphModule, pair: Pair, prediction: float, device: torch.device, images: int = 8
-) -> tuple[float, float]:
-    """The factors of both errors that count them in units of nearest rounding's, as some images show them."""
+def _loss_factor(unit: fx.GraphModule, pair: Pair, device: torch.device, images: int = 8) -> float:
+    """The factor that makes the loss of nearest rounding 1 on the first images."""
     index = torch.arange(min(images, len(pair.target)))
     output = unit(_rows(pair.x_quantized, index, device).float())
-    error = float(_loss(output, pair, index, (1.0, 0.0)))
-    if pair.rest is None or not prediction:
-        return 1 / max(error, TINY), 0.0
-    divergence = float(_loss(output, pair, index, (0.0, 1.0)))
-    return 1 / max(error, TINY), prediction / max(divergence, TINY)
+    return 1 / max(float(_loss(output, pair, index)), TINY)

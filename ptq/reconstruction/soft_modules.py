@@ -107,8 +107,6 @@ class SoftLayer(nn.Module):
 
     Args:
         layer: with a calibrated weight quantizer.
-        gains: whether the scales are learned, too, as multiples of what they are; the floors of the codes
-            stay (GENIE-M, Jeon et al., CVPR 2023).
         float32: compute in float32 even within autocast.
     """
 
@@ -116,7 +114,7 @@ class SoftLayer(nn.Module):
     scale: Tensor
     sharpness: Tensor
 
-    def __init__(self, layer: QuantLayer, float32: bool = False, gains: bool = False) -> None:
+    def __init__(self, layer: QuantLayer, float32: bool = False) -> None:
         super().__init__()
         self.spec, self.float32 = layer.weight_quantizer.spec, float32
         self._layer = (layer,)  # in a tuple, because its parameters are not this view's
@@ -128,15 +126,11 @@ class SoftLayer(nn.Module):
         self.register_buffer("base", base)
         self.register_buffer("sharpness", torch.ones((), device=weight.device))
         self.alpha = nn.Parameter(-torch.log((ZETA - GAMMA) / (rest - GAMMA) - 1))
-        self.gain = nn.Parameter(torch.ones_like(scale)) if gains else None
 
     def weight(self) -> Tensor:
         """The softly rounded weight."""
         qmin, qmax = self.spec.qmin, self.spec.qmax
-        return soft_round(self.base, self.alpha, self._scale(), self.sharpness, qmin, qmax)
-
-    def _scale(self) -> Tensor:
-        return self.scale if self.gain is None else self.scale * self.gain
+        return soft_round(self.base, self.alpha, self.scale, self.sharpness, qmin, qmax)
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer; shapes as the layer."""
@@ -152,11 +146,9 @@ class SoftLayer(nn.Module):
     @torch.no_grad()
     def commit(self) -> None:
         """Give the quantized model's layer the weight with every rounding decided: integer codes times scale."""
-        layer, scale = self._layer[0], self._scale()
         up = (self.alpha >= 0).to(self.base.dtype)
         codes = (self.base + up).clamp(self.spec.qmin, self.spec.qmax)
-        layer.op.weight.data.copy_(codes * scale)
-        layer.weight_quantizer.scale.copy_(scale.flatten())
+        self._layer[0].op.weight.data.copy_(codes * self.scale)
 
 
 class FixedLayer(nn.Module):
@@ -209,9 +201,7 @@ class Tuning(nn.Module):
             step.commit()
 
 
-def tuning(
-    unit: fx.GraphModule, mask: DropMask | None, weights: bool = True, steps: bool = True, gains: bool = False
-) -> Tuning:
+def tuning(unit: fx.GraphModule, mask: DropMask | None, weights: bool = True, steps: bool = True) -> Tuning:
     """Make the view of a unit in which its roundings, its steps or both are learned.
 
     Args:
@@ -219,7 +209,6 @@ def tuning(
         mask: of the activations that are quantized; None quantizes all of them.
         weights: learn roundings.
         steps: learn the scales of activations, but for those that a gate binds; without, activations stay in float.
-        gains: with the roundings, learn the scales of weights.
 
     Example:
         >>> view = tuning(quantized_model.split()[1], mask=None)
@@ -248,7 +237,7 @@ def tuning(
         elif isinstance(module, QuantLayer):
             device, soft = module.op.weight.device, weights and learns(module)
             slow = fast_bfloat16(device) and wants_float32(module.op, device, weights=soft)
-            made[module] = made.get(module) or (SoftLayer(module, slow, gains) if soft else FixedLayer(module, slow))
+            made[module] = made.get(module) or (SoftLayer(module, slow) if soft else FixedLayer(module, slow))
             _replace(graph, node, made[module])
     graph.recompile()
     return Tuning(graph)

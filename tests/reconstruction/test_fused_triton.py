@@ -110,9 +110,7 @@ def test_weights_are_rounded_as_by_the_reference(steps: tuple[int, ...], layout:
     weight = fused_triton.round_forward(base, alpha, *rest)
     close(weight, reference.round_forward(base, alpha, *rest), rtol=1e-5, atol=1e-6)
     mine = fused_triton.round_backward(grad, base, alpha, *rest)
-    expected = reference.round_backward(grad, base, alpha, *rest)
-    for gradient, other in zip(mine, expected, strict=True):
-        close(gradient, other, rtol=1e-5, atol=1e-5)
+    close(mine, reference.round_backward(grad, base, alpha, *rest), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
@@ -132,7 +130,7 @@ def test_every_kernel_compiles_for_a_gpu_that_is_not_there(type_: str, keep: str
         "_quantize_forward": [x, keep, number, number, x],
         "_quantize_backward": [x, x, keep, number, number, x, number],
         "_round_forward": [*[x] * 2, *[number] * 2, x, *integers],
-        "_round_backward": [*[x] * 3, *[number] * 2, x, x, *integers],
+        "_round_backward": [*[x] * 3, *[number] * 2, x, *integers],
     }
     for name, arguments in kernels.items():
         kernel = getattr(fused_triton, name)

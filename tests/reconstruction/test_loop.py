@@ -338,25 +338,6 @@ def _broadcast(quantizer: WeightQuantizer, weight: Tensor) -> Tensor:
     return quantizer.scale.reshape(shape)
 
 
-def test_merged_blocks_are_fitted_as_one() -> None:
-    apart, pairs = quantized_network("resnet", 3, 4), quantized_network("resnet", 3, 4)
-    one = reconstruct(apart, images(COUNT), quick("nearest"))
-    two = reconstruct(pairs, images(COUNT), replace(quick("qdrop"), merge=2))
-    assert len(two) == (len(one) + 1) // 2
-    assert [n for r in two for n in r.layers] == [n for r in one for n in r.layers]
-
-
-def test_a_prediction_term_brings_the_predictions_nearer() -> None:
-    model, x, errors = build("resnet"), images(COUNT), []
-    for prediction in (0.0, 30.0):
-        quantized_model = quantized_network("resnet", 3, 4)
-        reconstruct(quantized_model, x, replace(quick("qdrop", 120), prediction=prediction, drop=0.0))
-        with torch.no_grad():
-            p, q = model(x).log_softmax(1), quantized_model.module(x).log_softmax(1)
-        errors.append(float((p.exp() * (p - q)).sum()))
-    assert errors[1] < 0.8 * errors[0]
-
-
 def test_fisher_weights_are_squared_gradients_on_one_scale_for_every_image() -> None:
     torch.manual_seed(0)
     rest = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(8, 5))

@@ -155,22 +155,3 @@ def test_eight_bits_have_nothing_to_learn() -> None:
     assert not learns(nn.ReLU())
     assert not learns(None)
     assert all(learns(layer) for layer in layers(residual_block()[0]))
-
-
-def test_predictions_count_where_there_is_a_rest_of_the_network() -> None:
-    """A rest that reads the first channel alone makes that channel's error count for more."""
-
-    class First(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return 9 * x[:, 0].flatten(1)
-
-    errors = []
-    for prediction in (0.0, 30.0):
-        block, pair = residual_block()
-        pair = Pair(pair.x_quantized, pair.x_float, pair.target, rest=First())
-        config = ReconstructConfig(iterations=60, batch=16, drop=0.0, prediction=prediction)
-        optimize(block, pair, config, Losses())
-        with torch.no_grad():
-            error = (block(pair.x_quantized) - pair.target).square()
-        errors.append(float(error[:, 0].mean() / error.mean()))
-    assert errors[1] < 0.8 * errors[0]

@@ -119,13 +119,12 @@ class _SoftRound(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         base, alpha, scale, sharpness = ctx.saved_tensors
-        of_alpha, of_scale = implementation(base).round_backward(grads[0], base, alpha, scale, sharpness, *ctx.bounds)
-        grad_scale = of_scale.sum_to_size(scale.shape) if ctx.needs_input_grad[2] else None
-        return None, of_alpha, grad_scale, None, None, None
+        grad_alpha = implementation(base).round_backward(grads[0], base, alpha, scale, sharpness, *ctx.bounds)
+        return None, grad_alpha, None, None, None, None
 
 
 def soft_round(base: Tensor, alpha: Tensor, scale: Tensor, sharpness: Tensor, qmin: int, qmax: int) -> Tensor:
-    """Return the softly rounded weight, differentiable in `alpha` and `scale` (AdaRound, eq. 22).
+    """Return the softly rounded weight, differentiable in `alpha` (AdaRound, eq. 22).
 
     Args:
         base: floor(weight / scale), integer-valued.

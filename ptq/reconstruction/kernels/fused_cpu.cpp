@@ -257,8 +257,8 @@ void round_forward(const float* base, const float* alpha, const float* scale, co
 }
 
 void round_backward(const float* grad, const float* base, const float* alpha, const float* scale,
-                    const float* sharpness_, float qmin, float qmax, float* grad_alpha, float* grad_scale,
-                    long channels, long inner, int threads) {
+                    const float* sharpness_, float qmin, float qmax, float* grad_alpha, long channels,
+                    long inner, int threads) {
     const float sharpness = *sharpness_;
     const bool large = channels * inner > CHUNK;
 #pragma omp parallel for schedule(static) num_threads(threads) if (large)
@@ -271,7 +271,6 @@ void round_backward(const float* grad, const float* base, const float* alpha, co
             const bool moves = (stretched > 0) & (stretched < 1) & (codes > qmin) & (codes < qmax);
             const float slope = (ZETA - GAMMA) * sharpness * s * (1 - s);
             grad_alpha[i] = moves ? grad[i] * step * slope : 0.0f;
-            grad_scale[i] = grad[i] * clamp(codes, qmin, qmax);
         }
     }
 }

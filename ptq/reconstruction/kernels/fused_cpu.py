@@ -107,26 +107,14 @@ def round_forward(base: Tensor, alpha: Tensor, scale: Tensor, sharpness: Tensor,
 
 def round_backward(
     grad: Tensor, base: Tensor, alpha: Tensor, scale: Tensor, sharpness: Tensor, qmin: int, qmax: int
-) -> tuple[Tensor, Tensor]:
+) -> Tensor:
     """As `reference.round_backward`."""
     base, scale, channels = _channels(base, scale)
     grad, alpha = aligned(grad.float(), base), aligned(alpha, base)
-    of_alpha, of_scale = torch.empty_like(base), torch.empty_like(base)
-    _call(
-        "round_backward",
-        grad,
-        base,
-        alpha,
-        scale,
-        sharpness,
-        qmin,
-        qmax,
-        of_alpha,
-        of_scale,
-        channels,
-        base.numel() // channels,
-    )
-    return of_alpha, of_scale
+    out = torch.empty_like(base)
+    inner = base.numel() // channels
+    _call("round_backward", grad, base, alpha, scale, sharpness, qmin, qmax, out, channels, inner)
+    return out
 
 
 def _channels(base: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, int]:
@@ -151,7 +139,7 @@ SIGNATURES = {
     "error_forward": (c_int, POINTER, c_int, *[POINTER] * 3, SIZE, c_int),
     "error_backward": (c_int, POINTER, c_int, *[POINTER] * 4, SIZE, c_int),
     "round_forward": (*[POINTER] * 4, c_float, c_float, POINTER, SIZE, SIZE, c_int),
-    "round_backward": (*[POINTER] * 5, c_float, c_float, POINTER, POINTER, SIZE, SIZE, c_int),
+    "round_backward": (*[POINTER] * 5, c_float, c_float, POINTER, SIZE, SIZE, c_int),
 }
 
 

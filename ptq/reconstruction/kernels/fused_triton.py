@@ -65,22 +65,21 @@ def quantize_backward(
 def round_forward(base: Tensor, alpha: Tensor, scale: Tensor, sharpness: Tensor, qmin: int, qmax: int) -> Tensor:
     """As `reference.round_forward`."""
     out = torch.empty_like(base)
-    steps, channels, inner = _channels(scale, out)
-    tensors = aligned(base, out), aligned(alpha, out), steps, sharpness
+    scales, channels, inner = _channels(scale, out)
+    tensors = aligned(base, out), aligned(alpha, out), scales, sharpness
     _launch(_round_forward, out, *tensors, out, channels, inner, float(qmin), float(qmax))
     return out
 
 
 def round_backward(
     grad: Tensor, base: Tensor, alpha: Tensor, scale: Tensor, sharpness: Tensor, qmin: int, qmax: int
-) -> tuple[Tensor, Tensor]:
+) -> Tensor:
     """As `reference.round_backward`."""
-    of_alpha, of_scale = torch.empty_like(base), torch.empty_like(base)
-    steps, channels, inner = _channels(scale, of_alpha)
-    tensors = aligned(grad, of_alpha), aligned(base, of_alpha), aligned(alpha, of_alpha)
-    bounds = channels, inner, float(qmin), float(qmax)
-    _launch(_round_backward, of_alpha, *tensors, steps, sharpness, of_alpha, of_scale, *bounds)
-    return of_alpha, of_scale
+    out = torch.empty_like(base)
+    scales, channels, inner = _channels(scale, out)
+    tensors = aligned(grad, out), aligned(base, out), aligned(alpha, out), scales, sharpness
+    _launch(_round_backward, out, *tensors, out, channels, inner, float(qmin), float(qmax))
+    return out
 
 
 def _channels(scale: Tensor, like: Tensor) -> tuple[Tensor, int, int]:
@@ -209,8 +208,7 @@ def _round_backward(
     alpha: tl.tensor,
     scale: tl.tensor,
     sharpness: tl.tensor,
-    of_alpha: tl.tensor,
-    of_scale: tl.tensor,
+    out: tl.tensor,
     channels: tl.tensor,
     inner: tl.tensor,
     qmin: tl.tensor,
@@ -230,6 +228,4 @@ def _round_backward(
     moves = (codes > qmin) & (codes < qmax) & (h > 0.0) & (h < 1.0)
     slope = STRETCH * sharp * sigmoid * (1.0 - sigmoid)
     grad_alpha = tl.where(moves, g * step * slope, 0.0)
-    tl.store(of_alpha + offsets, grad_alpha.to(of_alpha.dtype.element_ty), inside)
-    grad_scale = g * _clamped(codes, qmin, qmax)
-    tl.store(of_scale + offsets, grad_scale.to(of_scale.dtype.element_ty), inside)
+    tl.store(out + offsets, grad_alpha.to(out.dtype.element_ty), inside)

@@ -101,12 +101,12 @@ def round_forward(base: Tensor, alpha: Tensor, scale: Tensor, sharpness: Tensor,
 
 def round_backward(
     grad: Tensor, base: Tensor, alpha: Tensor, scale: Tensor, sharpness: Tensor, qmin: int, qmax: int
-) -> tuple[Tensor, Tensor]:
-    """The gradients of `round_forward` with respect to alpha, and to scale element by element."""
+) -> Tensor:
+    """The gradient of `round_forward` with respect to alpha."""
     sigmoid = torch.sigmoid(sharpness * alpha)
     stretched = sigmoid * (ZETA - GAMMA) + GAMMA
     codes = base + stretched.clamp(0.0, 1.0)
-    inner = torch.ops.aten.hardtanh_backward(grad * scale, codes, float(qmin), float(qmax))
+    inner: Tensor = torch.ops.aten.hardtanh_backward(grad * scale, codes, float(qmin), float(qmax))
     inner = torch.ops.aten.hardtanh_backward(inner, stretched, 0.0, 1.0)
     slope = (ZETA - GAMMA) * sharpness * sigmoid * (1 - sigmoid)
-    return inner * slope, grad * codes.clamp(qmin, qmax)
+    return inner * slope
