@@ -1,2 +1,3 @@
 from .qdq import export_float as export_float, export_qdq as export_qdq
-from .validation import Validation as Validation, validate as validate
+from .results import Validation as Validation
+from .validation import validate as validate

@@ -10,6 +10,7 @@ from ptq.export.check import Check
 from ptq.export.file_checks import QuantizedFile
 from ptq.export.integer_reference import IntegerReference
 from ptq.export.openvino import RUNTIMES
+from ptq.export.results import Exact
 from ptq.quantization.placement import QuantizedModel
 from ptq.utils.metrics import agreement, sqnr_db
 
@@ -46,8 +47,9 @@ class Exactness:
             self.differing += int(apart.flatten(1).amax(1).gt(0).sum())
             self.largest = max(self.largest, float(apart.max() / expected.abs().max()))
 
-    def figures(self) -> dict[str, float]:
-        return {"images": self.images, "differing": self.differing, "largest": self.largest}
+    def figures(self) -> Exact:
+        """What was found so far."""
+        return Exact(self.images, self.differing, self.largest)
 
     def check(self) -> Check:
         """Whether both give the same, but for the noise of float operators."""

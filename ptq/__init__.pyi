@@ -16,7 +16,8 @@ from .errors import (
     ValidationError as ValidationError,
 )
 from .export.qdq import export_qdq as export_qdq
-from .export.validation import Validation as Validation, validate as validate
+from .export.results import Validation as Validation
+from .export.validation import validate as validate
 from .graph.preparation import GraphModel as GraphModel, prepare as prepare
 from .models.model import Model as Model, as_model as as_model, load_model as load_model
 from .quantization.placement import (
@@ -26,7 +27,8 @@ from .quantization.placement import (
 )
 from .quantization.spec import QuantPlan as QuantPlan, QuantSpec as QuantSpec
 from .reconstruction.config import ReconstructConfig as ReconstructConfig
-from .reconstruction.loop import BlockResult as BlockResult, reconstruct as reconstruct
+from .reconstruction.loop import reconstruct as reconstruct
+from .reconstruction.results import BlockResult as BlockResult
 from .reporting.html import write_html_report as write_html_report
 from .run.finished_runs import load as load
 from .run.inspection import inspect_model as inspect_model, inspect_run as inspect_run

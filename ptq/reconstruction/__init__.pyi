@@ -1,2 +1,3 @@
 from .config import METHODS as METHODS, ReconstructConfig as ReconstructConfig, method_preset as method_preset
-from .loop import BlockResult as BlockResult, reconstruct as reconstruct
+from .loop import reconstruct as reconstruct
+from .results import BlockResult as BlockResult

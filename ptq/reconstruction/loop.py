@@ -7,9 +7,8 @@ the calibration images, nearest rounding stays. Blocks that an interrupted run f
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, fx, nn
@@ -23,52 +22,15 @@ from ptq.quantization.placement import QuantizedModel
 from ptq.quantization.quantizers import Quantizer, QuantLayer
 from ptq.reconstruction.activation_cache import ActivationCache
 from ptq.reconstruction.config import METHODS, ReconstructConfig
-from ptq.reconstruction.optimization import Curve, Pair, optimize
+from ptq.reconstruction.optimization import Pair, optimize
+from ptq.reconstruction.results import BlockResult, Curve
 from ptq.reconstruction.soft_modules import learns
 from ptq.utils.metrics import decibels
 from ptq.utils.work_store import WorkStore
 
-__all__ = ["BlockResult", "reconstruct"]
+__all__ = ["reconstruct"]
 
 BATCH = 16  # images at a time where no gradients are needed
-
-
-@dataclass(frozen=True)
-class BlockResult:
-    """What reconstruction did to one block.
-
-    Args:
-        name: of the block's last layer.
-        layers: node names of its layers.
-        sqnr_nearest: dB of the block's output with nearest rounding, on the calibration images.
-        sqnr: dB with what was kept.
-        kept: "learned", "nearest" (learning did not help) or "skipped" (nothing below 8 bits).
-        seconds: spent.
-        memory: most bytes of activations that were kept in memory up to this block.
-        disk: the same on disk.
-        losses: a curve for each descent, one after the other: means of the loss over equal pieces of its
-            iterations, at most 50, where 1 is the loss at its beginning; none where nothing was learned.
-    """
-
-    name: str
-    layers: tuple[str, ...]
-    sqnr_nearest: float
-    sqnr: float
-    kept: str
-    seconds: float
-    memory: int
-    disk: int
-    losses: tuple[Curve, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the result as JSON-able data."""
-        return asdict(self)
-
-    @staticmethod
-    def from_json(data: Mapping[str, Any]) -> "BlockResult":
-        """Rebuild a result from `to_json`'s data."""
-        losses = tuple(tuple(curve) for curve in data.get("losses", ()))
-        return BlockResult(**{**data, "layers": tuple(data["layers"]), "losses": losses})
 
 
 def reconstruct(

@@ -16,12 +16,11 @@ from torch import Tensor, fx
 from ptq.progress import Task
 from ptq.reconstruction.config import ReconstructConfig
 from ptq.reconstruction.kernels import blend, mean_error
+from ptq.reconstruction.results import Curve
 from ptq.reconstruction.soft_modules import DropMask, Tuning, tuning
 from ptq.utils.autocast import fast_autocast
 
-__all__ = ["Curve", "Pair", "optimize"]
-
-Curve = tuple[float, ...]  # means of the loss over equal pieces of a descent, 1 at its beginning
+__all__ = ["Pair", "optimize"]
 
 POINTS = 50  # of a curve: a mean each, because reading every loss would make a GPU wait
 TINY = 1e-20

@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
-from ptq.analysis.histograms import LayerDistribution
+from ptq.analysis.distributions import LayerDistribution
 from ptq.calibration import CalibrationSet
 from ptq.config.settings import Settings
 from ptq.data.class_names import label_names
@@ -12,7 +12,7 @@ from ptq.export.packing import CONTAINERS, supported
 from ptq.models.model import Model
 from ptq.quantization.placement import QuantizedModel
 from ptq.reconstruction.kernels import fused_cpu
-from ptq.reconstruction.loop import BlockResult
+from ptq.reconstruction.results import BlockResult
 from ptq.reporting.report import Stopwatch, environment, peak_rss_bytes
 
 __all__ = ["summarize"]

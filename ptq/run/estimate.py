@@ -27,7 +27,8 @@ from ptq.progress import SILENT, Progress, Task
 from ptq.quantization.placement import QuantizedModel
 from ptq.reconstruction.activation_cache import ActivationCache
 from ptq.reconstruction.config import method_preset
-from ptq.reconstruction.loop import BlockResult, reconstruct
+from ptq.reconstruction.loop import reconstruct
+from ptq.reconstruction.results import BlockResult
 from ptq.reporting.report import Stopwatch, peak_rss_bytes
 from ptq.run.inputs import (
     ValidationBatches,

@@ -13,6 +13,7 @@ from ptq.errors import PtqError
 from ptq.export import export_qdq, ort, validate
 from ptq.export.checks import Exactness
 from ptq.export.integer_reference import IntegerReference
+from ptq.export.results import Exact
 from tests.helpers import networks
 
 PREPROCESS = Preprocess((16, 16), 16, "bilinear", (0.5,) * 3, (0.5,) * 3)
@@ -52,15 +53,15 @@ def test_validation_compares_and_says_where_they_differ(tmp_path: Path) -> None:
     path = export_qdq(quantized_model, tmp_path / "model.onnx")
     images = torch.rand(70, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     found = validate(path, quantized_model, PREPROCESS, [(images, None)], runs=2, exact=True, baseline=False)
-    assert found.exact == {"images": 64, "differing": 0, "largest": 0.0}
+    assert found.exact == Exact(64, 0, 0.0)
     assert found.failed == ()
 
     judge, x = Exactness(IntegerReference(path)), PREPROCESS.normalize(images[:4])
     given = torch.from_numpy(ort.run(ort.session(path), x.numpy()))
     given[1] += 0.01 * given.abs().max()
     judge.look(x, given)
-    assert judge.figures()["differing"] == 1
-    assert judge.figures()["largest"] == pytest.approx(0.01, rel=1e-3)
+    assert judge.figures().differing == 1
+    assert judge.figures().largest == pytest.approx(0.01, rel=1e-3)
     message = judge.check().failure
     assert "1 of 4 images, by up to 1 %" in message
 

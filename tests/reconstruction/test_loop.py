@@ -23,8 +23,8 @@ from ptq.quantization.quantizers import WeightQuantizer
 from ptq.reconstruction import loop
 from ptq.reconstruction.activation_cache import ActivationCache
 from ptq.reconstruction.config import METHODS, ReconstructConfig
-from ptq.reconstruction.loop import BlockResult, _fit, reconstruct
-from ptq.reconstruction.optimization import Curve
+from ptq.reconstruction.loop import _fit, reconstruct
+from ptq.reconstruction.results import BlockResult, Curve
 from ptq.utils.metrics import sqnr_db
 from ptq.utils.work_store import WorkStore
 from tests.helpers.networks import SHAPE, build, images, quantized_network

@@ -1,0 +1,80 @@
+"""What validation measures of an exported file, as data; nothing here needs torch."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ptq.errors import ValidationError
+from ptq.export.check import Check, failures
+
+__all__ = ["Exact", "Validation"]
+
+
+@dataclass(frozen=True)
+class Exact:
+    """How a file compares with exact integer arithmetic (`ptq.export.integer_reference`).
+
+    Args:
+        images: how many were compared.
+        differing: images on which any output differs.
+        largest: the largest difference, as a share of the largest output.
+    """
+
+    images: int
+    differing: int
+    largest: float
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What was measured. Shares are percentages of the images; None where it could not be measured.
+
+    Attributes:
+        validated_on: how many images.
+        top1: of "float", "simulated", "onnx", "onnx_unoptimized" and other runtimes; empty without labels.
+        agreement: of "simulated", "onnx" and "onnx_unoptimized" with float, as far as they were given.
+        disagreement: images on which simulation and file name another class; None without simulation.
+        exact: how the file compares with exact integer arithmetic; None where that was not asked for.
+        latency_ms: of "float", "onnx", onnxruntime's own "quantize_static" and other runtimes, medians at batch 1, and
+            the "threads" they were measured with.
+        size_bytes: of "float", "onnx" and "quantize_static".
+        format: of the file's weights, "packed" or "int8"; "" where the file does not say.
+        precise: whether onnxruntime was asked for exact sums because its default ones saturate here.
+        float_layers: layers that onnxruntime ran in float.
+        float_operators: the other operators that it ran in float.
+        unmeasured: what could not be measured, and why.
+        checks: what must hold of the file, what was measured, and which of it failed.
+    """
+
+    validated_on: int
+    top1: dict[str, float]
+    agreement: dict[str, float]
+    disagreement: float | None
+    exact: Exact | None
+    latency_ms: dict[str, float]
+    size_bytes: dict[str, int]
+    format: str
+    precise: bool
+    float_layers: tuple[str, ...]
+    float_operators: tuple[str, ...] = ()
+    unmeasured: tuple[str, ...] = ()
+    checks: tuple[Check, ...] = ()
+
+    @property
+    def failed(self) -> tuple[str, ...]:
+        """One sentence per check that failed; empty is good."""
+        return tuple(failures(self.checks))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the figures as JSON-able data."""
+        data = asdict(self)
+        del data["checks"]
+        return {**data, "gates": [check.to_json() for check in self.checks], "failed": list(self.failed)}
+
+    def raise_for_failure(self) -> None:
+        """Raise when a check failed.
+
+        Raises:
+            PtqError: with one line per check.
+        """
+        if self.failed:
+            raise ValidationError("the exported file failed validation:\n- " + "\n- ".join(self.failed))
