@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ptq.errors import InputError
+from ptq.errors import InputError, reason
 from ptq.utils.files import atomic
 from ptq.utils.sampling import spread
 from ptq.utils.tensor_files import read_header, read_tensors, save_tensors
@@ -96,7 +96,7 @@ class CalibrationSet:
             return cls(tensors["images"], tensors["labels"], dict(header["provenance"]))
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise InputError(
-                f"cannot read calibration images from {path}: {error}. The file is missing, cut "
+                f"cannot read calibration images from {path}: {reason(error)}. The file is missing, cut "
                 f"short or of another "
                 "kind; write it anew with ptq synthesize."
             ) from error

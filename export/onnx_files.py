@@ -5,7 +5,7 @@ from pathlib import Path
 import onnx
 from onnx import ModelProto, helper
 
-from ptq.errors import ExportError, InputError
+from ptq.errors import ExportError, InputError, reason
 
 __all__ = ["read_onnx"]
 
@@ -29,6 +29,5 @@ def read_onnx(path: Path | str) -> ModelProto:
             if constant.data_type not in helper.get_all_tensor_dtypes():
                 raise ValueError(f"{constant.name!r} is of type {constant.data_type}, which is none")
     except Exception as error:  # protobuf, onnx and the system each raise their own
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ExportError(f"{path} is no valid ONNX file: {reason}") from error
+        raise ExportError(f"{path} is no valid ONNX file: {reason(error)}") from error
     return model

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptq.errors import ExportError, MachineError
+from ptq.errors import ExportError, MachineError, reason
 
 __all__ = ["RUNTIMES", "open_openvino"]
 
@@ -47,9 +47,8 @@ def open_openvino(path: Path | str, threads: int = 1) -> Callable[[NDArray[np.fl
         }
         compiled = core.compile_model(core.read_model(str(path)), "CPU", settings)
     except Exception as error:  # RuntimeErrors of several lines, the reason last
-        reason = [line for line in str(error).splitlines() if line.strip()][-1:]
         raise ExportError(
-            f"OpenVINO cannot read {path} ({''.join(reason).strip()}): weights of 2 and 3 bits may be in a type it "
+            f"OpenVINO cannot read {path} ({reason(error)}): weights of 2 and 3 bits may be in a type it "
             "does not know; export them with --format int8."
         ) from error
 

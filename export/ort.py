@@ -22,7 +22,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from ptq.errors import ExportError, InputError
+from ptq.errors import ExportError, InputError, reason
 
 __all__ = ["PRECISE", "exact_by_default", "float_layers", "float_operators", "latencies", "optimized", "run", "session"]
 
@@ -93,7 +93,7 @@ def _open(path: Path | str, options: Any) -> Any:
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions share no base class of their own
-        raise ExportError(f"onnxruntime cannot load {path}: {str(error).splitlines()[0]}") from error
+        raise ExportError(f"onnxruntime cannot load {path}: {reason(error)}") from error
 
 
 def run(opened: Any, images: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -105,7 +105,7 @@ def run(opened: Any, images: NDArray[np.float32]) -> NDArray[np.float32]:
     try:
         (logits,) = opened.run(None, {opened.get_inputs()[0].name: np.ascontiguousarray(images)})
     except Exception as error:
-        raise ExportError(f"onnxruntime stopped: {str(error).splitlines()[0]}") from error
+        raise ExportError(f"onnxruntime stopped: {reason(error)}") from error
     return np.asarray(logits)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ptq.errors import ExportError
+from ptq.errors import ExportError, reason
 from ptq.export import ort
 
 __all__ = ["quantize_static"]
@@ -50,8 +50,7 @@ def quantize_static(source: Path, target: Path, images: NDArray[np.float32]) -> 
             weight_type=quantization.QuantType.QInt8,
         )
     except Exception as error:  # it raises whatever it meets
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ExportError(f"onnxruntime.quantization.quantize_static fails on this network: {reason}") from error
+        raise ExportError(f"onnxruntime.quantization.quantize_static fails on this network: {reason(error)}") from error
     finally:
         prepared.unlink(missing_ok=True)
     return target

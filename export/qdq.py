@@ -18,7 +18,7 @@ import torch
 from onnx_ir.passes import common
 from torch import Tensor, nn
 
-from ptq.errors import ExportError, InputError, MachineError
+from ptq.errors import ExportError, InputError, MachineError, reason
 from ptq.export.custom_ops import TRANSLATIONS
 from ptq.export.lowering import lower
 from ptq.export.packing import pack, supported
@@ -114,14 +114,18 @@ def _translate(module: nn.Module, example: Tensor) -> ir.Model:
                 custom_translation_table=TRANSLATIONS,
             )
     except Exception as error:  # the exporter raises whatever it meets
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ExportError(
-            f"this network cannot be written as ONNX ({reason}); leave the part in question out of the "
+            f"this network cannot be written as ONNX ({reason(_innermost(error))}); leave the part in question out of the "
             "network, or write it with ordinary operators."
         ) from error
     assert exported is not None
     model: ir.Model = exported.model
     return model
+
+
+def _innermost(error: BaseException) -> BaseException:
+    """What the exporter met: it wraps that into reports of a page each."""
+    return error if error.__cause__ is None else _innermost(error.__cause__)
 
 
 def _write(model: ir.Model, path: Path, metadata: Mapping[str, str]) -> Path:
@@ -132,7 +136,7 @@ def _write(model: ir.Model, path: Path, metadata: Mapping[str, str]) -> Path:
         try:
             onnx.checker.check_model(str(temporary), full_check=True)
         except onnx.checker.ValidationError as error:
-            raise ExportError(f"the exported file is not valid ONNX, please report this: {error}") from error
+            raise ExportError(f"the exported file is not valid ONNX, please report this: {reason(error)}") from error
     return path
 
 

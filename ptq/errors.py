@@ -1,6 +1,10 @@
 """What a user of ptq can act on, by kind: every error it raises on purpose is a `PtqError`."""
 
-__all__ = ["ExportError", "InputError", "MachineError", "ModelError", "PtqError", "ValidationError"]
+import re
+
+__all__ = ["ExportError", "InputError", "MachineError", "ModelError", "PtqError", "ValidationError", "reason"]
+
+_TERMINAL_ESCAPE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
 class PtqError(Exception):
@@ -35,3 +39,20 @@ class ValidationError(PtqError):
 
 class MachineError(PtqError):
     """The machine lacks something: a package, a device, memory, disk space, a connection."""
+
+
+def reason(error: BaseException) -> str:
+    """Return what another library's error says, in one line that fits into a message of ours.
+
+    Takes the first line that says something: lines that end in a colon announce the next one. A single word
+    gets the name of the error before it. Terminal colors and the full stop are left out.
+
+    Example:
+        >>> reason(RuntimeError("Error(s) in loading:\\n\\tsize mismatch for fc.weight."))
+        'size mismatch for fc.weight'
+        >>> reason(KeyError("fc"))
+        "KeyError 'fc'"
+    """
+    lines = [line.strip() for line in _TERMINAL_ESCAPE.sub("", str(error)).splitlines() if line.strip()]
+    said = next((line for line in lines if not line.endswith(":")), lines[-1] if lines else "").rstrip(".:")
+    return said if " " in said else f"{type(error).__name__} {said}".rstrip()

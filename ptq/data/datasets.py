@@ -15,7 +15,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from ptq.data.preprocess import Preprocess
-from ptq.errors import InputError, PtqError
+from ptq.errors import InputError, PtqError, reason
 from ptq.utils.sampling import spread
 
 __all__ = ["EvalSet", "imagenet_wnids", "load_eval", "load_images"]
@@ -173,7 +173,7 @@ def _open(file: Path) -> Image.Image:
     try:
         return Image.open(file)
     except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"{file} is not an image that can be read ({error}): remove it") from error
+        raise InputError(f"{file} is not an image that can be read ({reason(error)}): remove it") from error
 
 
 def _read_file(file: Path, preprocess: Preprocess) -> Tensor:
@@ -184,7 +184,7 @@ def _read_file(file: Path, preprocess: Preprocess) -> Tensor:
                 image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
             upright = ImageOps.exif_transpose(image).convert("RGB")
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise InputError(f"{file} cannot be decoded ({error}): remove it") from error
+            raise InputError(f"{file} cannot be decoded ({reason(error)}): remove it") from error
     return _fit(upright, preprocess)
 
 
@@ -228,9 +228,8 @@ def _read_npz(path: Path) -> dict[str, NDArray[np.generic]]:
     except PtqError:
         raise
     except Exception as error:  # zipfile, zlib and numpy raise nearly anything on a damaged file
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
-            f"{path} is not a readable .npz ({reason}): expected a folder of images, or an .npz of "
+            f"{path} is not a readable .npz ({reason(error)}): expected a folder of images, or an .npz of "
             "uint8 images (N,3,H,W)"
         ) from error
     # numpy gives the bytes of a member that is no array.

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx, nn
 
-from ptq.errors import ModelError
+from ptq.errors import ModelError, reason
 from ptq.graph.batchnorm_folding import fold_batchnorms
 from ptq.graph.canonical_form import normalize
 from ptq.graph.fx_helpers import attribute, module_of, sole_input
@@ -188,7 +188,7 @@ def _check_same(model: nn.Module, graph_model: GraphModel) -> None:
         actual = graph_model.module.forward(example)  # not __call__, which prints before it raises
     except RuntimeError as error:
         raise ModelError(
-            f"the model's graph is bound to one batch size ({str(error).splitlines()[0]}); "
+            f"the model's graph is bound to one batch size ({reason(error)}); "
             "take the batch size from the input's shape only in reshape or view."
         ) from error
     difference, scale = float((expected - actual).abs().max()), float(expected.abs().max())

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from ptq.errors import ModelError, PtqError
+from ptq.errors import ModelError, PtqError, reason
 
 __all__ = ["rewritten_copy", "same_padding"]
 
@@ -37,7 +37,9 @@ def rewritten_copy(model: nn.Module, example: Tensor) -> nn.Module:
     try:
         twin = copy.deepcopy(model)
     except Exception as error:
-        raise ModelError(f"cannot copy the model ({error}); remove what copy.deepcopy refuses from it.") from error
+        raise ModelError(
+            f"cannot copy the model ({reason(error)}); remove what copy.deepcopy refuses from it."
+        ) from error
     twin = twin.float().eval().requires_grad_(False)
     for module in twin.modules():
         module._forward_hooks.clear()  # they watch the original; what changes its output shows later
@@ -84,9 +86,8 @@ def _record(model: nn.Module, example: Tensor) -> Calls:
     except PtqError:
         raise
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
-            f"the model does not run on an input of shape {tuple(example.shape)}: {reason}. "
+            f"the model does not run on an input of shape {tuple(example.shape)}: {reason(error)}. "
             "Check the input size (--size) and the weights."
         ) from error
     finally:

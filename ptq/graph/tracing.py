@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from ptq.errors import ModelError, PtqError
+from ptq.errors import ModelError, PtqError, reason
 from ptq.graph.fx_helpers import attribute
 
 __all__ = ["trace"]
@@ -189,10 +189,9 @@ def trace(model: nn.Module, example: Tensor) -> fx.GraphModule:
         raise
     except Exception as error:
         where, kind = tracer.path[-1] if tracer.path else ("the model itself", type(model).__name__)
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
             f"cannot follow the model's graph at {where} ({kind}) on an input of shape "
-            f"{tuple(example.shape)}: {reason}. ptq records a model with torch.fx: check --size, or rewrite that "
+            f"{tuple(example.shape)}: {reason(error)}. ptq records a model with torch.fx: check --size, or rewrite that "
             "module without control flow that depends on tensor values."
         ) from error
     return fx.GraphModule(model, graph)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from ptq.errors import MachineError
+from ptq.errors import MachineError, reason
 
 __all__ = ["downloading"]
 
@@ -37,9 +37,8 @@ def downloading(ref: str, url: str | None) -> Iterator[None]:
         with _from_hub() if url is None else _from_url(url):
             yield
     except (OSError, RuntimeError) as error:  # RuntimeError: a checksum that does not match
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise MachineError(
-            f"the weights of {ref} could not be downloaded ({reason}): check the network, or give a file with --weights"
+            f"the weights of {ref} could not be downloaded ({reason(error)}): check the network, or give a file with --weights"
         ) from error
     finally:
         socket.setdefaulttimeout(timeout)

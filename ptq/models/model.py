@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ptq.data.class_names import class_names
 from ptq.data.preprocess import IMAGENET, Preprocess, pair, triple
-from ptq.errors import InputError, ModelError
+from ptq.errors import InputError, ModelError, reason
 from ptq.models.registry import ModelEntry, resolve
 from ptq.models.weights import check_finite, read_weights
 from ptq.utils.digest import state_digest
@@ -141,9 +141,8 @@ def _finish(name: str, module: nn.Module, preprocess: Preprocess, weights: str, 
         with torch.no_grad():
             output = module(torch.zeros(1, 3, height, width))
     except Exception as error:  # a network is someone's code: it may raise anything
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(
-            f"{name} does not run on 3x{height}x{width} images ({reason}): check its input --size; "
+            f"{name} does not run on 3x{height}x{width} images ({reason(error)}): check its input --size; "
             f"it must take RGB images{_other_channels(module)}"
         ) from error
     if not isinstance(output, Tensor):

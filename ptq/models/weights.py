@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ptq.errors import InputError, ModelError
+from ptq.errors import InputError, ModelError, reason
 
 __all__ = ["check_finite", "fit", "fit_in_order", "read_weights"]
 
@@ -60,7 +60,7 @@ def _read_safetensors(path: Path) -> object:
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
-        raise ModelError(f"{path} is not a readable safetensors file ({error})") from error
+        raise ModelError(f"{path} is not a readable safetensors file ({reason(error)})") from error
 
 
 def _read_torch(path: Path) -> object:
@@ -72,7 +72,7 @@ def _read_torch(path: Path) -> object:
             "because they could run code: save model.state_dict() alone, best as .safetensors"
         ) from error
     except Exception as error:  # torch.load raises nearly anything on a damaged file
-        raise ModelError(f"{path} is not a readable weights file ({_reason(error)})") from error
+        raise ModelError(f"{path} is not a readable weights file ({reason(error)})") from error
 
 
 def fit(module: nn.Module, state: Mapping[str, Tensor], source: str, ignore: tuple[str, ...] = ()) -> None:
@@ -118,9 +118,3 @@ def check_finite(module: nn.Module, source: str) -> None:
     for name, value in module.state_dict().items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise ModelError(f"{source}: {name} holds NaN or infinite values; nothing can be made of it")
-
-
-def _reason(error: BaseException) -> str:
-    """The first sentence of what went wrong, and its kind where that is a word or less."""
-    said = (str(error).strip().splitlines() or [""])[0].split(". ")[0]
-    return said if " " in said else f"{type(error).__name__} {said}".strip()

@@ -12,7 +12,7 @@ from torch import nn
 
 from ptq.config.settings import Settings
 from ptq.data.preprocess import Preprocess
-from ptq.errors import InputError
+from ptq.errors import InputError, reason
 from ptq.graph.preparation import prepare
 from ptq.models.model import load_model
 from ptq.quantization.placement import QuantizedModel, insert_quantizers
@@ -52,7 +52,7 @@ def read_metadata(path: Path | str) -> dict[str, Any]:
         header = read_header(path)
     except (OSError, SafetensorError, ValueError) as error:
         raise InputError(
-            f"{path} cannot be read as a quantized model ({error}); give the directory of a finished run."
+            f"{path} cannot be read as a quantized model ({reason(error)}); give the directory of a finished run."
         ) from error
     about = header.get("about")
     if header.get("format") != FORMAT or not isinstance(about, dict) or "model" not in about:
@@ -109,7 +109,7 @@ def load_quantized(path: Path | str, model: nn.Module | None = None) -> Quantize
             raise InputError(f"{path} is the quantized model of another network than the one given.")
         quantized_model.module.load_state_dict(tensors)
     except (SafetensorError, RuntimeError) as error:
-        raise InputError(f"{path} does not fit the network: {str(error).splitlines()[0]}") from error
+        raise InputError(f"{path} does not fit the network: {reason(error)}") from error
     if structure_only:  # random numbers would pass for a float network
         for parameter in quantized_model.float_model.module.parameters():
             parameter.data.fill_(math.nan)

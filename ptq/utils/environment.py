@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from ptq.errors import MachineError
+from ptq.errors import MachineError, reason
 
 __all__ = ["run_folder", "use_device"]
 
@@ -38,7 +38,5 @@ def use_device(name: str | None, threads: int | None = None) -> torch.device:
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
-        raise MachineError(
-            f"there is no device {name!r} here ({str(error).splitlines()[0].split('. ')[0]}); use --device cpu."
-        ) from error
+        raise MachineError(f"there is no device {name!r} here ({reason(error)}); use --device cpu.") from error
     return torch.device(name)
