@@ -2,10 +2,11 @@
 
     python -m benchmarks.accuracy DATA [--cases cifar-w4a4,lite0-w8a8] [--seeds 0,1,2] [--preset default]
 
-DATA is a folder with what the cases need: imagenet-dev/ (an ImageFolder), resnet20.pth, cifar10-test-dev.npz.
-It serves the evaluation only; every run calibrates on images it synthesized. Each finished run is added to
-results/accuracy.json at once, and results/accuracy.md is made from that file. How fast files are is measured by
-benchmarks/latency.py on an idle machine.
+DATA is a folder with what the cases need: imagenet-dev/ (an ImageFolder), resnet20.pth, cifar10-test-dev.npz. It serves the evaluation only.
+Every run calibrates on images that it synthesized.
+
+Each finished run is added to results/accuracy.json at once. results/accuracy.md is made from that file. How fast files are is measured by
+benchmarks/latency.py, on an idle machine.
 """
 
 import argparse
@@ -63,9 +64,10 @@ def measure(case: str, seed: int, data: Path, preset: str) -> dict[str, Any]:
 def page(rows: Rows) -> Iterator[str]:
     """Lines of a Markdown page; the seeds of a case are one line of the table."""
     yield "# Accuracy without data\n"
-    yield "Made by `python -m benchmarks.accuracy DATA`: whole runs, validated in onnxruntime on images that no run has"
-    yield "seen. First and last layer 8 bits (7 with `--reduce-range`); tensors that no layer reads 8 bits. Mean and range of"
-    yield "the seeds; images on which the simulation and onnxruntime name another class, of all seeds together.\n"
+    yield "Made by `python -m benchmarks.accuracy DATA`. Whole runs, validated in onnxruntime on images that no run has seen.\n"
+    yield "- First and last layer have 8 bits (7 with `--reduce-range`). Tensors that no layer reads have 8 bits."
+    yield "- *top-1 onnx* is the mean of the seeds, with the lowest and the highest."
+    yield "- *simulation differs* counts images for which simulation and onnxruntime predict different classes, over all seeds.\n"
     head = (
         "network",
         "preset",

@@ -54,7 +54,7 @@ def page(cases: Any, prepare_folder: Any, quantize: Any) -> Iterator[str]:
     """Lines of a Markdown page; every case in a folder of its own."""
     yield "# Mistakes, and what users are told\n"
     yield "Made by `python -m benchmarks.bad_input`. Every line is tested (tests/test_bad_input.py): one message, exit status 2, no"
-    yield "traceback, nothing half-written.\n"
+    yield "traceback, and no file that is half written.\n"
     yield "| mistake | message | exit status |\n| --- | --- | --- |"
     with tempfile.TemporaryDirectory() as place:
         for index, case in enumerate(cases):

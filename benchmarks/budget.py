@@ -9,8 +9,8 @@ DATA is described in benchmarks/networks.py. Cases:
     lite0-images EfficientNet-Lite0, W4A8, default preset, from synthesis to validation
     resnet50     ResNet-50 with seeded random weights at 224, W4A8, fast preset, from synthesis to validation
 
-Rows are added to results/budget.json as they are finished, and results/budget.md is made from it. Nothing else should run
-on the machine. ActivationCache is the process's peak, libraries and the validation in onnxruntime included.
+Rows are added to results/budget.json as they are finished. results/budget.md is made from it. Nothing else should run on the machine.
+Memory is the process's peak, libraries and the validation in onnxruntime included.
 """
 
 import argparse
@@ -104,7 +104,7 @@ def measure(case: str, data: Path) -> dict[str, Any]:
 def page(rows: list[dict[str, Any]]) -> Iterator[str]:
     """Lines of a Markdown page."""
     yield "# What whole runs take\n"
-    yield "Made by `python -m benchmarks.budget DATA`; its docstring says what the cases are. In parentheses: what"
+    yield "Made by `python -m benchmarks.budget DATA`, which says what the cases are. In parentheses, where it was asked: what"
     yield "`--dry-run` had said before.\n"
     head = (
         "case",
@@ -117,7 +117,7 @@ def page(rows: list[dict[str, Any]]) -> Iterator[str]:
         "peak memory",
         "MB of the file",
         "activations kept: memory, disk",
-        "gates",
+        "checks",
     )
     yield f"| {' | '.join(head)} |\n|{' --- |' * len(head)}"
     for row in rows:

@@ -1,18 +1,18 @@
-"""Which networks go the whole road: traced, cut, placed, exported, loaded, computed right.
+"""Which networks pass every step: traced, cut into blocks, quantized, exported, loaded, computed right.
 
     python -m benchmarks.coverage                # all networks, writes results/coverage.{json,md}
     python -m benchmarks.coverage resnet18 timm:resnet10t      # these again; the table keeps the others
 
-Every network has seeded random weights, and BatchNorms that have seen eight images; the question is not accuracy but whether each step works and
-whether onnxruntime computes what the simulation computes. Columns:
+Every network has seeded random weights, and BatchNorms that have seen eight images. The question is not accuracy. It is whether each step
+works, and whether onnxruntime computes what the simulation computes. Columns:
 
-    blocks     how many, and whether they, run one after the other, equal the whole bit for bit
+    blocks     how many; run one after the other, they equal the whole network bit for bit
     layers     convolutions and linear layers, and how many of them onnxruntime runs in float
     others     what other operators it runs in float, by kind
     sim~float  SQNR in dB of the simulated W8A8 network against the float one
-    onnx~sim   SQNR in dB of onnxruntime against the simulation, on images it was not calibrated with
+    onnx~sim   SQNR in dB of onnxruntime against the simulation, on images it was not calibrated with; 200 is bit for bit
     latency    of the float network over that of the file, one thread, medians in turns; other jobs may run beside it
-    result     "whole" where every step works and every gate of `ptq.validate` passes but that on predictions
+    result     "whole" where every step works, and every check of `ptq.validate` passes but that on predictions
 """
 
 import argparse
@@ -172,7 +172,7 @@ def check(name: str) -> dict[str, Any]:
         # Classes mean nothing here: random networks name nearly the same one for everything.
         failed = [line for line in found.failed if not line.startswith("agreement")]
         if failed:
-            row |= {"ok": False, "step": "gates", "error": " ".join(failed)}
+            row |= {"ok": False, "step": "checks", "error": " ".join(failed)}
     except PtqError as error:
         row["error"] = str(error)
     except Exception as error:  # what a user must never see: it counts as a failure and is shown
@@ -233,8 +233,8 @@ def write(rows: list[dict[str, Any]]) -> None:
     with atomic(RESULTS / "coverage.json") as path:
         path.write_text(json.dumps({**about, **facts, "rows": rows}, indent=1) + "\n")
     text = (
-        f"# Coverage\n\n{whole} of {len(rows)} networks went through whole (W8A8, seeded random weights); {integer} have no "
-        "convolution or linear layer in float.\n"
+        f"# Coverage\n\n{whole} of {len(rows)} networks pass every step (W8A8, seeded random weights). {integer} have no "
+        "convolution or linear layer in float.\n\n"
         f"Made by `{about['command']}`, which explains the columns, on {facts['machine']['cpu']} with "
         + ", ".join(f"{k} {v}" for k, v in facts["versions"].items())
         + f".\n\n{table(rows)}\n"

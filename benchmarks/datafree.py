@@ -1,18 +1,18 @@
-"""What calibration images are worth: downstream accuracy of every source, through the same reconstruction.
+"""What calibration images are worth: accuracy with the images of every source, through the same reconstruction.
 
     python -m benchmarks.datafree DATA [--networks resnet20,efficientnet_lite0] [--sources real,...]
                                        [--bits w4a4,w3a3,w2a4] [--seeds 0,1,2] [--iterations 200] [--workers 2]
                                        [--mct PYTHON]
 
-DATA is described in benchmarks/networks.py. A source is a row of SOURCES in benchmarks/sources.py, or "RECIPE:NETWORK+NETWORK", images
-from these teachers; "others" are all networks of the family but the one that is quantized. Rows are added to
-results/datafree.json as they are finished, and results/datafree.md is made from it; images stay in
-runs/datafree and are taken from there if they are there.
+DATA is described in benchmarks/networks.py. A source is a row of SOURCES in benchmarks/sources.py, or "METHOD:NETWORK+NETWORK": images
+from these teachers. "others" are all networks of the family but the one that is quantized.
 
-Synthesized sets and real ones have the same number of images. The first and the last layer have 8 bits, and
-so have the input and the network's output; every other weight and activation has the bits named. Accuracy is
-that of the exact integer simulation on images that no source has seen; that onnxruntime computes the same is
-shown by benchmarks/accuracy.py.
+Rows are added to results/datafree.json as they are finished. results/datafree.md is made from it. Images stay in runs/datafree, and are
+taken from there if they are there.
+
+Synthesized sets and real ones have the same number of images. The first and the last layer have 8 bits, and so have the input and the
+network's output. Every other weight and activation has the bits named. Accuracy is that of the exact integer simulation, on images that no
+source has seen. That onnxruntime computes the same is shown by benchmarks/accuracy.py.
 """
 
 import argparse
@@ -101,10 +101,12 @@ def logits_of(network: Any, model: Model, images: Tensor) -> Tensor:
 def page(rows: list[dict[str, Any]]) -> Iterator[str]:
     """Lines of a Markdown page: a table per network."""
     yield "# What calibration images are worth"
-    yield "\nMade by `python -m benchmarks.datafree DATA`; its docstring says how. Top-1 in percent: mean over"
-    yield "seeds, and lowest to highest; below it the Kullback-Leibler divergence from the float network's"
-    yield "predictions, in thousandths of a nat. Label accuracy: under the last network of the family, which is"
-    yield "one of the teachers where there are several. Statistics: distance from the network's training data."
+    yield "\nMade by `python -m benchmarks.datafree DATA`.\n"
+    yield "- A cell has top-1 in percent: the mean over seeds, and the lowest to the highest. Below it stands the Kullback-Leibler"
+    yield "  divergence from the float network's predictions, in thousandths of a nat."
+    yield "- *statistics* is the distance from the network's BatchNorm statistics. 0 is the training data."
+    yield "- *label accuracy* is that of the last network of the family, which is one of the teachers where there are several."
+    yield "- *diversity* is how many images without anything in common would be as diverse as these."
     for network in dict.fromkeys(r["network"] for r in rows):
         for iterations in sorted({r["iterations"] for r in rows if r["network"] == network}):
             mine = [r for r in rows if (r["network"], r["iterations"]) == (network, iterations)]

@@ -2,14 +2,16 @@
 
     python -m benchmarks.exactness DATA [--networks resnet20,...] [--bits w8a8,...] [--images 64]
 
-DATA is described in benchmarks/networks.py. EfficientNet-Lite0 and the CIFAR networks have their trained weights and see
-real images; others have seeded random weights, BatchNorms that have seen eight images, and random images. Nothing
-is reconstructed: roundings do not matter here. Counted are the images with any output that differs between onnxruntime and
+DATA is described in benchmarks/networks.py. EfficientNet-Lite0 and the CIFAR networks have their trained weights and see real images. Others
+have seeded random weights, BatchNorms that have seen eight images, and random images. Nothing is reconstructed: roundings do not matter
+here.
 
-    integer_reference       the file, interpreted in exact integer arithmetic (`ptq.export.integer_reference`)
-    simulation   the quantized model (`ptq.quantization.integer_simulation`)
+Counted are the images with any output that differs between onnxruntime and
 
-Rows are added to results/exactness.json as they are finished, and results/exactness.md is made from it.
+    exact integers   the file, interpreted in exact integer arithmetic (`ptq.export.integer_reference`)
+    simulation       the quantized model (`ptq.quantization.integer_simulation`)
+
+Rows are added to results/exactness.json as they are finished. results/exactness.md is made from it.
 """
 
 import argparse
@@ -90,9 +92,10 @@ def _differing(a: Tensor, b: Tensor) -> int:
 def page(rows: list[dict[str, Any]]) -> Iterator[str]:
     """Lines of a Markdown page."""
     yield "# Bit for bit\n"
-    yield "Made by `python -m benchmarks.exactness DATA`; its docstring says how. Images on which any output of onnxruntime"
-    yield "differs from exact integer arithmetic, and from the simulation; how many classes it names, which shows that outputs differ.\n"
-    head = ("network", "weights", "bits", "images", "integer_reference", "simulation", "classes", "operators in float")
+    yield "Made by `python -m benchmarks.exactness DATA`. Counted are the images on which any output of onnxruntime differs from"
+    yield "exact integer arithmetic, and from the simulation. *classes* is how many different classes onnxruntime predicts: it shows"
+    yield "that the outputs are not all the same.\n"
+    head = ("network", "weights", "bits", "images", "exact integers", "simulation", "classes", "operators in float")
     yield f"| {' | '.join(head)} |\n|{' --- |' * len(head)}"
     for row in rows:
         cells = (

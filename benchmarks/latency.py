@@ -2,8 +2,8 @@
 
     python -m benchmarks.latency [--networks resnet18,...] [--threads 1,2] [--runs 30]
 
-Weights are random (a seed), because latency does not depend on them; nothing is reconstructed. Per network, in turns,
-so that whatever else the machine does meets all of them alike; medians:
+Weights are random, with a seed: latency does not depend on them. Nothing is reconstructed. The variants of a network are run in turns, so
+that whatever else the machine does meets all of them alike. Figures are medians.
 
     float             the float network
     W8A8              8 bits
@@ -13,8 +13,7 @@ so that whatever else the machine does meets all of them alike; medians:
     quantize_static   onnxruntime.quantization.quantize_static after its own preparation: QDQ, uint8 activations, int8
                       weights per channel, the same images
 
-Rows are added to results/latency.json as they are finished, and results/latency.md is made from it. Nothing else should
-run on the machine.
+Rows are added to results/latency.json as they are finished. results/latency.md is made from it. Nothing else should run on the machine.
 """
 
 import argparse
@@ -99,8 +98,8 @@ def measure(network: str, threads: list[int], runs: int) -> list[dict[str, Any]]
 def page(rows: list[dict[str, Any]]) -> Iterator[str]:
     """Lines of a Markdown page: a table per number of threads."""
     yield "# Latency in onnxruntime\n"
-    yield "Made by `python -m benchmarks.latency`, which says what the columns are. Milliseconds at batch 1, medians in turns;"
-    yield "in brackets how many times as fast as float; layers that stayed in float are counted."
+    yield "Made by `python -m benchmarks.latency`, which says what the columns are. Milliseconds at batch 1. In parentheses: how"
+    yield "many times as fast as float. Layers that stayed in float would be counted there."
     for threads in sorted({row["threads"] for row in rows}):
         yield f"\n## {threads} thread{'s' if threads > 1 else ''}\n"
         yield f"| network | {' | '.join(VARIANTS)} | packed over int8: size | ours over quantize_static |"
@@ -114,6 +113,10 @@ def page(rows: list[dict[str, Any]]) -> Iterator[str]:
             cells.append(f"{size['W4A8 packed'] / size['W4A8 int8']:.2f}")
             cells.append(f"{ms['W8A8'] / ms['quantize_static']:.2f}")
             yield f"| {row['network']} | {' | '.join(cells)} |"
+    yield "\n## Size of the files\n\nIn MB.\n"
+    yield f"| network | {' | '.join(VARIANTS)} |\n|{' --- |' * (len(VARIANTS) + 1)}"
+    for network, sizes in {row["network"]: row["bytes"] for row in rows}.items():
+        yield f"| {network} | {' | '.join(f'{sizes[name] / 1e6:.1f}' for name in VARIANTS)} |"
     yield footer(rows)
 
 

@@ -1,16 +1,17 @@
-"""What reconstruction is worth, by itself: real images, so that only the method is compared.
+"""What reconstruction is worth by itself: real images, so that only the method is compared.
 
     python -m benchmarks.reconstruction DATA [--networks resnet20,...] [--bits w4a4,...] [--variants default,...]
                                         [--seeds 0,1,2] [--iterations 1000] [--workers 2]
 
-DATA is described in benchmarks/networks.py. CIFAR networks see 512 of the 1,280 training images, others with
-every seed; EfficientNet-Lite0 the 128 images that are held apart from those it is judged by. A variant is a row of
-VARIANTS: the default method with something changed. Rows are added to results/reconstruction.json as they are
-finished, and results/reconstruction.md is made from it.
+DATA is described in benchmarks/networks.py. CIFAR networks see 512 of the 1,280 training images, others with every seed. EfficientNet-Lite0
+sees the 128 images that are held apart from those it is judged by. A variant is a row of VARIANTS: the default method with something
+changed.
 
-First and last layer, the input and the network's output have 8 bits. Accuracy is that of the exact integer
-simulation. The reference is BRECQ's published code with the same number of images and 2,000 + 1,000 iterations per
-block, measured on the whole test set (10,000 images; here 5,000 of them).
+Rows are added to results/reconstruction.json as they are finished. results/reconstruction.md is made from it.
+
+First and last layer, the input and the network's output have 8 bits. Accuracy is that of the exact integer simulation. The baseline is
+BRECQ's published code with the same number of images and 2,000 + 1,000 iterations per block. It was measured on the whole test set, which
+has 10,000 images; here 5,000 of them are used.
 """
 
 import argparse
@@ -92,9 +93,9 @@ def measure(
 def page(rows: list[dict[str, Any]]) -> Iterator[str]:
     """Lines of a Markdown page: a table per network and number of iterations, a column per bit width."""
     yield "# What reconstruction is worth\n"
-    yield "Made by `python -m benchmarks.reconstruction DATA`; its docstring says how. Top-1 in percent: mean over seeds, and"
-    yield "lowest to highest; below it the Kullback-Leibler divergence from the float network's predictions, in thousandths"
-    yield "of a nat, and the seconds per block on the threads of a worker, with another worker beside it."
+    yield "Made by `python -m benchmarks.reconstruction DATA`. A cell has top-1 in percent: the mean over seeds, and the lowest"
+    yield "to the highest. Below it stand the Kullback-Leibler divergence from the float network's predictions, in thousandths"
+    yield "of a nat, and the seconds per block. Seconds are those of a worker with another worker beside it."
     for network, iterations in sorted({(r["network"], r["iterations"]) for r in rows}):
         mine = [r for r in rows if (r["network"], r["iterations"]) == (network, iterations)]
         cases = sorted({r["case"] for r in mine}, reverse=True)

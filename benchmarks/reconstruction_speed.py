@@ -231,7 +231,7 @@ def measure(iterations: int, repeats: int) -> list[dict[str, Any]]:
 def page(rows: list[dict[str, Any]]) -> Iterator[str]:
     """Lines of a Markdown page."""
     yield "# How long an iteration of reconstruction takes\n"
-    yield "Made by `python -m benchmarks.reconstruction_speed`, which says what is measured: medians, in one run."
+    yield "Made by `python -m benchmarks.reconstruction_speed`, which says what is measured. Medians, in one run."
     yield "\n| block | float forward + backward, ms | an iteration, ms | over float | plain float32 iteration, ms | times as fast |"
     yield "| --- | --- | --- | --- | --- | --- |"
     for row in rows:

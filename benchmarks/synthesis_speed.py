@@ -2,10 +2,11 @@
 
     python -m benchmarks.synthesis_speed DATA [--mct PYTHON] [--repeats 3] [--sizes small,large]
 
-256 images for CIFAR ResNet-20 in default settings, against a plain float32 loop of the same objective and
-the same steps, and against Sony's Model Compression Toolkit (500 iterations; PYTHON is one that has
-model-compression-toolkit 2.6.1). Then 128 images of 224x224 for EfficientNet-Lite0. DATA is described in
-benchmarks/networks.py. Writes results/synthesis_speed.{json,md}. Nothing else should run on the machine.
+256 images for CIFAR ResNet-20 in default settings are compared with a plain float32 loop of the same objective and the same steps, and with
+Sony's Model Compression Toolkit (500 iterations). PYTHON is one that has model-compression-toolkit 2.6.1. Then 128 images of 224x224 are made
+for EfficientNet-Lite0.
+
+DATA is described in benchmarks/networks.py. Writes results/synthesis_speed.{json,md}. Nothing else should run on the machine.
 """
 
 import argparse
@@ -113,8 +114,8 @@ def measure(data: Path, mct: str, repeats: int, sizes: list[str]) -> list[dict[s
 def page(rows: list[dict[str, Any]]) -> Iterator[str]:
     """Lines of a Markdown page."""
     ours = statistics.median(next(r["seconds"] for r in rows if r["what"] == "ptq"))
-    yield "# How long images take\n\nMade by `python -m benchmarks.synthesis_speed DATA --mct PYTHON`: medians; all at 32x32 in one run."
-    yield "ResNet-20 at 32x32 unless something else is said.\n"
+    yield "# How long images take\n\nMade by `python -m benchmarks.synthesis_speed DATA --mct PYTHON`. Medians. The network is ResNet-20 at 32x32"
+    yield "where no other is named. All rows at 32x32 were taken in one run.\n"
     yield "| what | images | iterations | seconds | over ptq |\n| --- | --- | --- | --- | --- |"
     for row in rows:
         median = statistics.median(row["seconds"])

@@ -14,23 +14,32 @@ from mkdocs.structure.pages import Page
 BENCHMARKS = Path("benchmarks")
 RESULTS = BENCHMARKS / "results"
 _INLINE = re.compile(r'<span class="arithmatex">\\\((.*?)\\\)</span>', re.DOTALL)
+_TABLE = re.compile(r"^\[The whole table\]\(\.\./\.\./benchmarks/results/\w+\.md\)$", re.MULTILINE)
 _BLOCK = re.compile(r'<div class="arithmatex">\s*\\\[(.*?)\\\]\s*</div>', re.DOTALL)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the tables of `benchmarks/results` as they are, each a page under Measured."""
+    """Make every table of `benchmarks/results` a page under Measured, unless docs/measured/ has words on it."""
     for table in sorted((_root(config) / RESULTS).glob("*.md")):
-        files.append(File.generated(config, f"measured/{table.name}", abs_src_path=str(table)))
+        if files.get_file_from_path(f"measured/{table.name}") is None:
+            files.append(File.generated(config, f"measured/{table.name}", abs_src_path=str(table)))
     return files
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Say below a table what its benchmark says of itself: who reads the site has not got its source."""
-    if page.file.generated_by is None:
+    """Put a measured table in the place of the link to it, and below it what its benchmark says of itself.
+
+    Who reads the site has not got the sources.
+    """
+    name = Path(page.file.src_uri).name
+    table, source = _root(config) / RESULTS / name, (_root(config) / BENCHMARKS / name).with_suffix(".py")
+    if not (page.file.src_uri.startswith("measured/") and table.exists()):
         return markdown
-    source = _root(config) / BENCHMARKS / f"{Path(page.file.src_uri).stem}.py"
+    page.meta["hide"] = ["toc"]  # wide tables take its room
+    _, _, body = table.read_text().partition("\n")  # without its title
+    whole = "## The whole table\n" + re.sub(r"^##", "###", body, flags=re.MULTILINE)
     told = ast.get_docstring(ast.parse(source.read_text()))
-    return f"{markdown}\n\n## How it is measured\n\n{told}\n"
+    return f"{_TABLE.sub(lambda _: whole, markdown)}\n\n## How it is measured\n\n{told}\n"
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
