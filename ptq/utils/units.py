@@ -1,10 +1,25 @@
-"""Sizes of memory, as people write and read them."""
+"""All numbers as people read them, and sizes of memory as they write them: one spelling for each quantity."""
 
+import math
 import re
 
 from ptq.errors import InputError
 
-__all__ = ["byte_count", "byte_text"]
+__all__ = [
+    "byte_count",
+    "byte_text",
+    "decibel_text",
+    "duration_text",
+    "file_size_text",
+    "latency_text",
+    "nats_text",
+    "number_text",
+    "percent_text",
+    "range_text",
+    "ratio_text",
+    "short_text",
+    "thread_text",
+]
 
 _PREFIXES = "KMGT"
 MOST = 2.0**64  # in any unit
@@ -34,7 +49,7 @@ def byte_count(text: str) -> int:
 
 
 def byte_text(count: int) -> str:
-    """Return a number of bytes in the largest binary unit of which it is at least one.
+    """Return bytes of memory in the largest binary unit of which they are at least one.
 
     Example:
         >>> byte_text(0), byte_text(3 << 19)
@@ -44,3 +59,118 @@ def byte_text(count: int) -> str:
         if count >= 1024**power:
             return f"{count / 1024**power:.2f} {_PREFIXES[power - 1]}iB"
     return f"{count} B"
+
+
+def file_size_text(count: float) -> str:
+    """Return bytes of a file in powers of 1000, as file managers do.
+
+    Example:
+        >>> file_size_text(32_327), file_size_text(5_010_999)
+        ('32.3 kB', '5.01 MB')
+    """
+    return f"{count / 1e6:.2f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"
+
+
+def number_text(value: float | None, digits: int = 2, *, sign: bool = False) -> str:
+    """Return a number with so many decimals, with a minus as wide as a plus; nothing for None.
+
+    Example:
+        >>> number_text(-0.5), number_text(0.5, 1, sign=True), number_text(float("inf")), number_text(None)
+        ('−0.50', '+0.5', '∞', '')
+    """
+    if value is None:
+        return ""
+    text = f"{value:{'+' if sign else ''}.{digits}f}"
+    return text.replace("inf", "∞").replace("-", "−")
+
+
+def short_text(value: float) -> str:
+    """Return a number with four digits that count, and without zeros at its end.
+
+    Example:
+        >>> short_text(0.49803921), short_text(256.0)
+        ('0.498', '256')
+    """
+    return f"{value:.4g}".replace("-", "−")
+
+
+def percent_text(value: float, digits: int = 2) -> str:
+    """Return a percentage, 0..100.
+
+    Example:
+        >>> percent_text(87.75), percent_text(66.6, 0)
+        ('87.75 %', '67 %')
+    """
+    return f"{number_text(value, digits)} %"
+
+
+def latency_text(milliseconds: float) -> str:
+    """Return a latency.
+
+    Example:
+        >>> latency_text(4.5)
+        '4.50 ms'
+    """
+    return f"{number_text(milliseconds)} ms"
+
+
+def duration_text(seconds: float) -> str:
+    """Return a time that somebody waits, as people say it.
+
+    Example:
+        >>> [duration_text(seconds) for seconds in (0.42, 42, 156, 4500)]
+        ['0.4 s', '42 s', '2.6 min', '1.2 h']
+    """
+    if seconds < 59.5:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 3597 else f"{seconds / 3600:.1f} h"
+
+
+def decibel_text(value: float) -> str:
+    """Return a signal to noise ratio in dB, without the unit: tables name it once.
+
+    Example:
+        >>> decibel_text(18.94), decibel_text(float("-inf"))
+        ('18.9', '−∞')
+    """
+    return number_text(value, 1)
+
+
+def nats_text(value: float) -> str:
+    """Return a divergence in nats, without the unit; a tiny one by its order of magnitude.
+
+    Example:
+        >>> nats_text(0.0421), nats_text(3e-6)
+        ('0.0421', '3e-06')
+    """
+    return f"{value:.4f}" if value >= 1e-3 or value == 0 else f"{value:.0e}"
+
+
+def range_text(low: float, high: float) -> str:
+    """Return a range with two digits that count at each end.
+
+    Example:
+        >>> range_text(-0.123, 6)
+        '−0.12..6'
+    """
+    return f"{low:.2g}..{high:.2g}".replace("-", "−")
+
+
+def ratio_text(value: float, other: float) -> str:
+    """Return how many times `other` a value is.
+
+    Example:
+        >>> ratio_text(12.345, 4.5), ratio_text(1, 0)
+        ('2.7×', '∞×')
+    """
+    return f"{number_text(value / other if other else math.inf, 1)}×"
+
+
+def thread_text(count: float | None) -> str:
+    """Return a number of threads; nothing where it is not known.
+
+    Example:
+        >>> thread_text(1), thread_text(2)
+        ('1 thread', '2 threads')
+    """
+    return "" if count is None else "1 thread" if count == 1 else f"{count:.0f} threads"
