@@ -34,8 +34,8 @@ from ptq.config.recipe_file import read_recipe
 from ptq.config.settings import Settings
 from ptq.data.datasets import load_images
 from ptq.models.model import load_model
-from ptq.reporting.report import environment
 from ptq.run.estimate import estimate_run
+from ptq.utils.environment import environment
 from ptq.utils.units import byte_text
 
 IMAGES = 256

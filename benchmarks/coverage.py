@@ -34,7 +34,7 @@ from ptq.graph.fx_helpers import LAYERS
 from ptq.graph.preparation import prepare
 from ptq.models.model import load_model
 from ptq.quantization.placement import insert_quantizers, make_plan
-from ptq.reporting.report import environment
+from ptq.utils.environment import environment
 from ptq.utils.files import atomic
 from ptq.utils.metrics import sqnr_db
 

@@ -38,7 +38,7 @@ from ptq.models.model import Model
 from ptq.quantization.placement import insert_quantizers, make_plan
 from ptq.reconstruction.config import method_preset
 from ptq.reconstruction.loop import reconstruct
-from ptq.reporting.report import environment
+from ptq.utils.environment import environment
 from ptq.utils.metrics import kl_divergence, top1
 
 KEYS = ("network", "source", "case", "seed", "iterations")

@@ -32,7 +32,7 @@ from ptq.export.integer_reference import IntegerReference
 from ptq.graph.preparation import prepare
 from ptq.models.model import load_model
 from ptq.quantization.placement import insert_quantizers, make_plan
-from ptq.reporting.report import environment
+from ptq.utils.environment import environment
 
 NETWORKS = ("resnet20", "efficientnet_lite0", "resnet18", "mobilenet_v2", "mobilenet_v3_large", "efficientnet_b0")
 BITS = ("w8a8", "w4a8", "w4a4", "w3a3", "w2a4")

@@ -34,7 +34,7 @@ from ptq.export.ort_static import quantize_static
 from ptq.graph.preparation import GraphModel, prepare
 from ptq.models.model import load_model
 from ptq.quantization.placement import insert_quantizers, make_plan
-from ptq.reporting.report import environment
+from ptq.utils.environment import environment
 
 NETWORKS = (
     "resnet18",

@@ -35,7 +35,7 @@ from ptq.graph.preparation import prepare
 from ptq.quantization.placement import insert_quantizers, make_plan
 from ptq.reconstruction.config import method_preset
 from ptq.reconstruction.loop import reconstruct
-from ptq.reporting.report import environment
+from ptq.utils.environment import environment
 from ptq.utils.metrics import kl_divergence, top1
 
 VARIANTS: dict[str, dict[str, Any]] = {

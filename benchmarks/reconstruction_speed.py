@@ -39,8 +39,8 @@ from ptq.quantization.quantizers import Quantizer, QuantLayer
 from ptq.reconstruction.activation_cache import ActivationCache
 from ptq.reconstruction.config import METHODS, ReconstructConfig
 from ptq.reconstruction.optimization import Pair, optimize
-from ptq.reporting.report import environment
 from ptq.utils.autocast import fast_autocast, spare
+from ptq.utils.environment import environment
 
 CPU = torch.device("cpu")
 IMAGES = 64

@@ -26,7 +26,7 @@ from benchmarks.sources import mct_images
 from ptq.calibration import SynthesisConfig, synthesis_preset, synthesize
 from ptq.calibration.objectives import augment, mix, random_box, total_variation
 from ptq.models.model import Model
-from ptq.reporting.report import environment
+from ptq.utils.environment import environment
 
 LITE0 = "ptq, EfficientNet-Lite0"
 

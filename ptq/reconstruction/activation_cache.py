@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from ptq.errors import MachineError
+from ptq.utils.environment import free_memory_bytes
 from ptq.utils.files import TEMPORARY
 
-__all__ = ["ActivationCache", "free_bytes"]
+__all__ = ["ActivationCache"]
 
 SHARE = 0.5  # of the free memory, by default
-FALLBACK = 4 << 30  # where the machine does not say how much is free
 
 
 class ActivationCache:
@@ -37,7 +37,7 @@ class ActivationCache:
     """
 
     def __init__(self, limit: int | None = None, folder: Path | None = None) -> None:
-        self.limit = int(SHARE * free_bytes()) if limit is None else limit
+        self.limit = int(SHARE * free_memory_bytes()) if limit is None else limit
         self.folder = folder
         self.used = self.peak = self.disk = self.peak_disk = 0
 
@@ -96,13 +96,3 @@ class ActivationCache:
         else:
             self.disk += size
             self.peak_disk = max(self.peak_disk, self.disk)
-
-
-def free_bytes() -> int:
-    """Return how much memory the machine has free for new work."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        facts = dict(line.split(":", 1) for line in lines if ":" in line)
-        return int(facts["MemAvailable"].split()[0]) << 10
-    except (OSError, KeyError, ValueError, IndexError):
-        return FALLBACK

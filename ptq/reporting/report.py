@@ -1,14 +1,8 @@
 """What a run measured, as report.json for programs and report.md for people."""
 
-import importlib.metadata
 import json
-import platform
 import re
-import resource
-import sys
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,65 +11,7 @@ from ptq.reporting.advice import badges, next_steps
 from ptq.reporting.text import exactness_lines, figure_columns, figure_rows, image_lines, memory_lines
 from ptq.utils.files import atomic
 
-__all__ = ["Stopwatch", "environment", "markdown", "peak_rss_bytes", "read_report", "write_report"]
-
-LIBRARIES = ("torch", "torchvision", "timm", "numpy", "onnx", "onnxscript", "onnxruntime", "safetensors")
-
-
-class Stopwatch:
-    """Seconds per stage of a run.
-
-    Example:
-        >>> watch = Stopwatch()
-        >>> with watch("prepare"):
-        ...     pass
-        >>> list(watch.seconds)
-        ['prepare']
-    """
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        """Add the time spent in the with-block to `stage`."""
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[stage] = round(self.seconds.get(stage, 0.0) + time.perf_counter() - started, 3)
-
-
-def peak_rss_bytes() -> int:
-    """Return the largest resident memory this process has had."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-def environment() -> dict[str, Any]:
-    """Return the library versions and the machine, as far as they decide results and timings."""
-    versions = {"python": platform.python_version()}
-    for name in ("ptq", *LIBRARIES):
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return {"versions": versions, "machine": {"cpu": _cpu(), "system": platform.platform()}}
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    fields = dict(line.split(":", 1) for line in lines if ":" in line)
-    fields = {key.strip(): value.strip() for key, value in fields.items()}
-    wide = [
-        flag
-        for flag in ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8")
-        if flag in fields.get("flags", "").split()
-    ]
-    return f"{fields.get('model name', platform.machine())} ({', '.join(wide)})"
+__all__ = ["markdown", "read_report", "write_report"]
 
 
 def write_report(report: Mapping[str, Any], folder: Path) -> None:

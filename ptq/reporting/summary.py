@@ -13,7 +13,7 @@ from ptq.models.model import Model
 from ptq.quantization.placement import QuantizedModel
 from ptq.reconstruction.kernels import fused_cpu
 from ptq.reconstruction.results import BlockResult
-from ptq.reporting.report import Stopwatch, environment, peak_rss_bytes
+from ptq.utils.environment import Stopwatch, library_versions, peak_memory_bytes, this_machine
 
 __all__ = ["summarize"]
 
@@ -44,7 +44,7 @@ def summarize(
         },
         **measured.to_json(),
         "seconds": watch.seconds,
-        "peak_rss_bytes": peak_rss_bytes(),
+        "peak_rss_bytes": peak_memory_bytes(),
         "peak_activations_bytes": {
             "memory": max((block.memory for block in blocks), default=0),
             "disk": max((block.disk for block in blocks), default=0),
@@ -68,7 +68,8 @@ def summarize(
         "settings": settings.to_json(),
         "command": settings.command(),
         "seed": settings.seed,
-        **environment(),
+        "versions": library_versions(),
+        "machine": asdict(this_machine()),
     }
 
 

@@ -29,7 +29,6 @@ from ptq.reconstruction.activation_cache import ActivationCache
 from ptq.reconstruction.config import method_preset
 from ptq.reconstruction.loop import reconstruct
 from ptq.reconstruction.results import BlockResult
-from ptq.reporting.report import Stopwatch, peak_rss_bytes
 from ptq.run.inputs import (
     ValidationBatches,
     calibration_images,
@@ -40,7 +39,8 @@ from ptq.run.inputs import (
     synthesized,
     zoo_of,
 )
-from ptq.utils.environment import use_device
+from ptq.utils.device import use_device
+from ptq.utils.environment import Stopwatch, peak_memory_bytes
 
 __all__ = ["Estimate", "PlannedBlock", "estimate_run"]
 
@@ -150,7 +150,7 @@ def estimate_run(settings: Settings, progress: Progress = SILENT, model: Model |
             "export": export,
             "validate": validation + one * max(0, shown - len(few)),
         },
-        memory_bytes=peak_rss_bytes() + int(cached * (share - 1)),
+        memory_bytes=peak_memory_bytes() + int(cached * (share - 1)),
         cached_bytes=int(cached * share),
     )
 

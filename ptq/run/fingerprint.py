@@ -11,7 +11,7 @@ import torch
 from ptq.config.settings import Settings
 from ptq.graph.preparation import GraphModel
 from ptq.models.model import Model
-from ptq.reporting.report import environment
+from ptq.utils.environment import library_versions
 
 __all__ = ["decided_by"]
 
@@ -31,7 +31,7 @@ def decided_by(
     preprocess = {f"preprocess {k}": value for k, value in asdict(model.preprocess).items()}
     zoo = zip(settings.teachers, teachers, strict=True)
     structure = re.sub(r"\b0x[0-9a-f]+", "", str(graph_model.module))  # addresses differ from run to run
-    versions = environment()["versions"]
+    versions = library_versions()
     return {
         **settings.decisive(),
         "device": str(device),

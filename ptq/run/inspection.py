@@ -20,7 +20,7 @@ from ptq.quantization.placement import QuantizedModel, insert_quantizers
 from ptq.quantization.storage import load_quantized, read_metadata, settings_of
 from ptq.reporting.report import read_report
 from ptq.run.inputs import calibration_images, insert_planned_quantizers, load_network
-from ptq.utils.environment import use_device
+from ptq.utils.device import use_device
 
 __all__ = ["inspect_model", "inspect_run"]
 

@@ -23,7 +23,7 @@ from ptq.reconstruction.activation_cache import ActivationCache
 from ptq.reconstruction.config import ReconstructConfig, method_preset
 from ptq.reconstruction.loop import reconstruct
 from ptq.reporting.html import refresh
-from ptq.reporting.report import Stopwatch, write_report
+from ptq.reporting.report import write_report
 from ptq.reporting.summary import summarize
 from ptq.run.fingerprint import decided_by
 from ptq.run.inputs import (
@@ -36,7 +36,9 @@ from ptq.run.inputs import (
     run_images,
     synthesized,
 )
-from ptq.utils.environment import run_folder, use_device
+from ptq.utils.device import use_device
+from ptq.utils.environment import Stopwatch
+from ptq.utils.files import run_folder
 from ptq.utils.work_store import WorkStore, resume
 
 __all__ = ["Calibrated", "Run", "calibrate_datafree", "quantize", "run", "synthesize_images"]

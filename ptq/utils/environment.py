@@ -1,42 +1,118 @@
-"""The device, threads and folder that a run uses: found wanting before work begins, not after."""
+"""The machine and the library versions that decide results and timings, and what a process takes: memory and time."""
 
-import os
+import importlib.metadata
+import platform
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-import torch
+import psutil
 
-from ptq.errors import MachineError, reason
+__all__ = [
+    "Machine",
+    "Stopwatch",
+    "environment",
+    "free_memory_bytes",
+    "library_versions",
+    "peak_memory_bytes",
+    "this_machine",
+]
 
-__all__ = ["run_folder", "use_device"]
+LIBRARIES = ("ptq", "torch", "torchvision", "timm", "numpy", "onnx", "onnxscript", "onnxruntime", "safetensors")
+WIDE = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8")
+"""What decides how fast a CPU computes with integers."""
 
 
-def run_folder(out: str) -> Path:
-    """Make the run directory and return it.
+@dataclass(frozen=True)
+class Machine:
+    """What a run ran on.
 
-    Raises:
-        MachineError: when it cannot be made or written: an hour of work should not end there.
+    Args:
+        cpu: its name, and which of `WIDE` it has.
+        system: name and version.
     """
-    folder = Path(out)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise MachineError(f"cannot make {folder} ({error.strerror}); choose another --out.") from error
-    if not os.access(folder, os.W_OK):
-        raise MachineError(f"cannot write into {folder}; choose another --out.")
-    return folder
+
+    cpu: str
+    system: str
 
 
-def use_device(name: str | None, threads: int | None = None) -> torch.device:
-    """Return the device called `name`, by default a GPU where there is one; limit torch's threads.
+class Stopwatch:
+    """Seconds per stage of a run.
 
-    Raises:
-        MachineError: when this machine has no such device.
+    Example:
+        >>> watch = Stopwatch()
+        >>> with watch("prepare"):
+        ...     pass
+        >>> list(watch.seconds)
+        ['prepare']
     """
-    if threads:
-        torch.set_num_threads(threads)
-    name = name or ("cuda" if torch.cuda.is_available() else "cpu")
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        """Add the time spent in the with-block to `stage`."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = round(self.seconds.get(stage, 0.0) + time.perf_counter() - started, 3)
+
+
+def peak_memory_bytes() -> int:
+    """Return the largest resident memory this process has had."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def free_memory_bytes() -> int:
+    """Return how much memory the machine has free for new work."""
+    return int(psutil.virtual_memory().available)
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions of Python, ptq and the libraries that decide results, as far as they are installed.
+
+    Example:
+        >>> "torch" in library_versions()
+        True
+    """
+    versions = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def this_machine() -> Machine:
+    """Return what this process runs on."""
+    return Machine(_cpu(), platform.platform())
+
+
+def environment() -> dict[str, Any]:
+    """Return the versions and the machine as JSON-able data, for a row of measurements.
+
+    Example:
+        >>> sorted(environment())
+        ['machine', 'versions']
+    """
+    return {"versions": library_versions(), "machine": asdict(this_machine())}
+
+
+def _cpu() -> str:
     try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise MachineError(f"there is no device {name!r} here ({reason(error)}); use --device cpu.") from error
-    return torch.device(name)
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    fields = dict(line.split(":", 1) for line in lines if ":" in line)
+    fields = {key.strip(): value.strip() for key, value in fields.items()}
+    flags = fields.get("flags", "").split()
+    return f"{fields.get('model name', platform.machine())} ({', '.join(flag for flag in WIDE if flag in flags)})"

@@ -1,4 +1,4 @@
-"""Files that are either whole or absent."""
+"""Files that are either whole or absent, and the folder of a run."""
 
 import os
 import tempfile
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ptq.errors import MachineError
 
-__all__ = ["TEMPORARY", "atomic", "sweep"]
+__all__ = ["TEMPORARY", "atomic", "run_folder", "sweep"]
 
 TEMPORARY = ".ptq-"  # how the names of unfinished files begin
 
@@ -52,3 +52,19 @@ def sweep(folder: Path) -> None:
     """Remove the unfinished files that killed processes left in a folder; nobody may be writing there."""
     for path in folder.glob(f"{TEMPORARY}*"):
         path.unlink(missing_ok=True)
+
+
+def run_folder(out: str) -> Path:
+    """Make the run directory and return it.
+
+    Raises:
+        MachineError: when it cannot be made or written: an hour of work should not end there.
+    """
+    folder = Path(out)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MachineError(f"cannot make {folder} ({error.strerror}); choose another --out.") from error
+    if not os.access(folder, os.W_OK):
+        raise MachineError(f"cannot write into {folder}; choose another --out.")
+    return folder

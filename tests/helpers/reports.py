@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ptq.reporting.report import environment
+from ptq.utils.environment import environment
 
 __all__ = ["gate", "histogram", "made_up"]
 

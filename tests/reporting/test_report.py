@@ -1,13 +1,12 @@
 """Reports: what a run measured, readable by programs and people."""
 
 import json
-import time
 from pathlib import Path
 
 import pytest
 
 from ptq.errors import PtqError
-from ptq.reporting.report import Stopwatch, environment, markdown, peak_rss_bytes, read_report, write_report
+from ptq.reporting.report import markdown, read_report, write_report
 from tests.helpers.reports import made_up
 
 
@@ -75,25 +74,6 @@ def test_a_report_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> N
     (tmp_path / "file").write_text("")
     with pytest.raises(PtqError, match="cannot write"):
         write_report(made_up(), tmp_path / "file")
-
-
-def test_stopwatch_adds_up_per_stage_even_after_errors() -> None:
-    watch = Stopwatch()
-    for _ in range(2):
-        with watch("work"):
-            time.sleep(0.01)
-    with pytest.raises(ValueError, match="broken"), watch("failed"):
-        raise ValueError("broken")
-    assert list(watch.seconds) == ["work", "failed"]
-    assert 0.02 <= watch.seconds["work"] < 1
-
-
-def test_environment_is_told() -> None:
-    about = environment()
-    assert {"python", "torch", "numpy", "safetensors"} <= about["versions"].keys()
-    assert about["machine"]["cpu"]
-    assert json.dumps(about)
-    assert 2**26 < peak_rss_bytes() < 2**42
 
 
 def test_numbers_stand_in_rows_and_text_is_left_alone(tmp_path: Path) -> None:
