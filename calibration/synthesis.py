@@ -200,7 +200,7 @@ def _provenance(
 ) -> dict[str, Any]:
     return {
         "source": config.recipe,
-        "teachers": [{"name": m.name, "weights": m.weights, "sha256": m.sha256} for m in teachers],
+        "teachers": [{"name": m.name, "weights": m.weights_source, "sha256": m.sha256} for m in teachers],
         "preprocess": asdict(preprocess),
         "settings": asdict(config),
         "device": device.type,

@@ -2,7 +2,7 @@
 
 import glob
 
-from ptq.models.names import ZOO, torchvision_names
+from ptq.models.names import BUNDLED, torchvision_names
 
 __all__ = ["complete_model", "complete_models"]
 
@@ -14,7 +14,7 @@ def complete_model(incomplete: str) -> list[str]:
         >>> complete_model("resnet1")
         ['resnet101', 'resnet152', 'resnet18']
     """
-    names = (*torchvision_names(), *ZOO)
+    names = (*torchvision_names(), *BUNDLED)
     files = sorted(glob.glob(f"{glob.escape(incomplete)}*.py"))
     return [*(name for name in names if name.startswith(incomplete)), *files]
 

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from ptq.data.class_names import class_names
 from ptq.data.preprocess import IMAGENET, Preprocess, pair, triple
 from ptq.errors import InputError, ModelError, reason
-from ptq.models.registry import ModelEntry, resolve
+from ptq.models.entry import ModelEntry
+from ptq.models.registry import find_entry
 from ptq.models.weights import check_finite, read_weights
 from ptq.utils.digest import state_digest
 
@@ -28,7 +29,7 @@ class Model:
         module: in eval mode, float32, on the CPU.
         preprocess: what its images go through.
         num_classes: length of its output.
-        weights: where they came from, for people: "torchvision IMAGENET1K_V2", a file name.
+        weights_source: where its weights came from, for people: "torchvision IMAGENET1K_V2", a file name.
         sha256: over the tensors of the state dict.
         classes: their names, as many as there are classes; empty where nobody wrote them down.
     """
@@ -37,13 +38,13 @@ class Model:
     module: nn.Module
     preprocess: Preprocess
     num_classes: int
-    weights: str
+    weights_source: str
     sha256: str
     classes: tuple[str, ...] = ()
 
 
 def load_model(
-    ref: str,
+    name: str,
     weights: Path | None = None,
     *,
     pretrained: bool = True,
@@ -54,10 +55,10 @@ def load_model(
     interpolation: str | None = None,
     num_classes: int | None = None,
 ) -> Model:
-    """Load a network by reference.
+    """Load a network by its name.
 
     Args:
-        ref: a torchvision classification model ("resnet50"), "timm:NAME", a bundled one
+        name: a torchvision classification model ("resnet50"), "timm:NAME", a bundled one
             ("efficientnet_lite0", 1 or 2), or "FILE.py:factory", a function without arguments that
             returns an nn.Module; FILE.py may hold ``PREPROCESS = dict(size=32, mean=(...),
             std=(...))``, with optional "resize" and "interpolation"; ImageNet's are assumed, with
@@ -66,22 +67,24 @@ def load_model(
         weights: a .safetensors, .pth or .pt state dict to use in place of the published weights.
         pretrained: False builds the network with random weights when `weights` is not given; call
             `torch.manual_seed` first to know which.
-        size: of the input in pixels, in place of what the reference says, as all that follow.
+        size: of the input in pixels, in place of what the provider says, as all that follow.
         resize: shorter side before the center crop, in pixels.
         mean, std: per channel, in units of [0, 1].
         interpolation: "bilinear" or "bicubic".
         num_classes: length of the output; read from `weights` where it is not given.
 
     Raises:
-        PtqError: for unknown names, files that cannot be read or do not fit, no network, weights
-            that are not finite, networks that do not map (N, 3, H, W) to (N, classes).
+        InputError: for unknown names, and files that cannot be read.
+        ModelError: for weights that do not fit or are not finite, and networks that do not map (N, 3, H, W) to
+            (N, classes).
+        MachineError: where a package is missing, or weights cannot be downloaded.
 
     Example:
         >>> load_model("resnet18", pretrained=False).preprocess.size
         (224, 224)
     """
     overrides = {"size": size, "resize": resize, "mean": mean, "std": std, "interpolation": interpolation}
-    entry = resolve(ref, {key: value for key, value in overrides.items() if value is not None})
+    entry = find_entry(name, {key: value for key, value in overrides.items() if value is not None})
     if weights is not None:
         state = read_weights(Path(weights))
         module = _build_for(entry, state, num_classes)
@@ -93,7 +96,7 @@ def load_model(
         module, source = entry.build(num_classes), "random"
     model = _finish(entry.name, module, entry.preprocess, source, entry.classes)
     if num_classes is not None and model.num_classes != num_classes:
-        raise InputError(f"{ref} has {model.num_classes} classes, not {num_classes}")
+        raise InputError(f"{name} has {model.num_classes} classes, not {num_classes}")
     return model
 
 
@@ -119,7 +122,7 @@ def as_model(
         classes: their names, for reports; as many as the network has classes.
 
     Raises:
-        PtqError: for weights that are not finite or a network that does not run on such input.
+        ModelError: for weights that are not finite or a network that does not run on such input.
 
     Example:
         >>> net = nn.Sequential(nn.Conv2d(3, 10, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
@@ -133,9 +136,9 @@ def as_model(
     return _finish(name, copy.deepcopy(module), preprocess, "as given", classes)
 
 
-def _finish(name: str, module: nn.Module, preprocess: Preprocess, weights: str, classes: object) -> Model:
+def _finish(name: str, module: nn.Module, preprocess: Preprocess, source: str, classes: object) -> Model:
     module = module.float().cpu().eval()
-    check_finite(module, weights if weights not in ("random", "as given") else name)
+    check_finite(module, source if source not in ("random", "as given") else name)
     height, width = preprocess.size
     try:
         with torch.no_grad():
@@ -157,7 +160,7 @@ def _finish(name: str, module: nn.Module, preprocess: Preprocess, weights: str, 
     if doubt := _doubt(output):
         warnings.warn(f"{name} {doubt}", stacklevel=1)
     names = class_names(classes, count)
-    return Model(name, module, preprocess, count, weights, state_digest(module), names)
+    return Model(name, module, preprocess, count, source, state_digest(module), names)
 
 
 def _other_channels(module: nn.Module) -> str:

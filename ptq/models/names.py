@@ -9,9 +9,9 @@ from pathlib import Path
 
 from ptq.errors import InputError
 
-__all__ = ["ZOO", "check_name", "timm_names", "torchvision_names"]
+__all__ = ["BUNDLED", "check_name", "provider_of", "timm_names", "torchvision_names"]
 
-ZOO = {"efficientnet_lite0": 224, "efficientnet_lite1": 240, "efficientnet_lite2": 260}
+BUNDLED = {"efficientnet_lite0": 224, "efficientnet_lite1": 240, "efficientnet_lite2": 260}
 """Names and input sizes of the bundled networks."""
 
 _REGISTERED = re.compile(r"^@register_model(?:\(\))?\n(?:[@ )].*\n)*def (\w+)\(", re.MULTILINE)
@@ -41,8 +41,22 @@ def timm_names() -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def check_name(ref: str) -> None:
-    """Refuse a model reference by name that nobody has; files are not looked at.
+def provider_of(name: str) -> str:
+    """Return which provider knows a name, by its form alone: a key of `ptq.models.registry.PROVIDERS`.
+
+    Example:
+        >>> provider_of("net.py:tiny"), provider_of("timm:resnet50"), provider_of("resnet50")
+        ('python_file', 'timm', 'torchvision')
+    """
+    if name.endswith(".py") or ".py:" in name:
+        return "python_file"
+    if name.startswith("timm:"):
+        return "timm"
+    return "bundled" if name.lower() in BUNDLED else "torchvision"
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that no provider has; files are not looked at.
 
     Raises:
         InputError: with the nearest names.
@@ -50,27 +64,24 @@ def check_name(ref: str) -> None:
     Example:
         >>> check_name("resnet5O")
         Traceback (most recent call last):
-        ptq.errors.PtqError: no model 'resnet5O'; did you mean resnet50 or resnet152 or resnet34? ...
+        ptq.errors.InputError: no model 'resnet5O'; did you mean resnet50 or resnet152 or resnet34? ...
     """
-    if ref.endswith(".py") or ".py:" in ref:
-        return
-    kind, _, name = ref.rpartition(":")
-    if kind == "timm":
-        known = timm_names()
-        if known and name.split(".")[0] not in known:
-            raise InputError(f"timm has no model {name!r}{_nearest(name, known, 'timm:')}")
-        return
-    name, known = ref.lower(), torchvision_names()
-    if known and name not in (*known, *ZOO):
-        near = _nearest(name, (*known, *ZOO), "", [name] if name in timm_names() else [])
+    provider = provider_of(name)
+    if provider == "timm":
+        short, known = name.removeprefix("timm:"), timm_names()
+        if known and short.split(".")[0] not in known:
+            raise InputError(f"timm has no model {short!r}{_nearest(short, known, 'timm:')}")
+    if provider == "torchvision" and (known := torchvision_names()) and name.lower() not in known:
+        lower = name.lower()
+        near = _nearest(lower, (*known, *BUNDLED), "", [lower] if lower in timm_names() else [])
         raise InputError(
-            f"no model {ref!r}{near or '.'} A model is a torchvision name, timm:NAME, efficientnet_lite0|1|2 or "
+            f"no model {name!r}{near or '.'} A model is a torchvision name, timm:NAME, efficientnet_lite0|1|2 or "
             "FILE.py:factory."
         )
 
 
-def _nearest(name: str, known: Sequence[str], kind: str, timm: Sequence[str] = ()) -> str:
-    near = [kind + other for other in difflib.get_close_matches(name, known, n=3)]
+def _nearest(name: str, known: Sequence[str], prefix: str, timm: Sequence[str] = ()) -> str:
+    near = [prefix + other for other in difflib.get_close_matches(name, known, n=3)]
     near += [f"timm:{other}" for other in timm]
     return f"; did you mean {' or '.join(near)}?" if near else ""
 

@@ -1,22 +1,30 @@
-"""Weight files: read without running code, fitted to a network's names, checked, fingerprinted."""
+"""Weights of networks: read without running code, downloaded, fitted to a network's names, checked."""
 
 import pickle
 import re
-from collections.abc import Mapping
+import socket
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import torch
 from torch import Tensor, nn
 
-from ptq.errors import InputError, ModelError, reason
+from ptq.errors import InputError, MachineError, ModelError, reason
 
-__all__ = ["check_finite", "fit", "fit_in_order", "read_weights"]
+__all__ = ["check_finite", "downloading", "fit", "fit_in_order", "read_weights"]
 
 # What training scripts put around a state dict, and in front of its names.
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _PREFIXES = ("module.", "_orig_mod.")
 # The published DenseNets say "norm.1" where today's modules say "norm1".
 _OLD_DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)$")
+
+# How long a server may take to answer.
+_SECONDS = 10.0
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -26,7 +34,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     ``module.`` in front of every name that DataParallel leaves.
 
     Raises:
-        PtqError: when the file is missing, damaged, or holds anything but tensors.
+        InputError: when the file is missing, damaged, or holds anything but tensors.
+        ModelError: for tensors that are sparse, quantized or complex.
 
     Example:
         >>> read_weights(Path("resnet50.pth"))["fc.weight"].shape  # doctest: +SKIP
@@ -39,10 +48,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
             loaded = loaded[wrapper]
     if not isinstance(loaded, Mapping):
-        raise ModelError(f"{path} holds a {type(loaded).__name__}: save model.state_dict() and pass that")
+        raise InputError(f"{path} holds a {type(loaded).__name__}: save model.state_dict() and pass that")
     state = {str(name): value for name, value in loaded.items() if isinstance(value, Tensor)}
     if not state:
-        raise ModelError(f"{path} holds no tensors: save model.state_dict() and pass that")
+        raise InputError(f"{path} holds no tensors: save model.state_dict() and pass that")
     for name, value in state.items():
         if value.layout is not torch.strided or value.is_quantized or value.is_complex():
             kind = "sparse" if value.layout is not torch.strided else str(value.dtype)
@@ -60,26 +69,26 @@ def _read_safetensors(path: Path) -> object:
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
-        raise ModelError(f"{path} is not a readable safetensors file ({reason(error)})") from error
+        raise InputError(f"{path} is not a readable safetensors file ({reason(error)})") from error
 
 
 def _read_torch(path: Path) -> object:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise ModelError(
+        raise InputError(
             f"{path} is damaged or holds Python objects besides tensors, which are not loaded "
             "because they could run code: save model.state_dict() alone, best as .safetensors"
         ) from error
     except Exception as error:  # torch.load raises nearly anything on a damaged file
-        raise ModelError(f"{path} is not a readable weights file ({reason(error)})") from error
+        raise InputError(f"{path} is not a readable weights file ({reason(error)})") from error
 
 
 def fit(module: nn.Module, state: Mapping[str, Tensor], source: str, ignore: tuple[str, ...] = ()) -> None:
     """Copy `state`, but for names that start with `ignore`, into `module`; all else must agree.
 
     Raises:
-        PtqError: naming what is missing, unexpected or of another shape.
+        ModelError: naming what is missing, unexpected or of another shape.
     """
     wanted = module.state_dict()
     state = {_OLD_DENSENET.sub(r"\1\2", name): value for name, value in state.items() if not name.startswith(ignore)}
@@ -105,7 +114,7 @@ def fit_in_order(module: nn.Module, state: Mapping[str, Tensor], source: str) ->
     """Copy `state` into `module` entry by entry: one network written under other names.
 
     Raises:
-        PtqError: when the two do not agree in number and shapes.
+        ModelError: when the two do not agree in number and shapes.
     """
     wanted = module.state_dict()
     if [value.shape for value in wanted.values()] != [value.shape for value in state.values()]:
@@ -114,7 +123,79 @@ def fit_in_order(module: nn.Module, state: Mapping[str, Tensor], source: str) ->
 
 
 def check_finite(module: nn.Module, source: str) -> None:
-    """Raise PtqError when a weight or a buffer holds NaN or infinity."""
+    """Refuse weights and buffers that hold NaN or infinity.
+
+    Raises:
+        ModelError: naming the first of them.
+    """
     for name, value in module.state_dict().items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise ModelError(f"{source}: {name} holds NaN or infinite values; nothing can be made of it")
+
+
+@contextmanager
+def downloading(name: str, url: str | None) -> Iterator[None]:
+    """Turn what goes wrong in a download of published weights into one message that names --weights.
+
+    What is cached is used without a network. Whether the server answers is found out first:
+    torch.hub announces a download before it fails, and the other's client retries for most of a
+    minute.
+
+    Args:
+        name: of the network, for the message.
+        url: of a file that torch.hub fetches and caches; None for the Hugging Face hub.
+
+    Raises:
+        MachineError: when the weights are neither cached nor to be had.
+
+    Example:
+        >>> with downloading("resnet50", "https://example.org/resnet50.pth"):  # doctest: +SKIP
+        ...     ...
+    """
+    timeout = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_SECONDS)
+    try:
+        with _from_hub() if url is None else _from_url(url):
+            yield
+    except (OSError, RuntimeError) as error:  # RuntimeError: a checksum that does not match
+        raise MachineError(
+            f"the weights of {name} could not be downloaded ({reason(error)}): check the network, or give a file with --weights"
+        ) from error
+    finally:
+        socket.setdefaulttimeout(timeout)
+
+
+@contextmanager
+def _from_url(url: str) -> Iterator[None]:
+    from torch import hub
+
+    cached = Path(hub.get_dir(), "checkpoints", Path(urlsplit(url).path).name)
+    if not cached.exists() and not _answers(url):
+        raise OSError(f"{urlsplit(url).hostname} does not answer")
+    yield
+
+
+@contextmanager
+def _from_hub() -> Iterator[None]:
+    from huggingface_hub import constants
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = before or not _answers(constants.ENDPOINT)
+    try:
+        yield
+    except LocalEntryNotFoundError as error:
+        raise OSError(f"{urlsplit(constants.ENDPOINT).hostname} does not answer") from error
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+def _answers(url: str) -> bool:
+    """Whether a server, or a proxy on the way to it, says anything at all."""
+    try:
+        urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=_SECONDS).close()
+    except urllib.error.HTTPError:
+        return True
+    except (OSError, ValueError):
+        return False
+    return True

@@ -38,7 +38,7 @@ def summarize(
     return {
         "model": {
             "name": model.name,
-            "weights": model.weights,
+            "weights": model.weights_source,
             "sha256": model.sha256,
             "preprocess": asdict(model.preprocess),
         },

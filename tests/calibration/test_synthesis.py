@@ -65,7 +65,7 @@ def test_images_labels_and_provenance() -> None:
     assert made.images.shape == (6, 3, 16, 16) and made.images.dtype == torch.uint8
     assert sorted(made.labels.bincount(minlength=4).tolist()) == [1, 1, 2, 2]
     assert made.provenance["source"] == "mixmix"
-    assert made.provenance["teachers"] == [{"name": "small", "weights": model.weights, "sha256": model.sha256}]
+    assert made.provenance["teachers"] == [{"name": "small", "weights": model.weights_source, "sha256": model.sha256}]
     assert made.provenance["settings"]["seed"] == 0
     assert progress.stages == [("synthesize", 8)] and len(progress.losses) == 8
 

@@ -1,0 +1,104 @@
+"""Networks of your own, as "FILE.py:factory"."""
+
+import importlib.util
+import os
+import sys
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+
+from ptq.data.preprocess import IMAGENET, Preprocess, pair, triple
+from ptq.errors import InputError, ModelError
+from ptq.models.entry import ModelEntry
+
+__all__ = ["python_file_entry"]
+
+
+def python_file_entry(name: str, overrides: Mapping[str, Any]) -> ModelEntry:
+    """Return the entry of what a function in a file returns; the file is run.
+
+    Args:
+        name: "FILE.py:factory"; a factory takes no arguments and returns an nn.Module.
+        overrides: values of `Preprocess` fields, in place of those in the file's PREPROCESS.
+
+    Raises:
+        InputError: for a file that is not there, cannot be imported, or has no such function or a wrong PREPROCESS.
+    """
+    path_text, _, function = name.rpartition(":") if ".py:" in name else (name, "", "")
+    path = Path(path_text)
+    if not path.is_file():
+        raise InputError(f"no file {path}: a model of your own is FILE.py:factory")
+    code = _import_file(path)
+    factory = getattr(code, function, None) if function else None
+    if not callable(factory):
+        own = [n for n, value in vars(code).items() if _is_own(value, code) and n[0] != "_"]
+        wrong = f"has no function {function!r}" if function else "alone names no function"
+        raise InputError(f"{path} {wrong}: write {path}:NAME; it has {', '.join(own) or 'none'}")
+    known = {**_declared(code, path), **overrides}
+    absent = [key for key in ("size", "mean", "std") if key not in known]
+    if absent:
+        warnings.warn(
+            f"{path} does not say what images it takes; assuming ImageNet's {', '.join(absent)}. "
+            f"If that is wrong, give {' '.join('--' + key for key in absent)}, or write into it "
+            f"PREPROCESS = dict(size={IMAGENET.size[0]}, mean={IMAGENET.mean}, std={IMAGENET.std})",
+            stacklevel=1,
+        )
+    try:
+        size = pair(known.get("size", IMAGENET.size))
+        preprocess = Preprocess(
+            size,
+            int(known.get("resize", min(size))),
+            known.get("interpolation", IMAGENET.interpolation),
+            triple(known.get("mean", IMAGENET.mean)),
+            triple(known.get("std", IMAGENET.std)),
+        )
+    except (TypeError, ValueError) as error:
+        raise InputError(f"PREPROCESS in {path}: {error}; write numbers") from error
+
+    def build(num_classes: int | None) -> nn.Module:
+        try:
+            module = factory()
+        except Exception as error:  # someone else's code may raise anything
+            raise ModelError(f"{name}() failed: {type(error).__name__}: {error}") from error
+        if not isinstance(module, nn.Module):
+            raise ModelError(f"{name}() returned a {type(module).__name__}: it must return an nn.Module")
+        return module
+
+    def pretrained(num_classes: int | None) -> tuple[nn.Module, str]:
+        return build(num_classes), f"as {path.name}:{function} returns them"
+
+    return ModelEntry(function, preprocess, build, pretrained, classes=getattr(code, "CLASSES", ()))
+
+
+def _is_own(value: object, code: ModuleType) -> bool:
+    return callable(value) and getattr(value, "__module__", None) == code.__name__
+
+
+def _declared(code: ModuleType, path: Path) -> dict[str, Any]:
+    declared = getattr(code, "PREPROCESS", {})
+    allowed = {"size", "resize", "interpolation", "mean", "std"}
+    if not isinstance(declared, Mapping) or not set(declared) <= allowed:
+        raise InputError(f"PREPROCESS in {path} must be a dict with keys among {', '.join(sorted(allowed))}")
+    return dict(declared)
+
+
+def _import_file(path: Path) -> ModuleType:
+    """Run a Python file as a module of its own name, with its folder importable meanwhile."""
+    name = f"ptq_model_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise InputError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and pickle look their module up by name
+    sys.path.insert(0, os.fspath(path.resolve().parent))
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:  # someone else's code may raise anything
+        raise InputError(f"importing {path} failed: {type(error).__name__}: {error}") from error
+    finally:
+        sys.path.remove(os.fspath(path.resolve().parent))
+    return module
