@@ -33,7 +33,8 @@ from ptq.graph.blocks import assign_blocks, compose, split
 from ptq.graph.fx_helpers import LAYERS
 from ptq.graph.preparation import prepare
 from ptq.models.model import load_model
-from ptq.quantization.placement import insert_quantizers, make_plan
+from ptq.quantization.insertion import insert_quantizers
+from ptq.quantization.plan import make_plan
 from ptq.utils.environment import environment
 from ptq.utils.files import atomic
 from ptq.utils.metrics import sqnr_db
@@ -163,7 +164,7 @@ def check(name: str) -> dict[str, Any]:
         others = Counter(kinds[name] for name in found.float_operators)
         row["others"] = ", ".join(f"{count} {kind}" for kind, count in sorted(others.items()))
         row["faster"] = round(found.latency_ms["float"] / found.latency_ms["onnx"], 2)
-        simulated = quantized_model(inputs[8:])
+        simulated = quantized_model.integer_forward(inputs[8:])
         with torch.no_grad():
             row["sim_float_db"] = round(sqnr_db(graph_model.module(inputs[8:]), simulated), 1)
         row["onnx_sim_db"] = round(min(sqnr_db(simulated, onnx), EQUAL), 1)

@@ -20,7 +20,7 @@ import json
 import multiprocessing
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path
@@ -35,7 +35,8 @@ from benchmarks.sources import PRESET, SOURCES, make_images, source_of, teachers
 from ptq.calibration import assess, calibrate
 from ptq.graph.preparation import prepare
 from ptq.models.model import Model
-from ptq.quantization.placement import insert_quantizers, make_plan
+from ptq.quantization.insertion import insert_quantizers
+from ptq.quantization.plan import make_plan
 from ptq.reconstruction.config import method_preset
 from ptq.reconstruction.loop import reconstruct
 from ptq.utils.environment import environment
@@ -67,7 +68,7 @@ def measure(
         calibrate(quantized_model, inputs, seed=seed)
         reconstruct(quantized_model, inputs, config)
         seconds = time.perf_counter() - started
-        logits = logits_of(quantized_model, model, real.test)
+        logits = logits_of(quantized_model.integer_forward, model, real.test)
         rows.append(
             {
                 "network": network,
@@ -92,8 +93,8 @@ def measure(
 
 
 @torch.no_grad()
-def logits_of(network: Any, model: Model, images: Tensor) -> Tensor:
-    """What a network, or its quantized model, gives on uint8 images (N, 3, H, W)."""
+def logits_of(network: Callable[[Tensor], Tensor], model: Model, images: Tensor) -> Tensor:
+    """What a network gives on uint8 images (N, 3, H, W)."""
     parts = [network(model.preprocess.normalize(part.float() / 255)) for part in images.split(100)]
     return torch.cat(parts)
 

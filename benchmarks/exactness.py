@@ -31,7 +31,8 @@ from ptq.export import export_qdq, ort
 from ptq.export.integer_reference import IntegerReference
 from ptq.graph.preparation import prepare
 from ptq.models.model import load_model
-from ptq.quantization.placement import insert_quantizers, make_plan
+from ptq.quantization.insertion import insert_quantizers
+from ptq.quantization.plan import make_plan
 from ptq.utils.environment import environment
 
 NETWORKS = ("resnet20", "efficientnet_lite0", "resnet18", "mobilenet_v2", "mobilenet_v3_large", "efficientnet_b0")
@@ -68,7 +69,7 @@ def measure(network: str, cases: list[str], count: int, data: Path) -> list[dict
             exact = torch.cat([torch.from_numpy(integer_reference(x.numpy())) for x in parts])
             graph = ort.optimized(path)
             left = len(ort.float_operators(graph)) + len(ort.float_layers(graph))
-        simulated = torch.cat([quantized_model(x) for x in parts])
+        simulated = torch.cat([quantized_model.integer_forward(x) for x in parts])
         rows.append(
             {
                 "network": network,

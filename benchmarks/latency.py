@@ -33,7 +33,8 @@ from ptq.export import export_float, export_qdq, ort
 from ptq.export.ort_static import quantize_static
 from ptq.graph.preparation import GraphModel, prepare
 from ptq.models.model import load_model
-from ptq.quantization.placement import insert_quantizers, make_plan
+from ptq.quantization.insertion import insert_quantizers
+from ptq.quantization.plan import make_plan
 from ptq.utils.environment import environment
 
 NETWORKS = (

@@ -32,7 +32,8 @@ from benchmarks.datafree import logits_of
 from benchmarks.rows import add_rows, footer
 from ptq.calibration import calibrate, mixed_copies
 from ptq.graph.preparation import prepare
-from ptq.quantization.placement import insert_quantizers, make_plan
+from ptq.quantization.insertion import insert_quantizers
+from ptq.quantization.plan import make_plan
 from ptq.reconstruction.config import method_preset
 from ptq.reconstruction.loop import reconstruct
 from ptq.utils.environment import environment
@@ -71,7 +72,10 @@ def measure(
     started = time.perf_counter()
     blocks = reconstruct(quantized_model, inputs, config)
     seconds = time.perf_counter() - started
-    reference, logits = (logits_of(model.module, model, real.test), logits_of(quantized_model, model, real.test))
+    reference, logits = (
+        logits_of(model.module, model, real.test),
+        logits_of(quantized_model.integer_forward, model, real.test),
+    )
     return {
         "network": network,
         "case": case,

@@ -34,7 +34,8 @@ from ptq.graph.fx_helpers import module_of
 from ptq.graph.preparation import prepare
 from ptq.models.model import load_model
 from ptq.quantization.affine import per_channel, round_ste
-from ptq.quantization.placement import insert_quantizers, make_plan
+from ptq.quantization.insertion import insert_quantizers
+from ptq.quantization.plan import make_plan
 from ptq.quantization.quantizers import Quantizer, QuantLayer
 from ptq.reconstruction.activation_cache import ActivationCache
 from ptq.reconstruction.config import METHODS, ReconstructConfig

@@ -8,7 +8,7 @@ from ptq.errors import InputError, ModelError
 from ptq.graph.fx_helpers import watch
 from ptq.progress import SILENT, Progress
 from ptq.quantization.activation_grids import observed
-from ptq.quantization.placement import QuantizedModel
+from ptq.quantization.quantized_model import QuantizedModel
 from ptq.quantization.quantizers import QuantLayer, WeightQuantizer
 
 __all__ = ["calibrate"]

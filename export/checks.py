@@ -11,7 +11,7 @@ from ptq.export.file_checks import QuantizedFile
 from ptq.export.integer_reference import IntegerReference
 from ptq.export.openvino import RUNTIMES
 from ptq.export.results import Exact
-from ptq.quantization.placement import QuantizedModel
+from ptq.quantization.quantized_model import QuantizedModel
 from ptq.utils.metrics import agreement, sqnr_db
 
 __all__ = ["Exactness", "deviation", "differences", "structure"]

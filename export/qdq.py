@@ -22,7 +22,7 @@ from ptq.errors import ExportError, InputError, MachineError, reason
 from ptq.export.custom_ops import TRANSLATIONS
 from ptq.export.lowering import lower
 from ptq.export.packing import pack, supported
-from ptq.quantization.placement import QuantizedModel
+from ptq.quantization.quantized_model import QuantizedModel
 from ptq.utils.files import atomic
 
 __all__ = ["FORMATS", "OPSET", "export_float", "export_qdq"]

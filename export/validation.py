@@ -25,7 +25,7 @@ from ptq.export.integer_reference import IntegerReference
 from ptq.export.openvino import RUNTIMES, open_openvino
 from ptq.export.results import Validation
 from ptq.progress import SILENT, Progress
-from ptq.quantization.placement import QuantizedModel
+from ptq.quantization.quantized_model import QuantizedModel
 from ptq.utils.metrics import agreement, top1
 
 __all__ = ["validate"]
@@ -142,7 +142,7 @@ def _networks(
     if reference is not None:
         networks["float"] = reference.eval()
     if quantized_model is not None:
-        networks["simulated"] = quantized_model
+        networks["simulated"] = quantized_model.integer_forward
     networks["onnx"] = _from_session(ort.session(path, threads=threads))
     networks["onnx_unoptimized"] = _from_session(ort.session(path, threads=threads, optimize=False))
     if "openvino" in runtimes:

@@ -20,11 +20,9 @@ from .export.results import Validation as Validation
 from .export.validation import validate as validate
 from .graph.preparation import GraphModel as GraphModel, prepare as prepare
 from .models.model import Model as Model, as_model as as_model, load_model as load_model
-from .quantization.placement import (
-    QuantizedModel as QuantizedModel,
-    insert_quantizers as insert_quantizers,
-    make_plan as make_plan,
-)
+from .quantization.insertion import insert_quantizers as insert_quantizers
+from .quantization.plan import make_plan as make_plan
+from .quantization.quantized_model import QuantizedModel as QuantizedModel
 from .quantization.spec import QuantPlan as QuantPlan, QuantSpec as QuantSpec
 from .reconstruction.config import ReconstructConfig as ReconstructConfig
 from .reconstruction.loop import reconstruct as reconstruct

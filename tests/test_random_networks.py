@@ -19,7 +19,9 @@ from ptq.export.integer_reference import IntegerReference
 from ptq.export.lowering import lower
 from ptq.graph.blocks import assign_blocks, compose, split
 from ptq.graph.preparation import GraphModel, prepare
-from ptq.quantization.placement import QuantizedModel, insert_quantizers, make_plan
+from ptq.quantization.insertion import insert_quantizers
+from ptq.quantization.plan import make_plan
+from ptq.quantization.quantized_model import QuantizedModel
 from tests.helpers.random_networks import Network, Spec, images, specs
 
 SAME = 1e-4  # of the largest output: what folding BatchNorms and other orders of summation may change
@@ -84,7 +86,7 @@ def check_file(case: Case, quantized_model: QuantizedModel, folder: Path) -> Non
     failed = failures(structure(QuantizedFile(path), quantized_model, float_layers))
     assert failed == [], failed
     opened, plain = ort.session(path), ort.session(path, optimize=False)
-    given, simulated = torch.from_numpy(ort.run(opened, x.numpy())), quantized_model(x)
+    given, simulated = torch.from_numpy(ort.run(opened, x.numpy())), quantized_model.integer_forward(x)
     assert torch.isfinite(given).all()
     one_by_one = np.concatenate([ort.run(opened, x[i : i + 1].numpy()) for i in range(len(x))])
     unoptimized = torch.from_numpy(ort.run(plain, x.numpy()))

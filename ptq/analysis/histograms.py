@@ -11,7 +11,7 @@ from ptq.analysis.distributions import Histogram, LayerDistribution
 from ptq.errors import InputError
 from ptq.graph.fx_helpers import LAYERS, module_of, sole_input, watch
 from ptq.quantization.affine import per_channel
-from ptq.quantization.placement import QuantizedModel
+from ptq.quantization.quantized_model import QuantizedModel
 from ptq.quantization.quantizers import Layer, Quantizer, QuantLayer, WeightQuantizer
 
 __all__ = ["worst_layers"]

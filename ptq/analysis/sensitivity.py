@@ -26,7 +26,7 @@ from ptq.errors import InputError
 from ptq.graph.blocks import compose, split
 from ptq.graph.fx_helpers import LAYERS, module_of, sole_input, watch
 from ptq.progress import SILENT, Progress, Task
-from ptq.quantization.placement import QuantizedModel
+from ptq.quantization.quantized_model import QuantizedModel
 from ptq.quantization.quantizers import QuantLayer
 
 __all__ = ["BlockSensitivity", "LayerSensitivity", "Sensitivity", "measure_sensitivity"]

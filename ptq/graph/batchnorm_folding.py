@@ -41,7 +41,7 @@ def fold_batchnorms(graph: fx.GraphModule) -> None:
             graph.graph.erase_node(node)
         elif isinstance(norm, nn.BatchNorm2d):
             new = add_module(graph, node, _depthwise(gain, shift), source)
-            new.meta["affine"] = True
+            new.meta["from_batchnorm"] = True
 
 
 def _scale_layer(layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear, gain: Tensor, shift: Tensor) -> None:

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from ptq.quantization.spec import QuantSpec
 
-__all__ = ["BEND", "UNIT", "clear_of_ties", "gate_codes", "hard_grid", "is_hard", "observed", "suits"]
+__all__ = ["BEND", "ZERO_TO_ONE_SCALE", "clear_of_ties", "gate_codes", "hard_grid", "is_hard", "observed", "suits"]
 
 BEND = 3.0  # where a hard sigmoid becomes constant, and a hard swish 0
-UNIT = 1 / 256  # the scale of a tensor within [0, 1)
+ZERO_TO_ONE_SCALE = 1 / 256  # of a tensor within [0, 1)
 CLOSE = 5e-4  # in codes; approximations of the sigmoid in float32 are off by less than a fifth of it
 NUDGE = 1e-4
 
@@ -41,7 +41,7 @@ def hard_grid(high: Tensor, qmax: int) -> tuple[Tensor, Tensor]:
 
 
 def suits(high: Tensor) -> bool:
-    """Whether a hard grid has codes enough for a hard swish of values up to `high`: its steps are at least 3 / 127.
+    """Whether a hard grid has codes enough for a hard swish of values up to `high`: its scale is at least 3 / 127.
 
     They are always fine enough for a hard sigmoid, which varies by 1 over 254 of them.
     """
@@ -68,12 +68,12 @@ def clear_of_ties(scale: Tensor, zero_point: Tensor, qmax: int) -> Tensor:
 
     Args:
         scale, zero_point: of the sigmoid's input, each ().
-        qmax: its largest code; the smallest is 0. The output has the scale `UNIT`.
+        qmax: its largest code; the smallest is 0. The output has the scale `ZERO_TO_ONE_SCALE`.
     """
     codes = torch.arange(qmax + 1, device=scale.device) - zero_point
     for nudge in range(100):
         moved = scale * (1 + NUDGE * nudge)
-        steps = torch.sigmoid((codes * moved).double()) / UNIT
-        if float((steps - steps.floor() - 0.5).abs().min()) > CLOSE:
+        scaled = torch.sigmoid((codes * moved).double()) / ZERO_TO_ONE_SCALE
+        if float((scaled - scaled.floor() - 0.5).abs().min()) > CLOSE:
             return moved
     return scale

@@ -9,7 +9,7 @@ Codes are integers held in float tensors: torch computes on them without convers
 import torch
 from torch import Tensor
 
-from ptq.quantization.activation_grids import UNIT, hard_grid, suits
+from ptq.quantization.activation_grids import ZERO_TO_ONE_SCALE, hard_grid, suits
 from ptq.quantization.spec import QuantSpec
 
 __all__ = ["dequantize", "fake_quant", "per_channel", "qparams", "quantize", "round_ste"]
@@ -62,8 +62,8 @@ def qparams(low: Tensor, high: Tensor, spec: QuantSpec) -> tuple[Tensor, Tensor]
             scale = torch.maximum(low / spec.qmin, scale)
         scale = scale.clamp(min=TINY)
         return scale, torch.zeros_like(scale)
-    if spec.grid == "unit":
-        return torch.full_like(high, UNIT), torch.zeros_like(high)
+    if spec.grid == "zero_to_one":
+        return torch.full_like(high, ZERO_TO_ONE_SCALE), torch.zeros_like(high)
     if spec.grid == "hardsigmoid" or (spec.grid == "hardswish" and suits(high)):
         return hard_grid(high, spec.qmax)
     scale = ((high - low) / (spec.qmax - spec.qmin)).clamp(min=TINY)

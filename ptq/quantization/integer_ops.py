@@ -5,7 +5,7 @@ gates read the codes of another tensor.
 """
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Collection
 
 import torch
 from torch import fx, nn
@@ -148,13 +148,13 @@ def is_network_output(graph: fx.GraphModule, node: fx.Node) -> bool:
     )
 
 
-def gate_grids(graph: fx.GraphModule, tensors: Mapping[fx.Node, int]) -> dict[fx.Node, Grid]:
+def gate_grids(graph: fx.GraphModule, tensors: Collection[fx.Node]) -> dict[fx.Node, Grid]:
     """What the gates of the network bind the quantized tensors they read and write to."""
     grids: dict[fx.Node, Grid] = {}
     for node in graph.graph.nodes:
         if isinstance(module_of(graph, node), nn.Sigmoid) and node in tensors:
             grids[range_source(graph, sole_input(node))] = "sigmoid"
-            grids[node] = "unit"
+            grids[node] = "zero_to_one"
         elif gate := _hard_gate(graph, node):
             grids[sole_input(node)] = gate
     return grids

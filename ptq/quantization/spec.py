@@ -10,7 +10,7 @@ from ptq.errors import InputError
 __all__ = ["Grid", "QuantPlan", "QuantSpec"]
 
 
-Grid = Literal["free", "hardsigmoid", "hardswish", "sigmoid", "unit"]
+Grid = Literal["free", "hardsigmoid", "hardswish", "sigmoid", "zero_to_one"]
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class QuantSpec:
         signed: codes span [-2^(b-1), 2^(b-1) - 1] when true, else [0, 2^b - 1].
         symmetric: the zero point is 0.
         axis: dimension with a scale of its own for every index; None for one scale per tensor.
-        grid: what scale and zero point are bound to (`ptq.quantization.activation_grids`): by nothing, by the gate that reads the tensor,
-            or "unit", which holds [0, 1). All but "free" stay as calibration sets them.
+        grid: what fixes scale and zero point (`ptq.quantization.activation_grids`): nothing ("free"), the gate that
+            reads the tensor, or the range [0, 1) of what a sigmoid writes. All but "free" stay as calibration sets them.
 
     Raises:
         InputError: for a bit width outside 2..8, or an unknown grid.

@@ -15,7 +15,8 @@ from ptq.data.preprocess import Preprocess
 from ptq.errors import InputError, reason
 from ptq.graph.preparation import prepare
 from ptq.models.model import load_model
-from ptq.quantization.placement import QuantizedModel, insert_quantizers
+from ptq.quantization.insertion import insert_quantizers
+from ptq.quantization.quantized_model import QuantizedModel
 from ptq.quantization.spec import QuantPlan
 from ptq.utils.tensor_files import read_header, read_tensors, save_tensors
 

@@ -18,7 +18,7 @@ from ptq.errors import InputError
 from ptq.graph.blocks import compose, extract, split
 from ptq.graph.fx_helpers import foldable, module_of, sole_input, watch
 from ptq.progress import SILENT, Progress, Task
-from ptq.quantization.placement import QuantizedModel
+from ptq.quantization.quantized_model import QuantizedModel
 from ptq.quantization.quantizers import Quantizer, QuantLayer
 from ptq.reconstruction.activation_cache import ActivationCache
 from ptq.reconstruction.config import METHODS, ReconstructConfig

@@ -10,7 +10,7 @@ from ptq.data.class_names import label_names
 from ptq.export import Validation
 from ptq.export.packing import CONTAINERS, supported
 from ptq.models.model import Model
-from ptq.quantization.placement import QuantizedModel
+from ptq.quantization.quantized_model import QuantizedModel
 from ptq.reconstruction.kernels import fused_cpu
 from ptq.reconstruction.results import BlockResult
 from ptq.utils.environment import Stopwatch, library_versions, peak_memory_bytes, this_machine

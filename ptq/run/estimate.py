@@ -24,7 +24,7 @@ from ptq.graph.fx_helpers import LAYERS, module_of
 from ptq.graph.preparation import GraphModel, prepare
 from ptq.models.model import Model
 from ptq.progress import SILENT, Progress, Task
-from ptq.quantization.placement import QuantizedModel
+from ptq.quantization.quantized_model import QuantizedModel
 from ptq.reconstruction.activation_cache import ActivationCache
 from ptq.reconstruction.config import method_preset
 from ptq.reconstruction.loop import reconstruct
@@ -133,7 +133,7 @@ def estimate_run(settings: Settings, progress: Progress = SILENT, model: Model |
         task.advance()
     share = count * (1 + settings.mixed_copies) / len(inputs)
     shown = count if evaluation is None else len(evaluation)
-    one = _timed(lambda: quantized_model(inputs.cpu())) / len(inputs)
+    one = _timed(lambda: quantized_model.integer_forward(inputs.cpu())) / len(inputs)
     return Estimate(
         name=model.name,
         notes=quantized_model.plan.notes,

@@ -10,7 +10,7 @@ from ptq.data.datasets import load_eval
 from ptq.errors import InputError
 from ptq.export import Validation, validate
 from ptq.progress import SILENT, Progress
-from ptq.quantization.placement import QuantizedModel
+from ptq.quantization.quantized_model import QuantizedModel
 from ptq.quantization.storage import load_quantized, read_metadata, settings_of
 from ptq.reporting.html import refresh
 from ptq.reporting.report import read_report, write_report

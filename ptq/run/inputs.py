@@ -27,7 +27,9 @@ from ptq.errors import InputError
 from ptq.graph.preparation import GraphModel
 from ptq.models.model import Model, as_model, load_model
 from ptq.progress import SILENT, Progress
-from ptq.quantization.placement import QuantizedModel, insert_quantizers, make_plan
+from ptq.quantization.insertion import insert_quantizers
+from ptq.quantization.plan import make_plan
+from ptq.quantization.quantized_model import QuantizedModel
 from ptq.utils.files import sweep
 from ptq.utils.work_store import WorkStore
 
@@ -171,7 +173,7 @@ def load_evaluation(settings: Settings, model: Model) -> EvalSet | None:
 def insert_planned_quantizers(graph_model: GraphModel, settings: Settings) -> QuantizedModel:
     """Return the quantized model that the settings plan; its quantizers have no ranges yet."""
     plan = make_plan(
-        graph_model, settings.bits, settings.act_bits, reduce_range=settings.reduce_range, overrides=settings.overrides
+        graph_model, settings.bits, settings.act_bits, reduce_range=settings.reduce_range, layers=settings.overrides
     )
     return insert_quantizers(graph_model, plan)
 

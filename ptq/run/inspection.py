@@ -16,7 +16,8 @@ from ptq.errors import InputError
 from ptq.graph.preparation import prepare
 from ptq.models.model import Model, as_model
 from ptq.progress import SILENT, Progress
-from ptq.quantization.placement import QuantizedModel, insert_quantizers
+from ptq.quantization.insertion import insert_quantizers
+from ptq.quantization.quantized_model import QuantizedModel
 from ptq.quantization.storage import load_quantized, read_metadata, settings_of
 from ptq.reporting.report import read_report
 from ptq.run.inputs import calibration_images, insert_planned_quantizers, load_network

@@ -17,7 +17,9 @@ from ptq.export import export_qdq, validate
 from ptq.graph.preparation import prepare
 from ptq.models.model import Model, load_model
 from ptq.progress import SILENT, Progress
-from ptq.quantization.placement import QuantizedModel, insert_quantizers, make_plan
+from ptq.quantization.insertion import insert_quantizers
+from ptq.quantization.plan import make_plan
+from ptq.quantization.quantized_model import QuantizedModel
 from ptq.quantization.storage import save_quantized
 from ptq.reconstruction.activation_cache import ActivationCache
 from ptq.reconstruction.config import ReconstructConfig, method_preset
@@ -225,7 +227,7 @@ def calibrate_datafree(
 
     Example:
         >>> found = calibrate_datafree(net)
-        >>> logits = found.quantized_model(x)
+        >>> logits = found.quantized_model.integer_forward(x)
     """
     network = load_model(model) if isinstance(model, str) else own_network(model, preprocess, {})
     graph_model = prepare(network.module, (3, *network.preprocess.size))

@@ -8,7 +8,8 @@ from ptq.analysis.sensitivity import measure_sensitivity
 from ptq.errors import PtqError
 from ptq.graph.fx_helpers import module_of
 from ptq.graph.preparation import prepare
-from ptq.quantization.placement import insert_quantizers, make_plan
+from ptq.quantization.insertion import insert_quantizers
+from ptq.quantization.plan import make_plan
 from tests.helpers.networks import NETWORKS, SHAPE, build, images, quantized_network
 
 

@@ -14,7 +14,9 @@ from ptq.analysis.sensitivity import Sensitivity, measure_sensitivity
 from ptq.calibration.activation_ranges import calibrate
 from ptq.errors import PtqError
 from ptq.graph.preparation import prepare
-from ptq.quantization.placement import QuantizedModel, insert_quantizers, make_plan
+from ptq.quantization.insertion import insert_quantizers
+from ptq.quantization.plan import make_plan
+from ptq.quantization.quantized_model import QuantizedModel
 from ptq.quantization.spec import QuantPlan
 from ptq.utils.metrics import kl_divergence, sqnr_db
 from tests.helpers.networks import NETWORKS, SHAPE, build, images, quantized_network

@@ -20,7 +20,9 @@ from ptq.export import export_float, export_qdq, ort
 from ptq.export.file_checks import QuantizedFile
 from ptq.export.lowering import lower
 from ptq.graph.preparation import prepare
-from ptq.quantization.placement import QuantizedModel, insert_quantizers, make_plan
+from ptq.quantization.insertion import insert_quantizers
+from ptq.quantization.plan import make_plan
+from ptq.quantization.quantized_model import QuantizedModel
 from tests.helpers import networks
 
 
@@ -30,7 +32,7 @@ def run(path: Path, x: Tensor, *, optimize: bool = True) -> Tensor:
 
 def assert_close(actual: Tensor, quantized_model: QuantizedModel, x: Tensor) -> None:
     """Equal up to a few codes that rounding decided the other way, and hence in almost every class."""
-    expected = quantized_model(x)
+    expected = quantized_model.integer_forward(x)
     noise = (actual - expected).square().mean() / expected.square().mean()
     assert noise < 2e-3
     assert (actual.argmax(1) == expected.argmax(1)).float().mean() >= 0.95
@@ -166,7 +168,7 @@ def test_a_border_that_is_not_zero_leaves_the_layer_in_integers(
     assert QuantizedFile(path).unquantized() == []
     assert ort.float_layers(ort.optimized(path)) == []
     x = networks.images(8, seed=3)
-    assert torch.allclose(run(path, x), quantized_model(x), rtol=0, atol=1e-6)
+    assert torch.allclose(run(path, x), quantized_model.integer_forward(x), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("activation", [nn.ReLU(), nn.ReLU6()])
@@ -193,7 +195,7 @@ def test_unfinished_students_are_refused(tmp_path: Path) -> None:
 
 def test_float_layer_of_the_plan_stays_float(tmp_path: Path) -> None:
     graph_model = prepare(networks.build("resnet"), networks.SHAPE)
-    plan = make_plan(graph_model, 4, 8, overrides={"blocks.1.conv1": None})
+    plan = make_plan(graph_model, 4, 8, layers={"blocks.1.conv1": None})
     quantized_model = calibrate(insert_quantizers(graph_model, plan), networks.images(16))
     path = export_qdq(quantized_model, tmp_path / "model.onnx")
     assert QuantizedFile(path).unquantized() == ["blocks.1.conv1/Conv"]

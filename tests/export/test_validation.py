@@ -18,7 +18,9 @@ from ptq.errors import PtqError
 from ptq.export import Validation, export_qdq, ort, validate
 from ptq.export.check import Check
 from ptq.graph.preparation import prepare
-from ptq.quantization.placement import QuantizedModel, insert_quantizers, make_plan
+from ptq.quantization.insertion import insert_quantizers
+from ptq.quantization.plan import make_plan
+from ptq.quantization.quantized_model import QuantizedModel
 from tests.helpers import networks
 
 PREPROCESS = Preprocess((16, 16), 16, "bilinear", (0.3,) * 3, (0.35,) * 3)
@@ -122,7 +124,7 @@ def test_float_layers_are_caught(digits: Any, trained: tuple[QuantizedModel, Pat
     """A layer left in float passes when the plan left it, and fails when the plan did not."""
     quantized_model, _ = trained
     graph_model = quantized_model.float_model
-    plan = make_plan(graph_model, 8, 8, overrides={"blocks.1.conv1": None})
+    plan = make_plan(graph_model, 8, 8, layers={"blocks.1.conv1": None})
     partly = calibrate(insert_quantizers(graph_model, plan), digits.inputs(digits.train_images[:64]))
     partly_path = export_qdq(partly, tmp_path / "partly.onnx")
     allowed = validate(partly_path, partly, PREPROCESS, batches(digits), threads=1, runs=2, baseline=False)

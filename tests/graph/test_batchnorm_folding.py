@@ -70,7 +70,7 @@ def test_without_a_layer_to_fold_into_it_becomes_a_marked_depthwise_convolution(
     fold_batchnorms(graph)
     graph.recompile()
     torch.testing.assert_close(graph(x), expected)
-    (node,) = [node for node in graph.graph.nodes if node.meta.get("affine")]
+    (node,) = [node for node in graph.graph.nodes if node.meta.get("from_batchnorm")]
     layer = graph.get_submodule(str(node.target))
     assert isinstance(layer, nn.Conv2d)
     assert layer.groups == layer.in_channels == layer.out_channels

@@ -12,7 +12,9 @@ from torch.nn import functional as F
 
 from ptq.calibration.activation_ranges import calibrate
 from ptq.graph.preparation import prepare
-from ptq.quantization.placement import QuantizedModel, insert_quantizers, make_plan
+from ptq.quantization.insertion import insert_quantizers
+from ptq.quantization.plan import make_plan
+from ptq.quantization.quantized_model import QuantizedModel
 
 __all__ = ["NETWORKS", "SHAPE", "BasicBlock", "ResNet", "build", "images", "quantized_network", "with_statistics"]
 

@@ -6,7 +6,16 @@ import torch
 from hypothesis import given, strategies as st
 from torch.nn import functional as F
 
-from ptq.quantization.activation_grids import BEND, CLOSE, UNIT, clear_of_ties, gate_codes, hard_grid, is_hard, observed
+from ptq.quantization.activation_grids import (
+    BEND,
+    CLOSE,
+    ZERO_TO_ONE_SCALE,
+    clear_of_ties,
+    gate_codes,
+    hard_grid,
+    is_hard,
+    observed,
+)
 from ptq.quantization.quantizers import Quantizer
 from ptq.quantization.spec import QuantSpec
 from ptq.reconstruction.config import ReconstructConfig
@@ -46,7 +55,7 @@ def test_no_sigmoid_of_a_code_is_close_to_a_tie(low: float, high: float) -> None
     assert 1 <= quantizer.scale / free.scale < 1.01
     x = (np.arange(256) - quantizer.zero_point.numpy()) * quantizer.scale.numpy()
     x = x[np.abs(x) < 15].astype(np.float64)
-    steps = 1 / (1 + np.exp(-x)) / UNIT
+    steps = 1 / (1 + np.exp(-x)) / ZERO_TO_ONE_SCALE
     assert np.abs(steps % 1 - 0.5).min() > CLOSE / 2
 
 

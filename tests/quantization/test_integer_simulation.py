@@ -11,8 +11,10 @@ from ptq.calibration.activation_ranges import calibrate
 from ptq.export import export_qdq, ort
 from ptq.graph.fx_helpers import module_of
 from ptq.graph.preparation import prepare
+from ptq.quantization.insertion import insert_quantizers
 from ptq.quantization.integer_simulation import Pending, _Integers, code_bounds, folded_activation
-from ptq.quantization.placement import QuantizedModel, insert_quantizers, make_plan
+from ptq.quantization.plan import make_plan
+from ptq.quantization.quantized_model import QuantizedModel
 from ptq.quantization.quantizers import Quantizer, QuantLayer
 from ptq.quantization.spec import QuantSpec
 from tests.helpers import networks
@@ -30,7 +32,9 @@ def test_student_and_onnxruntime_give_the_same_numbers(name: str, bits: tuple[in
     expected = in_onnxruntime(quantized_model, x, tmp_path)
     # A code that fell to the other side would show as thousandths; what a last layer in float leaves
     # is the rounding of float32.
-    torch.testing.assert_close(quantized_model(x), expected, rtol=0, atol=1e-6 * float(expected.abs().max()))
+    torch.testing.assert_close(
+        quantized_model.integer_forward(x), expected, rtol=0, atol=1e-6 * float(expected.abs().max())
+    )
 
 
 @pytest.mark.parametrize("name", networks.NETWORKS)
@@ -38,7 +42,7 @@ def test_integers_and_reals_simulate_the_same_network(name: str) -> None:
     quantized_model, x = networks.quantized_network(name, 4, 8), networks.images(16, seed=4)
     with torch.no_grad():
         reals = quantized_model.module(x)
-    error = (quantized_model(x) - reals).square().mean() / reals.square().mean()
+    error = (quantized_model.integer_forward(x) - reals).square().mean() / reals.square().mean()
     assert error < 2e-3  # some codes may have fallen to the other side of a tie
 
 
@@ -52,7 +56,7 @@ def test_sums_beyond_float32_are_exact(tmp_path: Path) -> None:
     quantized_model = insert_quantizers(graph_model, make_plan(graph_model, 8))
     x = torch.randn(32, 3, 4, 4, generator=torch.Generator().manual_seed(1))
     calibrate(quantized_model, x)
-    assert torch.equal(quantized_model(x), in_onnxruntime(quantized_model, x, tmp_path))
+    assert torch.equal(quantized_model.integer_forward(x), in_onnxruntime(quantized_model, x, tmp_path))
 
 
 @given(st.integers(2, 8), st.floats(0, 10), st.floats(0.1, 10), st.sampled_from([None, nn.ReLU(), nn.ReLU6()]))
@@ -111,4 +115,4 @@ def test_a_convolution_may_come_last(tmp_path: Path) -> None:
     path = export_qdq(quantized_model, tmp_path / "model.onnx")
     graph = ort.optimized(path)
     assert ort.float_layers(graph) == ort.float_operators(graph) == []
-    assert torch.equal(quantized_model(x), torch.from_numpy(ort.run(ort.session(path), x.numpy())))
+    assert torch.equal(quantized_model.integer_forward(x), torch.from_numpy(ort.run(ort.session(path), x.numpy())))

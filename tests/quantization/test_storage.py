@@ -14,7 +14,8 @@ from ptq.config.settings import Settings
 from ptq.errors import PtqError
 from ptq.graph.preparation import prepare
 from ptq.models.model import load_model
-from ptq.quantization.placement import insert_quantizers, make_plan
+from ptq.quantization.insertion import insert_quantizers
+from ptq.quantization.plan import make_plan
 from ptq.quantization.storage import load_quantized, read_metadata, save_quantized, settings_of
 from ptq.utils.tensor_files import read_header, read_tensors, save_tensors
 from tests.helpers.networks import NETWORKS, build, images, quantized_network, with_statistics
@@ -38,7 +39,7 @@ def test_a_student_comes_back_bit_for_bit(name: str, tmp_path: Path) -> None:
     # The weights of the network given do not matter, and the directory will do.
     torch.manual_seed(99)
     again = load_quantized(tmp_path, with_statistics(NETWORKS[name](), seed=5))
-    assert torch.equal(again(x), quantized_model(x))
+    assert torch.equal(again.integer_forward(x), quantized_model.integer_forward(x))
     assert again.plan == quantized_model.plan
     assert again.blocks == quantized_model.blocks
     assert list(tmp_path.iterdir()) == [tmp_path / "quantized.safetensors"]
@@ -56,7 +57,7 @@ def test_a_student_of_a_reference_needs_no_network(tmp_path: Path) -> None:
     }
     path = tmp_path / "quantized.safetensors"
     save_quantized(quantized_model, path, about)
-    assert torch.equal(load_quantized(path)(images(3)), quantized_model(images(3)))
+    assert torch.equal(load_quantized(path).integer_forward(images(3)), quantized_model.integer_forward(images(3)))
     assert read_metadata(path)["about"]["num_classes"] == 5
     assert read_metadata(path)["input_shape"] == [3, 16, 16]
 

@@ -18,7 +18,9 @@ from ptq.errors import PtqError
 from ptq.graph.blocks import split
 from ptq.graph.preparation import prepare
 from ptq.progress import Task
-from ptq.quantization.placement import QuantizedModel, insert_quantizers, make_plan
+from ptq.quantization.insertion import insert_quantizers
+from ptq.quantization.plan import make_plan
+from ptq.quantization.quantized_model import QuantizedModel
 from ptq.quantization.quantizers import WeightQuantizer
 from ptq.reconstruction import loop
 from ptq.reconstruction.activation_cache import ActivationCache
@@ -148,8 +150,8 @@ def test_the_student_is_left_ready_to_use(network: str, method: str) -> None:
         assert quantizer.calibrated
         assert quantizer.scale > 0
     x = images(3)
-    assert torch.equal(quantized_model(x), quantized_model(x))
-    assert bool(torch.isfinite(quantized_model(x)).all())
+    assert torch.equal(quantized_model.integer_forward(x), quantized_model.integer_forward(x))
+    assert bool(torch.isfinite(quantized_model.integer_forward(x)).all())
 
 
 @runs
@@ -313,7 +315,7 @@ def test_learning_helps_the_whole_network() -> None:
     model, x = build("resnet"), images(COUNT)
     nearest, learned = quantized_network("resnet", 3, 8), quantized_network("resnet", 3, 8)
     reconstruct(learned, x, replace(quick("qdrop", 60), batch=16))
-    assert sqnr_db(model(x), learned(x)) > sqnr_db(model(x), nearest(x)) + 1
+    assert sqnr_db(model(x), learned.integer_forward(x)) > sqnr_db(model(x), nearest.integer_forward(x)) + 1
 
 
 def test_eight_bits_leave_nothing_to_learn() -> None:

@@ -1,0 +1,247 @@
+"""What is quantized, and with how many bits: exactly what onnxruntime's integer kernels read and write.
+
+A layer, an addition, a multiplication, a concatenation or an average pool computes in integers when
+all its inputs and its output are quantized. So these operations *demand* quantizers: at the
+tensor each of them reads and, behind a ReLU or ReLU6 that folds into the clamp, at the tensor it
+writes. What only moves data (max-pool, flatten, padding) shares the range of its input. Everything
+else stays in float between two quantizers.
+"""
+
+import fnmatch
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from torch import fx
+
+from ptq.config.choices import MAX_BITS
+from ptq.errors import InputError, ModelError
+from ptq.graph.fx_helpers import input_tensors, module_of, sole_input
+from ptq.graph.preparation import GraphModel
+from ptq.quantization.integer_ops import (
+    computes_in_integers,
+    consumers,
+    gate_grids,
+    is_convolution,
+    is_layer,
+    is_network_output,
+    range_source,
+    tail,
+)
+from ptq.quantization.quantizers import weight_axis
+from ptq.quantization.spec import QuantPlan, QuantSpec
+
+__all__ = ["Selection", "assign_bits", "make_plan", "select"]
+
+REDUCED_BITS = 7  # two products of a uint8 and a 7-bit weight fit the 16-bit sums of AVX2 kernels
+Bits = TypeVar("Bits", int, int | None)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The nodes of a network that are quantized, in order of computation.
+
+    Args:
+        graph: the float network.
+        layers: convolutions and linear layers whose weights are quantized.
+        tensors: nodes whose output is quantized.
+        first, last: the network's first and last layer, quantized or not.
+    """
+
+    graph: fx.GraphModule
+    layers: tuple[fx.Node, ...]
+    tensors: tuple[fx.Node, ...]
+    first: fx.Node
+    last: fx.Node
+
+
+def make_plan(
+    graph_model: GraphModel,
+    weight_bits: int,
+    act_bits: int = MAX_BITS,
+    *,
+    edge_bits: int = MAX_BITS,
+    reduce_range: bool = False,
+    layers: Mapping[str, int | None] | None = None,
+    tensors: Mapping[str, int] | None = None,
+) -> QuantPlan:
+    """Decide what is quantized and with how many bits: `select`, then `assign_bits`.
+
+    Patterns are those of fnmatch, for the name of a node or the path of its module: ``"layer4.*"``.
+
+    Args:
+        graph_model: the float network.
+        weight_bits: of weights, 2..8.
+        act_bits: of activations that a layer reads, 2..8.
+        edge_bits: of the first and last layer, 2..8.
+        reduce_range: no weight has more than 7 bits.
+        layers: pattern of layers -> bits of their weights, or None to leave them in float.
+        tensors: pattern of activations -> their bits, 2..8.
+
+    Raises:
+        ModelError: for a network without layers.
+        InputError: for bits outside 2..8, a pattern that matches nothing, or a tensor whose scale a gate fixes.
+
+    Example:
+        >>> plan = make_plan(graph_model, weight_bits=4, layers={"blocks.1.*": 6}, tensors={"avgpool": 7})
+        >>> plan.weights["stem_0"].bits, plan.weights["blocks_0_conv1"].bits, plan.weights["blocks_1_conv1"].bits
+        (8, 4, 6)
+        >>> plan.activations["avgpool"].bits
+        7
+    """
+    layers, tensors = layers or {}, tensors or {}
+    every = [node for node in graph_model.module.graph.nodes if is_layer(graph_model.module, node)]
+    chosen = _matched(every, layers, "layer")
+    selection = select(graph_model, keep_float={node.name for node, bits in chosen.items() if bits is None})
+    plan = assign_bits(
+        selection,
+        weight_bits,
+        act_bits,
+        edge_bits=edge_bits,
+        reduce_range=reduce_range,
+        weights={node: bits for node, bits in chosen.items() if bits is not None},
+        activations=_matched(selection.tensors, tensors, "quantized activation"),
+    )
+    by_hand = (*_listed("weights", layers), *_listed("activations", tensors))
+    return QuantPlan(plan.weights, plan.activations, (*plan.notes, *by_hand))
+
+
+def select(graph_model: GraphModel, keep_float: Collection[str] = ()) -> Selection:
+    """Decide which layers and which tensors are quantized; a matter of the graph alone.
+
+    Args:
+        graph_model: the float network.
+        keep_float: names of the nodes of layers that shall stay in float.
+
+    Raises:
+        ModelError: for a network without layers.
+
+    Example:
+        >>> [node.name for node in select(graph_model).tensors][:3]
+        ['x', 'stem_2', 'blocks_0_relu']
+    """
+    graph = graph_model.module
+    layers = [node for node in graph.graph.nodes if is_layer(graph, node)]
+    own = [node for node in layers if not node.meta.get("from_batchnorm")]
+    if not own:
+        raise ModelError("the model has no convolution and no linear layer to quantize.")
+    quantized = {node: None for node in layers if node.name not in keep_float}
+    found: set[fx.Node] = set()
+    for node in graph.graph.nodes:
+        if not (node in quantized or computes_in_integers(graph, node)):
+            continue
+        found.update(range_source(graph, source) for source in input_tensors(node))
+        written = tail(graph, node)
+        if not is_network_output(graph, written) or is_convolution(graph, node):
+            found.add(written)
+    tensors = tuple(node for node in graph.graph.nodes if node in found)
+    return Selection(graph, tuple(quantized), tensors, own[0], own[-1])
+
+
+def assign_bits(
+    selection: Selection,
+    weight_bits: int,
+    act_bits: int = MAX_BITS,
+    *,
+    edge_bits: int = MAX_BITS,
+    reduce_range: bool = False,
+    weights: Mapping[fx.Node, int] | None = None,
+    activations: Mapping[fx.Node, int] | None = None,
+) -> QuantPlan:
+    """Decide how many bits each weight and each activation has.
+
+    Weights are quantized per output channel, symmetric and signed; activations per tensor, affine and unsigned.
+    `act_bits` holds for what a layer multiplies with its weights. What only an addition, a product, a pool or a
+    float activation reads has 8 bits: kernels are as fast, and the literature leaves these tensors in float.
+    `edge_bits` holds for the weights of the first and the last layer, for what the first reads and writes, and for
+    what the last reads. The network's output stays in float: the last layer's kernel writes it without rounding.
+
+    Args:
+        selection: what is quantized.
+        weight_bits, act_bits, edge_bits: 2..8.
+        reduce_range: no weight has more than 7 bits.
+        weights: bits of some layers, which count for more than the above.
+        activations: bits of some tensors, which count for more than the above.
+
+    Raises:
+        InputError: for bits outside 2..8, or a tensor whose scale a gate fixes.
+
+    Example:
+        >>> plan = assign_bits(select(graph_model), weight_bits=2, act_bits=4)
+        >>> plan.weights["blocks_0_conv1"].bits, plan.activations["blocks_0_relu"].bits
+        (2, 4)
+    """
+    graph, first, last = selection.graph, selection.first, selection.last
+    of_weights = {
+        node: edge_bits if node in (first, last) or node.meta.get("from_batchnorm") else weight_bits
+        for node in selection.layers
+    } | dict(weights or {})
+    if reduce_range:
+        of_weights = {node: min(bits, REDUCED_BITS) for node, bits in of_weights.items()}
+    of_tensors = {
+        node: act_bits if any(user in of_weights for user in consumers(graph, node)) else MAX_BITS
+        for node in selection.tensors
+    }
+    grids = gate_grids(graph, selection.tensors)
+    for node in (range_source(graph, sole_input(first)), tail(graph, first), range_source(graph, sole_input(last))):
+        if node in of_tensors and not grids.get(node, "free").startswith("hard"):
+            of_tensors[node] = edge_bits
+    bound = {node: grid for node, grid in grids.items() if of_tensors.get(node) == MAX_BITS}
+    for node, bits in (activations or {}).items():
+        if node in bound and bits != MAX_BITS:
+            raise InputError(f"{node.name} must keep {MAX_BITS} bits: a gate reads or writes its codes.")
+        of_tensors[node] = bits
+    return QuantPlan(
+        {node.name: _weight_spec(graph, node, bits) for node, bits in of_weights.items()},
+        {node.name: QuantSpec(bits, grid=bound.get(node, "free")) for node, bits in of_tensors.items()},
+        _notes(selection, weight_bits, act_bits, edge_bits, reduce_range),
+    )
+
+
+def _weight_spec(graph: fx.GraphModule, node: fx.Node, bits: int) -> QuantSpec:
+    op = module_of(graph, node)
+    return QuantSpec(bits, signed=True, symmetric=True, axis=weight_axis(op))  # type: ignore[arg-type]
+
+
+def _matched(nodes: Sequence[fx.Node], patterns: Mapping[str, Bits], what: str) -> dict[fx.Node, Bits]:
+    """The bits of the nodes that patterns match; of several patterns the last one counts."""
+    found: dict[fx.Node, Bits] = {}
+    for pattern, bits in patterns.items():
+        matched = [node for node in nodes if any(fnmatch.fnmatch(name, pattern) for name in _names(node))]
+        if not matched:
+            some = ", ".join(_names(node)[-1] for node in nodes[:8])
+            raise InputError(f"no {what} matches {pattern!r}; there are {some}, …")
+        found.update(dict.fromkeys(matched, bits))
+    return found
+
+
+def _names(node: fx.Node) -> tuple[str, ...]:
+    """What a node goes by: its name and, of a module, the path."""
+    return (node.name, str(node.target)) if node.op == "call_module" else (node.name,)
+
+
+def _notes(
+    selection: Selection, weight_bits: int, act_bits: int, edge_bits: int, reduce_range: bool
+) -> tuple[str, ...]:
+    first, last = selection.first, selection.last
+    widths = f"{act_bits} bits"
+    if act_bits != MAX_BITS:
+        widths += (
+            f" where a layer reads them, {MAX_BITS} where only additions, products, concatenations, pools or float "
+            "activations do"
+        )
+    ends = is_convolution(selection.graph, last) and is_network_output(selection.graph, tail(selection.graph, last))
+    output = f"of {MAX_BITS} bits, since a convolution gives it" if ends else "float"
+    return (
+        f"weights: {weight_bits} bits, per output channel, symmetric"
+        + (f", none above {REDUCED_BITS} bits" if reduce_range else ""),
+        f"activations: {widths}; per tensor, affine",
+        f"first layer ({first.target}) and last layer ({last.target}): {edge_bits} bits for their weights, for what "
+        f"the first reads and writes and for what the last reads; the network's output is {output}",
+    )
+
+
+def _listed(what: str, overrides: Mapping[str, Bits]) -> tuple[str, ...]:
+    """A note about bits that were given by hand; none where none were."""
+    each = (f"{pattern}: {'float' if bits is None else f'{bits} bits'}" for pattern, bits in overrides.items())
+    return (f"{what} by name: {', '.join(each)}",) if overrides else ()

@@ -1,0 +1,88 @@
+"""The quantized network: one graph, computed in integers or on real numbers with gradients."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor, fx
+
+from ptq.graph.blocks import split
+from ptq.graph.fx_helpers import module_of, sole_input
+from ptq.graph.preparation import GraphModel
+from ptq.quantization.integer_simulation import run_exact
+from ptq.quantization.quantizers import Quantizer, QuantLayer
+from ptq.quantization.spec import QuantPlan
+
+__all__ = ["QuantizedModel"]
+
+
+@dataclass(frozen=True)
+class QuantizedModel:
+    """The network with quantizers: the same graph as the float one, plus a node per quantizer.
+
+    Args:
+        module: the graph; call it like the network.
+        float_model: the float network it imitates.
+        plan: what is quantized.
+        blocks: block index by node name.
+    """
+
+    module: fx.GraphModule
+    float_model: GraphModel
+    plan: QuantPlan
+    blocks: Mapping[str, int] = field(repr=False)
+
+    def integer_forward(self, x: Tensor) -> Tensor:
+        """Run the network in integers, bit for bit as onnxruntime does; no gradients.
+
+        Args:
+            x: normalized images, float32 (N, C, H, W).
+
+        Returns:
+            The network's output, float32.
+
+        Raises:
+            InputError: when the quantized model has not been calibrated.
+
+        Example:
+            >>> quantized_model.integer_forward(images).shape
+            torch.Size([8, 10])
+        """
+        return run_exact(self.module, x)
+
+    def fake_quantized_forward(self, x: Tensor) -> Tensor:
+        """Run the network on real numbers that lie on the grids of the codes, as reconstruction sees it.
+
+        Numbers are rounded elsewhere than in integer kernels, so a code may fall to the other side of a tie.
+
+        Args:
+            x: normalized images, float32 (N, C, H, W).
+
+        Returns:
+            The network's output, float32.
+
+        Raises:
+            InputError: when the quantized model has not been calibrated.
+
+        Example:
+            >>> real, exact = quantized_model.fake_quantized_forward(images), quantized_model.integer_forward(images)
+            >>> bool((real - exact).norm() < 0.1 * exact.norm())
+            True
+        """
+        y: Tensor = self.module(x)
+        return y
+
+    def layers(self) -> dict[str, QuantLayer]:
+        """Return the quantized layers by node name, in order of computation."""
+        return {n.name: m for n in self.module.graph.nodes if isinstance(m := module_of(self.module, n), QuantLayer)}
+
+    def quantizers(self) -> dict[str, Quantizer]:
+        """Return the activation quantizers by the name of the node they quantize."""
+        return {
+            sole_input(n).name: m
+            for n in self.module.graph.nodes
+            if isinstance(m := module_of(self.module, n), Quantizer)
+        }
+
+    def split(self) -> list[fx.GraphModule]:
+        """Return the quantized model's blocks; they share its modules."""
+        return split(self.module, self.blocks)
