@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from ptq.errors import ExportError
 from ptq.export import custom_ops
-from ptq.graph.fx_helpers import LAYERS, attribute, averages_globally, module_of, sole_input
+from ptq.graph.fx_helpers import LAYERS, argument, attribute, averages_globally, module_of, op_name, sole_input
 from ptq.quantization.activation_grids import gate_codes
 from ptq.quantization.integer_ops import moves_data
 from ptq.quantization.integer_simulation import code_bounds, folded_activation, hard_gate
@@ -246,10 +246,9 @@ def _padding(
     if isinstance(module, nn.ZeroPad2d):
         padding = module.padding
     elif source.op == "call_function" and source.target is F.pad and moves_data(quantized_model, source):
-        given = source.args[1] if len(source.args) > 1 else source.kwargs.get("pad")
-        mode = source.args[2] if len(source.args) > 2 else source.kwargs.get("mode", "constant")
+        given, mode = argument(source, 1, "pad"), argument(source, 2, "mode", "constant")
         if mode == "constant" and isinstance(given, list | tuple) and len(given) == 4:
-            padding = [int(n) for n in given]  # type: ignore[arg-type]
+            padding = [int(n) for n in given]
     plain = isinstance(layer.op, nn.Conv2d) and layer.op.padding_mode == "zeros"
     if padding is None or not plain or min(padding) < 0:
         return source, (0, 0, 0, 0)
@@ -258,5 +257,4 @@ def _padding(
 
 
 def _is_tuple(node: fx.Node) -> bool:
-    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-    return name in ("chunk", "split")
+    return op_name(node) in ("chunk", "split")

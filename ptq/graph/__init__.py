@@ -1,6 +1,6 @@
 """A module in, a float graph in canonical form out, and its blocks.
 
-Imports `ptq.utils`; knows nothing of models by name.
+Imports `ptq.models`, for the check of weights alone, and `ptq.utils`; knows no model by its name.
 """
 
 import lazy_loader

@@ -4,13 +4,21 @@ from torch import Tensor, fx, nn
 
 from ptq.graph.fx_helpers import LAYERS, add_module, module_of, sole_input
 
-__all__ = ["batchnorm_as_depthwise", "fold_batchnorms"]
+__all__ = ["fold_batchnorms", "gain_and_shift"]
 
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d
 
 
-def batchnorm_as_depthwise(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Return (gain, shift), each (C,), such that norm(x) = gain * x + shift in eval mode."""
+def gain_and_shift(norm: BatchNorm) -> tuple[Tensor, Tensor]:
+    """Return float64 (gain, shift), each (C,), such that norm(x) = gain * x + shift in eval mode.
+
+    Example:
+        >>> norm = nn.BatchNorm2d(1, eps=0).eval()
+        >>> norm.running_var.fill_(4)
+        tensor([4.])
+        >>> gain_and_shift(norm)[0].tolist()
+        [0.5]
+    """
     assert norm.running_mean is not None and norm.running_var is not None
     # In float64: 1 / sqrt(var) of a nearly dead channel loses digits that the weights then carry.
     gain = (norm.running_var.double() + norm.eps).rsqrt()
@@ -27,6 +35,7 @@ def fold_batchnorms(graph: fx.GraphModule) -> None:
 
     A BatchNorm with no layer before it, or one whose layer feeds others too (DenseNet), becomes a
     depthwise 1x1 convolution: one weight per channel, which per-channel quantization holds exactly.
+    Its node's meta says "from_batchnorm".
     """
     for node in list(graph.graph.nodes):
         norm = module_of(graph, node)
@@ -34,13 +43,13 @@ def fold_batchnorms(graph: fx.GraphModule) -> None:
             continue
         source = sole_input(node)
         layer = module_of(graph, source)
-        gain, shift = batchnorm_as_depthwise(norm)
+        gain, shift = gain_and_shift(norm)
         if isinstance(layer, LAYERS) and len(source.users) == 1:
             _scale_layer(layer, gain, shift)
             node.replace_all_uses_with(source)
             graph.graph.erase_node(node)
         elif isinstance(norm, nn.BatchNorm2d):
-            new = add_module(graph, node, _depthwise(gain, shift), source)
+            new = add_module(graph, node, _depthwise_layer(gain, shift), source)
             new.meta["from_batchnorm"] = True
 
 
@@ -58,7 +67,7 @@ def _scale_layer(layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear, gain: Tensor
     layer.bias = nn.Parameter(shift.float(), requires_grad=False)
 
 
-def _depthwise(gain: Tensor, shift: Tensor) -> nn.Conv2d:
+def _depthwise_layer(gain: Tensor, shift: Tensor) -> nn.Conv2d:
     channels = gain.numel()
     layer = nn.Conv2d(channels, channels, 1, groups=channels)
     layer.weight = nn.Parameter(gain.float().reshape(-1, 1, 1, 1), requires_grad=False)

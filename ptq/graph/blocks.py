@@ -11,7 +11,7 @@ from torch import fx, nn
 
 from ptq.graph.fx_helpers import LAYERS, is_tensor, module_of
 
-__all__ = ["assign_blocks", "compose", "split"]
+__all__ = ["assign_blocks", "compose", "extract", "split"]
 
 
 def assign_blocks(graph: fx.GraphModule) -> dict[str, int]:
@@ -21,22 +21,22 @@ def assign_blocks(graph: fx.GraphModule) -> dict[str, int]:
         graph: a prepared network.
 
     Example:
-        >>> max(assign_blocks(prepare(torchvision.models.resnet18()).module).values()) + 1
-        10
+        >>> max(assign_blocks(graph_model.module).values()) + 1
+        5
     """
     pieces = _pieces(graph)
     joined: list[list[fx.Node]] = []
     scopes: list[set[str | None]] = []
     for piece in pieces:
         layers = [n for n in piece if isinstance(module_of(graph, n), LAYERS)]
-        mine = {n.meta.get("scope") for n in layers}
-        shared = bool(joined) and any(o is not None and o in scopes[-1] for o in mine)
+        own = {n.meta.get("scope") for n in layers}
+        shared = bool(joined) and any(scope is not None and scope in scopes[-1] for scope in own)
         if joined and (not layers or shared or not scopes[-1]):
             joined[-1] += piece
-            scopes[-1] |= mine
+            scopes[-1] |= own
         else:
             joined.append(list(piece))
-            scopes.append(mine)
+            scopes.append(own)
     return {node.name: index for index, piece in enumerate(joined) for node in piece}
 
 
@@ -64,7 +64,7 @@ def split(graph: fx.GraphModule, assignment: Mapping[str, int]) -> list[fx.Graph
     """Return the blocks as graphs of one input and one output; they share `graph`'s modules.
 
     Args:
-        graph: a prepared network, or the quantized model placed on it.
+        graph: a prepared network, or the quantized network made of it.
         assignment: block index by node name, as `assign_blocks` gives it.
     """
     nodes = [n for n in graph.graph.nodes if n.op not in ("placeholder", "get_attr", "output")]

@@ -8,9 +8,9 @@ import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
-from ptq.graph.fx_helpers import add_module, attribute, module_of, sole_input
+from ptq.graph.fx_helpers import add_module, argument, attribute, module_of, op_name, sole_input
 
-__all__ = ["normalize"]
+__all__ = ["canonicalize"]
 
 IN_PLACE: dict[Any, Any] = {
     getattr(operator, f"i{name}"): getattr(operator, name)
@@ -18,29 +18,33 @@ IN_PLACE: dict[Any, Any] = {
 }
 
 
-def normalize(graph: fx.GraphModule) -> None:
-    """Write every operation that integer kernels know in one way."""
+def canonicalize(graph: fx.GraphModule) -> None:
+    """Write every operation that has an integer kernel in one way, in place.
+
+    Args:
+        graph: as `trace` gives it; its modules are changed, too.
+    """
     for node in list(graph.graph.nodes):
         if node.op == "call_module":
-            _normalize_module(graph, node)
+            _canonicalize_module(graph, node)
         elif node.op in ("call_function", "call_method"):
-            _normalize_function(graph, node)
+            _canonicalize_function(graph, node)
 
 
-def _normalize_module(graph: fx.GraphModule, node: fx.Node) -> None:
+def _canonicalize_module(graph: fx.GraphModule, node: fx.Node) -> None:
     module = module_of(graph, node)
     if hasattr(module, "inplace"):
         setattr(module, "inplace", False)  # noqa: B010
     if isinstance(module, nn.AdaptiveAvgPool2d):
-        _normalize_pool(graph, node)
+        _canonicalize_pool(graph, node)
     elif isinstance(module, nn.Hardtanh) and (module.min_val, module.max_val) == (0.0, 6.0):
         add_module(graph, node, nn.ReLU6(), sole_input(node))
     elif isinstance(module, nn.Hardswish | nn.SiLU):
-        _gate(graph, node, nn.Hardsigmoid() if isinstance(module, nn.Hardswish) else nn.Sigmoid())
+        _split_swish(graph, node, nn.Hardsigmoid() if isinstance(module, nn.Hardswish) else nn.Sigmoid())
 
 
-def _gate(graph: fx.GraphModule, node: fx.Node, gate: nn.Module) -> None:
-    """A swish is its input times a gate: two operators that have integer kernels."""
+def _split_swish(graph: fx.GraphModule, node: fx.Node, gate: nn.Module) -> None:
+    """Write a swish as its input times a gate: two operators that have integer kernels."""
     source = sole_input(node)
     with graph.graph.inserting_after(node):
         product = graph.graph.call_function(operator.mul, (source, node))
@@ -49,11 +53,10 @@ def _gate(graph: fx.GraphModule, node: fx.Node, gate: nn.Module) -> None:
     add_module(graph, node, gate, source)
 
 
-def _normalize_function(graph: fx.GraphModule, node: fx.Node) -> None:
-    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-    name = name.removesuffix("_")
+def _canonicalize_function(graph: fx.GraphModule, node: fx.Node) -> None:
+    name = op_name(node).removesuffix("_")
     _out_of_place(node)
-    if same := _changes_nothing(node, name):
+    if same := _neutral_operand(node, name):
         node.replace_all_uses_with(same)
         return
     match name:
@@ -71,12 +74,12 @@ def _normalize_function(graph: fx.GraphModule, node: fx.Node) -> None:
             gate = nn.Hardsigmoid() if name == "hardsigmoid" else nn.Sigmoid()
             add_module(graph, node, gate, sole_input(node))
         case "hardswish" | "silu":
-            _gate(graph, node, nn.Hardsigmoid() if name == "hardswish" else nn.Sigmoid())
+            _split_swish(graph, node, nn.Hardsigmoid() if name == "hardswish" else nn.Sigmoid())
         case "leaky_relu":
-            slope = node.args[1] if len(node.args) > 1 else node.kwargs.get("negative_slope", 0.01)
-            add_module(graph, node, nn.LeakyReLU(slope), sole_input(node))  # type: ignore[arg-type]
+            slope = argument(node, 1, "negative_slope", 0.01)
+            add_module(graph, node, nn.LeakyReLU(slope), sole_input(node))
         case "mean" | "adaptive_avg_pool2d" | "avg_pool2d":
-            _normalize_pool(graph, node)
+            _canonicalize_pool(graph, node)
         case "reshape" | "view":
             # The batch stays free: every other size is known from the example.
             shape = (-1, *node.meta["example"].shape[1:])
@@ -86,8 +89,8 @@ def _normalize_function(graph: fx.GraphModule, node: fx.Node) -> None:
             _layer_from_function(graph, node, name)
 
 
-def _changes_nothing(node: fx.Node, name: str) -> fx.Node | None:
-    """What a sum with 0 or a product with 1 gives back: `sum` begins with 0, and a branch that is not there may be one."""
+def _neutral_operand(node: fx.Node, name: str) -> fx.Node | None:
+    """Return the tensor that a sum with 0 (Python's `sum` begins with it) or a product with 1 gives back, or None."""
     neutral = {"add": 0, "iadd": 0, "mul": 1, "imul": 1}.get(name)
     numbers = [a for a in node.args if isinstance(a, int | float) and not isinstance(a, bool)]
     tensors = [a for a in node.args if isinstance(a, fx.Node)]
@@ -97,12 +100,12 @@ def _changes_nothing(node: fx.Node, name: str) -> fx.Node | None:
 
 
 def _out_of_place(node: fx.Node) -> None:
-    """Nothing need be in place: `trace` has led everybody to what the operation gives."""
+    """Let an operation leave its input as it is: `trace` has led every reader to the result."""
     if isinstance(node.target, str):
         node.target = node.target.removesuffix("_")
         return
     node.target = IN_PLACE.get(node.target, node.target)
-    name = getattr(node.target, "__name__", "")
+    name = op_name(node)
     if name.endswith("_"):
         node.target = getattr(torch, name[:-1], getattr(F, name[:-1], node.target))
     if getattr(node.target, "__module__", "") == F.__name__:
@@ -118,20 +121,19 @@ def _retarget(node: fx.Node, function: object) -> None:
 
 
 def _bounds(node: fx.Node) -> tuple[object, object]:
-    low = node.args[1] if len(node.args) > 1 else node.kwargs.get("min", node.kwargs.get("min_val"))
-    high = node.args[2] if len(node.args) > 2 else node.kwargs.get("max", node.kwargs.get("max_val"))
-    return low, high
+    low = argument(node, 1, "min", node.kwargs.get("min_val"))
+    return low, argument(node, 2, "max", node.kwargs.get("max_val"))
 
 
-def _normalize_pool(graph: fx.GraphModule, node: fx.Node) -> None:
+def _canonicalize_pool(graph: fx.GraphModule, node: fx.Node) -> None:
     """Global average pools become AdaptiveAvgPool2d(1), adaptive ones of an even grid AvgPool2d."""
     source = sole_input(node)
     before, after = source.meta["example"].shape, node.meta["example"].shape
-    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    name = op_name(node)
     if len(before) != 4 or before[:2] != after[:2]:
         return
     if name == "mean":
-        dims = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
+        dims = argument(node, 1, "dim")
         if not isinstance(dims, tuple | list) or sorted(d % 4 for d in dims) != [2, 3]:
             return
         pooled = add_module(graph, node, nn.AdaptiveAvgPool2d(1), source)
@@ -153,7 +155,7 @@ def _normalize_pool(graph: fx.GraphModule, node: fx.Node) -> None:
 
 
 def _kernel(node: fx.Node) -> tuple[int, int] | None:
-    kernel = node.args[1] if len(node.args) > 1 else node.kwargs.get("kernel_size")
+    kernel = argument(node, 1, "kernel_size")
     if isinstance(kernel, int):
         return kernel, kernel
     return (kernel[0], kernel[1]) if isinstance(kernel, list | tuple) else None

@@ -9,12 +9,14 @@ from torch import Tensor, fx, nn
 __all__ = [
     "LAYERS",
     "add_module",
+    "argument",
     "attribute",
     "averages_globally",
     "foldable",
     "input_tensors",
     "is_tensor",
     "module_of",
+    "op_name",
     "sole_input",
     "watch",
 ]
@@ -35,6 +37,16 @@ def module_of(graph: fx.GraphModule, node: fx.Node) -> nn.Module | None:
     return graph.get_submodule(str(node.target)) if node.op == "call_module" else None
 
 
+def op_name(node: fx.Node) -> str:
+    """Return the name of the function or method a node calls; empty where it has none."""
+    return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+
+
+def argument(node: fx.Node, position: int, name: str, default: Any = None) -> Any:
+    """Return an argument of a call, given by position or by name."""
+    return node.args[position] if len(node.args) > position else node.kwargs.get(name, default)
+
+
 def foldable(graph: fx.GraphModule, node: fx.Node) -> bool:
     """Whether the node is an activation that the clamp of a quantizer behind it can do."""
     return isinstance(module_of(graph, node), nn.ReLU | nn.ReLU6)
@@ -47,7 +59,7 @@ def averages_globally(module: nn.Module | None) -> bool:
 
 def is_tensor(node: fx.Node) -> bool:
     """Whether the node stands for one tensor that depends on the input."""
-    return node.op != "get_attr" and bool(node.meta.get("tensor", isinstance(node.meta.get("example"), Tensor)))
+    return node.op != "get_attr" and bool(node.meta.get("is_tensor", isinstance(node.meta.get("example"), Tensor)))
 
 
 def sole_input(node: fx.Node) -> fx.Node:
@@ -69,8 +81,7 @@ def add_module(graph: fx.GraphModule, node: fx.Node, module: nn.Module, *inputs:
         target = str(node.target)
         alone = all(n is node or n.target != target for n in graph.graph.nodes)
     else:
-        path = (node.meta.get("stack") or [""])[-1]
-        target, alone = f"{path}.{node.name}".removeprefix("."), False
+        target, alone = f"{node.meta.get('module_path', '')}.{node.name}".removeprefix("."), False
     while not alone and any(name == target for name, _ in graph.named_modules()):
         target += "_"
     graph.add_submodule(target, module.eval())
@@ -98,8 +109,8 @@ def watch(graph: fx.GraphModule, x: Tensor, watchers: Mapping[str, Callable[[Ten
     Tensors are let go as soon as nobody reads them, as in a plain run.
 
     Example:
-        >>> watch(graph_model.module, x, {"relu": lambda y: print(y.shape)})
-        torch.Size([1, 64, 112, 112])
+        >>> watch(graph_model.module, x, {"output": lambda y: print(y.shape)})
+        torch.Size([2, 10])
     """
     with torch.no_grad():
         _Watched(graph, watchers).run(x)

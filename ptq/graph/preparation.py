@@ -1,6 +1,6 @@
-"""From any model to one float graph in a normal form: `prepare`.
+"""From any model to one float graph in canonical form: `prepare`.
 
-The normal form is what placement, reconstruction and export rely on:
+The canonical form is what placement, reconstruction and export rely on:
 
 - one input, one output tensor, no dropout, nothing in place;
 - every convolution and linear layer is a module of its own (a module called twice becomes two);
@@ -18,11 +18,12 @@ from torch import Tensor, fx, nn
 
 from ptq.errors import ModelError, reason
 from ptq.graph.batchnorm_folding import fold_batchnorms
-from ptq.graph.canonical_form import normalize
-from ptq.graph.fx_helpers import attribute, module_of, sole_input
+from ptq.graph.canonical_form import canonicalize
+from ptq.graph.fx_helpers import attribute, module_of, op_name, sole_input
 from ptq.graph.rewriting import rewritten_copy
 from ptq.graph.scopes import mark_scopes
 from ptq.graph.tracing import trace
+from ptq.models.weights import check_finite
 
 __all__ = ["GraphModel", "prepare"]
 
@@ -32,7 +33,7 @@ ASSERTS = (torch._assert, fx._symbolic_trace._assert_is_none)
 
 @dataclass(frozen=True)
 class GraphModel:
-    """A float network in normal form.
+    """A float network in canonical form.
 
     Args:
         module: the graph; parameters are copies, so the caller's model stays untouched.
@@ -53,7 +54,7 @@ def example_input(shape: tuple[int, ...]) -> Tensor:
 
 
 def prepare(model: nn.Module, input_shape: tuple[int, int, int] = (3, 224, 224)) -> GraphModel:
-    """Return `model` as one float graph in normal form.
+    """Return `model` as one float graph in canonical form.
 
     Args:
         model: a trained network that maps (N, C, H, W) to one tensor; it comes out untouched.
@@ -64,36 +65,30 @@ def prepare(model: nn.Module, input_shape: tuple[int, int, int] = (3, 224, 224))
             be traced, or when the graph does not compute what the model computes.
 
     Example:
-        >>> graph_model = prepare(torchvision.models.resnet18())
+        >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        >>> graph_model = prepare(net, (3, 32, 32))
         >>> graph_model.module(graph_model.example()).shape
-        torch.Size([1, 1000])
+        torch.Size([1, 8])
     """
-    _check_finite(model)
+    check_finite(model, "the model")
     example = example_input((BATCH, *input_shape))
-    twin = rewritten_copy(model, example)
-    graph = trace(twin, example)
-    mark_scopes(graph, twin)
-    _drop_bookkeeping(graph)
+    traceable = rewritten_copy(model, example)
+    graph = trace(traceable, example)
+    mark_scopes(graph, traceable)
+    _remove_noops(graph)
+    _keep_one_input_and_output(graph)
     _fold_constants(graph)
-    normalize(graph)
-    _unshare(graph)
+    canonicalize(graph)
+    _unshare_modules(graph)
     fold_batchnorms(graph)
     _clean(graph)
-    for node in graph.graph.nodes:
-        node.meta["tensor"] = isinstance(node.meta.pop("example", None), Tensor)
     graph_model = GraphModel(graph.eval().requires_grad_(False), input_shape)
     _check_same(model, graph_model)
     return graph_model
 
 
-def _check_finite(model: nn.Module) -> None:
-    for name, value in model.state_dict().items():
-        if isinstance(value, Tensor) and not bool(torch.isfinite(value).all()):
-            raise ModelError(f"the model's weight {name} holds NaN or infinite values; load a sound checkpoint.")
-
-
-def _drop_bookkeeping(graph: fx.GraphModule) -> None:
-    """Remove asserts, optional arguments and everything that does nothing in eval mode."""
+def _remove_noops(graph: fx.GraphModule) -> None:
+    """Remove asserts and everything that does nothing in eval mode."""
     for node in list(graph.graph.nodes):
         if node.op == "call_function" and node.target in ASSERTS:
             graph.graph.erase_node(node)
@@ -101,6 +96,10 @@ def _drop_bookkeeping(graph: fx.GraphModule) -> None:
             node.replace_all_uses_with(sole_input(node))
             graph.graph.erase_node(node)
     graph.graph.eliminate_dead_code()
+
+
+def _keep_one_input_and_output(graph: fx.GraphModule) -> None:
+    """Remove optional arguments that were left out, and a list or tuple around a single output."""
     for node in [n for n in graph.graph.nodes if n.op == "placeholder"][1:]:
         if node.users:
             raise ModelError(f"the model needs a second input ({node.name}), not images alone.")
@@ -118,7 +117,7 @@ def _does_nothing(graph: fx.GraphModule, node: fx.Node) -> bool:
         dropout = isinstance(module, nn.Identity | nn.modules.dropout._DropoutNd)
         return dropout or type(module).__name__ in ("DropPath", "StochasticDepth")
     if node.op == "call_function":
-        return getattr(node.target, "__name__", "") in ("dropout", "stochastic_depth")
+        return op_name(node) in ("dropout", "stochastic_depth")
     return node.op == "call_method" and node.target in ("contiguous", "detach", "clone")
 
 
@@ -151,7 +150,7 @@ def expand_to_batch(constant: Tensor, images: Tensor) -> Tensor:
     return constant.expand(images.shape[0], *constant.shape[1:])
 
 
-def _unshare(graph: fx.GraphModule) -> None:
+def _unshare_modules(graph: fx.GraphModule) -> None:
     """Give every call its own module, so that each can be quantized by itself."""
     seen: set[int] = set()
     for node in graph.graph.nodes:
@@ -171,6 +170,8 @@ def _clean(graph: fx.GraphModule) -> None:
     graph.delete_all_unused_submodules()
     graph.graph.lint()
     graph.recompile()
+    for node in graph.graph.nodes:  # the examples are large, and whether they were tensors is all that is asked later
+        node.meta["is_tensor"] = isinstance(node.meta.pop("example", None), Tensor)
 
 
 @torch.no_grad()

@@ -35,27 +35,27 @@ def rewritten_copy(model: nn.Module, example: Tensor) -> nn.Module:
         ModelError: when the model cannot be copied or does not run on `example`.
     """
     try:
-        twin = copy.deepcopy(model)
+        copied = copy.deepcopy(model)
     except Exception as error:
         raise ModelError(
             f"cannot copy the model ({reason(error)}); remove what copy.deepcopy refuses from it."
         ) from error
-    twin = twin.float().eval().requires_grad_(False)
-    for module in twin.modules():
+    copied = copied.float().eval().requires_grad_(False)
+    for module in copied.modules():
         module._forward_hooks.clear()  # they watch the original; what changes its output shows later
         if parametrize.is_parametrized(module):
             _compute_once(module)
-    calls = _record(twin, example)
-    for name, module in list(twin.named_modules()):
+    calls = _record(copied, example)
+    for name, module in list(copied.named_modules()):
         new = _plain_convolution(module, calls) or _batchnorm_and_activation(module)
         if new is not None and name:
             parent, _, child = name.rpartition(".")
-            setattr(twin.get_submodule(parent), child, new)
-    return twin
+            setattr(copied.get_submodule(parent), child, new)
+    return copied
 
 
 def _compute_once(module: nn.Module) -> None:
-    """Put parameters in the place of parametrizations.
+    """Put parameters in the place of parametrizations, whose values are computed once.
 
     torch's `remove_parametrizations` would do it on the class, which the original shares.
     """

@@ -10,7 +10,7 @@ CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
 def mark_scopes(graph: fx.GraphModule, model: nn.Module) -> None:
-    """Write into every node's meta the path of the building block it was called in ("scope").
+    """Write into every node's meta the path of the building block it was called in, "scope"; None outside of any.
 
     A building block is the outermost submodule on the node's path that is no container, has at
     least two weighted layers, and does not itself hold two inner modules of one class with at
@@ -33,8 +33,7 @@ def mark_scopes(graph: fx.GraphModule, model: nn.Module) -> None:
 def _path(node: fx.Node) -> str:
     if node.op == "call_module":
         return str(node.target)
-    stack = node.meta.get("stack") or [""]
-    return str(stack[-1])
+    return str(node.meta.get("module_path", ""))
 
 
 def _layers(module: nn.Module) -> int:

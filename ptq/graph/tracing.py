@@ -103,7 +103,7 @@ class _Tracer(fx.Tracer):
             self.computing = False
         if versions != [x._version for _, x in read]:
             self.changed[proxy.node] = self._aliases(proxy.node)
-        proxy.node.meta["stack"] = [name for name, _ in self.path]
+        proxy.node.meta["module_path"] = self.path[-1][0] if self.path else ""
         return proxy
 
     def _compute(self, node: fx.Node) -> Any:
@@ -171,7 +171,7 @@ def trace(model: nn.Module, example: Tensor) -> fx.GraphModule:
     """Record `model`'s graph on an example input.
 
     Optional arguments of the model's forward take their defaults. Every node's meta has "example"
-    (the tensor, or other value, it had) and "stack" (paths of the modules it was called in).
+    (the tensor, or other value, it had) and "module_path" (of the module it was called in).
 
     Args:
         model: in eval mode; its parameters are shared with the result.

@@ -129,7 +129,7 @@ def check_finite(module: nn.Module, source: str) -> None:
         ModelError: naming the first of them.
     """
     for name, value in module.state_dict().items():
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+        if isinstance(value, Tensor) and value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise ModelError(f"{source}: {name} holds NaN or infinite values; nothing can be made of it")
 
 

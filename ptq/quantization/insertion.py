@@ -53,7 +53,7 @@ def insert_quantizers(graph_model: GraphModel, plan: QuantPlan) -> QuantizedMode
             user.replace_input_with(node, new)
         # The network's input has no block of its own; its quantizer opens the first one.
         blocks[new.name] = blocks.get(name, 0)
-        new.meta.update(scope=node.meta.get("scope"), tensor=True)
+        new.meta.update(scope=node.meta.get("scope"), is_tensor=True)
     graph.graph.lint()
     graph.recompile()
     return QuantizedModel(graph.eval(), graph_model, plan, blocks)

@@ -11,7 +11,7 @@ import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
-from ptq.graph.fx_helpers import LAYERS, averages_globally, foldable, module_of, sole_input
+from ptq.graph.fx_helpers import LAYERS, argument, averages_globally, foldable, module_of, op_name, sole_input
 from ptq.quantization.spec import Grid
 
 __all__ = [
@@ -57,26 +57,21 @@ MOVING_FUNCTIONS = {
 TABLES = (nn.Sigmoid, nn.LeakyReLU)  # looked up by code
 
 
-def _name(node: fx.Node) -> str:
-    return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-
-
 def moves_data(graph: fx.GraphModule, node: fx.Node) -> bool:
     """Whether the node only rearranges or selects values: its output needs no range of its own."""
     if node.op == "call_module":
         module = module_of(graph, node)
         nearest = isinstance(module, nn.Upsample) and module.mode == "nearest"
         return nearest or isinstance(module, MOVING_MODULES)
-    if node.op not in ("call_function", "call_method") or _name(node) not in MOVING_FUNCTIONS:
+    if node.op not in ("call_function", "call_method") or op_name(node) not in MOVING_FUNCTIONS:
         return False
-    if _name(node) == "getitem":  # of a tensor, or of its pieces, but not of several results
+    if op_name(node) == "getitem":  # of a tensor, or of its pieces, but not of several results
         source = sole_input(node)
-        return bool(source.meta.get("tensor")) or moves_data(graph, source)
-    if _name(node) == "interpolate":
-        mode = node.args[3] if len(node.args) > 3 else node.kwargs.get("mode", "nearest")
-        return bool(mode == "nearest")
+        return bool(source.meta.get("is_tensor")) or moves_data(graph, source)
+    if op_name(node) == "interpolate":
+        return bool(argument(node, 3, "mode", "nearest") == "nearest")
     # Padding with anything but 0 brings in values the range may not hold.
-    return _name(node) != "pad" or (len(node.args) < 4 and not node.kwargs.get("value"))
+    return op_name(node) != "pad" or (len(node.args) < 4 and not node.kwargs.get("value"))
 
 
 def is_layer(graph: fx.GraphModule, node: fx.Node) -> bool:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ptq.graph.batchnorm_folding import batchnorm_as_depthwise, fold_batchnorms
+from ptq.graph.batchnorm_folding import fold_batchnorms, gain_and_shift
 from ptq.graph.tracing import trace
 from tests.helpers.networks import images, with_statistics
 
@@ -82,7 +82,7 @@ def test_affine_form_is_the_batchnorm(affine: bool) -> None:
     norm = nn.BatchNorm1d(5, affine=affine).eval()
     norm.running_mean = torch.randn(5)
     norm.running_var = torch.rand(5) + 0.1
-    gain, shift = batchnorm_as_depthwise(norm)
+    gain, shift = gain_and_shift(norm)
     x = torch.randn(7, 5)
     torch.testing.assert_close((x * gain + shift).float(), norm(x))
 

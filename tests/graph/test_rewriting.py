@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
-from ptq.errors import PtqError
+import ptq
 from ptq.graph.rewriting import rewritten_copy, same_padding
 from tests.helpers.networks import images, with_statistics
 
@@ -73,42 +73,42 @@ CASES: dict[str, Callable[[], nn.Module]] = {
 def test_same_output_and_the_original_untouched(case: str) -> None:
     model = CASES[case]()
     before, x = snapshot(model), images(2)
-    twin = rewritten_copy(model, x)
-    torch.testing.assert_close(twin(x.clone()), model(x.clone()))
+    copied = rewritten_copy(model, x)
+    torch.testing.assert_close(copied(x.clone()), model(x.clone()))
     after = snapshot(model)
     assert before[0] == after[0]
     assert before[2] == after[2]
     assert all(torch.equal(before[1][name], after[1][name]) for name in before[1])
-    for parameter in twin.parameters():
+    for parameter in copied.parameters():
         parameter.data.fill_(9)
     assert all(torch.equal(before[1][name], value) for name, value in model.state_dict().items())
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if c != "standardized"])
 def test_only_plain_modules_are_left(case: str) -> None:
-    twin = rewritten_copy(CASES[case](), images(2))
+    copied = rewritten_copy(CASES[case](), images(2))
     plain = (nn.Sequential, nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.ZeroPad2d)
-    for module in twin.modules():
+    for module in copied.modules():
         assert type(module) in plain
         assert not (isinstance(module, nn.Conv2d) and isinstance(module.padding, str))
 
 
 def test_even_same_padding_costs_no_padding_operation() -> None:
-    twin = rewritten_copy(CASES["same_even"](), images(2))
-    assert not any(isinstance(module, nn.ZeroPad2d) for module in twin.modules())
+    copied = rewritten_copy(CASES["same_even"](), images(2))
+    assert not any(isinstance(module, nn.ZeroPad2d) for module in copied.modules())
 
 
 def test_a_convolution_that_does_something_else_stays() -> None:
-    twin = rewritten_copy(CASES["standardized"](), images(2))
-    assert any(isinstance(module, StandardizedConv) for module in twin.modules())
+    copied = rewritten_copy(CASES["standardized"](), images(2))
+    assert any(isinstance(module, StandardizedConv) for module in copied.modules())
 
 
 def test_hooks_stay_on_the_original() -> None:
     model, seen = network(nn.Conv2d(3, 4, 3), nn.ReLU()), []
     list(model.children())[1].register_forward_hook(lambda *_: seen.append(1))
-    twin = rewritten_copy(model, images(1))
+    copied = rewritten_copy(model, images(1))
     seen.clear()
-    twin(images(1))
+    copied(images(1))
     assert not seen
     model(images(1))
     assert seen
@@ -124,14 +124,14 @@ def test_same_padding_gives_the_size_over_the_stride(size: int, kernel: int, str
 
 
 def test_a_model_that_does_not_run_is_refused() -> None:
-    with pytest.raises(PtqError, match=r"does not run .*\(2, 3, 16, 16\).*input size"):
+    with pytest.raises(ptq.ModelError, match=r"\(2, 3, 16, 16\)"):
         rewritten_copy(nn.Conv2d(5, 4, 3), images(2))
 
 
 def test_a_model_that_cannot_be_copied_is_refused() -> None:
     model = nn.Conv2d(3, 4, 3)
     model.extra = (i for i in range(3))  # type: ignore[assignment]
-    with pytest.raises(PtqError, match="cannot copy"):
+    with pytest.raises(ptq.ModelError):
         rewritten_copy(model, images(1))
 
 
@@ -141,7 +141,7 @@ def test_same_padding_before_an_activation_in_place(size: int) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 4, 4, padding="same", dilation=2), nn.ReLU(inplace=True)).eval()
     x = torch.randn(2, 3, size, size)
-    twin = rewritten_copy(model, x)
-    paddings = [m.padding for m in twin.modules() if isinstance(m, nn.Conv2d)]
+    copied = rewritten_copy(model, x)
+    paddings = [m.padding for m in copied.modules() if isinstance(m, nn.Conv2d)]
     assert not any(isinstance(padding, str) for padding in paddings)
-    assert torch.allclose(twin(x), model(x), atol=1e-6)
+    assert torch.allclose(copied(x), model(x), atol=1e-6)
