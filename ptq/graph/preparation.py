@@ -16,18 +16,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx, nn
 
-from ptq.errors import ModelError, reason
-from ptq.graph.batchnorm_folding import fold_batchnorms
+from ptq.errors import ModelError
+from ptq.graph.affine_folding import fold_affine_maps
 from ptq.graph.canonical_form import canonicalize
 from ptq.graph.fx_helpers import attribute, module_of, op_name, sole_input
 from ptq.graph.rewriting import rewritten_copy
 from ptq.graph.scopes import mark_scopes
 from ptq.graph.tracing import trace
+from ptq.graph.verification import verify
 from ptq.models.weights import check_finite
+from ptq.utils.modules import unwrap
 
 __all__ = ["GraphModel", "prepare"]
 
 BATCH = 2  # of the example input
+CASTS = ("to", "type", "type_as", "float", "double", "half", "bfloat16", "cpu", "cuda")  # nothing where the type stays
 ASSERTS = (torch._assert, fx._symbolic_trace._assert_is_none)
 
 
@@ -70,7 +73,7 @@ def prepare(model: nn.Module, input_shape: tuple[int, int, int] = (3, 224, 224))
         >>> graph_model.module(graph_model.example()).shape
         torch.Size([1, 8])
     """
-    check_finite(model, "the model")
+    model = unwrap(model)
     example = example_input((BATCH, *input_shape))
     traceable = rewritten_copy(model, example)
     graph = trace(traceable, example)
@@ -80,10 +83,13 @@ def prepare(model: nn.Module, input_shape: tuple[int, int, int] = (3, 224, 224))
     _fold_constants(graph)
     canonicalize(graph)
     _unshare_modules(graph)
-    fold_batchnorms(graph)
+    fold_affine_maps(graph)
+    _own_constants(graph)
+    _rename_clashes(graph)
     _clean(graph)
     graph_model = GraphModel(graph.eval().requires_grad_(False), input_shape)
-    _check_same(model, graph_model)
+    check_finite(graph, "the model")
+    verify(model, graph, graph_model.example(BATCH + 1))
     return graph_model
 
 
@@ -118,6 +124,9 @@ def _does_nothing(graph: fx.GraphModule, node: fx.Node) -> bool:
         return dropout or type(module).__name__ in ("DropPath", "StochasticDepth")
     if node.op == "call_function":
         return op_name(node) in ("dropout", "stochastic_depth")
+    if node.op == "call_method" and node.target in CASTS:
+        before, after = sole_input(node).meta.get("example"), node.meta.get("example")
+        return isinstance(before, Tensor) and isinstance(after, Tensor) and before.dtype == after.dtype
     return node.op == "call_method" and node.target in ("contiguous", "detach", "clone")
 
 
@@ -165,6 +174,24 @@ def _unshare_modules(graph: fx.GraphModule) -> None:
         seen.add(id(module))
 
 
+def _own_constants(graph: fx.GraphModule) -> None:
+    """Copy the weights of layers that other nodes read, too: a quantized layer holds codes in their place."""
+    called = {str(node.target) for node in graph.graph.nodes if node.op == "call_module"}
+    for node in graph.graph.nodes:
+        if node.op == "get_attr" and str(node.target).rpartition(".")[0] in called:
+            name = f"constant_{node.name}"
+            graph.register_buffer(name, attribute(graph, node).detach().clone())
+            node.target = name
+
+
+def _rename_clashes(graph: fx.GraphModule) -> None:
+    """Rename nodes that are called as something every module has: quantizers take their names."""
+    plain = nn.Module()
+    for node in graph.graph.nodes:
+        if hasattr(plain, node.name):
+            node._rename(f"{node.name}_node")
+
+
 def _clean(graph: fx.GraphModule) -> None:
     graph.graph.eliminate_dead_code()
     graph.delete_all_unused_submodules()
@@ -172,29 +199,3 @@ def _clean(graph: fx.GraphModule) -> None:
     graph.recompile()
     for node in graph.graph.nodes:  # the examples are large, and whether they were tensors is all that is asked later
         node.meta["is_tensor"] = isinstance(node.meta.pop("example", None), Tensor)
-
-
-@torch.no_grad()
-def _check_same(model: nn.Module, graph_model: GraphModel) -> None:
-    """Compare with the original, at a batch size other than the one traced."""
-    example = graph_model.example(BATCH + 1)
-    training = {module: module.training for module in model.modules()}
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    try:
-        expected = model.eval()(example.clone().to(device)).cpu().float()
-    finally:
-        for module, mode in training.items():
-            module.training = mode
-    try:
-        actual = graph_model.module.forward(example)  # not __call__, which prints before it raises
-    except RuntimeError as error:
-        raise ModelError(
-            f"the model's graph is bound to one batch size ({reason(error)}); "
-            "take the batch size from the input's shape only in reshape or view."
-        ) from error
-    difference, scale = float((expected - actual).abs().max()), float(expected.abs().max())
-    if not difference <= 1e-3 * scale + 1e-6:  # NaN is different, too
-        raise ModelError(
-            f"preparing the model changed its output by {difference:.3g} (of {scale:.3g}); "
-            "please report this with the model's source."
-        )

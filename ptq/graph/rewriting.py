@@ -4,85 +4,42 @@ Every rewrite is generic: it looks at base classes and at what a module computes
 model's name, and it is kept only where the rewritten module gives the same output.
 """
 
-import copy
-from collections import defaultdict
-
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from ptq.errors import ModelError, PtqError, reason
+from ptq.utils.batchnorms import Calls, plain_batchnorms, record_calls, replace_module, same_output
+from ptq.utils.modules import copy_module, store_computed_weights, unwrap
 
-__all__ = ["rewritten_copy", "same_padding"]
-
-Calls = dict[nn.Module, list[tuple[Tensor, Tensor]]]
+__all__ = ["hooks_of", "rewritten_copy", "same_padding"]
 
 
 def rewritten_copy(model: nn.Module, example: Tensor) -> nn.Module:
     """Return a copy of `model` made of modules that can be traced; `model` stays as it is.
 
-    - BatchNorm subclasses that carry an activation (timm's BatchNormAct2d) become BatchNorm +
-      activation.
-    - Convolutions that compute their padding from the input ("same") get explicit padding for
-      the size of `example`.
-    - Parametrizations (weight norm, spectral norm) are computed once.
+    - Wrappers are taken off, weights that hooks or parametrizations compute are stored, all other hooks are dropped.
+    - What computes as a BatchNorm becomes one; subclasses that carry an activation (timm's BatchNormAct2d) become
+      BatchNorm + activation; so does every other module that scales and shifts channels (LayerScale).
+    - Convolutions that compute their padding from the input ("same") get explicit padding for the size of `example`.
 
     Args:
-        model: any module that takes (N, 3, H, W).
+        model: any module that takes (N, C, H, W).
         example: one input.
 
     Raises:
         ModelError: when the model cannot be copied or does not run on `example`.
     """
-    try:
-        copied = copy.deepcopy(model)
-    except Exception as error:
-        raise ModelError(
-            f"cannot copy the model ({reason(error)}); remove what copy.deepcopy refuses from it."
-        ) from error
-    copied = copied.float().eval().requires_grad_(False)
+    copied = copy_module(unwrap(model))
+    store_computed_weights(copied)
     for module in copied.modules():
-        module._forward_hooks.clear()  # they watch the original; what changes its output shows later
-        if parametrize.is_parametrized(module):
-            _compute_once(module)
-    calls = _record(copied, example)
-    for name, module in list(copied.named_modules()):
-        new = _plain_convolution(module, calls) or _batchnorm_and_activation(module)
-        if new is not None and name:
-            parent, _, child = name.rpartition(".")
-            setattr(copied.get_submodule(parent), child, new)
-    return copied
-
-
-def _compute_once(module: nn.Module) -> None:
-    """Put parameters in the place of parametrizations, whose values are computed once.
-
-    torch's `remove_parametrizations` would do it on the class, which the original shares.
-    """
-    assert isinstance(module.parametrizations, nn.ModuleDict)
-    values = {name: getattr(module, name).detach() for name in module.parametrizations}
-    del module.parametrizations
-    module.__class__ = type(module).__bases__[0]
-    for name, value in values.items():
-        setattr(module, name, nn.Parameter(value, requires_grad=False))
-
-
-def _is_special(module: nn.Module) -> bool:
-    return isinstance(module, nn.Conv2d) and (type(module) is not nn.Conv2d or isinstance(module.padding, str))
-
-
-def _record(model: nn.Module, example: Tensor) -> Calls:
-    """Run the model once and keep what the special convolutions read and wrote."""
-    calls: Calls = defaultdict(list)
-
-    def keep(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-        # Copies, because what follows may change them in place.
-        calls[module].append((args[0].clone(), output.clone()))
-
-    hooks = [m.register_forward_hook(keep) for m in model.modules() if _is_special(m)]
+        for hooks in hooks_of(module):
+            hooks.clear()
+    copied.float()
+    copied.eval()  # a statement: people's train() may return nothing
+    copied.requires_grad_(False)
     try:
-        with torch.no_grad():
-            model(example.clone())
+        plain_batchnorms(copied, example)
+        calls = record_calls(copied, example, lambda module: _is_special(module) or _may_scale_channels(module))
     except PtqError:
         raise
     except Exception as error:
@@ -90,10 +47,49 @@ def _record(model: nn.Module, example: Tensor) -> Calls:
             f"the model does not run on an input of shape {tuple(example.shape)}: {reason(error)}. "
             "Check the input size (--size) and the weights."
         ) from error
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return calls
+    for module in list(copied.modules()):
+        new = _plain_convolution(module, calls) or _batchnorm_and_activation(module) or _scaled_channels(module, calls)
+        if new is not None and module is not copied:
+            replace_module(copied, module, new)
+    return copied
+
+
+def hooks_of(module: nn.Module) -> list[dict[int, object]]:
+    """Return the dictionaries of hooks that change what a module gives; empty ones included."""
+    names = (
+        "_forward_hooks",
+        "_forward_pre_hooks",
+        "_forward_hooks_with_kwargs",
+        "_forward_pre_hooks_with_kwargs",
+        "_forward_hooks_always_called",
+    )
+    return [getattr(module, name) for name in names]
+
+
+def _is_special(module: nn.Module) -> bool:
+    return isinstance(module, nn.Conv2d) and (type(module) is not nn.Conv2d or isinstance(module.padding, str))
+
+
+def _may_scale_channels(module: nn.Module) -> bool:
+    own = not type(module).__module__.startswith("torch.nn.")
+    return own and next(module.children(), None) is None and len(module.state_dict()) > 0
+
+
+def _scaled_channels(module: nn.Module, calls: Calls) -> nn.Module | None:
+    """A BatchNorm of mean 0 and variance 1, for a module that multiplies channels with constants and adds constants."""
+    seen = calls.get(module, [])
+    if not _may_scale_channels(module) or not seen or any(x.dim() != 4 or x.shape != y.shape for x, y in seen):
+        return None
+    x = seen[0][0][:1]
+    try:
+        with torch.no_grad():
+            shift, moved = module(torch.zeros_like(x)), module(torch.ones_like(x))
+    except RuntimeError:
+        return None
+    plain = nn.BatchNorm2d(x.shape[1], eps=0.0).eval().requires_grad_(False)
+    plain.weight.copy_((moved - shift)[0, :, 0, 0])
+    plain.bias.copy_(shift[0, :, 0, 0])
+    return plain if all(same_output(plain, x, y) for x, y in seen) else None
 
 
 def same_padding(size: int, kernel: int, stride: int, dilation: int) -> tuple[int, int]:
@@ -109,7 +105,7 @@ def same_padding(size: int, kernel: int, stride: int, dilation: int) -> tuple[in
 
 def _plain_convolution(module: nn.Module, calls: Calls) -> nn.Module | None:
     """An nn.Conv2d, behind zero padding where that is uneven, that does what `module` did."""
-    if not (isinstance(module, nn.Conv2d) and _is_special(module)) or not calls[module]:
+    if not (isinstance(module, nn.Conv2d) and _is_special(module)) or not calls.get(module):
         return None
     height, width = calls[module][0][0].shape[-2:]
     same = [
@@ -123,7 +119,7 @@ def _plain_convolution(module: nn.Module, calls: Calls) -> nn.Module | None:
         even = top == bottom and left == right
         plain = _convolution(module, (top, left) if even else (0, 0))
         new = plain if even else nn.Sequential(nn.ZeroPad2d((left, right, top, bottom)), plain)
-        if all(_close(new, x, y) for x, y in calls[module]):
+        if all(same_output(new, x, y) for x, y in calls[module]):
             return new.eval()
     return None  # it does something else (weight standardization, say): trace through it
 
@@ -142,15 +138,6 @@ def _convolution(module: nn.Conv2d, padding: tuple[int, int]) -> nn.Conv2d:
     )
     plain.weight, plain.bias = module.weight, module.bias
     return plain
-
-
-@torch.no_grad()
-def _close(module: nn.Module, x: Tensor, y: Tensor) -> bool:
-    try:
-        result: Tensor = module(x)
-    except RuntimeError:  # with such padding, the kernel is larger than the image
-        return False
-    return result.shape == y.shape and torch.allclose(result, y, rtol=1e-4, atol=1e-4 * float(y.abs().max()))
 
 
 def _batchnorm_and_activation(module: nn.Module) -> nn.Module | None:

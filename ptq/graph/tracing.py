@@ -8,6 +8,7 @@ Hugging Face transformers; the example is a real tensor, so nothing needs a meta
 
 import inspect
 import operator
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -26,6 +27,12 @@ class _Proxy(fx.Proxy):
     @property
     def example(self) -> Any:
         return self.node.meta["example"]
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        """What `isinstance(x, torch.Tensor)` in a model's forward is told; torch's own code sees a proxy."""
+        asking = sys._getframe(1).f_globals.get("__name__", "")
+        return _Proxy if asking.partition(".")[0] in ("torch", "ptq") else type(self.node.meta.get("example"))
 
     @property
     def shape(self) -> torch.Size:

@@ -1,6 +1,7 @@
 """Rewrites of what hides from tracing: same output, plain modules, the original untouched."""
 
 import math
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -128,11 +129,12 @@ def test_a_model_that_does_not_run_is_refused() -> None:
         rewritten_copy(nn.Conv2d(5, 4, 3), images(2))
 
 
-def test_a_model_that_cannot_be_copied_is_refused() -> None:
+def test_what_cannot_be_copied_is_shared() -> None:
     model = nn.Conv2d(3, 4, 3)
-    model.extra = (i for i in range(3))  # type: ignore[assignment]
-    with pytest.raises(ptq.ModelError):
-        rewritten_copy(model, images(1))
+    model.extra, model.lock, model.code = (i for i in range(3)), threading.Lock(), math  # type: ignore[assignment]
+    copied = rewritten_copy(model, images(1))
+    assert copied.lock is model.lock and copied is not model
+    assert isinstance(copied, nn.Conv2d) and copied.weight.data_ptr() != model.weight.data_ptr()
 
 
 @pytest.mark.parametrize("size", [1, 2, 9])

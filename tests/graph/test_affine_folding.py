@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ptq.graph.batchnorm_folding import fold_batchnorms, gain_and_shift
+from ptq.graph.affine_folding import fold_affine_maps, gain_and_shift
 from ptq.graph.tracing import trace
 from tests.helpers.networks import images, with_statistics
 
@@ -39,7 +39,7 @@ def test_folding_keeps_the_output_and_leaves_no_batchnorm(case: str, half_dead: 
                 module.running_var[0] = 1e-12
     expected = model(x)
     graph = trace(model, x).requires_grad_(False)
-    fold_batchnorms(graph)
+    fold_affine_maps(graph)
     graph.recompile()
     assert not any(
         isinstance(graph.get_submodule(str(node.target)), BatchNorm)
@@ -67,7 +67,7 @@ def test_without_a_layer_to_fold_into_it_becomes_a_marked_depthwise_convolution(
     model, x = with_statistics(model), images(4)
     expected = model(x)
     graph = trace(model, x)
-    fold_batchnorms(graph)
+    fold_affine_maps(graph)
     graph.recompile()
     torch.testing.assert_close(graph(x), expected)
     (node,) = [node for node in graph.graph.nodes if node.meta.get("from_batchnorm")]
@@ -90,5 +90,5 @@ def test_affine_form_is_the_batchnorm(affine: bool) -> None:
 def test_batchnorm_without_statistics_stays() -> None:
     model, x = (nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False)), images(4))
     graph = trace(model.eval(), x)
-    fold_batchnorms(graph)
+    fold_affine_maps(graph)
     assert any(isinstance(module, nn.BatchNorm2d) for module in graph.modules())

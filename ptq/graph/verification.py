@@ -1,0 +1,112 @@
+"""Does the graph compute what the model computes? And where it does not: is that the model's doing or ours?"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from ptq.errors import ModelError, reason
+from ptq.graph.rewriting import hooks_of
+
+__all__ = ["verify"]
+
+CLOSE = 1e-3  # of the largest output: what another order of sums in float32 may change
+HALF = 3e-2  # the same where the model itself computes in half precision
+
+
+@torch.no_grad()
+def verify(model: nn.Module, graph: nn.Module, example: Tensor) -> None:
+    """Compare a prepared graph with its model; neither is changed.
+
+    Args:
+        model: the original, hooks and all.
+        graph: what is quantized, simulated and exported.
+        example: images (N, C, H, W), of another batch size than the graph was traced with.
+
+    Raises:
+        ModelError: when the model is random, mixes the images of a batch, is changed by hooks or gives numbers that
+            are not finite; when the graph is bound to one batch size or computes something else.
+    """
+    expected = _run(model, example)
+    scale = float(expected.abs().max())
+    if not math.isfinite(scale):
+        raise ModelError(f"the model's output is NaN or infinite{_culprits(model)}")
+    half = _computes_in_half(model, example)
+    close = (HALF if half else CLOSE) * scale + 1e-6
+    if _apart(expected, _run(model, example)) > close:
+        raise ModelError(
+            "the model gives another answer each time it is asked: take what is random out of its forward, such as "
+            "F.dropout without training=self.training"
+        )
+    if _apart(expected[:1], _run(model, example[:1])) > close:
+        raise ModelError(f"the model's answer for an image depends on the others in its batch{_mixing(model)}")
+    try:
+        actual: Tensor = graph.forward(example)  # not __call__, which prints before it raises
+    except RuntimeError as error:
+        raise ModelError(
+            f"the model's graph is bound to one batch size ({reason(error)}); "
+            "take the batch size from the input's shape only in reshape or view."
+        ) from error
+    difference = _apart(expected, actual)
+    if not difference <= close:  # NaN is different, too
+        if hooked := _hooked(model):
+            raise ModelError(
+                f"hooks change what the model computes (at {hooked}), and an exported file has none: put what they do "
+                "into its forward, or remove them"
+            )
+        raise ModelError(
+            f"preparing the model changed its output by {difference:.3g} (of {scale:.3g}); "
+            "please report this with the model's source."
+        )
+
+
+def _run(model: nn.Module, images: Tensor) -> Tensor:
+    """The model's answer in eval mode, as float32 on the CPU; modes are as before afterwards."""
+    training = {module: module.training for module in model.modules()}
+    first = next((p for p in model.parameters() if p.is_floating_point()), images)
+    try:
+        model.eval()  # a statement: people's train() may return nothing
+        output = model(images.clone().to(first.device, first.dtype))
+    finally:
+        for module, mode in training.items():
+            module.training = mode
+    if isinstance(output, list | tuple) and len(output) == 1:
+        (output,) = output
+    return output.detach().cpu().float()  # type: ignore[no-any-return]
+
+
+def _apart(one: Tensor, other: Tensor) -> float:
+    return float((one - other).abs().max()) if one.shape == other.shape else math.inf
+
+
+def _computes_in_half(model: nn.Module, example: Tensor) -> bool:
+    """Whether weights, or a layer within autocast, are in half precision."""
+    if any(p.dtype in (torch.float16, torch.bfloat16) for p in model.parameters()):
+        return True
+    seen: list[bool] = []
+
+    def look(*_: object) -> None:
+        seen.append(torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"))
+
+    hooks = [module.register_forward_pre_hook(look) for module in model.modules()]
+    try:
+        _run(model, example)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return any(seen)
+
+
+def _culprits(model: nn.Module) -> str:
+    broken = [n for n, p in model.named_parameters() if not bool(torch.isfinite(p).all())]
+    return f": its weight {broken[0]} is; load a sound checkpoint" if broken else ", for images of ordinary range"
+
+
+def _mixing(model: nn.Module) -> str:
+    norms = [n for n, m in model.named_modules() if getattr(m, "track_running_stats", True) is False]
+    return f": {', '.join(norms[:3])} normalizes by the batch; train it with running statistics" if norms else ""
+
+
+def _hooked(model: nn.Module) -> str:
+    names = [name or "the model itself" for name, module in model.named_modules() if any(hooks_of(module))]
+    return ", ".join(names[:3]) + (" and more" if len(names) > 3 else "")
