@@ -1,6 +1,5 @@
 """A name, or a file with a factory, becomes a network with everything known about it."""
 
-import copy
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +14,9 @@ from ptq.errors import InputError, ModelError, reason
 from ptq.models.entry import ModelEntry
 from ptq.models.registry import find_entry
 from ptq.models.weights import check_finite, read_weights
+from ptq.utils.batchnorms import plain_batchnorms
 from ptq.utils.digest import state_digest
+from ptq.utils.modules import copy_module, store_computed_weights, unwrap
 
 __all__ = ["Model", "Preprocess", "as_model", "load_model"]
 
@@ -133,16 +134,21 @@ def as_model(
     preprocess = Preprocess(
         high_wide, min(high_wide) if resize is None else resize, interpolation, triple(mean), triple(std)
     )
-    return _finish(name, copy.deepcopy(module), preprocess, "as given", classes)
+    return _finish(name, copy_module(unwrap(module)), preprocess, "as given", classes)
 
 
 def _finish(name: str, module: nn.Module, preprocess: Preprocess, source: str, classes: object) -> Model:
-    module = module.float().cpu().eval()
+    module = unwrap(module)
+    store_computed_weights(module)
+    module.float()
+    module.cpu()
+    module.eval()  # statements: people's train() may return nothing
     check_finite(module, source if source not in ("random", "as given") else name)
     height, width = preprocess.size
     try:
         with torch.no_grad():
             output = module(torch.zeros(1, 3, height, width))
+        plain_batchnorms(module, torch.zeros(1, 3, height, width))
     except Exception as error:  # a network is someone's code: it may raise anything
         raise ModelError(
             f"{name} does not run on 3x{height}x{width} images ({reason(error)}): check its input --size; "
@@ -156,6 +162,8 @@ def _finish(name: str, module: nn.Module, preprocess: Preprocess, source: str, c
     if output.ndim != 2:
         shape = tuple(output.shape)
         raise ModelError(f"{name} returns {shape} for one image: it must return (1, classes)")
+    if not bool(torch.isfinite(output).all()):
+        raise ModelError(f"{name} gives NaN or infinite scores for a gray image: load a sound checkpoint")
     count = output.shape[1]
     if doubt := _doubt(output):
         warnings.warn(f"{name} {doubt}", stacklevel=1)

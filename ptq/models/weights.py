@@ -123,13 +123,14 @@ def fit_in_order(module: nn.Module, state: Mapping[str, Tensor], source: str) ->
 
 
 def check_finite(module: nn.Module, source: str) -> None:
-    """Refuse weights and buffers that hold NaN or infinity.
+    """Refuse parameters and running statistics that hold NaN or infinity; a mask of -inf is sound.
 
     Raises:
         ModelError: naming the first of them.
     """
-    for name, value in module.state_dict().items():
-        if isinstance(value, Tensor) and value.is_floating_point() and not bool(torch.isfinite(value).all()):
+    statistics = ((n, b) for n, b in module.named_buffers() if n.rpartition(".")[2] in ("running_mean", "running_var"))
+    for name, value in (*module.named_parameters(), *statistics):
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise ModelError(f"{source}: {name} holds NaN or infinite values; nothing can be made of it")
 
 
