@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 
 from ptq.graph.fx_helpers import LAYERS, add_module, attribute, module_of, sole_input
 
-__all__ = ["gain_and_shift", "fold_affine_maps"]
+__all__ = ["fold_affine_maps", "gain_and_shift"]
 
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d
 Affine = tuple[fx.Node, Tensor, Tensor]  # what is read, gain and shift per channel, in float64
