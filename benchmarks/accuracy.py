@@ -55,7 +55,7 @@ def measure(case: str, seed: int, data: Path, preset: str) -> dict[str, Any]:
             given[key] = str(data / given[key])
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        report = run(Settings(**given, seed=seed, preset=preset, out=folder)).report
+        report = run(Settings(**given, seed=seed, preset=preset, out=folder)).report.to_json()
     seconds = round(time.perf_counter() - started, 1)
     row = {"case": case, "seed": seed, "preset": preset, "total_seconds": seconds}
     return row | {key: report[key] for key in KEEP}

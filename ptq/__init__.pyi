@@ -1,4 +1,3 @@
-from .analysis.inspection import Inspection as Inspection
 from .analysis.sensitivity import Sensitivity as Sensitivity, measure_sensitivity as measure_sensitivity
 from .calibration.activation_ranges import calibrate as calibrate
 from .calibration.dataset import CalibrationSet as CalibrationSet
@@ -28,6 +27,8 @@ from .reconstruction.config import ReconstructConfig as ReconstructConfig
 from .reconstruction.loop import reconstruct as reconstruct
 from .reconstruction.results import BlockResult as BlockResult
 from .reporting.html import write_html_report as write_html_report
+from .reporting.inspection import Inspection as Inspection
+from .reporting.report import Report as Report
 from .run.finished_runs import load as load
 from .run.inspection import inspect_model as inspect_model, inspect_run as inspect_run
 from .run.pipeline import (

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ptq.cli import run_commands
-from ptq.cli.messages import progress, reported, show
+from ptq.cli.messages import print_run, progress, reported
 from ptq.cli.options import (
     ConfigOption,
     DataOption,
@@ -40,6 +40,7 @@ from ptq.cli.options import (
 from ptq.cli.parsing import device_name, existing, settings_from
 from ptq.config.recipe_file import recipe_text
 from ptq.errors import InputError
+from ptq.reporting.report import ImageFacts
 from ptq.reporting.text import image_lines
 
 __all__ = ["app", "main"]
@@ -137,12 +138,12 @@ def quantize(
             from ptq.cli import estimate_page
             from ptq.run import estimate
 
-            estimate_page.show(estimate.estimate_run(settings, progress()))
+            estimate_page.print_estimate(estimate.estimate_run(settings, progress()))
             return
         from ptq.run import pipeline  # torch takes seconds to import: options are checked before
 
         pipeline.run(settings, progress(), restart=restart, say=typer.echo)
-        show(Path(settings.out))
+        print_run(Path(settings.out))
 
 
 @app.command()
@@ -169,9 +170,9 @@ def synthesize(
         from ptq.run import pipeline
 
         images = pipeline.synthesize_images(settings, progress())
-        facts = {"count": len(images), **images.provenance}
+        facts = ImageFacts.from_json({"count": len(images), **images.provenance})
         typer.echo("\n" + "\n".join(image_lines(facts)))
-        show(Path(settings.out))
+        print_run(Path(settings.out))
 
 
 @app.command()
@@ -201,7 +202,7 @@ def validate(
             runtimes=[one.value for one in runtime or ()],
             progress=progress(),
         )
-        show(run_dir)
+        print_run(run_dir)
 
 
 @app.command()
@@ -250,7 +251,7 @@ def inspect(
             existing("RUN_DIR", run_dir)
             _refuse_a_model(context, run_dir)
             device_name(device)
-            from ptq.reporting import inspection as findings
+            from ptq.reporting import inspection_page as findings
             from ptq.run import inspection
 
             found = inspection.inspect_run(run_dir, count=count, device=device, threads=threads, progress=progress())
@@ -264,12 +265,12 @@ def inspect(
                     f"ptq synthesize --model {model}"
                 )
             settings = settings_from(context.params | {"preset": Preset.fast}, "inspect")
-            from ptq.reporting import inspection as findings
+            from ptq.reporting import inspection_page as findings
             from ptq.run import inspection
 
             found = inspection.inspect_model(settings, count=count, progress=progress())
             wrote = findings.write_inspection(found, None, json)
-        findings.show(found, None if everything else top)
+        findings.print_inspection(found, None if everything else top)
         for path in wrote:
             typer.echo(f"wrote {path}")
 

@@ -3,19 +3,20 @@
 import errno
 import shlex
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import typer
 
 from ptq.errors import PtqError
 from ptq.progress import Progress
-from ptq.reporting.report import read_report
-from ptq.reporting.text import COLUMNS, exactness_lines, image_lines, memory_lines
+from ptq.reporting.report import Report
+from ptq.reporting.report_files import read_report
+from ptq.reporting.text import exactness_lines, figure_lines, image_lines, memory_lines
+from ptq.utils.units import file_size_text
 
-__all__ = ["headline", "progress", "reported", "show"]
+__all__ = ["print_run", "progress", "report_lines", "reported"]
 
 _OUT_OF_MEMORY = "out of memory: use --preset fast, a smaller --size, or a larger machine"
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
@@ -59,59 +60,32 @@ def progress() -> Progress:
     return progress_for(Console())
 
 
-def show(folder: Path) -> None:
+def print_run(folder: Path) -> None:
     """Print the headline figures of a run and the paths of the files in its directory."""
     with suppress(PtqError):  # none yet, or not ours: it is a file like the others
-        facts = read_report(folder)
-        lines = [
-            headline(facts),
-            *exactness_lines(facts.get("exact")),
-            *image_lines(facts["images"]),
-            *memory_lines(facts),
-        ]
-        typer.echo("\n" + "\n".join(lines))
+        typer.echo("\n" + "\n".join(report_lines(read_report(folder))))
     typer.echo("\nthe run directory has")
     for path in sorted(p for p in folder.iterdir() if p.is_file() and p.name[0] != "."):
-        typer.echo(f"  {path}  ({_size(path.stat().st_size)})")
+        typer.echo(f"  {path}  ({file_size_text(path.stat().st_size)})")
     if (folder / "report.json").is_file() and not (folder / "report.html").is_file():
         again = shlex.join(["ptq", "report", str(folder)])
         typer.echo(f"\nfor report.html: pip install 'ptq[report]', then {again}")
 
 
-def headline(report: dict[str, Any]) -> str:
-    """Accuracy, latency and size against float, as far as `report` has them, a line for each.
-
-    Example:
-        >>> print(headline({"size_bytes": {"float": 4_000_000, "onnx": 1_000_000}}))
-        size        float 4.0 MB  onnx 1.0 MB
-    """
-    lines = []
-    for name, key, text in _ROWS:
-        figures = {k: v for k, v in (report.get(key) or {}).items() if k in COLUMNS}
-        shown = [f"{k} {text(v)}" for k, v in figures.items() if v is not None]
-        if shown:
-            lines.append(f"{name:11} {'  '.join(shown)}")
-    return "\n".join(lines)
-
-
-def _percent(value: float) -> str:
-    return f"{value:.2f} %"
-
-
-def _milliseconds(value: float) -> str:
-    return f"{value:.2f} ms"
-
-
-def _size(count: float) -> str:
-    return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"
-
-
-_ROWS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
-    ("top-1", "top1", _percent),
-    ("agreement", "agreement", _percent),
-    ("latency", "latency_ms", _milliseconds),
-    ("size", "size_bytes", _size),
-)
+def report_lines(report: Report) -> list[str]:
+    """Return what a terminal shows of a report: accuracy, latency, size, images and memory."""
+    measured = report.validation
+    return [
+        *figure_lines(
+            top1=measured.top1,
+            agreement=measured.agreement,
+            latency_ms=measured.latency_ms,
+            size_bytes=measured.size_bytes,
+        ),
+        *exactness_lines(measured.exact),
+        *image_lines(report.images),
+        *memory_lines(report),
+    ]
 
 
 def _stop(message: str, cause: BaseException) -> None:

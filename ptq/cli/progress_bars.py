@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress as Live, TaskID, TextColumn
 
 from ptq.progress import Progress, Task
+from ptq.utils.units import duration_text, short_text
 
 __all__ = ["Bars", "Lines", "progress_for"]
 
@@ -125,22 +126,13 @@ class _Clock:
 
     def status(self) -> str:
         left = self.elapsed() * (self.total - self.done) / self.done if self.done else 0.0
-        return ", ".join([*self._shown(), f"{_duration(left)} left"])
+        return ", ".join([*self._shown(), f"{duration_text(left)} left"])
 
     def finished(self) -> str:
-        return ", ".join([*self._shown(), f"done in {_duration(self.elapsed())}"])
+        return ", ".join([*self._shown(), f"done in {duration_text(self.elapsed())}"])
 
     def _shown(self) -> list[str]:
-        return [f"{name} {value:.4g}" for name, value in self._figures.items()]
-
-
-def _duration(seconds: float) -> str:
-    """In words as short as they are exact: 0.4 s, 42 s, 3:05, 1:02:03."""
-    if seconds < 59.5:
-        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+        return [f"{name} {short_text(value)}" for name, value in self._figures.items()]
 
 
 def _print(line: str) -> None:

@@ -37,6 +37,6 @@ def compare(
         if out is not None:
             comparison_files.check_suffix(out)
         found = side_by_side(run_dirs)
-        comparison_files.show(found)
-        for path in comparison_files.write(found, out) if out is not None else ():
+        comparison_files.print_comparison(found)
+        for path in comparison_files.write_comparison(found, out) if out is not None else ():
             typer.echo(f"wrote {path}")

@@ -1,13 +1,16 @@
 """What a finished run means to who reads its report: whether the file can be used, and what to do next."""
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+
+from ptq.config.settings import Settings
+from ptq.reporting.report import Report
+from ptq.utils.units import number_text, short_text
 
 __all__ = ["Badge", "Step", "badges", "lost", "next_steps"]
 
-KEPT = 1.0  # points of top-1 that nobody would quantize again for; the gates allow as much between simulation and file
+KEPT = 1.0  # points of top-1 that nobody would quantize again for; the checks allow as much between simulation and file
 MUCH = 10.0  # beyond it a file is of no use to most
 FULL = 8  # bits; fewer for activations save neither time nor space, because kernels compute in 8
 
@@ -38,54 +41,41 @@ class Step:
     command: str = ""
 
 
-def lost(report: Mapping[str, Any]) -> float | None:
+def lost(report: Report) -> float | None:
     """Return the points of top-1 that the file has less than float; None without labels."""
-    top1 = report["top1"]
+    top1 = report.validation.top1
     return top1["float"] - top1["onnx"] if {"float", "onnx"} <= top1.keys() else None
 
 
-def badges(report: Mapping[str, Any]) -> list[Badge]:
-    """Return two judgments: on the file, which can be right and inaccurate, and on its accuracy.
-
-    Example:
-        >>> badges({"gates": [{}], "failed": [], "top1": {"float": 80.0, "onnx": 71.5}})[1].text
-        'accuracy: 8.50 points lost'
-    """
-    gates, failed = report.get("gates", []), report.get("failed", [])
+def badges(report: Report) -> list[Badge]:
+    """Return two judgments: on the file, which can be right and inaccurate, and on its accuracy."""
+    failed, count = len(report.validation.failed), len(report.validation.checks)
     if failed:
-        count = f"{len(failed)} of {len(gates)} gates" if gates else f"{len(failed)} gates"
-        return [Badge("failed", f"file: failed {count}"), _accuracy(report)]
-    if gates:
-        return [Badge("passed", f"file: passed all {len(gates)} gates"), _accuracy(report)]
-    return [Badge("unknown", "file: no gate is known to have failed"), _accuracy(report)]
+        return [Badge("failed", f"file: failed {failed} of {count} checks"), _accuracy(report)]
+    return [Badge("passed", f"file: passed all {count} checks"), _accuracy(report)]
 
 
-def _accuracy(report: Mapping[str, Any]) -> Badge:
+def _accuracy(report: Report) -> Badge:
     points = lost(report)
     if points is None:
         return Badge("unknown", "accuracy: not measured")
     state = "passed" if points <= KEPT else "warned" if points <= MUCH else "failed"
-    text = f"{points:.2f} points lost" if round(points, 2) > 0 else "nothing lost"
+    text = f"{number_text(points)} points lost" if round(points, 2) > 0 else "nothing lost"
     return Badge(state, f"accuracy: {text}")
 
 
-def next_steps(report: Mapping[str, Any], folder: str) -> list[Step]:
+def next_steps(report: Report, folder: str) -> list[Step]:
     """Return what to do next, the most useful first.
 
     Args:
-        report: the content of report.json.
+        report: of the run.
         folder: the run directory, as commands take it.
-
-    Example:
-        >>> report = {"settings": {"bits": 8, "act_bits": 8}, "top1": {}, "failed": []}
-        >>> next_steps(report, "runs/a")[0].command
-        'ptq validate runs/a --data DIR'
     """
     run = shlex.quote(folder)
-    if report.get("failed"):
-        return [*_after_failure(report["failed"], run)]
+    if report.validation.failed:
+        return [*_after_failure(report.validation.failed, run)]
     points = lost(report)
-    steps = [*_for_accuracy(report["settings"], run)] if points is None or points > KEPT else []
+    steps = [*_for_accuracy(report.settings, run)] if points is None or points > KEPT else []
     if points is None:
         data = "Measure accuracy on labeled images: a network that agrees with float on calibration images may have "
         return [Step(f"{data}lost points on others.", f"ptq validate {run} --data DIR"), *steps[:1]]
@@ -94,7 +84,7 @@ def next_steps(report: Mapping[str, Any], folder: str) -> list[Step]:
     return [*_to_use(report, folder)]
 
 
-def _after_failure(failed: list[str], run: str) -> Iterator[Step]:
+def _after_failure(failed: Sequence[str], run: str) -> Iterator[Step]:
     if all(line.startswith("the file is slower") for line in failed):
         yield Step(
             "The file computes what it should; only its speed is in doubt. Measure again when nothing else runs on "
@@ -108,12 +98,12 @@ def _after_failure(failed: list[str], run: str) -> Iterator[Step]:
         )
 
 
-def _for_accuracy(settings: Mapping[str, Any], run: str) -> Iterator[Step]:
+def _for_accuracy(settings: Settings, run: str) -> Iterator[Step]:
     """What gives points back, the cheapest first."""
-    bits, activations = settings.get("bits", FULL), settings.get("act_bits", FULL)
+    bits, activations = settings.bits, settings.act_bits
     if activations < FULL:
         yield Step(f"Leave out --act-bits {activations}: 8 bits for activations cost neither time nor space.")
-    if settings.get("preset") == "fast" and bits < FULL:
+    if settings.preset == "fast" and bits < FULL:
         yield Step("Give it time: --preset default has more images and more iterations.")
     if bits < 4:
         yield Step(f"Take --bits 4: {bits} are few for weights.")
@@ -122,23 +112,21 @@ def _for_accuracy(settings: Mapping[str, Any], run: str) -> Iterator[Step]:
             "Give the layers that cost most 8 bits for their weights: this names them, with their options.",
             f"ptq inspect {run}",
         )
-    if settings.get("images") == "noise":
+    if settings.images == "noise":
         yield Step("Leave out --images noise: synthesized images are better.")
     elif bits == FULL and activations == FULL:
         yield Step("Calibrate with real images, if you may use any: --images DIR; no labels are needed.")
 
 
-def _to_use(report: Mapping[str, Any], folder: str) -> Iterator[Step]:
-    takes = report["model"].get("preprocess") or {}
-    words = "as in training"
-    if {"size", "mean", "std"} <= takes.keys():
-        height, width = takes["size"]
-        words = f"{width}×{height} pixels RGB in [0, 1], less {_numbers(takes['mean'])}, over {_numbers(takes['std'])}"
+def _to_use(report: Report, folder: str) -> Iterator[Step]:
+    takes = report.model.preprocess
+    height, width = takes.size
+    words = f"{width}×{height} pixels RGB in [0, 1], less {_channels(takes.mean)}, over {_channels(takes.std)}"
     yield Step(f"Use {folder}/model.onnx. It takes float32 (N, 3, height, width): {words}.")
-    if report["settings"].get("bits", 0) > 4:
+    if report.settings.bits > 4:
         yield Step("For a smaller file, as fast, try --bits 4.")
 
 
-def _numbers(values: list[float]) -> str:
-    shown = [f"{value:.4g}" for value in values]
+def _channels(values: Sequence[float]) -> str:
+    shown = [short_text(value) for value in values]
     return shown[0] if len({*shown}) == 1 else f"({', '.join(shown)})"

@@ -3,7 +3,7 @@
 import csv
 import importlib.util
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,16 +11,17 @@ from rich.console import Console
 
 from ptq.errors import InputError
 from ptq.reporting.comparison import Comparison
-from ptq.reporting.html import render, require
+from ptq.reporting.html import require
+from ptq.reporting.rendering import render
 from ptq.utils.files import atomic
 
 if TYPE_CHECKING:
     from ptq.reporting.plots import Point
 
-__all__ = ["check_suffix", "show", "write"]
+__all__ = ["check_suffix", "print_comparison", "write_comparison"]
 
 
-def show(found: Comparison, console: Console | None = None) -> None:
+def print_comparison(found: Comparison, console: Console | None = None) -> None:
     """Print the table, with a star at the best of a column, and the notes."""
     console = console or Console()
     console.print("", found.table(lambda cell, best: cell and cell + "* "[not best]).drawn())
@@ -30,7 +31,7 @@ def show(found: Comparison, console: Console | None = None) -> None:
 
 
 def check_suffix(path: Path) -> None:
-    """Refuse a file that `write` would not know how to write.
+    """Refuse a file that `write_comparison` would not know how to write.
 
     Raises:
         InputError: naming what it knows.
@@ -41,7 +42,7 @@ def check_suffix(path: Path) -> None:
         raise InputError(f"--out: {path} is a folder; give a file")
 
 
-def write(found: Comparison, path: Path) -> list[Path]:
+def write_comparison(found: Comparison, path: Path) -> list[Path]:
     """Write a comparison in the format that the file's suffix names; returns what was written.
 
     Args:
@@ -49,7 +50,7 @@ def write(found: Comparison, path: Path) -> list[Path]:
         path: .md (and its chart as .svg beside it, where matplotlib is installed), .csv or .html.
 
     Raises:
-        InputError: for another suffix, or an HTML page without jinja2 and matplotlib.
+        InputError: for another suffix, or an HTML page without matplotlib.
     """
     check_suffix(path)
     wrote = []
@@ -62,8 +63,7 @@ def write(found: Comparison, path: Path) -> list[Path]:
 
 def _markdown(found: Comparison, path: Path) -> dict[str, str]:
     def bold(cell: str, best: bool) -> str:
-        plain = cell.replace("|", "\\|")
-        return f"**{plain}**" if best else plain
+        return f"**{cell}**" if best else cell
 
     parts = [found.table(bold).markdown(), "\n".join(f"- {note}" for note in found.notes)]
     files: dict[str, str] = {}
@@ -103,7 +103,7 @@ def _html(found: Comparison, path: Path) -> dict[str, str]:
         "columns": found.columns,
         "marked": _marked(found),
         "winners": found.winners(),
-        "failed": [bool(entry.report.get("failed")) for entry in found.entries],
+        "failed": [bool(entry.report.validation.failed) for entry in found.entries],
         "notes": found.notes,
         "charts": charts,
     }
@@ -117,23 +117,22 @@ def _panels(found: Comparison) -> "tuple[str, dict[str, list[Point]]]":
     """What the vertical axis of all charts shows, and the points of each; charts of nothing are left out."""
     from ptq.reporting.plots import Point
 
-    reports = [entry.report for entry in found.entries]
-    figure = "top1" if all("onnx" in report["top1"] for report in reports) else "agreement"
-    score = "top-1 %" if figure == "top1" else "same as float %"
+    measured = [entry.report.validation for entry in found.entries]
+    labeled = all("onnx" in one.top1 for one in measured)
     many = len({entry.model for entry in found.entries}) > 1
     panels: dict[str, list[Point]] = {}
-    for title, cost, factor in (("size MB", "size_bytes", 1e-6), ("latency ms", "latency_ms", 1.0)):
+    for title, factor in (("size MB", 1e-6), ("latency ms", 1.0)):
         points: dict[tuple[str, float, float], Point] = {}
-        for entry in found.entries:
-            scores, costs = entry.report[figure], entry.report[cost]
-            references = {**scores, "float": scores.get("float", 100.0)}
-            reference = entry.model if many else "float"
-            for name, label in (("float", reference), ("onnx", entry.name)):
-                if references.get(name) is not None and costs.get(name) is not None:
-                    at = (label, costs[name] * factor, references[name])
+        for entry, one in zip(found.entries, measured, strict=True):
+            costs: Mapping[str, float] = one.size_bytes if title == "size MB" else one.latency_ms
+            scores = {"float": 100.0, **(one.top1 if labeled else one.agreement)}
+            for name, label in (("float", entry.model if many else "float"), ("onnx", entry.name)):
+                if name in scores and name in costs:
+                    at = (label, costs[name] * factor, scores[name])
                     points.setdefault(at, Point(*at, reference=name == "float"))
         if any(not point.reference for point in points.values()):
             panels[title] = list(points.values())
+    score = "top-1 %" if labeled else "same as float %"
     return score, panels
 
 

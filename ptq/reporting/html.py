@@ -1,26 +1,24 @@
 """report.html: what a run found out as one page that needs nothing but itself, made from the run directory.
 
 Everything in it comes from report.json and images.safetensors, so that the page of a finished run can be made anew
-without its network. jinja2 and matplotlib, the extra `report`, are imported when a page is made.
+without its network. matplotlib, the extra `report`, is imported when a page is made.
 """
 
 import importlib.util
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from ptq.errors import MachineError
-from ptq.reporting.report import read_report
+from ptq.reporting.rendering import render
+from ptq.reporting.report import Report
+from ptq.reporting.report_files import read_report
 from ptq.utils.files import atomic
 
-__all__ = ["available", "page", "refresh", "render", "require", "write_html_report"]
-
-NEEDED = ("jinja2", "matplotlib")
+__all__ = ["available", "page", "refresh", "require", "write_html_report"]
 
 
 def available() -> bool:
     """Whether what a page needs is installed."""
-    return all(importlib.util.find_spec(name) is not None for name in NEEDED)
+    return importlib.util.find_spec("matplotlib") is not None
 
 
 def require() -> None:
@@ -30,14 +28,15 @@ def require() -> None:
         MachineError: saying how to get it.
     """
     if not available():
-        raise MachineError("an HTML page needs jinja2 and matplotlib: pip install 'ptq[report]'.")
+        raise MachineError("an HTML page needs matplotlib: pip install 'ptq[report]'.")
 
 
 def refresh(folder: Path) -> Path | None:
     """Write report.html where that can be done; elsewhere remove one that tells of an earlier run.
 
     Raises:
-        MachineError: when report.json cannot be read or the page cannot be written.
+        InputError: when report.json cannot be read.
+        MachineError: when the page cannot be written.
     """
     if available():
         return write_html_report(folder)
@@ -46,7 +45,7 @@ def refresh(folder: Path) -> Path | None:
 
 
 def write_html_report(folder: Path | str) -> Path:
-    """Make the page of a finished run, or of one that failed a gate, anew.
+    """Make the page of a finished run, or of one that failed a check, anew.
 
     Args:
         folder: as `ptq.quantize` wrote it.
@@ -55,7 +54,8 @@ def write_html_report(folder: Path | str) -> Path:
         Where the page is: report.html in there.
 
     Raises:
-        MachineError: when there is no report.json, when jinja2 or matplotlib are missing, when the disk is full.
+        InputError: when there is no report.json that can be read.
+        MachineError: when matplotlib is missing, when the disk is full.
 
     Example:
         >>> write_html_report("runs/resnet18-w4a8").name
@@ -69,36 +69,17 @@ def write_html_report(folder: Path | str) -> Path:
     return folder / "report.html"
 
 
-def page(report: Mapping[str, Any], folder: Path | None = None) -> str:
+def page(report: Report, folder: Path | None = None) -> str:
     """Return the page as HTML.
 
     Args:
-        report: the content of report.json; what it does not have is left out.
+        report: of the run.
         folder: holds images.safetensors; None leaves the images out.
 
     Raises:
-        MachineError: when jinja2 or matplotlib are missing.
+        MachineError: when matplotlib is missing.
     """
     require()
     from ptq.reporting.html_content import content
 
     return render("report.html.j2", content(report, folder))
-
-
-def render(template: str, content: Mapping[str, Any]) -> str:
-    """Fill a template of `ptq/reporting/templates`; text is escaped, but for the drawings of `ptq.reporting.plots`.
-
-    Raises:
-        MachineError: when jinja2 or matplotlib are missing.
-    """
-    require()
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("ptq.reporting"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(template).render(content)

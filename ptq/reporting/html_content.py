@@ -1,14 +1,28 @@
-"""What stands in report.html, put together from report.json: text, shares in percent, and charts."""
+"""What stands in report.html, put together from a report: text, shares in percent, and charts."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ptq.analysis.distributions import LayerDistribution
+from ptq.reconstruction.results import BlockResult
 from ptq.reporting import gallery, plots
 from ptq.reporting.advice import badges, next_steps
-from ptq.reporting.text import exactness_lines, figure_columns, figure_rows, image_lines, memory_lines, threads_text
+from ptq.reporting.report import Report
+from ptq.reporting.text import bits_text, exactness_lines, figure_columns, figure_rows, image_lines, memory_lines
+from ptq.utils.units import (
+    decibel_text,
+    duration_text,
+    file_size_text,
+    latency_text,
+    number_text,
+    percent_text,
+    ratio_text,
+    short_text,
+    thread_text,
+)
 
 __all__ = ["Chart", "content"]
 
@@ -22,129 +36,122 @@ class Chart:
     svg: str
 
 
-def content(report: Mapping[str, Any], folder: Path | None) -> dict[str, Any]:
+def content(report: Report, folder: Path | None) -> dict[str, Any]:
     """Return what `report.html.j2` shows.
 
     Args:
-        report: the content of report.json; what it does not have is left out.
+        report: of the run.
         folder: holds images.safetensors; None leaves the images out.
     """
-    settings, images = report["settings"], report["images"]
-    columns, blocks = figure_columns(report), report.get("blocks", [])
-    seconds = report.get("seconds", {})
-    source = folder and folder / "images.safetensors"
-    tiles = gallery.tiles(source, images.get("names", {})) if source else []
-    out = str(folder or settings.get("out") or "RUN_DIR")
+    settings, measured, images = report.settings, report.validation, report.images
+    columns = figure_columns(measured)
+    tiles = gallery.tiles(folder / "images.safetensors", images.names) if folder else []
     return {
-        "title": report["model"].get("name", "network"),
-        "subtitle": f"weights {settings.get('bits')} bits, activations {settings.get('act_bits')} bits; "
-        f"{images.get('count', 'no')} images: {images.get('source', 'unknown')}",
+        "title": report.model.name,
+        "subtitle": f"weights {settings.bits} bits, activations {settings.act_bits} bits; {image_lines(images)[0]}",
         "badges": badges(report),
-        "failures": report.get("failed", []),
+        "failures": measured.failed,
         "cards": [*_cards(report)],
-        "steps": next_steps(report, out),
+        "steps": next_steps(report, str(folder or settings.out)),
         "measured_on": _measured_on(report),
         "columns": columns,
-        "rows": [row for row in figure_rows(report, columns) if any(row[1:])],
-        "gates": report.get("gates", []),
+        "rows": [row for row in figure_rows(measured, columns) if any(row[1:])],
+        "checks": measured.checks,
         "image_lines": [
-            *(image_lines(images) if "source" in images else []),
-            *([f"{len(tiles)} of them are shown"] if 0 < len(tiles) < images.get("count", 0) else []),
+            *image_lines(images),
+            *([f"{len(tiles)} of them are shown"] if 0 < len(tiles) < images.count else []),
         ],
         "tiles": tiles,
-        "scale": _scale(blocks),
+        "scale": _scale(report.blocks),
         "blocks": [*_blocks(report)],
-        "curves": [*_curves(blocks)],
-        "layers": [_layer(layer) for layer in report.get("worst_layers", [])],
-        "stages": _stages(seconds),
-        "together": f"{sum(seconds.values()):.1f}",
+        "curves": [*_curves(report.blocks)],
+        "layers": [_layer(layer) for layer in report.worst_layers],
+        "stages": _stages(report.seconds),
+        "together": number_text(sum(report.seconds.values()), 1),
         "memory": memory_lines(report),
-        "command": report.get("command", ""),
-        "notes": [*report.get("notes", []), *report.get("unmeasured", []), *exactness_lines(report.get("exact"))],
+        "command": report.command,
+        "notes": [*report.notes, *measured.unmeasured, *exactness_lines(measured.exact)],
         "facts": [*_facts(report)],
     }
 
 
-def _measured_on(report: Mapping[str, Any]) -> str:
-    count = report.get("validated_on")
-    images = "some" if count is None else f"{count:,}"
-    if report["top1"]:
-        what = f"Accuracy on {images} labeled images"
+def _measured_on(report: Report) -> str:
+    count = f"{report.validation.validated_on:,}"
+    if report.validation.top1:
+        what = f"Accuracy on {count} labeled images"
     else:
-        what = f"Agreement with float on {images} calibration images, without labels"
+        what = f"Agreement with float on {count} calibration images, without labels"
     return f"{what}; latency is the median at batch 1."
 
 
-def _cards(report: Mapping[str, Any]) -> Iterator[dict[str, str]]:
+def _cards(report: Report) -> Iterator[dict[str, str]]:
     """The headline figures, as far as they were measured."""
-    top1, agreement = report["top1"], report["agreement"]
-    latency, size = report["latency_ms"], report["size_bytes"]
+    top1, agreement = report.validation.top1, report.validation.agreement
+    latency, size = report.validation.latency_ms, report.validation.size_bytes
     if "onnx" in top1:
-        loss = top1["onnx"] - top1["float"] if "float" in top1 else None
-        detail = "" if loss is None else f"{_signed(loss)} points (float {top1['float']:.2f} %)"
-        yield _card("top-1 accuracy", f"{top1['onnx']:.2f}", "%", detail)
-    elif agreement.get("onnx") is not None:
+        detail = ""
+        if "float" in top1:
+            change = number_text(top1["onnx"] - top1["float"], sign=True)
+            detail = f"{change} points (float {percent_text(top1['float'])})"
+        yield _card("top-1 accuracy", percent_text(top1["onnx"]), detail)
+    elif "onnx" in agreement:
         detail = "of calibration images; no labels were given"
-        yield _card("same prediction as float", f"{agreement['onnx']:.1f}", "%", detail)
+        yield _card("same prediction as float", percent_text(agreement["onnx"]), detail)
     if "onnx" in latency:
-        detail = threads_text(latency.get("threads"))
+        detail = thread_text(latency.get("threads"))
         if "float" in latency:
-            times = latency["float"] / latency["onnx"]
-            detail = f"{times:.1f}× as fast (float {latency['float']:.2f} ms)"
-        yield _card("latency", f"{latency['onnx']:.2f}", "ms", detail)
+            times = ratio_text(latency["float"], latency["onnx"])
+            detail = f"{times} as fast (float {latency_text(latency['float'])})"
+        yield _card("latency", latency_text(latency["onnx"]), detail)
     if "onnx" in size:
         detail = ""
         if "float" in size:
-            times = size["float"] / size["onnx"]
-            word = f"{times:.1f}× smaller" if times >= 1 else f"{1 / times:.1f}× larger"
-            detail = f"{word} (float {size['float'] / 1e6:.2f} MB)"
-        yield _card("size", f"{size['onnx'] / 1e6:.2f}", "MB", detail)
-    if seconds := report.get("seconds"):
-        longest = max(seconds, key=seconds.__getitem__)
-        share = 100 * seconds[longest] / max(sum(seconds.values()), 1e-9)
-        total = sum(seconds.values())
-        value, unit = (f"{total / 60:.1f}", "min") if total >= 60 else (f"{total:.0f}", "s")
-        yield _card("time of the run", value, unit, f"{longest} {share:.0f} % of it")
+            less, more = size["float"], size["onnx"]
+            word = f"{ratio_text(less, more)} smaller" if less >= more else f"{ratio_text(more, less)} larger"
+            detail = f"{word} (float {file_size_text(size['float'])})"
+        yield _card("size", file_size_text(size["onnx"]), detail)
+    if seconds := report.seconds:
+        longest, total = max(seconds, key=seconds.__getitem__), sum(seconds.values())
+        share = percent_text(100 * seconds[longest] / max(total, 1e-9), 0)
+        yield _card("time of the run", duration_text(total), f"{longest} {share} of it")
 
 
-def _card(name: str, value: str, unit: str, detail: str) -> dict[str, str]:
+def _card(name: str, figure: str, detail: str) -> dict[str, str]:
+    value, unit = figure.split(" ")
     return {"name": name, "value": value, "unit": unit, "detail": detail}
 
 
-def _scale(blocks: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
+def _scale(blocks: Sequence[BlockResult]) -> tuple[int, int]:
     """The ends of the axis of decibels, multiples of 10; what is infinite stands at an end."""
-    known = [x for b in blocks for x in (b["sqnr_nearest"], b["sqnr"]) if math.isfinite(x)]
+    known = [db for block in blocks for db in (block.sqnr_nearest, block.sqnr) if math.isfinite(db)]
     low, high = min(known, default=0.0), max(known, default=10.0)
     return 10 * math.floor(low / 10), max(10 * math.ceil(high / 10), 10 * math.floor(low / 10) + 10)
 
 
-def _blocks(report: Mapping[str, Any]) -> Iterator[dict[str, str]]:
-    blocks, bits = report.get("blocks", []), report.get("bits", {})
-    low, high = _scale(blocks)
+def _blocks(report: Report) -> Iterator[dict[str, str]]:
+    low, high = _scale(report.blocks)
 
     def place(db: float) -> str:
         share = 0.5 if math.isnan(db) else (max(low, min(high, db)) - low) / (high - low)
         return f"{100 * share:.2f}"
 
-    for block in blocks:
-        widths = sorted({str(bits[name]) for name in block["layers"] if name in bits})
-        words = [f"{', '.join(widths)} bits" if widths else "no layers", block["kept"]]
+    for block in report.blocks:
+        bits = bits_text(block.layers, report.bits)
         yield {
-            "name": block["name"],
-            "detail": ", ".join([*words, f"{block['seconds']:.1f} s"]),
-            "nearest": _db(block["sqnr_nearest"]),
-            "kept": _db(block["sqnr"]),
-            "start": place(block["sqnr_nearest"]),
-            "end": place(block["sqnr"]),
+            "name": block.name,
+            "detail": ", ".join([f"{bits} bits" if bits else "no layers", block.kept, duration_text(block.seconds)]),
+            "nearest": decibel_text(block.sqnr_nearest),
+            "kept": decibel_text(block.sqnr),
+            "start": place(block.sqnr_nearest),
+            "end": place(block.sqnr),
         }
 
 
-def _curves(blocks: Sequence[Mapping[str, Any]]) -> Iterator[Chart]:
+def _curves(blocks: Sequence[BlockResult]) -> Iterator[Chart]:
     for block in blocks:
-        if curves := _finite(block.get("losses", [])):
-            change = f"from {curves[0][0]:.3g} to {curves[-1][-1]:.3g}"
-            alt = f"loss of {block['name']}: {change}"
-            yield Chart(block["name"], alt, plots.loss_curves(curves, alt))
+        if curves := _finite(block.losses):
+            alt = f"loss of {block.name}: from {curves[0][0]:.3g} to {curves[-1][-1]:.3g}"
+            yield Chart(block.name, alt, plots.loss_curves(curves, alt))
 
 
 def _finite(curves: Sequence[Sequence[float]]) -> list[list[float]]:
@@ -152,18 +159,18 @@ def _finite(curves: Sequence[Sequence[float]]) -> list[list[float]]:
     return [curve for curve in kept if curve]
 
 
-def _layer(layer: Mapping[str, Any]) -> dict[str, Any]:
-    parts = [("weight", layer["weight"], layer["bits"], "steps of its channel")]
-    if layer["input"] is not None:
-        parts.append(("input", layer["input"], layer["input_bits"], "value"))
+def _layer(layer: LayerDistribution) -> dict[str, Any]:
+    parts = [("weight", layer.weight, layer.bits, "steps of its channel")]
+    if layer.input is not None and layer.input_bits is not None:
+        parts.append(("input", layer.input, layer.input_bits, "value"))
     charts = []
     for name, data, bits, unit in parts:
-        beyond = f"{100 * data['clipped']:.2f} % clipped"
-        alt = f"histogram of the {name} of {layer['name']}: {beyond}"
+        beyond = f"{percent_text(100 * data.clipped)} clipped"
+        alt = f"histogram of the {name} of {layer.name}: {beyond}"
         charts.append(Chart(f"{name}, {bits} bits, {beyond}", alt, plots.histogram(data, unit, 1 << bits, alt)))
     return {
-        "name": layer["name"],
-        "detail": f"output {_db(layer['sqnr'])} dB above the noise of quantizing this layer alone",
+        "name": layer.name,
+        "detail": f"output {decibel_text(layer.sqnr)} dB above the noise of quantizing this layer alone",
         "charts": charts,
     }
 
@@ -171,33 +178,29 @@ def _layer(layer: Mapping[str, Any]) -> dict[str, Any]:
 def _stages(seconds: Mapping[str, float]) -> list[dict[str, str]]:
     most = max(seconds.values(), default=0.0) or 1.0
     return [
-        {"name": name, "seconds": f"{value:.1f}", "share": f"{100 * value / most:.2f}"}
+        {"name": name, "seconds": number_text(value, 1), "share": f"{100 * value / most:.2f}"}
         for name, value in seconds.items()
     ]
 
 
-def _facts(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _facts(report: Report) -> Iterator[tuple[str, str]]:
     """What another run must agree in to give the same, and what this one ran on."""
-    model = report["model"]
-    yield from ((f"model: {k}", _text(v)) for k, v in model.items() if v is not None)
-    for name, value in report["settings"].items():
-        if value not in (None, "", [], {}, False):
-            yield name.replace("_", " "), _text(value)
-    yield from ((f"version of {k}", _text(v)) for k, v in report.get("versions", {}).items())
-    yield from ((f"machine: {k}", _text(v)) for k, v in report.get("machine", {}).items())
+    yield from _named("model: ", asdict(report.model))
+    yield from _named("", report.settings.to_json())
+    yield from ((f"version of {name}", version) for name, version in report.versions.items())
+    yield from _named("machine: ", asdict(report.machine))
 
 
-def _text(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return "; ".join(f"{name} {_text(part)}" for name, part in value.items())
+def _named(prefix: str, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What is set, each under its name; that of a part stands before it."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _named(f"{prefix}{name}.", value)
+        elif value not in (None, "", (), [], False):
+            yield f"{prefix}{name}", _value_text(value)
+
+
+def _value_text(value: Any) -> str:
     if isinstance(value, list | tuple):
-        return ", ".join(_text(part) for part in value)
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.2f}".replace("-", "−")
-
-
-def _db(value: float) -> str:
-    return f"{value:.1f}" if math.isfinite(value) else "∞" if value > 0 else "−∞"
+        return ", ".join(map(_value_text, value))
+    return short_text(value) if isinstance(value, float) else str(value)

@@ -17,6 +17,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, PercentFormatter
 
+from ptq.analysis.distributions import Histogram
+from ptq.utils.units import short_text
+
 __all__ = ["Point", "histogram", "loss_curves", "tradeoff", "tradeoff_file"]
 
 # Stand-ins -> names of variables in page.css, and the colors of a file of its own.
@@ -63,20 +66,20 @@ class Point:
     reference: bool = False
 
 
-def histogram(data: Mapping[str, Any], unit: str, levels: int, mark: str) -> str:
-    """Draw a `ptq.analysis.histograms.Histogram`: shares on a log scale, the grid's levels, and what lies beyond.
+def histogram(data: Histogram, unit: str, levels: int, mark: str) -> str:
+    """Draw a histogram: shares on a log scale, the grid's levels, and what lies beyond.
 
     Args:
-        data: its fields.
+        data: of a weight or of what a layer reads.
         unit: of the numbers, in words.
         levels: of the grid; drawn where they can be told apart.
         mark: tells the ids in it from those of other drawings on the page.
     """
 
     def draw(axes: Axes) -> None:
-        counts, low, high = data["counts"], data["low"], data["high"]
+        counts, low, high = data.counts, data.low, data.high
         total, width = max(1, sum(counts)), (high - low) / len(counts)
-        inside = data["grid_low"] - data["step"] / 2, data["grid_high"] + data["step"] / 2
+        inside = data.grid_low - data.step / 2, data.grid_high + data.step / 2
         floor = min([count for count in counts if count] or [1]) / total / 2
         edges = [low + i * width for i in range(len(counts) + 1)]
         for color, beyond in ((BLUE, False), (ORANGE, True)):
@@ -87,16 +90,16 @@ def histogram(data: Mapping[str, Any], unit: str, levels: int, mark: str) -> str
             axes.stairs(shares, edges, baseline=floor, fill=True, color=color, linewidth=0)
         axes.set_yscale("log")
         axes.set_ylim(floor, 2.0)
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:g} %"))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{short_text(100 * y)} %"))
         axes.yaxis.set_major_locator(LogLocator(numticks=4))
         axes.minorticks_off()
         if levels <= _MOST_LEVELS:
-            at = [data["grid_low"] + i * data["step"] for i in range(levels)]
+            at = [data.grid_low + i * data.step for i in range(levels)]
             # Below the axis, where bars do not hide them.
             foot = axes.get_xaxis_transform()
             axes.vlines(at, -0.06, 0, INK, linewidth=1, transform=foot, clip_on=False)
         axes.tick_params(axis="x", length=0, pad=8)
-        for end in (data["grid_low"], data["grid_high"]):
+        for end in (data.grid_low, data.grid_high):
             axes.axvline(end, color=INK, linewidth=1, linestyle=(0, (4, 3)))
         pad = (high - low) / 60
         axes.set_xlim(low - pad, high + pad)
@@ -110,7 +113,7 @@ def loss_curves(curves: Sequence[Sequence[float]], mark: str) -> str:
     """Draw the losses of a block's descents one after the other, relative to their beginnings.
 
     Args:
-        curves: of a `ptq.reconstruction.loop.BlockResult`; at least one, none of them empty.
+        curves: of a `ptq.BlockResult`; at least one, none of them empty.
         mark: tells the ids in it from those of other drawings on the page.
     """
 

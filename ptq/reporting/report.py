@@ -1,115 +1,201 @@
-"""What a run measured, as report.json for programs and report.md for people."""
+"""What a run found out, as one typed object: every page and message is made from it, and report.json is it as JSON."""
 
-import json
-import re
 from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import msgspec
+
+from ptq.analysis.distributions import LayerDistribution
+from ptq.config.settings import Settings
 from ptq.errors import InputError
-from ptq.reporting.advice import badges, next_steps
-from ptq.reporting.text import exactness_lines, figure_columns, figure_rows, image_lines, memory_lines
-from ptq.utils.files import atomic
+from ptq.export.results import Validation
+from ptq.reconstruction.results import BlockResult
+from ptq.utils.environment import Machine
 
-__all__ = ["markdown", "read_report", "write_report"]
+__all__ = ["VERSION", "CachePeak", "ImageFacts", "ImageQuality", "ModelFacts", "Preprocessing", "Report", "Teacher"]
 
-
-def write_report(report: Mapping[str, Any], folder: Path) -> None:
-    """Write report.json and report.md into `folder`, each atomically."""
-    with atomic(folder / "report.json") as path:
-        path.write_text(_rows_of_numbers(json.dumps(report, indent=2)) + "\n")
-    with atomic(folder / "report.md") as path:
-        path.write_text(markdown(report))
+VERSION = 1
+"""Of the keys of report.json and what they mean."""
 
 
-def read_report(folder: Path) -> dict[str, Any]:
-    """Return the content of a run's report.json.
+@dataclass(frozen=True)
+class Preprocessing:
+    """What the network's images go through.
 
-    Raises:
-        InputError: where there is none, or something else.
+    Args:
+        size: (height, width) in pixels that the network takes.
+        resize: shorter side in pixels before the center crop.
+        interpolation: "bilinear" or "bicubic".
+        mean, std: per channel, in units of [0, 1].
     """
-    try:
-        report: dict[str, Any] = json.loads((folder / "report.json").read_text())
-        markdown(report | {"model": {**report["model"], "sha256": report["model"]["sha256"]}})
-    except Exception as error:  # JSON that is not ours may hold anything anywhere
-        raise InputError(
-            f"{folder} has no readable report.json: give the directory of a finished run, or run ptq quantize again."
-        ) from error
-    return report
+
+    size: tuple[int, int]
+    resize: int
+    interpolation: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
 
 
-def markdown(report: Mapping[str, Any]) -> str:
-    """Return a report as a Markdown page."""
-    settings, columns = report["settings"], figure_columns(report)
-    lines = [
-        f"# {report['model']['name']}, weights {settings['bits']} bits, activations {settings['act_bits']} bits",
-        "",
-        *[f"- {badge.text}" for badge in badges(report)],
-        *[f"- {line}" for line in report.get("failed", ())],
-        "",
-        *_table(("", *columns), figure_rows(report, columns)),
-        "",
-        "## What next",
-        "",
-        *[
-            f"- {step.text}" + (f" `{step.command}`" if step.command else "")
-            for step in next_steps(report, settings.get("out") or "RUN_DIR")
-        ],
-        "",
-        "## Bits",
-        "",
-        *[f"- {note}" for note in (*report["notes"], *report.get("unmeasured", ()))],
-        *[f"- {line}" for line in exactness_lines(report.get("exact"))],
-        "",
-        "## Images",
-        "",
-        *[f"- {line}" for line in image_lines(report["images"])],
-        "",
-        "## Blocks",
-        "",
-        "SQNR of a block's output against the float network, in dB on the calibration images.",
-        "",
-        *_table(
-            ("block", "bits", "nearest", "kept", "", "seconds"),
-            [
-                (
-                    block["name"],
-                    ", ".join(sorted({str(report["bits"][n]) for n in block["layers"] if n in report["bits"]})),
-                    f"{block['sqnr_nearest']:.1f}",
-                    f"{block['sqnr']:.1f}",
-                    block["kept"],
-                    f"{block['seconds']:.1f}",
-                )
-                for block in report["blocks"]
-            ],
-        ),
-        "",
-        "## Time and memory",
-        "",
-        *_table(("stage", "seconds"), [(k, f"{v:.1f}") for k, v in report["seconds"].items()]),
-        "",
-        *[f"- {line}" for line in memory_lines(report)],
-        f"- on {report['machine']['cpu']}",
-        "",
-        "## To run this again",
-        "",
-        "```",
-        report["command"],
-        "```",
-        "",
-        ", ".join(f"{name} {version}" for name, version in report["versions"].items()) + f"; seed {report['seed']}.",
-        "",
-    ]
-    return "\n".join(lines)
+@dataclass(frozen=True)
+class ModelFacts:
+    """The network that was quantized.
 
-
-def _rows_of_numbers(text: str) -> str:
-    """Put arrays of numbers on one line each: curves and histograms have hundreds.
-
-    Text cannot be hit, because a line break in it is written as two characters.
+    Args:
+        name: short.
+        weights: where they came from, in words.
+        sha256: over the tensors of its state dict.
+        preprocess: what its images go through.
     """
-    return re.sub(r"\[\n\s*([-+.\w]+(?:,\n\s*[-+.\w]+)*)\n\s*\]", lambda found: f"[{' '.join(found[1].split())}]", text)
+
+    name: str
+    weights: str
+    sha256: str
+    preprocess: Preprocessing
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
-    return [f"| {' | '.join(cells)} |" for cells in (head, ("---",) * len(head), *rows)]
+@dataclass(frozen=True)
+class Teacher:
+    """A network that images were synthesized from."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class ImageQuality:
+    """How good the calibration images are: `ptq.calibration.Quality`, and who judged the labels.
+
+    Args:
+        statistics: teacher -> distance from its BatchNorm statistics.
+        label_accuracy: share of the images, 0..1, in which the verifier sees the label.
+        diversity: effective number of different images.
+        verifier: name of the network that judged the labels.
+    """
+
+    statistics: dict[str, float]
+    label_accuracy: float | None
+    diversity: float
+    verifier: str | None = None
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """The calibration images.
+
+    Args:
+        count: how many.
+        source: "mixmix", "noise", a folder, ...
+        names: index of a class -> its name, for the labels that occur.
+        teachers: what they were synthesized from.
+        quality: None where nothing could judge it.
+        provenance: all that images.safetensors says about them.
+    """
+
+    count: int
+    source: str = "unknown"
+    names: dict[str, str] = field(default_factory=dict)
+    teachers: tuple[Teacher, ...] = ()
+    quality: ImageQuality | None = None
+    provenance: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the facts as JSON-able data."""
+        return {"count": self.count, "names": self.names, **self.provenance}
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> "ImageFacts":
+        """Return the facts that `to_json` gave.
+
+        Raises:
+            InputError: when something in there is of another type.
+
+        Example:
+            >>> ImageFacts.from_json({"count": 64, "source": "noise"}).source
+            'noise'
+        """
+        try:
+            return msgspec.convert(_with_provenance(data), ImageFacts)
+        except msgspec.ValidationError as error:
+            raise InputError(f"what is said about the calibration images makes no sense: {error}.") from error
+
+
+@dataclass(frozen=True)
+class CachePeak:
+    """The most activations that reconstruction kept, in bytes: in memory and on disk."""
+
+    memory: int
+    disk: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that a run found out.
+
+    Args:
+        model: the network.
+        validation: what was measured of the file, and the checks on it. In report.json its fields stand beside the
+            others, and the checks are called "gates".
+        seconds: stage -> how long it took.
+        peak_rss_bytes: the largest resident memory of the process.
+        peak_activations_bytes: the most activations that reconstruction kept.
+        blocks: what reconstruction did to each, in order of computation.
+        bits: layer -> bits of its weights.
+        activation_bits: quantizer -> bits of its activations.
+        notes: what people must know, a sentence each.
+        worst_layers: the numbers of those that lose most by themselves.
+        images: the calibration images.
+        settings: what was asked for.
+        command: the line of shell that asks for it.
+        seed: of everything random.
+        versions: library -> version.
+        machine: what it ran on.
+        version: of report.json's keys.
+    """
+
+    model: ModelFacts
+    validation: Validation
+    seconds: dict[str, float]
+    peak_rss_bytes: int
+    peak_activations_bytes: CachePeak
+    blocks: tuple[BlockResult, ...]
+    bits: dict[str, int]
+    activation_bits: dict[str, int]
+    notes: tuple[str, ...]
+    worst_layers: tuple[LayerDistribution, ...]
+    images: ImageFacts
+    settings: Settings
+    command: str
+    seed: int
+    versions: dict[str, str]
+    machine: Machine
+    version: int = VERSION
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of report.json."""
+        data = {**asdict(self), "images": self.images.to_json()}
+        del data["validation"]
+        return {"version": self.version, "model": data["model"], **self.validation.to_json(), **data}
+
+    @staticmethod
+    def from_json(data: Any) -> "Report":
+        """Return the report that `to_json` gave.
+
+        Raises:
+            InputError: when something is missing, or of another type or version.
+        """
+        if not isinstance(data, dict):
+            raise InputError("it is no JSON object")
+        if data.get("version") != VERSION:
+            raise InputError(f"it is of another version than {VERSION}")
+        measured = {**data, "checks": data.get("gates")}
+        try:
+            parts = {**data, "validation": measured, "images": _with_provenance(data.get("images"))}
+            return msgspec.convert(parts, Report)
+        except msgspec.ValidationError as error:
+            raise InputError(str(error).replace("$.validation", "$")) from error
+
+
+def _with_provenance(images: Any) -> Any:
+    if not isinstance(images, Mapping):
+        return images
+    return {**images, "provenance": {k: v for k, v in images.items() if k not in ("count", "names")}}

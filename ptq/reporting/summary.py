@@ -1,18 +1,18 @@
-"""Everything a run found out, as the content of report.json."""
+"""Everything a run found out, put together as its report."""
 
 from dataclasses import asdict
-from typing import Any
 
 from ptq.analysis.distributions import LayerDistribution
 from ptq.calibration import CalibrationSet
 from ptq.config.settings import Settings
 from ptq.data.class_names import label_names
-from ptq.export import Validation
 from ptq.export.packing import CONTAINERS, supported
+from ptq.export.results import Validation
 from ptq.models.model import Model
 from ptq.quantization.quantized_model import QuantizedModel
 from ptq.reconstruction.kernels import fused_cpu
 from ptq.reconstruction.results import BlockResult
+from ptq.reporting.report import CachePeak, ImageFacts, ModelFacts, Preprocessing, Report
 from ptq.utils.environment import Stopwatch, library_versions, peak_memory_bytes, this_machine
 
 __all__ = ["summarize"]
@@ -28,49 +28,41 @@ def summarize(
     layers: list[LayerDistribution],
     watch: Stopwatch,
     before: str = "",
-) -> dict[str, Any]:
-    """Return the report of a run as JSON-able data.
+) -> Report:
+    """Return the report of a run.
 
     Args:
         layers: those that lose most.
         before: what an interrupted run had done when this process began, in words.
     """
-    return {
-        "model": {
-            "name": model.name,
-            "weights": model.weights_source,
-            "sha256": model.sha256,
-            "preprocess": asdict(model.preprocess),
-        },
-        **measured.to_json(),
-        "seconds": watch.seconds,
-        "peak_rss_bytes": peak_memory_bytes(),
-        "peak_activations_bytes": {
-            "memory": max((block.memory for block in blocks), default=0),
-            "disk": max((block.disk for block in blocks), default=0),
-        },
-        "blocks": [block.to_json() for block in blocks],
-        "bits": {name: spec.bits for name, spec in quantized_model.plan.weights.items()},
-        "activation_bits": {name: spec.bits for name, spec in quantized_model.plan.activations.items()},
-        "notes": [
+    names = label_names(images.labels.tolist(), model.classes, model.sha256, images.provenance)
+    return Report(
+        model=ModelFacts(model.name, model.weights_source, model.sha256, Preprocessing(**asdict(model.preprocess))),
+        validation=measured,
+        seconds=watch.seconds,
+        peak_rss_bytes=peak_memory_bytes(),
+        peak_activations_bytes=CachePeak(
+            memory=max((block.memory for block in blocks), default=0),
+            disk=max((block.disk for block in blocks), default=0),
+        ),
+        blocks=tuple(blocks),
+        bits={name: spec.bits for name, spec in quantized_model.plan.weights.items()},
+        activation_bits={name: spec.bits for name, spec in quantized_model.plan.activations.items()},
+        notes=(
             *quantized_model.plan.notes,
             *_container(settings),
             *_compiler(blocks),
-            *_advice(quantized_model, measured),
+            *_saturation(quantized_model, measured),
             *_interruption(before),
-        ],
-        "worst_layers": [layer.to_json() for layer in layers],
-        "images": {
-            "count": len(images),
-            "names": label_names(images.labels.tolist(), model.classes, model.sha256, images.provenance),
-            **images.provenance,
-        },
-        "settings": settings.to_json(),
-        "command": settings.command(),
-        "seed": settings.seed,
-        "versions": library_versions(),
-        "machine": asdict(this_machine()),
-    }
+        ),
+        worst_layers=tuple(layers),
+        images=ImageFacts.from_json({"count": len(images), "names": names, **images.provenance}),
+        settings=settings,
+        command=settings.command(),
+        seed=settings.seed,
+        versions=library_versions(),
+        machine=this_machine(),
+    )
 
 
 def _container(settings: Settings) -> list[str]:
@@ -87,7 +79,7 @@ def _compiler(blocks: list[BlockResult]) -> list[str]:
     return ["no C++ compiler was found (c++, or what CXX names): with one, reconstruction is faster on a CPU"]
 
 
-def _advice(quantized_model: QuantizedModel, measured: Validation) -> list[str]:
+def _saturation(quantized_model: QuantizedModel, measured: Validation) -> list[str]:
     """What somebody who deploys the file must know and cannot see in it."""
     if measured.precise and any(spec.bits == 8 for spec in quantized_model.plan.weights.values()):
         return [

@@ -14,7 +14,7 @@ class Table:
     """What a table says.
 
     Args:
-        title: above it.
+        title: above it; "" for none.
         head: of each column; in a terminal every word has its own line.
         rows: as many cells each as there are columns; the first names the row.
     """
@@ -24,7 +24,7 @@ class Table:
     rows: Sequence[Sequence[str]]
 
     def markdown(self) -> str:
-        """Return the table as Markdown, under its title.
+        """Return the table as Markdown, under its title; what is in the cells does not end them.
 
         Example:
             >>> print(Table("Bits", ("layer", "bits"), [("conv1", "8")]).markdown())
@@ -35,8 +35,8 @@ class Table:
             | conv1 | 8 |
         """
         line = ("---", *["---:"] * (len(self.head) - 1))
-        rows = [f"| {' | '.join(cells)} |" for cells in (self.head, line, *self.rows)]
-        return "\n".join([f"## {self.title}", "", *rows])
+        rows = [f"| {' | '.join(map(_in_a_cell, cells))} |" for cells in (self.head, line, *self.rows)]
+        return "\n".join([*([f"## {self.title}", ""] if self.title else []), *rows])
 
     def drawn(self) -> Drawn:
         """Return the table for a `rich` console; where it is narrow, names are folded and no number is."""
@@ -52,3 +52,7 @@ class Table:
         for row in self.rows:
             table.add_row(*map(Text, row))  # as it is: names may look like markup
         return table
+
+
+def _in_a_cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")

@@ -1,111 +1,126 @@
-"""What is known about images, exactness and memory, in words: for reports and for the terminal."""
+"""What a report says in words that several pages share: figures, images, exactness, memory."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from ptq.utils.units import byte_text
+from ptq.export.results import Exact, Validation
+from ptq.reporting.report import ImageFacts, Report
+from ptq.utils.units import byte_text, file_size_text, latency_text, number_text, percent_text, thread_text
 
 __all__ = [
-    "ALWAYS",
     "COLUMNS",
+    "bits_text",
     "exactness_lines",
     "figure_columns",
+    "figure_lines",
     "figure_rows",
     "image_lines",
     "memory_lines",
-    "threads_text",
 ]
 
 ALWAYS = ("float", "simulated", "onnx")
 COLUMNS = (*ALWAYS, "quantize_static", "openvino")
-"""What reports and the terminal show beside each other: always, and as far as it was measured."""
+"""What is shown beside each other: always, and as far as it was measured."""
 
 
-def figure_columns(report: Mapping[str, Any]) -> tuple[str, ...]:
+def figure_columns(measured: Validation) -> tuple[str, ...]:
     """Return what a run always measures, and what else this one did, of `COLUMNS`."""
-    known = {*report["top1"], *report["agreement"], *report["latency_ms"]}
+    known = {*measured.top1, *measured.agreement, *measured.latency_ms}
     return tuple(c for c in COLUMNS if c in ALWAYS or c in known)
 
 
-def figure_rows(report: Mapping[str, Any], columns: Sequence[str]) -> list[tuple[str, ...]]:
+def figure_rows(measured: Validation, columns: Sequence[str]) -> list[tuple[str, ...]]:
     """Return accuracy, agreement, latency and size as text: a name and a cell for each column; blank where unknown."""
-    latency, size = report["latency_ms"], report["size_bytes"]
-    return [
-        ("top-1 (%)", *(_number(report["top1"].get(c), "{:.2f}") for c in columns)),
-        ("same prediction as float (%)", *(_number(report["agreement"].get(c), "{:.2f}") for c in columns)),
-        (
-            f"latency ({', '.join(filter(None, ('ms', threads_text(latency.get('threads')))))})",
-            *(_number(latency.get(c), "{:.2f}") for c in columns),
-        ),
-        ("size (MB)", *(_number(size.get(c), "{:.2f}", 1e-6) for c in columns)),
-    ]
+    latency = ", ".join(filter(None, ("ms", thread_text(measured.latency_ms.get("threads")))))
+    sizes = {name: count / 1e6 for name, count in measured.size_bytes.items()}
+    rows = (
+        ("top-1 (%)", measured.top1),
+        ("same prediction as float (%)", measured.agreement),
+        (f"latency ({latency})", measured.latency_ms),
+        ("size (MB)", sizes),
+    )
+    return [(name, *(number_text(figures.get(c)) for c in columns)) for name, figures in rows]
 
 
-def image_lines(facts: Mapping[str, Any]) -> list[str]:
-    """Lines about a set of images, from its provenance and "count".
+def figure_lines(
+    *,
+    top1: Mapping[str, float] | None = None,
+    agreement: Mapping[str, float] | None = None,
+    latency_ms: Mapping[str, float] | None = None,
+    size_bytes: Mapping[str, int] | None = None,
+) -> list[str]:
+    """Return a line for each kind of figure that was measured, with those of `COLUMNS`.
 
     Example:
-        >>> image_lines({"count": 64, "source": "noise"})
+        >>> figure_lines(size_bytes={"float": 4_000_000, "onnx": 1_000_000})
+        ['size        float 4.00 MB  onnx 1.00 MB']
+    """
+    kinds: tuple[tuple[str, Mapping[str, float] | None, Callable[[float], str]], ...] = (
+        ("top-1", top1, percent_text),
+        ("agreement", agreement, percent_text),
+        ("latency", latency_ms, latency_text),
+        ("size", size_bytes, file_size_text),
+    )
+    lines = []
+    for kind, figures, text in kinds:
+        shown = [f"{name} {text(value)}" for name, value in (figures or {}).items() if name in COLUMNS]
+        if shown:
+            lines.append(f"{kind:11} {'  '.join(shown)}")
+    return lines
+
+
+def image_lines(images: ImageFacts) -> list[str]:
+    """Return what is known about a set of images, a line each.
+
+    Example:
+        >>> from ptq.reporting.report import ImageFacts
+        >>> image_lines(ImageFacts(64, "noise"))
         ['64 images: noise']
     """
-    teachers = ", ".join(teacher["name"] for teacher in facts.get("teachers", ()))
-    lines = [f"{facts['count']} images: {facts['source']}" + (f" from {teachers}" if teachers else "")]
-    quality = facts.get("quality")
+    teachers = ", ".join(teacher.name for teacher in images.teachers)
+    lines = [f"{images.count} images: {images.source}" + (f" from {teachers}" if teachers else "")]
+    quality = images.quality
     if quality is None:
         return lines
-    distances = ", ".join(f"{name} {value:.3f}" for name, value in quality["statistics"].items())
+    distances = ", ".join(f"{name} {number_text(value, 3)}" for name, value in quality.statistics.items())
     lines.append(f"distance from the BatchNorm statistics: {distances} (0 is the training data)")
-    if quality["label_accuracy"] is not None:
-        share = 100 * quality["label_accuracy"]
-        lines.append(f"{quality['verifier']} sees the label in {share:.0f} % of them")
-    lines.append(f"they vary as much as {quality['diversity']:.1f} images that have nothing in common")
+    if quality.label_accuracy is not None:
+        lines.append(f"{quality.verifier} sees the label in {percent_text(100 * quality.label_accuracy, 0)} of them")
+    lines.append(f"they vary as much as {number_text(quality.diversity, 1)} images that have nothing in common")
     return lines
 
 
-def exactness_lines(figures: Mapping[str, float] | None) -> list[str]:
-    """A line about how the file compares with exact integer arithmetic, where it was compared.
+def exactness_lines(found: Exact | None) -> list[str]:
+    """Return a line about how the file compares with exact integer arithmetic, where it was compared.
 
     Example:
-        >>> exactness_lines({"images": 64, "differing": 0, "largest": 0.0})
+        >>> from ptq.export.results import Exact
+        >>> exactness_lines(Exact(images=64, differing=0, largest=0.0))
         ['bit for bit what exact integer arithmetic gives, on 64 images']
     """
-    if not figures:
+    if found is None:
         return []
-    images, differing = f"{figures['images']:.0f}", f"{figures['differing']:.0f}"
-    if figures["differing"] == 0:
-        return [f"bit for bit what exact integer arithmetic gives, on {images} images"]
+    if found.differing == 0:
+        return [f"bit for bit what exact integer arithmetic gives, on {found.images} images"]
     return [
-        f"differs from exact integer arithmetic on {differing} of {images} images, by up to "
-        f"{100 * figures['largest']:.2g} % of the largest output"
+        f"differs from exact integer arithmetic on {found.differing} of {found.images} images, by up to "
+        f"{100 * found.largest:.2g} % of the largest output"
     ]
 
 
-def memory_lines(report: Mapping[str, Any]) -> list[str]:
-    """Lines about the peaks of a run's memory, as far as its report has them.
+def memory_lines(report: Report) -> list[str]:
+    """Return the peaks of a run's memory, a line each."""
+    cached = report.peak_activations_bytes
+    return [
+        f"peak memory: {byte_text(report.peak_rss_bytes)}",
+        f"peak of cached activations: {byte_text(cached.memory)} in memory, {byte_text(cached.disk)} on disk",
+    ]
+
+
+def bits_text(layers: Iterable[str], bits: Mapping[str, int | None]) -> str:
+    """Return the bits that the weights of some layers have, in ascending order.
 
     Example:
-        >>> memory_lines({"peak_rss_bytes": 3 << 30})
-        ['peak memory: 3.00 GiB']
+        >>> bits_text(["stem", "conv1", "conv2"], {"stem": 8, "conv1": 4, "conv2": 4})
+        '4, 8'
     """
-    lines = []
-    if "peak_rss_bytes" in report:
-        lines.append(f"peak memory: {byte_text(report['peak_rss_bytes'])}")
-    if "peak_activations_bytes" in report:
-        peak = report["peak_activations_bytes"]
-        memory, disk = byte_text(peak["memory"]), byte_text(peak["disk"])
-        lines.append(f"peak of cached activations: {memory} in memory, {disk} on disk")
-    return lines
-
-
-def threads_text(count: int | None) -> str:
-    """Return how many threads in words; "" where that is not known.
-
-    Example:
-        >>> threads_text(1), threads_text(2)
-        ('1 thread', '2 threads')
-    """
-    return "" if count is None else "1 thread" if count == 1 else f"{count} threads"
-
-
-def _number(value: float | None, form: str, factor: float = 1.0) -> str:
-    return "" if value is None else form.format(value * factor)
+    return ", ".join(map(str, sorted({n for layer in layers if (n := bits.get(layer)) is not None})))

@@ -1,6 +1,7 @@
 """What can be done with a finished run directory: bring its quantized model back, measure its file again."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
@@ -8,12 +9,13 @@ from torch import nn
 from ptq.calibration import CalibrationSet
 from ptq.data.datasets import load_eval
 from ptq.errors import InputError
-from ptq.export import Validation, validate
+from ptq.export import validate
+from ptq.export.results import Validation
 from ptq.progress import SILENT, Progress
 from ptq.quantization.quantized_model import QuantizedModel
 from ptq.quantization.storage import load_quantized, read_metadata, settings_of
 from ptq.reporting.html import refresh
-from ptq.reporting.report import read_report, write_report
+from ptq.reporting.report_files import read_report, write_report
 from ptq.run.inputs import ValidationBatches, data_of, load_network
 
 __all__ = ["load", "validate_run"]
@@ -49,17 +51,18 @@ def validate_run(
     `exact` compares the file with exact integer arithmetic, too; `runtimes` are others that shall run it ("openvino").
 
     Raises:
-        InputError: when files are missing or the ONNX file fails a gate.
+        InputError: when files are missing or damaged.
+        ValidationError: when the ONNX file fails a check.
     """
     about = read_metadata(folder / "quantized.safetensors")["about"]
     report = read_report(folder)
     if about["model"] is None:
         raise InputError(f"{folder} was made from a Python module: use ptq.validate with that module.")
     model = load_network(settings_of(folder))
-    if model.sha256 != report["model"]["sha256"]:
+    if model.sha256 != report.model.sha256:
         raise InputError(f"{model.name} has other weights now than when {folder} was made.")
     images = CalibrationSet.load(folder / "images.safetensors")
-    data = data or data_of(report)
+    data = data or data_of(report.settings)
     evaluation = load_eval(data, model.preprocess, model.num_classes) if data else None
     quantized_model = load(folder, model.module)
     measured = validate(
@@ -67,12 +70,12 @@ def validate_run(
         quantized_model,
         model.preprocess,
         ValidationBatches(evaluation, images),
-        threads=threads or report["settings"].get("threads"),
+        threads=threads or report.settings.threads,
         exact=exact,
         runtimes=runtimes,
         progress=progress,
     )
-    write_report(report | measured.to_json(), folder)
+    write_report(replace(report, validation=measured), folder)
     refresh(folder)
     measured.raise_for_failure()
     return measured

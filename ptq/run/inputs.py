@@ -210,9 +210,9 @@ class ValidationBatches:
                 yield self.images.floats(slice(start, start + self.size)), None
 
 
-def data_of(report: Mapping[str, Any]) -> str | None:
+def data_of(settings: Settings) -> str | None:
     """What accuracy was measured on, if that is still where it was."""
-    data: str | None = report["settings"].get("data")
+    data = settings.data
     if data is None or Path(data).exists():
         return data
     warnings.warn(f"{data} is not there any more: no accuracy without --data", stacklevel=3)

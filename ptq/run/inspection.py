@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ptq.analysis.inspection import Inspection
 from ptq.analysis.sensitivity import measure_sensitivity
 from ptq.calibration import CalibrationSet, calibrate, mixed_copies
 from ptq.config.settings import Settings
@@ -19,7 +18,9 @@ from ptq.progress import SILENT, Progress
 from ptq.quantization.insertion import insert_quantizers
 from ptq.quantization.quantized_model import QuantizedModel
 from ptq.quantization.storage import load_quantized, read_metadata, settings_of
-from ptq.reporting.report import read_report
+from ptq.reporting.inspection import Inspection
+from ptq.reporting.report import ImageFacts
+from ptq.reporting.report_files import read_report
 from ptq.run.inputs import calibration_images, insert_planned_quantizers, load_network
 from ptq.utils.device import use_device
 
@@ -71,7 +72,7 @@ def inspect_run(
         measure_sensitivity(quantized_model, used, images=count, progress=progress)
         for quantized_model in (before, after)
     ]
-    facts = {"count": len(images), **images.provenance}
+    facts = ImageFacts.from_json({"count": len(images), **images.provenance})
     return Inspection(settings, network.name, facts, found[0], found[1])
 
 
@@ -103,7 +104,7 @@ def inspect_model(
     inputs = network.preprocess.normalize(images.floats())
     _calibrate(quantized_model, inputs, settings.seed, device, progress)
     found = measure_sensitivity(quantized_model, inputs, images=count, progress=progress)
-    facts = {"count": len(images), **images.provenance}
+    facts = ImageFacts.from_json({"count": len(images), **images.provenance})
     return Inspection(settings, network.name, facts, found, None)
 
 
@@ -115,7 +116,7 @@ def _network(folder: Path, settings: Settings, about: dict[str, Any], module: nn
         raise InputError(f"{folder} was made from a Python module: use ptq.inspect_run(folder, model) from Python.")
     else:
         model = load_network(settings)
-    if model.sha256 != read_report(folder)["model"]["sha256"]:
+    if model.sha256 != read_report(folder).model.sha256:
         raise InputError(f"{model.name} has other weights now than when {folder} was made.")
     return model
 

@@ -25,7 +25,8 @@ from ptq.reconstruction.activation_cache import ActivationCache
 from ptq.reconstruction.config import ReconstructConfig, method_preset
 from ptq.reconstruction.loop import reconstruct
 from ptq.reporting.html import refresh
-from ptq.reporting.report import write_report
+from ptq.reporting.report import Report
+from ptq.reporting.report_files import write_report
 from ptq.reporting.summary import summarize
 from ptq.run.fingerprint import decided_by
 from ptq.run.inputs import (
@@ -53,13 +54,13 @@ class Run:
     Args:
         quantized_model: the simulated integer network.
         images: what it was calibrated with.
-        report: the content of report.json.
+        report: what it found out; report.json is it as JSON.
         folder: the run directory.
     """
 
     quantized_model: QuantizedModel
     images: CalibrationSet
-    report: dict[str, Any]
+    report: Report
     folder: Path
 
 
@@ -179,7 +180,7 @@ def quantize(
 
     Example:
         >>> made = quantize(net, bits=4, preset="fast", out="runs/mine")
-        >>> made.report["agreement"]["onnx"]
+        >>> made.report.validation.agreement["onnx"]
     """
     if isinstance(model, str):
         return run(Settings(model=model, bits=bits, **options), progress, restart=restart)

@@ -10,7 +10,7 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from ptq.cli.messages import headline, reported
+from ptq.cli.messages import reported
 from ptq.errors import PtqError
 from tests.helpers import CHECKOUT
 from tests.helpers.reports import made_up
@@ -139,21 +139,8 @@ def test_bugs_keep_their_traceback(error: Exception) -> None:
         raise error
 
 
-def test_headline_shows_what_a_report_has() -> None:
-    report = {
-        "top1": {"float": 88.8, "simulated": 88.2, "onnx": None},
-        "latency_ms": {"float": 20.0, "onnx": 8.0, "threads": 2},
-        "size_bytes": {"float": 18_600_000, "onnx": 5_000_000},
-    }
-    assert headline(report).splitlines() == [
-        "top-1       float 88.80 %  simulated 88.20 %",
-        "latency     float 20.00 ms  onnx 8.00 ms",
-        "size        float 18.6 MB  onnx 5.0 MB",
-    ]
-
-
 def test_a_report_is_made_anew_and_runs_are_compared(tmp_path: Path) -> None:
-    from ptq.reporting.report import write_report
+    from ptq.reporting.report_files import write_report
 
     write_report(made_up(), tmp_path / "a")
     made = call("report", str(tmp_path / "a"))
@@ -185,7 +172,7 @@ def test_runs_that_are_none_are_one_message(
 
 
 def test_reading_runs_imports_no_torch(tmp_path: Path) -> None:
-    from ptq.reporting.report import write_report
+    from ptq.reporting.report_files import write_report
 
     write_report(made_up(), tmp_path / "a")
     (tmp_path / "torch.py").write_text("raise SystemExit('torch was imported')")
@@ -195,16 +182,16 @@ def test_reading_runs_imports_no_torch(tmp_path: Path) -> None:
 
 
 def test_without_the_extra_a_line_says_how_to_get_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from ptq.cli.messages import show
-    from ptq.reporting.report import write_report
+    from ptq.cli.messages import print_run
+    from ptq.reporting.report_files import write_report
 
     folder = tmp_path / "my run"
     write_report(made_up(), folder)
-    show(folder)
+    print_run(folder)
     out = capsys.readouterr().out
     assert "pip install 'ptq[report]'" in out and f"ptq report '{folder}'" in out  # to be pasted
     (folder / "report.html").touch()
-    show(folder)
+    print_run(folder)
     assert "pip install" not in capsys.readouterr().out
 
 

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from ptq.cli.progress_bars import Bars, Lines, _duration, progress_for
+from ptq.cli.progress_bars import Bars, Lines, progress_for
 
 
 class Clock:
@@ -74,10 +74,3 @@ def test_bars_show_nested_stages_and_end(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_output_to_a_file_gets_lines() -> None:
     assert isinstance(progress_for(Console(file=io.StringIO())), Lines)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.04, "0.0 s"), (9.96, "10 s"), (59.4, "59 s"), (59.6, "1:00"), (3723, "1:02:03")]
-)
-def test_durations(seconds: float, text: str) -> None:
-    assert _duration(seconds) == text

@@ -31,7 +31,7 @@ from ptq.export.file_checks import QuantizedFile
 from ptq.export.integer_reference import IntegerReference
 from ptq.models.weights import check_finite, fit, read_weights
 from ptq.quantization.storage import load_quantized, save_quantized
-from ptq.reporting.report import read_report
+from ptq.reporting.report_files import markdown, read_report
 from ptq.utils.work_store import resume
 from tests.helpers import networks
 
@@ -149,9 +149,7 @@ def _read_picture(path: Path) -> None:
 def _reports(folder: Path) -> list[Path]:
     from tests.helpers.reports import made_up
 
-    report = made_up()
-    report["model"]["sha256"] = "0" * 64
-    (folder / "report.json").write_text(json.dumps(report))
+    (folder / "report.json").write_text(json.dumps(made_up().to_json()))
     return [folder / "report.json"]
 
 
@@ -203,7 +201,7 @@ READERS = (
     Reader("quantized.safetensors", _students, lambda path: load_quantized(path, networks.build("mobilenet"))),
     Reader("data.npz", _npz, _read_npz),
     Reader("picture", _pictures, _read_picture),
-    Reader("report.json", _reports, lambda path: read_report(path.parent)),
+    Reader("report.json", _reports, lambda path: markdown(read_report(path.parent))),
     Reader("run.part", _parts, _resume),
     Reader("images.part", _batches, _read_batch),
     Reader("model.onnx", _onnx, _read_onnx),

@@ -42,7 +42,7 @@ def test_labels_are_text_and_nothing_else() -> None:
 
 
 def test_what_lies_beyond_the_grid_has_another_color() -> None:
-    beyond = histogram(clipped=0.0, counts=[0, 0, 5, 50, 100, 60, 4, 0], low=-7.0, high=7.0)
+    beyond = histogram(clipped=0.0, counts=(0, 0, 5, 50, 100, 60, 4, 0), low=-7.0, high=7.0)
     areas = [drawn(data, "value", 16, "a").count("var(--orange)") for data in (histogram(), beyond)]
     assert areas[0] >= 1 and areas[0] >= areas[1]
 

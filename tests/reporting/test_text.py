@@ -1,29 +1,33 @@
-"""Facts about images in words."""
+"""What pages share in words: as far as it is known."""
 
-from ptq.reporting.text import image_lines, memory_lines, threads_text
+from ptq.reporting.report import ImageFacts
+from ptq.reporting.text import exactness_lines, figure_columns, figure_lines, image_lines, memory_lines
+from tests.helpers.reports import made_up
 
-QUALITY = {"statistics": {"a": 0.0512, "b": 0.2}, "label_accuracy": None, "diversity": 12.34}
+
+def test_images_say_what_is_known_and_nothing_else() -> None:
+    assert len(image_lines(ImageFacts(2, "real"))) == 1
+    judged = made_up().images
+    assert len(image_lines(judged)) == 4
+    unjudged = made_up(images__quality={"statistics": {"a": 0.0512}, "label_accuracy": None, "diversity": 12.34}).images
+    assert len(image_lines(unjudged)) == 3 and "0.051" in image_lines(unjudged)[1]
 
 
-def test_lines_say_what_is_known_and_nothing_else() -> None:
-    assert image_lines({"count": 2, "source": "real"}) == ["2 images: real"]
-    facts = {"count": 9, "source": "mixmix", "teachers": [{"name": "a"}, {"name": "b"}]}
-    assert image_lines(facts) == ["9 images: mixmix from a, b"]
-    assert image_lines({**facts, "quality": QUALITY})[1:] == [
-        "distance from the BatchNorm statistics: a 0.051, b 0.200 (0 is the training data)",
-        "they vary as much as 12.3 images that have nothing in common",
+def test_only_measured_networks_are_shown() -> None:
+    assert figure_columns(made_up().validation) == ("float", "simulated", "onnx", "quantize_static")
+    assert figure_columns(made_up(top1={}, agreement={}, latency_ms={}).validation) == ("float", "simulated", "onnx")
+    assert figure_lines(top1={}, latency_ms={"float": 20.0, "onnx": 8.0, "threads": 2}) == [
+        "latency     float 20.00 ms  onnx 8.00 ms"
     ]
-    judged = {**QUALITY, "label_accuracy": 0.874, "verifier": "c"}
-    assert image_lines({**facts, "quality": judged})[2] == "c sees the label in 87 % of them"
 
 
-def test_peaks_of_memory_are_told_as_far_as_they_are_known() -> None:
-    report: dict[str, object] = {"peak_rss_bytes": 3 << 29}
-    assert memory_lines({}) == []
-    assert memory_lines(report) == ["peak memory: 1.50 GiB"]
-    report["peak_activations_bytes"] = {"memory": 0, "disk": 1 << 20}
-    assert memory_lines(report)[1:] == ["peak of cached activations: 0 B in memory, 1.00 MiB on disk"]
+def test_exactness_is_told_where_it_was_compared() -> None:
+    assert exactness_lines(None) == []
+    apart = made_up(exact={"images": 64, "differing": 3, "largest": 0.012}).validation.exact
+    (line,) = exactness_lines(apart)
+    assert "3 of 64" in line and "1.2 %" in line
 
 
-def test_one_thread_is_no_threads() -> None:
-    assert [threads_text(n) for n in (1, 2, None)] == ["1 thread", "2 threads", ""]
+def test_peaks_of_memory_are_told() -> None:
+    lines = memory_lines(made_up(peak_activations_bytes={"memory": 0, "disk": 1 << 20}))
+    assert "3.00 GiB" in lines[0] and "0 B" in lines[1] and "1.00 MiB" in lines[1]

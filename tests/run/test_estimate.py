@@ -9,7 +9,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from ptq.cli.commands import app
-from ptq.cli.estimate_page import estimate_lines, show
+from ptq.cli.estimate_page import estimate_lines, print_estimate
 from ptq.config.settings import Settings
 from ptq.data.preprocess import Preprocess
 from ptq.models.model import Model, as_model
@@ -35,16 +35,16 @@ def test_the_run_is_what_the_rehearsal_said(model: Model, tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == []
     report = run(chosen, model=model).report
     *quantized, last = said.blocks
-    assert [block.name for block in quantized] == [b["name"] for b in report["blocks"][:-1]]
+    assert [block.name for block in quantized] == [block.name for block in report.blocks[:-1]]
     assert last.bits == {"fc": None}
     bits = {name: n for block in said.blocks for name, n in block.bits.items() if n is not None}
-    assert bits == report["bits"]
-    assert said.kept_float == (*report["float_layers"], *report["float_operators"])
-    assert said.images == report["images"]["count"]
-    assert said.cached_bytes == report["peak_activations_bytes"]["memory"]
-    assert said.size_bytes["float"] == report["size_bytes"]["float"]
-    assert said.size_bytes["onnx"] == pytest.approx(report["size_bytes"]["onnx"], rel=0.02)
-    assert said.seconds.keys() < report["seconds"].keys()
+    assert bits == report.bits
+    assert said.kept_float == (*report.validation.float_layers, *report.validation.float_operators)
+    assert said.images == report.images.count
+    assert said.cached_bytes == report.peak_activations_bytes.memory
+    assert said.size_bytes["float"] == report.validation.size_bytes["float"]
+    assert said.size_bytes["onnx"] == pytest.approx(report.validation.size_bytes["onnx"], rel=0.02)
+    assert said.seconds.keys() < report.seconds.keys()
     assert all(seconds > 0 for seconds in said.seconds.values())
 
 
@@ -66,7 +66,7 @@ def test_nearest_rounding_and_noise_take_no_steps(model: Model, tmp_path: Path) 
     text = "\n".join(estimate_lines(said))
     assert "nothing is left in float" in text and "memory      about" in text
     console = Console(width=80, record=True)
-    show(said, console)
+    print_estimate(said, console)
     shown = console.export_text()
     assert all(block.name in shown for block in said.blocks) and "nothing was written" in shown
 

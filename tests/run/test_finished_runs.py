@@ -31,15 +31,15 @@ def test_a_finished_run_can_be_measured_again(digits: Any, tmp_path: Path, monke
     np.savez(tmp_path / "data.npz", images=digits.images.numpy(), labels=digits.labels.numpy())
     settings = Settings(f"{factory}:net", 8, weights=str(weights), preset="fast", out=str(tmp_path / "run"), threads=1)
     made = pipeline.run(settings)
-    assert made.report["top1"] == {}  # nothing labeled, nothing claimed
+    assert made.report.validation.top1 == {}  # nothing labeled, nothing claimed
     measured = validate_run(made.folder, data=str(tmp_path / "data.npz"), threads=None)
     assert measured.latency_ms["threads"] == 1  # as the run was asked to
     assert measured.top1["onnx"] > 95 and measured.top1["float"] > 95
     assert measured.agreement["onnx"] > 95
     report = json.loads((made.folder / "report.json").read_text())
     assert report["top1"] == measured.top1
-    assert report["images"]["source"] == made.report["images"]["source"]  # what it was made with stays
-    assert report["notes"] == made.report["notes"] and len(report["notes"]) >= 3
+    assert report["images"]["source"] == made.report.images.source  # what it was made with stays
+    assert report["notes"] == list(made.report.notes) and len(report["notes"]) >= 3
 
     def failing(*arguments: Any, **options: Any) -> Validation:
         found = validate(*arguments, **options)

@@ -166,9 +166,9 @@ def test_a_network_says_once_what_images_it_takes() -> None:
 
 
 def test_a_run_is_measured_again_on_its_own_data(tmp_path: Path) -> None:
-    assert data_of({"settings": {"data": None}}) is None
+    assert data_of(Settings("net", 8)) is None
     (tmp_path / "data.npz").touch()
-    there = {"settings": {"data": str(tmp_path / "data.npz")}}
+    there = Settings("net", 8, data=str(tmp_path / "data.npz"))
     assert data_of(there) == str(tmp_path / "data.npz")
     (tmp_path / "data.npz").unlink()
     with pytest.warns(UserWarning, match="no accuracy without --data"):

@@ -17,6 +17,7 @@ from ptq.data.preprocess import Preprocess
 from ptq.errors import PtqError
 from ptq.export import Validation, ort, validate
 from ptq.export.check import Check
+from ptq.reporting.report import CachePeak
 from ptq.run import pipeline
 from ptq.run.pipeline import Run
 
@@ -44,17 +45,17 @@ def made(digits: Any, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.mark.slow
 def test_eight_bits_lose_nothing_without_data(made: Run) -> None:
-    top1 = made.report["top1"]
+    top1 = made.report.validation.top1
     assert top1["float"] > 96
     assert top1["onnx"] >= top1["float"] - 0.5
-    assert made.report["disagreement"] <= 0.5
+    assert made.report.validation.disagreement is not None and made.report.validation.disagreement <= 0.5
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_four_bits_lose_little_without_data(digits: Any, tmp_path: Path, seed: int) -> None:
     made = run(digits, tmp_path, 4, 4, seed=seed)
-    assert made.report["top1"]["onnx"] >= made.report["top1"]["float"] - 3.0
+    assert made.report.validation.top1["onnx"] >= made.report.validation.top1["float"] - 3.0
 
 
 @pytest.mark.slow
@@ -71,7 +72,7 @@ def test_the_run_directory_is_complete(made: Run) -> None:
         "recipe.toml",
     }
     recipe = Settings(**ptq.read_recipe(made.folder / "recipe.toml"))
-    assert recipe.to_json() == made.report["settings"]
+    assert recipe == made.report.settings
     report = json.loads((made.folder / "report.json").read_text())
     assert set(report["top1"]) >= {"float", "simulated", "onnx"}
     assert set(report["agreement"]) >= {"simulated", "onnx"}
@@ -91,8 +92,8 @@ def test_the_run_directory_is_complete(made: Run) -> None:
     assert "torch" in report["versions"] and "onnxruntime" in report["versions"]
     assert (made.folder / "report.md").read_text().startswith("# ")
     page = html.unescape((made.folder / "report.html").read_text())
-    for gate in report["gates"]:
-        assert gate["passed"] and gate["name"] in page and gate["measured"] in page
+    for check in made.report.validation.checks:
+        assert check.passed and check.name in page and check.measured in page
     assert len(report["worst_layers"]) == 6 and page.count("data:image/") == 32
 
 
@@ -142,12 +143,12 @@ def test_stopped_at_export_and_without_memory_it_ends_with_the_same_files(
         one, other = (made.folder / name for made in (undisturbed, continued))
         assert one.read_bytes() == other.read_bytes()
     assert not (continued.folder / "run.part").exists()
-    peaks = [made.report["peak_activations_bytes"] for made in (undisturbed, continued)]
-    assert peaks[0] == {"memory": peaks[1]["disk"], "disk": 0} and peaks[1]["memory"] == 0
-    curves = [[b["losses"] for b in made.report["blocks"]] for made in (undisturbed, continued)]
+    peaks = [made.report.peak_activations_bytes for made in (undisturbed, continued)]
+    assert peaks[0] == CachePeak(memory=peaks[1].disk, disk=0) and peaks[1].memory == 0
+    curves = [[block.losses for block in made.report.blocks] for made in (undisturbed, continued)]
     assert curves[0] == curves[1] and any(curves[0])
-    assert any("continued after an interruption" in note for note in continued.report["notes"])
-    assert not any("continued" in note for note in undisturbed.report["notes"])
+    assert any("continued after an interruption" in note for note in continued.report.notes)
+    assert not any("continued" in note for note in undisturbed.report.notes)
 
 
 def failing(*arguments: Any, **options: Any) -> Validation:
