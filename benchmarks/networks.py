@@ -64,8 +64,8 @@ def load(name: str, data: Path) -> Model:
 
 def family(name: str) -> tuple[str, ...]:
     """The networks that can be teachers of this one, itself first."""
-    zoo = tuple(CIFAR) if name in CIFAR else LITES
-    return (name, *(other for other in zoo if other != name))
+    siblings = tuple(CIFAR) if name in CIFAR else LITES
+    return (name, *(other for other in siblings if other != name))
 
 
 def images(name: str, data: Path, model: Model) -> Images:

@@ -1,5 +1,6 @@
 """The sources of calibration images that the benchmarks compare, and their images, made once and kept."""
 
+import json
 import subprocess
 import time
 from dataclasses import dataclass, field, replace
@@ -10,8 +11,8 @@ import numpy as np
 import torch
 
 from benchmarks import networks
-from ptq.calibration import CalibrationSet, SynthesisConfig, gaussian_noise, synthesis_preset, synthesize
-from ptq.calibration.objectives import low_pass
+from ptq.calibration import CalibrationSet, gaussian_noise, synthesis_preset, synthesize
+from ptq.calibration.image_ops import low_pass
 from ptq.models.model import Model
 
 __all__ = ["PRESET", "SOURCES", "Source", "make_images", "mct_images", "source_of", "teachers_of"]
@@ -22,15 +23,15 @@ PRESET = "default"
 
 @dataclass(frozen=True)
 class Source:
-    """Where images come from: a recipe, whose statistics, and what of the preset is changed."""
+    """Where images come from: a method, whose statistics, and what of the preset is changed."""
 
     title: str
-    recipe: str
+    method: str
     teachers: str = "own"
     changes: dict[str, Any] = field(default_factory=dict)
 
 
-PLAIN = {"data_mixing": False}
+PLAIN = {"data_mixing": 0.0}
 HALVES = {"feature_mixing": "halves"}  # what small images have by default
 TURNS = {"feature_mixing": "turns"}  # what large ones have
 BASELINE = {"iterations": 500}  # fewer than published (2,000 and 4,000); MixMix takes 150
@@ -44,29 +45,29 @@ SOURCES = {
     "mct": Source("Sony MCT 2.6.1 (needs --mct)", "mct", changes=BASELINE),
     "mixmix-plain": Source("MixMix, one teacher, no data mixing", "mixmix", changes=PLAIN),
     "mixmix": Source("MixMix, one teacher", "mixmix"),
-    "mixmix-zoo-plain": Source("MixMix, several teachers, no data mixing", "mixmix", "zoo", PLAIN),
-    "mixmix-zoo": Source("MixMix, several teachers", "mixmix", "zoo"),
-    "mixmix-halves": Source("the same, half from the first alone", "mixmix", "zoo", HALVES),
-    "mixmix-turns": Source("the same, all in turns", "mixmix", "zoo", TURNS),
-    "mixmix-turns-plain": Source("the same, all in turns, no data mixing", "mixmix", "zoo", PLAIN | TURNS),
-    "mixmix-sum": Source("the same, all at every step", "mixmix", "zoo", {"feature_mixing": "sum"}),
+    "mixmix-zoo-plain": Source("MixMix, several teachers, no data mixing", "mixmix", "all", PLAIN),
+    "mixmix-zoo": Source("MixMix, several teachers", "mixmix", "all"),
+    "mixmix-halves": Source("the same, half from the first alone", "mixmix", "all", HALVES),
+    "mixmix-turns": Source("the same, all in turns", "mixmix", "all", TURNS),
+    "mixmix-turns-plain": Source("the same, all in turns, no data mixing", "mixmix", "all", PLAIN | TURNS),
+    "mixmix-sum": Source("the same, all at every step", "mixmix", "all", {"feature_mixing": "sum"}),
     "mixmix-others": Source("MixMix, the other networks only, in turns", "mixmix", "others", TURNS),
     "real": Source("real images", "real"),
 }
 
 
 def source_of(name: str) -> Source:
-    """A row of SOURCES, or the one that "RECIPE:NETWORK+NETWORK" says."""
+    """A row of SOURCES, or the one that "METHOD:NETWORK+NETWORK" says."""
     if name in SOURCES:
         return SOURCES[name]
-    recipe, _, teachers = name.partition(":")
-    return Source(f"{SOURCES[recipe].title.split(',')[0]} from {teachers}", recipe, teachers)
+    method, _, teachers = name.partition(":")
+    return Source(f"{SOURCES[method].title.split(',')[0]} from {teachers}", method, teachers)
 
 
 def teachers_of(source: Source, network: str) -> tuple[str, ...]:
     """The names of the networks that a source's images are made from, for one target."""
     family = networks.family(network)
-    return {"own": family[:1], "zoo": family, "others": family[1:]}.get(
+    return {"own": family[:1], "all": family, "others": family[1:]}.get(
         source.teachers, tuple(source.teachers.split("+"))
     )
 
@@ -78,17 +79,17 @@ def make_images(name: str, network: str, model: Model, data: Path, seed: int, mc
     """
     source = source_of(name)
     budget = synthesis_preset(PRESET, model.preprocess, seed=seed)
-    if source.recipe == "real":
-        return networks.images(network, data, model).real(budget.images, seed)
-    if source.recipe == "noise":
-        return gaussian_noise(model, budget.images, seed)
-    if source.recipe == "mct":
+    if source.method == "real":
+        return networks.images(network, data, model).real(budget.count, seed)
+    if source.method == "noise":
+        return gaussian_noise(model, budget.count, seed)
+    if source.method == "mct":
         path = IMAGES / f"mct-{network}-{seed}.npz"
-        return mct_images(mct, network, data, path, budget.images, seed, **source.changes)
+        return mct_images(mct, network, data, path, budget.count, seed, **source.changes)
     large = max(model.preprocess.size) > 64
     changes = LARGE_BASELINE if large and source.changes == BASELINE else source.changes
-    config = synthesis_preset(PRESET, model.preprocess, source.recipe, seed=seed, **changes)
-    if source.recipe == "synq":  # GENIE's images, filtered: they need not be made twice
+    config = synthesis_preset(PRESET, model.preprocess, source.method, seed=seed, **changes)
+    if source.method == "synq":  # GENIE's images, filtered: they need not be made twice
         images = make_images("genie", network, model, data, seed)
         filtered = CalibrationSet.from_pixels(low_pass(images.floats(), config.low_pass))
         return replace(filtered, provenance=images.provenance | {"low_pass": config.low_pass})
@@ -98,8 +99,7 @@ def make_images(name: str, network: str, model: Model, data: Path, seed: int, mc
     path = IMAGES / f"{name.partition(':')[0]}-{made_from}-{model.preprocess.size[0]}-{seed}.safetensors"
     if path.exists():
         images = CalibrationSet.load(path)
-        made_with = images.provenance["settings"]  # in which a newer setting may be missing
-        if SynthesisConfig(**{**made_with, "betas": tuple(made_with["betas"])}) == config:
+        if images.provenance["settings"] == json.loads(json.dumps(config.to_json())):
             return images
     started = time.process_time()  # of all threads; several workers share the cores
     images = synthesize(teachers, config, preprocess=model.preprocess)

@@ -24,7 +24,8 @@ from benchmarks import networks
 from benchmarks.rows import add_rows, footer, read_rows
 from benchmarks.sources import mct_images
 from ptq.calibration import SynthesisConfig, synthesis_preset, synthesize
-from ptq.calibration.objectives import augment, mix, random_box, total_variation
+from ptq.calibration.image_ops import augment, mix, random_box
+from ptq.calibration.objectives import total_variation
 from ptq.models.model import Model
 from ptq.utils.environment import environment
 
@@ -33,6 +34,7 @@ LITE0 = "ptq, EfficientNet-Lite0"
 
 def plain_loop(model: Model, config: SynthesisConfig) -> None:
     """The objective as one writes it first: float32, contiguous, full resolution, hooks with var and mean."""
+    weights = {type(term).__name__: term.weight for term in config.terms}
     seen: list[tuple[Tensor, Tensor, Any]] = []
 
     def record(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -42,7 +44,7 @@ def plain_loop(model: Model, config: SynthesisConfig) -> None:
     layers = [m for m in model.module.modules() if isinstance(m, nn.BatchNorm2d)]
     hooks = [layer.register_forward_pre_hook(record) for layer in layers]
     generator = torch.Generator().manual_seed(0)
-    for _ in range(math.ceil(config.images / config.batch)):
+    for _ in range(math.ceil(config.count / config.batch)):
         images = torch.rand(config.batch, 3, *model.preprocess.size, requires_grad=True)
         labels = torch.randint(model.num_classes, (config.batch,))
         optimizer = torch.optim.Adam([images], lr=config.lr, betas=config.betas)
@@ -54,8 +56,8 @@ def plain_loop(model: Model, config: SynthesisConfig) -> None:
             logits = model.module(model.preprocess.normalize(x))
             partners = nn.functional.cross_entropy(logits, labels.roll(1))
             own = nn.functional.cross_entropy(logits, labels)
-            loss = config.label * ((1 - share) * own + share * partners)
-            loss = loss + config.tv * total_variation(images)
+            loss = weights["Label"] * ((1 - share) * own + share * partners)
+            loss = loss + weights["TotalVariation"] * total_variation(images)
             for mean, var, layer in seen:
                 scale = layer.running_var + layer.eps
                 loss = loss + ((mean - layer.running_mean) / scale.sqrt()).square().mean().sqrt()
@@ -79,7 +81,7 @@ def measure(data: Path, mct: str, repeats: int, sizes: list[str]) -> list[dict[s
     """One row per contender, measured in turns."""
     resnet, lite = networks.load("resnet20", data), networks.load("efficientnet_lite0", data)
     small = synthesis_preset("default", resnet.preprocess)
-    large = synthesis_preset("default", lite.preprocess, images=128)
+    large = synthesis_preset("default", lite.preprocess, count=128)
     contenders: dict[str, Callable[[], object]] = {}
     if "small" in sizes:
         contenders["ptq"] = lambda: synthesize([resnet], small)
@@ -94,10 +96,10 @@ def measure(data: Path, mct: str, repeats: int, sizes: list[str]) -> list[dict[s
     if mct and "small" in sizes:
         path = Path("runs/synthesis_speed.npz")
         path.unlink(missing_ok=True)
-        made = mct_images(mct, "resnet20", data, path, small.images, 0, iterations=500)
+        made = mct_images(mct, "resnet20", data, path, small.count, 0, iterations=500)
         times["Sony MCT 2.6.1"] = [made.provenance["seconds"]]
         steps["Sony MCT 2.6.1"] = 500
-    counts = dict.fromkeys(times, small.images) | {LITE0: large.images}
+    counts = dict.fromkeys(times, small.count) | {LITE0: large.count}
     return [
         {
             "what": what,

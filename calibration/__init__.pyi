@@ -1,12 +1,11 @@
 from .activation_ranges import calibrate as calibrate
-from .batches import discard_batches as discard_batches
 from .bn_statistics import has_batch_norm as has_batch_norm, statistics_distance as statistics_distance
 from .data_mixing import mixed_copies as mixed_copies
 from .dataset import CalibrationSet as CalibrationSet
 from .quality import Quality as Quality, assess as assess, assessed as assessed
 from .synthesis import gaussian_noise as gaussian_noise, synthesize as synthesize
 from .synthesis_config import (
-    RECIPES as RECIPES,
+    SYNTHESIS_METHODS as SYNTHESIS_METHODS,
     SynthesisConfig as SynthesisConfig,
     synthesis_preset as synthesis_preset,
 )

@@ -8,7 +8,7 @@ forward pass of a network in eval mode; BNs are found by the order in which the 
 them, never by pairing them with convolutions.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -94,7 +94,7 @@ def observe(module: nn.Module, name: str = "the model", per_image: bool = False)
             hook.remove()
 
 
-def matching_loss(moments: list[Moments], first: float = 10.0, rule: str = "relative") -> Tensor:
+def matching_loss(moments: Sequence[Moments], first: float = 10.0, rule: str = "relative") -> Tensor:
     """How far the moments are from what the network remembers; zero exactly when they agree.
 
     Args:

@@ -1,92 +1,194 @@
-"""The MixMix objective (Li et al., ICCV 2021, arXiv 2011.09899) as pure functions of a batch of
-images.
+"""The objective of synthesis: a sum of terms, each a small object with a weight.
 
-Images live in RGB [0, 1]. *Feature mixing* matches the BatchNorm statistics of several networks,
-each of
-which sees the images through its own resize and normalization: what one network alone would
-accept, the others reject. *Data mixing* pastes a second image, whole, into a random box of the
-first; the box's share of the area is exactly the second label's share, which pins down where in
-the image each label has to show. An *image prior* keeps neighboring pixels alike, and flips and
-shifts keep the result from depending on the pixel grid.
-
-The paper's weights were not available to us; those in `ptq.calibration.synthesis` are ours, found
-by ablation.
+A term looks at one batch in one step of the optimization, and says by one number what is wrong with it. *Feature
+mixing* (MixMix, Li et al., ICCV 2021, arXiv 2011.09899) is a term: the BatchNorm statistics of several teachers. So are
+labels and image priors. The optimization knows none of them by name: another term is another subclass of `Term`.
 """
 
-import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ptq.models.model import Preprocess
+from ptq.calibration.bn_statistics import MATCHING, Moments, matching_loss
+from ptq.errors import InputError
 
 __all__ = [
-    "Box",
-    "augment",
-    "focus_map",
-    "low_pass",
-    "mix",
-    "pink_noise",
-    "random_box",
-    "resize",
-    "sparse_variation",
-    "standard_loss",
-    "total_variation",
-    "view",
+    "Batch",
+    "BatchNormStatistics",
+    "ImageMoments",
+    "Label",
+    "Observation",
+    "SparseVariation",
+    "Term",
+    "TotalVariation",
+    "total_loss",
 ]
 
 EDGE = 1e-3  # of [0, 1]: differences below it are squared, so that flat areas have a gradient
 
 
 @dataclass(frozen=True)
-class Box:
-    """A rectangle of pixels: rows top to top + height, columns left to left + width."""
+class Observation:
+    """What one teacher computes of a batch.
 
-    top: int
-    left: int
-    height: int
-    width: int
+    Attributes:
+        inputs: (N, 3, h, w), the images as this teacher takes them: its size, normalized.
+        moments: at the inputs of its BatchNorm layers, in order of execution.
+        logits: (N, classes), float32.
+        labeled: whether its classes are those of the batch's labels.
+    """
 
-    def share(self, images: Tensor) -> float:
-        """The box's part of the area, in [0, 1]: the exact weight of the pasted image's label."""
-        return self.height * self.width / (images.shape[-2] * images.shape[-1])
-
-
-def random_box(size: tuple[int, int], generator: torch.Generator, area: tuple[float, float] = (0.1, 0.5)) -> Box:
-    """A box anywhere in an image of `size` (H, W), its share of the area uniform in `area`."""
-    uniform, y, x = torch.rand(3, generator=generator).tolist()
-    side = (area[0] + (area[1] - area[0]) * uniform) ** 0.5
-    height, width = (max(1, round(side * length)) for length in size)
-    top, left = int(y * (size[0] - height + 1)), int(x * (size[1] - width + 1))
-    return Box(top, left, height, width)
+    inputs: Tensor
+    moments: Sequence[Moments]
+    logits: Tensor
+    labeled: bool
 
 
-def mix(images: Tensor, partners: Tensor, box: Box) -> Tensor:
-    """Each image with its partner, resized whole, in the box: (N, 3, H, W)."""
-    bottom, right = box.top + box.height, box.left + box.width
-    mixed = images.clone()
-    mixed[:, :, box.top : bottom, box.left : right] = resize(partners, (box.height, box.width))
-    return mixed
+@dataclass(frozen=True)
+class Batch:
+    """A batch of images in one step of the optimization, as terms see it.
+
+    Attributes:
+        images: (N, 3, H, W), RGB in [0, 1], as they would be kept; differentiable.
+        mixed: (N, 3, H, W), as they are shown to teachers: shifted, mirrored, with partners pasted into them.
+        labels: (N, classes), the share of each class in `mixed`; each row sums to 1.
+        observe: shows `mixed` to the teachers of this step.
+    """
+
+    images: Tensor
+    mixed: Tensor
+    labels: Tensor
+    observe: Callable[[], Sequence[Observation]]
+
+    @cached_property
+    def observations(self) -> Sequence[Observation]:
+        """What the teachers of this step see; they run when the first term asks."""
+        return self.observe()
+
+    def mean_over_teachers(self, measure: Callable[[Observation], Tensor]) -> Tensor:
+        """Return the mean of a scalar measured on each teacher's observation."""
+        share = 1 / len(self.observations)
+        return torch.stack([share * measure(seen) for seen in self.observations]).sum()
+
+
+@dataclass(frozen=True)
+class Term(ABC):
+    """One term of the objective. A subclass says in `loss` what it wants; zero is perfect.
+
+    Args:
+        weight: factor of the loss in the objective.
+
+    Example:
+        >>> @dataclass(frozen=True)
+        ... class Gray(Term):
+        ...     def loss(self, batch):
+        ...         return batch.images.std(1).mean()
+        >>> config = ptq.SynthesisConfig(terms=(BatchNormStatistics(), Gray(weight=0.1)))
+    """
+
+    weight: float = 1.0
+
+    @abstractmethod
+    def loss(self, batch: Batch) -> Tensor:
+        """Return a scalar that gradients can be taken of."""
+
+
+def total_loss(terms: Sequence[Term], batch: Batch) -> Tensor:
+    """Return the weighted sum of all terms, a scalar."""
+    loss = batch.images.new_zeros(())
+    for term in terms:
+        loss = loss + term.weight * term.loss(batch)
+    return loss
+
+
+@dataclass(frozen=True)
+class BatchNormStatistics(Term):
+    """The statistics at BatchNorm inputs are those of the teachers' training data (feature mixing).
+
+    What one network alone would accept, the others reject.
+
+    Args:
+        first: weight of the first BatchNorm, which sees the colors, relative to the others.
+        rule: how statistics are compared, a key of `ptq.calibration.bn_statistics.MATCHING`.
+
+    Raises:
+        InputError: for an unknown rule.
+    """
+
+    first: float = 10.0
+    rule: str = "relative"
+
+    def __post_init__(self) -> None:
+        if self.rule not in MATCHING:
+            raise InputError(
+                f"there is no rule {self.rule!r} to match statistics; choose one of {', '.join(MATCHING)}."
+            )
+
+    def loss(self, batch: Batch) -> Tensor:
+        return batch.mean_over_teachers(lambda seen: matching_loss(seen.moments, self.first, self.rule))
+
+
+@dataclass(frozen=True)
+class Label(Term):
+    """The teachers see in the images what their labels say: cross-entropy. Teachers of other classes say nothing."""
+
+    def loss(self, batch: Batch) -> Tensor:
+        def measure(seen: Observation) -> Tensor:
+            return F.cross_entropy(seen.logits, batch.labels) if seen.labeled else seen.logits.new_zeros(())
+
+        return batch.mean_over_teachers(measure)
+
+
+@dataclass(frozen=True)
+class ImageMoments(Term):
+    """Each image by itself has the normalization's mean and deviation per channel (ZeroQ, GENIE)."""
+
+    def loss(self, batch: Batch) -> Tensor:
+        return batch.mean_over_teachers(lambda seen: standard_loss(seen.inputs))
+
+
+@dataclass(frozen=True)
+class TotalVariation(Term):
+    """Neighboring pixels are alike; see `total_variation`."""
+
+    def loss(self, batch: Batch) -> Tensor:
+        return total_variation(batch.images)
+
+
+@dataclass(frozen=True)
+class SparseVariation(Term):
+    """Images are flat areas with edges; see `sparse_variation`."""
+
+    def loss(self, batch: Batch) -> Tensor:
+        return sparse_variation(batch.images)
 
 
 def standard_loss(inputs: Tensor) -> Tensor:
-    """How far each normalized image's own channels are from mean 0 and deviation 1 (ZeroQ, GENIE)."""
+    """Return how far the channels of each normalized image, (N, 3, H, W), are from mean 0 and deviation 1."""
     mean, std = inputs.mean((2, 3)), inputs.std((2, 3), correction=0)
     return mean.square().sum(1).mean() + (std - 1).square().sum(1).mean()
 
 
 def total_variation(images: Tensor) -> Tensor:
-    """Mean squared difference of neighbors in four directions; zero for a flat image."""
+    """Return the mean squared difference of neighbors in four directions; zero for a flat image.
+
+    Example:
+        >>> total_variation(torch.full((1, 3, 8, 8), 0.5))
+        tensor(0.)
+    """
     return torch.stack([d.square().mean() for d in _differences(images)]).mean()
 
 
 def sparse_variation(images: Tensor) -> Tensor:
-    """Mean length of the color difference of neighbors in four directions; zero for a flat image.
+    """Return the mean length of the color difference of neighbors in four directions; zero for a flat image.
 
-    Not squared (Rudin, Osher and Fatemi, 1992): an edge costs the same sharp or blurred, so images become flat
-    areas with edges, as photographs are, where the square makes them evenly smooth.
+    The length is not squared (Rudin, Osher and Fatemi, 1992), so an edge costs the same sharp or blurred. Images
+    become flat areas with edges, as photographs are. The square would make them evenly smooth.
     """
     lengths = [(d.square().sum(1) + EDGE**2).sqrt().mean() - EDGE for d in _differences(images)]
     return torch.stack(lengths).mean()
@@ -99,77 +201,3 @@ def _differences(x: Tensor) -> tuple[Tensor, ...]:
         x[..., 1:, 1:] - x[..., :-1, :-1],
         x[..., 1:, :-1] - x[..., :-1, 1:],
     )
-
-
-def low_pass(images: Tensor, cutoff: float) -> Tensor:
-    """Images (N, 3, H, W) without their fine detail: a frequency f weighs exp(-f^2 / 2 cutoff^2).
-
-    Args:
-        cutoff: in cycles per pixel; 0.5 is the finest that pixels can show. SynQ (Kim et al., ICLR 2025)
-            takes 80 cycles per 224 pixels.
-
-    Example:
-        >>> low_pass(torch.rand(1, 3, 8, 8), 0.3).shape
-        torch.Size([1, 3, 8, 8])
-    """
-    height, width = images.shape[-2:]
-    down = torch.fft.fftfreq(height, device=images.device).view(-1, 1)
-    across = torch.fft.rfftfreq(width, device=images.device)
-    weights = torch.exp(-(down.square() + across.square()) / (2 * cutoff**2))
-    filtered: Tensor = torch.fft.irfft2(torch.fft.rfft2(images) * weights, s=(height, width))
-    return filtered
-
-
-def augment(images: Tensor, jitter: float, generator: torch.Generator, flip: bool = True) -> Tensor:
-    """The batch shifted around by up to `jitter` of its sides, and mirrored every other time."""
-    mirror, *moves = torch.rand(3, generator=generator).tolist()
-    limits = [round(jitter * side) for side in images.shape[-2:]]
-    shifts = [int(move * (2 * limit + 1)) - limit for move, limit in zip(moves, limits, strict=True)]
-    images = torch.roll(images, shifts, (-2, -1)) if any(shifts) else images
-    return images.flip(-1) if flip and mirror < 0.5 else images
-
-
-def pink_noise(count: int, size: tuple[int, int], generator: torch.Generator) -> Tensor:
-    """Noise to start from, (count, 3, *size) in RGB [0, 1]: gray more than colored, large shapes too.
-
-    Equal power in every octave and nine tenths of it in the brightness, as photographs have. White
-    noise has no large shapes, a short optimization finds few, and its images come out alike.
-    """
-    total, octave = torch.zeros(count, 3, *size), 1
-    while octave < min(size):
-        coarse = (math.ceil(size[0] / octave), math.ceil(size[1] / octave))
-        gray = torch.randn((count, 1, *coarse), generator=generator)
-        colors = torch.randn((count, 3, *coarse), generator=generator)
-        total += resize(0.9**0.5 * gray + 0.1**0.5 * colors, size)
-        octave *= 2
-    return (0.45 + 0.22 * total / total.std()).clamp_(0, 1)
-
-
-def focus_map(count: int, size: tuple[int, int], generator: torch.Generator) -> Tensor:
-    """Where images show detail, (count, 1, *size) in [0, 1]: in patches, and in some images more than in others.
-
-    Photographs have sharp objects before blurred or plain grounds. BatchNorm statistics, which are of all places
-    together, are matched as well by a middling texture everywhere.
-    """
-    total, octave = torch.zeros(count, 1, *size), max(1, min(size) // 7)
-    while octave < 2 * min(size):
-        coarse = (math.ceil(size[0] / octave) + 1, math.ceil(size[1] / octave) + 1)
-        total += resize(torch.randn((count, 1, *coarse), generator=generator), size)
-        octave *= 2
-    total = total / total.std() + torch.randn((count, 1, 1, 1), generator=generator)
-    return torch.sigmoid(3 * total)
-
-
-def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """(N, 3, H, W) to (N, 3, *size), bilinear, and antialiased when it shrinks."""
-    before = (images.shape[-2], images.shape[-1])
-    if before == size:
-        return images
-    shrinks = size[0] < before[0] or size[1] < before[1]
-    return F.interpolate(images, size, mode="bilinear", align_corners=False, antialias=shrinks)
-
-
-def view(images: Tensor, preprocess: Preprocess, scale: float = 1.0) -> Tensor:
-    """What a network sees: resized to `scale` of its own input size, normalized its own way."""
-    height, width = (max(1, round(side * scale)) for side in preprocess.size)
-    return preprocess.normalize(resize(images, (height, width)))

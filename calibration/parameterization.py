@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from ptq.calibration.objectives import focus_map, pink_noise, resize
+from ptq.calibration.image_ops import focus_map, pink_noise, resize
 from ptq.calibration.synthesis_config import SynthesisConfig
 from ptq.data.preprocess import Preprocess
 from ptq.utils.autocast import fast_autocast
@@ -41,7 +41,7 @@ def make_parameterization(
     """A parameterization of noise for `count` images of `size` (height, width), as the configuration says."""
     if config.parameterization == "generator":
         return _Generated(count, size, preprocess, generator, device)
-    if config.start == "pink":
+    if config.initial_noise == "pink":
         noise = pink_noise(count, size, generator)
     else:
         noise = preprocess.denormalize(torch.randn(count, 3, *size, generator=generator)).clamp(0, 1)

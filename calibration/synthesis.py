@@ -1,4 +1,4 @@
-"""Images from networks alone: the optimization loop around the objectives of `ptq.calibration.synthesis_config`."""
+"""Images from networks alone: the optimization loop around the objective of `ptq.calibration.objectives`."""
 
 import math
 import sys
@@ -12,25 +12,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ptq.calibration.batches import Batches
-from ptq.calibration.bn_statistics import batch_norms, matching_loss
+from ptq.calibration.bn_statistics import batch_norms
 from ptq.calibration.dataset import CalibrationSet
-from ptq.calibration.objectives import (
-    augment,
-    low_pass,
-    mix,
-    random_box,
-    sparse_variation,
-    standard_loss,
-    total_variation,
-)
-from ptq.calibration.parameterization import Parameterization, make_parameterization
+from ptq.calibration.image_ops import augment, low_pass, mix, random_box, scaled_size
+from ptq.calibration.objectives import Batch, total_loss
+from ptq.calibration.parameterization import make_parameterization
 from ptq.calibration.synthesis_config import SynthesisConfig, synthesis_preset
-from ptq.calibration.teachers import Teacher, batch_count, labeled, make_teacher, scaled, shares
+from ptq.calibration.teachers import Teacher, batch_count, knows_classes, make_teacher, teacher_groups
 from ptq.data.preprocess import Preprocess
 from ptq.errors import InputError, ModelError
 from ptq.models.model import Model
 from ptq.progress import SILENT, Progress, Task
+from ptq.utils.work_store import WorkStore
 
 __all__ = ["gaussian_noise", "synthesize"]
 
@@ -44,31 +37,32 @@ def synthesize(
     progress: Progress = SILENT,
     folder: Path | str | None = None,
 ) -> CalibrationSet:
-    """Recover the images whose BatchNorm statistics and labels the teachers agree on.
+    """Synthesize images whose BatchNorm statistics and labels the teachers agree on.
 
-    The first teacher says which classes there are; one with another number of them joins by its
-    statistics alone. The models are copied, never touched.
+    The first teacher says which classes there are. One with another number of classes joins by its statistics alone.
+    The models are copied, never touched.
 
     Args:
         teachers: at least one, each with BatchNorm; usually the network to be quantized is the first.
         config: the "default" `synthesis_preset` for images of this size when not given.
-        preprocess: of the network that the images are for, which decides their size; the first
-            teacher's when not given.
+        preprocess: of the network that the images are for, which decides their size; the first teacher's when not
+            given.
         device: where to run; the result is on the CPU.
         progress: told of every optimization step, with its loss.
-        folder: keeps finished batches until all are done, so that the same call continues after an
-            interruption, and gives what it would have given without one.
+        folder: for finished batches, and nothing else. The same call continues after an interruption, and gives what
+            it would have given without one. `WorkStore(folder).discard()` removes them in the end.
 
     Returns:
-        `config.images` images, uint8 (N, 3, H, W), their labels, and in `provenance` all that made
-        them.
+        `config.count` images, uint8 (N, 3, H, W), their labels, and in `provenance` all that made them.
 
     Raises:
-        PtqError: for a teacher without BatchNorm, or when the optimization diverges.
+        InputError: for no teacher.
+        ModelError: for a teacher without BatchNorm, or when the optimization diverges.
 
     Example:
-        >>> images = synthesize([load_model("resnet18")], SynthesisConfig(images=8, batch=8))
-        >>> images.contact_sheet("images.png")
+        >>> model = ptq.as_model(net, size=16, mean=(0.5,) * 3, std=(0.25,) * 3)
+        >>> len(synthesize([model], SynthesisConfig(count=4, batch=4, iterations=2)))
+        4
     """
     if not teachers:
         raise InputError("synthesis needs at least one teacher.")
@@ -79,41 +73,46 @@ def synthesize(
     target = torch.device(device)
     provenance = _provenance(teachers, config, preprocess, target)
     generator = torch.Generator().manual_seed(config.seed)  # on the CPU: the same on every device
-    batches = Batches(folder, provenance)
+    finished = WorkStore(folder, provenance)
+    parts: list[Tensor] = []
+    losses: list[float] = []
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
-        labels = _balanced_labels(config.images, teachers[0].num_classes, generator)
-        knowing = labeled(teachers)
-        groups = shares(knowing, config.feature_mixing)
-        chunks = labels.tensor_split(batch_count(config.images, config.batch, len(groups)))
+        labels = _balanced_labels(config.count, teachers[0].num_classes, generator)
+        labeled = knows_classes(teachers)
+        groups = teacher_groups(labeled, config.feature_mixing)
+        chunks = labels.tensor_split(batch_count(config.count, config.batch, len(groups)))
         task = stack.enter_context(progress.stage("synthesize", len(chunks) * config.iterations))
-        zoo: list[Teacher] = []
+        ready: list[Teacher] = []
         for index, chunk in enumerate(chunks):
-            if batches.has(index):
+            name = f"batch-{index:04d}"
+            if kept := finished.read(name):
+                images, loss = kept[0]["images"], kept[1]["loss"]
                 task.advance(config.iterations)
-                continue
-            zoo = zoo or [
-                make_teacher(model, knows, config, generator, target, stack)
-                for model, knows in zip(teachers, knowing, strict=True)
-            ]
-            # Every batch by itself: whichever are there already, the others come out the same.
-            generator.manual_seed(config.seed * 1_000_003 + index)
-            targets = F.one_hot(chunk, teachers[0].num_classes).float().to(target)
-            group = [zoo[member] for member in groups[index % len(groups)]]
-            made = _optimize(group, targets, preprocess, config, generator, task)
-            batches.add(index, *made)
-    images, losses = batches.join(len(chunks))
-    return CalibrationSet(images, labels, provenance | {"losses": losses})
+            else:
+                ready = ready or [
+                    make_teacher(model, knows, config, generator, target, stack)
+                    for model, knows in zip(teachers, labeled, strict=True)
+                ]
+                # Every batch by itself: whichever are there already, the others come out the same.
+                generator.manual_seed(config.seed * 1_000_003 + index)
+                targets = F.one_hot(chunk, teachers[0].num_classes).float().to(target)
+                group = [ready[member] for member in groups[index % len(groups)]]
+                images, loss = _optimize(group, targets, preprocess, config, generator, task)
+                finished.write(name, {"images": images}, {"loss": loss})
+            parts.append(images)
+            losses.append(loss)
+    return CalibrationSet(torch.cat(parts), labels, provenance | {"losses": losses})
 
 
-def gaussian_noise(model: Model, images: int = 256, seed: int = 0) -> CalibrationSet:
-    """Standard noise in the network's own normalization: the baseline that synthesis has to beat.
+def gaussian_noise(model: Model, count: int = 256, seed: int = 0) -> CalibrationSet:
+    """Draw standard noise in the network's own normalization: the baseline that synthesis has to beat.
 
-    Clipped to [0, 1] RGB and rounded to 8 bits, like every set of images; labels are unknown.
+    It is clipped to [0, 1] RGB and rounded to 8 bits, as every set of images is. Its labels are unknown.
     """
     generator = torch.Generator().manual_seed(seed)
-    values = torch.randn((images, 3, *model.preprocess.size), generator=generator)
+    values = torch.randn((count, 3, *model.preprocess.size), generator=generator)
     noise = CalibrationSet.from_pixels(model.preprocess.denormalize(values))
     facts = {"source": "gaussian noise", "seed": seed, "teachers": [{"name": model.name}]}
     return CalibrationSet(noise.images, noise.labels, facts)
@@ -127,21 +126,22 @@ def _optimize(
     generator: torch.Generator,
     task: Task,
 ) -> tuple[Tensor, float]:
-    """One group's batch from noise to uint8 images (n, 3, H, W), and its last loss."""
-    at_half = round(config.half * config.iterations)
+    """One group's batch, from noise to uint8 images (n, 3, H, W), and its last loss."""
+    at_half = round(config.half_resolution * config.iterations)
     stages = [(s, n) for s, n in ((0.5, at_half), (1.0, config.iterations - at_half)) if n]
-    size = scaled(preprocess.size, stages[0][0])
+    size = scaled_size(preprocess.size, stages[0][0])
     parameterization = make_parameterization(len(targets), size, config, preprocess, generator, targets.device)
     step, loss = 0, math.nan
     for scale, steps in stages:
-        parameterization = parameterization.at(scaled(preprocess.size, scale))
+        parameterization = parameterization.at(scaled_size(preprocess.size, scale))
         optimizer = torch.optim.Adam(parameterization.groups(config.lr), betas=config.betas)
         parameters = [p for some in optimizer.param_groups for p in some["params"]]
-        pace = _pace(optimizer, config, steps)
+        scheduler = _scheduler(optimizer, config, steps)
         for _ in range(steps):
             looking = group if config.feature_mixing == "sum" else [group[step % len(group)]]
             step += 1
-            objective = _objective(parameterization, targets, looking, scale, config, generator)
+            batch = _show(parameterization.images(), targets, looking, scale, config, generator)
+            objective = total_loss(config.terms, batch)
             gradients = torch.autograd.grad(objective, parameters)
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 parameter.grad = gradient
@@ -150,59 +150,48 @@ def _optimize(
             loss = float(objective.detach())
             if not math.isfinite(loss):
                 raise ModelError(f"synthesis diverged: the loss is {loss}. Check the teachers' weights, or lower lr.")
-            pace.step(loss) if config.schedule == "plateau" else pace.step()
+            scheduler.step(loss) if config.schedule == "plateau" else scheduler.step()
             task.advance(1, loss=loss)
-    full = parameterization.at(scaled(preprocess.size, 1.0)).images().detach()
+    full = parameterization.at(scaled_size(preprocess.size, 1.0)).images().detach()
     if config.low_pass:
         full = low_pass(full, config.low_pass)
     return full.clamp(0, 1).mul(255).round().to(torch.uint8).cpu().contiguous(), loss
 
 
-def _pace(optimizer: torch.optim.Optimizer, config: SynthesisConfig, steps: int) -> Any:
-    """The schedule of the learning rate."""
+def _scheduler(optimizer: torch.optim.Optimizer, config: SynthesisConfig, steps: int) -> Any:
+    """The schedule of the step size."""
     if config.schedule == "plateau":
         return torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=100, min_lr=1e-4)
     return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
 
 
-def _objective(
-    parameterization: Parameterization,
+def _show(
+    images: Tensor,
     targets: Tensor,
     teachers: list[Teacher],
     scale: float,
     config: SynthesisConfig,
     generator: torch.Generator,
-) -> Tensor:
-    """The mean loss of some teachers on a fresh augmentation and box, and the prior."""
-    images = parameterization.images()
-    x = augment(images, config.jitter, generator, config.flip)
-    mixes = config.data_mixing and len(x) > 1
-    if mixes and float(torch.rand((), generator=generator)) < config.mixed:
-        box = random_box((x.shape[-2], x.shape[-1]), generator)
-        shift = int(torch.randint(1, len(x), (), generator=generator))
-        targets = torch.lerp(targets, targets.roll(shift, 0), box.share(x))
-        x = mix(x, x.roll(shift, 0), box)
-    variation = sparse_variation if config.sparse else total_variation
-    loss = config.tv * variation(images) if config.tv else images.new_zeros(())
-    for teacher in teachers:
-        inputs, logits = teacher.look(x, scale)
-        term = config.bn * matching_loss(teacher.moments, config.first_bn, config.matching)
-        if config.standard:
-            term = term + config.standard * standard_loss(inputs)
-        if config.label and teacher.labeled:
-            term = term + config.label * F.cross_entropy(logits, targets)
-        loss = loss + term / len(teachers)
-    return loss
+) -> Batch:
+    """The images as some teachers are shown them: with a fresh augmentation, and a box of their partners."""
+    shown = augment(images, config.jitter, generator, config.flip)
+    mixes = config.data_mixing > 0 and len(shown) > 1
+    if mixes and float(torch.rand((), generator=generator)) < config.data_mixing:
+        box = random_box((shown.shape[-2], shown.shape[-1]), generator)
+        shift = int(torch.randint(1, len(shown), (), generator=generator))
+        targets = torch.lerp(targets, targets.roll(shift, 0), box.share(shown))
+        shown = mix(shown, shown.roll(shift, 0), box)
+    return Batch(images, shown, targets, lambda: [teacher.observe(shown, scale) for teacher in teachers])
 
 
 def _provenance(
     teachers: Sequence[Model], config: SynthesisConfig, preprocess: Preprocess, device: torch.device
 ) -> dict[str, Any]:
     return {
-        "source": config.recipe,
+        "source": config.method,
         "teachers": [{"name": m.name, "weights": m.weights_source, "sha256": m.sha256} for m in teachers],
         "preprocess": asdict(preprocess),
-        "settings": asdict(config),
+        "settings": config.to_json(),
         "device": device.type,
         "versions": {"torch": torch.__version__, "python": sys.version.split()[0]},
     }

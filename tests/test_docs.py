@@ -35,7 +35,7 @@ import ptq.calibration
 import ptq.export
 import ptq.reconstruction.kernels
 from ptq.calibration.observers import OBSERVERS
-from ptq.calibration.synthesis_config import RECIPES
+from ptq.calibration.synthesis_config import SYNTHESIS_METHODS
 from ptq.cli.commands import app
 from ptq.reconstruction.config import METHODS
 from tests.helpers import CHECKOUT
@@ -171,7 +171,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     before = set(sys.modules)
-    with patch.dict(RECIPES), patch.dict(OBSERVERS), patch.dict(METHODS):
+    with patch.dict(SYNTHESIS_METHODS), patch.dict(OBSERVERS), patch.dict(METHODS):
         yield tmp_path
     for name in set(sys.modules) - before:
         file = getattr(sys.modules[name], "__file__", None) or ""

@@ -33,7 +33,7 @@ class Settings:
         method: a key of `ptq.reconstruction.loop.METHODS`.
         teachers: further models to synthesize images from, each MODEL or MODEL=FILE with its weights.
         verifier: another model, which judges whether the images show what their labels say.
-        images: a key of `ptq.calibration.RECIPES` ("mixmix"), "noise", a folder or .npz of images, or an
+        images: a key of `ptq.calibration.SYNTHESIS_METHODS` ("mixmix"), "noise", a folder or .npz of images, or an
             earlier images.safetensors.
         mixed_copies: of every calibration image, with another in a random box, to reconstruct with.
         data: labeled images to measure accuracy with; None leaves accuracy out.

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ptq.calibration import RECIPES, CalibrationSet, calibrate, synthesis_preset
-from ptq.calibration.teachers import batch_count, labeled, shares
+from ptq.calibration import SYNTHESIS_METHODS, CalibrationSet, calibrate, synthesis_preset
+from ptq.calibration.teachers import batch_count, knows_classes, teacher_groups
 from ptq.config.settings import Settings
 from ptq.export import Validation, export_qdq, validate
 from ptq.graph.fx_helpers import LAYERS, module_of
@@ -165,28 +165,28 @@ def _images(
     model: Model, teachers: list[Model], settings: Settings, device: torch.device
 ) -> tuple[CalibrationSet, int, float]:
     """A batch of images after a few steps, how many there will be, and the seconds until they are there."""
-    if settings.images not in RECIPES:
+    if settings.images not in SYNTHESIS_METHODS:
         started = time.perf_counter()
         # Nothing is written: only synthesis keeps its batches.
         images = calibration_images(model, teachers, settings, device)
         return images, len(images), time.perf_counter() - started
     config = synthesis_preset(settings.preset, model.preprocess, settings.images, seed=settings.seed)
     zoo = zoo_of(model, teachers)
-    groups = shares(labeled(zoo), config.feature_mixing)
-    batches = batch_count(config.images, config.batch, len(groups))
+    groups = teacher_groups(knows_classes(zoo), config.feature_mixing)
+    batches = batch_count(config.count, config.batch, len(groups))
     tried, steps = min(batches, len(groups)), STEPS * max(map(len, groups))
-    few = replace(config, images=tried * -(-config.images // batches), iterations=steps)
+    few = replace(config, count=tried * -(-config.count // batches), iterations=steps)
     clock = _Clock()
     started = time.perf_counter()
     images = synthesized(model, teachers, few, device, clock)
     seconds = time.perf_counter() - started
     # What is done once is not done again for the steps that are still to come.
-    half = round(config.half * steps)
+    half = round(config.half_resolution * steps)
     each = [clock.steps[start : start + steps] for start in range(0, tried * steps, steps)]
     at_half = statistics.mean(_mean(one[:half]) for one in each)
     at_full = statistics.mean(_mean(one[half:]) for one in each)
-    step = config.half * at_half + (1 - config.half) * at_full
-    return images, config.images, seconds + step * (config.iterations * batches - steps * tried)
+    step = config.half_resolution * at_half + (1 - config.half_resolution) * at_full
+    return images, config.count, seconds + step * (config.iterations * batches - steps * tried)
 
 
 def _calibration(quantized_model: QuantizedModel, inputs: Tensor, seed: int) -> tuple[float, float]:

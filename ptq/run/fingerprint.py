@@ -29,7 +29,7 @@ def decided_by(
         device: where the run computes.
     """
     preprocess = {f"preprocess {k}": value for k, value in asdict(model.preprocess).items()}
-    zoo = zip(settings.teachers, teachers, strict=True)
+    named = zip(settings.teachers, teachers, strict=True)
     structure = re.sub(r"\b0x[0-9a-f]+", "", str(graph_model.module))  # addresses differ from run to run
     versions = library_versions()
     return {
@@ -39,7 +39,7 @@ def decided_by(
         **preprocess,
         "sha256 of the model's weights": _short(model.sha256),
         "sha256 of the model's structure": _short(hashlib.sha256(structure.encode()).hexdigest()),
-        **{f"sha256 of the weights of {ref}": _short(teacher.sha256) for ref, teacher in zoo},
+        **{f"sha256 of the weights of {ref}": _short(teacher.sha256) for ref, teacher in named},
         **{f"version of {name}": versions.get(name) for name in ("ptq", "torch")},
     }
 

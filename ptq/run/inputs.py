@@ -10,11 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from ptq.calibration import (
-    RECIPES,
+    SYNTHESIS_METHODS,
     CalibrationSet,
     SynthesisConfig,
     assessed,
-    discard_batches,
     gaussian_noise,
     has_batch_norm,
     synthesis_preset,
@@ -74,7 +73,7 @@ def run_images(
         images.save(path)
         images.contact_sheet(folder / "images.png")
         finished.vouch(path)
-    discard_batches(batches)
+    WorkStore(batches).discard()
     return CalibrationSet.load(path)
 
 
@@ -107,10 +106,10 @@ def _images(
     model: Model, teachers: Sequence[Model], settings: Settings, device: torch.device, progress: Progress, parts: Path
 ) -> CalibrationSet:
     source = settings.images
-    if source in RECIPES:
+    if source in SYNTHESIS_METHODS:
         config = synthesis_preset(settings.preset, model.preprocess, source, seed=settings.seed)
         return synthesized(model, teachers, config, device, progress, parts)
-    count = synthesis_preset(settings.preset, model.preprocess).images
+    count = synthesis_preset(settings.preset, model.preprocess).count
     if source == "noise":
         return gaussian_noise(model, count, settings.seed)
     if source.endswith(".safetensors"):

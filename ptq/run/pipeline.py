@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ptq.analysis.histograms import worst_layers
-from ptq.calibration import CalibrationSet, calibrate, discard_batches, mixed_copies, synthesis_preset
+from ptq.calibration import CalibrationSet, calibrate, mixed_copies, synthesis_preset
 from ptq.config.recipe_file import write_recipe
 from ptq.config.settings import Settings
 from ptq.data.preprocess import Preprocess
@@ -98,7 +98,7 @@ def run(
         decides = decided_by(settings, model, teachers, graph_model, device)
         finished = resume(folder / "run.part", decides, restart)
         if restart:
-            discard_batches(folder / "images.part")
+            WorkStore(folder / "images.part").discard()
         batches = "a part of the images" if (folder / "images.part").is_dir() else ""
         if say is not None and (done := finished.words() or batches):
             say(f"continues an interrupted run: {done} already done")

@@ -1,15 +1,15 @@
-"""The finished work of a run that has not ended yet, on disk: what a run after a kill need not do again.
+"""Finished work on disk, so that an interruption costs one piece at most: batches of images, ranges, blocks.
 
-    folder/settings.json              everything that decides the run's result
-    folder/<name>.safetensors         what one finished stage or block gave
+    folder/<name>.safetensors   tensors and facts of one finished piece
+    folder/settings.json        where `resume` opened it: what decides the result, to say what differs
 
-Every file is sealed with a checksum of its content and of the run: one of another run, or damaged, counts as none.
+Every piece is sealed with a checksum of its content and of what it was made by. A piece that something else made, or
+that is damaged, counts as none and is made again.
 """
 
 import hashlib
 import json
 import re
-import shutil
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,42 +25,64 @@ from ptq.utils.tensor_files import read_header, read_tensors, save_tensors
 
 __all__ = ["WorkStore", "resume"]
 
-_FILES = "[!.]*.safetensors"
+_SETTINGS = "settings.json"
 
 
 class WorkStore:
-    """What is finished: states of modules and files, each under a name.
+    """The finished pieces of some work, each under a name.
 
     Args:
-        folder: None keeps nothing.
-        run: tells this run from any other.
+        folder: for this work alone; it is made with the first piece. None keeps nothing.
+        made_by: all that decides what the pieces are, JSON-able.
 
     Attributes:
-        found: names that were there from the beginning.
+        found: names of the pieces that were there from the beginning.
 
     Example:
-        >>> finished = WorkStore(Path("runs/mine/run.part"), run="4 bits, seed 0")
-        >>> finished.save("block-0000", block, {"sqnr": 31.5})
-        >>> finished.restore("block-0000", block)
-        {'sqnr': 31.5}
+        >>> finished = WorkStore(tmp_path / "run.part", made_by={"bits": 4, "seed": 0})
+        >>> finished.write("batch-0000", {"images": torch.zeros(2, 3, 8, 8)}, {"loss": 0.5})
+        >>> tensors, facts = finished.read("batch-0000")
+        >>> facts
+        {'loss': 0.5}
     """
 
-    def __init__(self, folder: Path | None = None, run: str = "") -> None:
-        self.folder, self.run = folder, run
-        files = [] if folder is None else sorted(folder.glob(_FILES))
-        self.found = [file.stem for file in files if self._read(file.stem) is not None]
+    def __init__(self, folder: Path | str | None = None, made_by: Any = None) -> None:
+        self.folder = None if folder is None else Path(folder)
+        self.made_by = json.dumps(made_by)
+        self.found = [path.stem for path in sorted(self._paths()) if self.read(path.stem) is not None]
+
+    def write(self, name: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any] | None = None) -> None:
+        """Keep tensors and JSON-able facts.
+
+        Raises:
+            MachineError: when the disk is full.
+        """
+        if self.folder is not None:
+            facts = facts or {}
+            save_tensors(self._path(name), tensors, {"facts": facts, "seal": self._seal(tensors, facts)})
+
+    def read(self, name: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """Return the tensors and facts that were kept; None where there are none."""
+        if self.folder is None:
+            return None
+        try:
+            header, tensors = read_header(self._path(name)), read_tensors(self._path(name))
+        except (OSError, SafetensorError, ValueError):
+            return None  # absent or damaged
+        facts = header.get("facts", {})
+        return (tensors, facts) if header.get("seal") == self._seal(tensors, facts) else None
 
     def save(self, name: str, module: nn.Module, facts: Mapping[str, Any] | None = None) -> None:
         """Keep the state of a module, and JSON-able facts.
 
         Raises:
-            PtqError: when the disk is full.
+            MachineError: when the disk is full.
         """
-        self._write(name, module.state_dict(), facts or {})
+        self.write(name, module.state_dict(), facts)
 
     def restore(self, name: str, module: nn.Module) -> dict[str, Any] | None:
-        """Give a module the state kept under a name, and return its facts; None where there is none."""
-        kept = self._read(name)
+        """Give a module the state that was kept, and return the facts; None where there is none."""
+        kept = self.read(name)
         if kept is None:
             return None
         state, facts = kept
@@ -71,51 +93,51 @@ class WorkStore:
         """Keep that a file is finished; its name without the suffix stands for it.
 
         Raises:
-            PtqError: when the disk is full.
+            MachineError: when the disk is full.
         """
-        self._write(path.stem, {}, {"sha256": file_digest(path)})
+        self.write(path.stem, {}, {"sha256": file_digest(path)})
 
     def vouches(self, path: Path) -> bool:
-        """Whether a file is finished, and what it was then."""
-        kept = self._read(path.stem)
+        """Return whether a file is finished and still what it was then."""
+        kept = self.read(path.stem)
         return kept is not None and path.is_file() and kept[1]["sha256"] == file_digest(path)
 
-    def forget(self) -> None:
-        """Remove what is finished: something that all of it was made from is not there any more."""
-        if self.folder is not None:
-            for path in self.folder.glob(_FILES):
-                path.unlink()
-        self.found = []
-
     def words(self) -> str:
-        """What was there from the beginning, for people: "images, ranges, 3 blocks"; empty for nothing."""
+        """Say what was there from the beginning: "images, ranges, 3 blocks"; empty for nothing."""
         plain = [name for name in self.found if not re.search(r"-\d+$", name)]
         numbered = Counter(name.rpartition("-")[0] for name in self.found if name not in plain)
         return ", ".join([*plain, *(f"{n} {name}{'s' * (n > 1)}" for name, n in numbered.items())])
 
+    def forget(self) -> None:
+        """Remove all pieces: something that they were made from is not there any more."""
+        for path in self._paths():
+            path.unlink()
+        self.found = []
+
     def discard(self) -> None:
-        """Remove everything: the run has ended."""
-        if self.folder is not None:
-            _discard(self.folder)
+        """Remove all pieces, and the folder if nothing of others is in it: the work has ended.
 
-    def _write(self, name: str, state: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        if self.folder is not None:
-            header = {"facts": facts, "seal": self._seal(state, facts)}
-            save_tensors(self._path(name), state, header)
-
-    def _read(self, name: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        if self.folder is None:
-            return None
+        Raises:
+            MachineError: when they cannot be removed.
+        """
+        if self.folder is None or not self.folder.is_dir():
+            return
         try:
-            header, state = read_header(self._path(name)), read_tensors(self._path(name))
-        except (OSError, SafetensorError, ValueError):
-            return None  # absent or damaged: it is done again
-        facts = header.get("facts", {})
-        return (state, facts) if header.get("seal") == self._seal(state, facts) else None
+            # First of all, so that what a kill leaves of the rest refuses nobody.
+            (self.folder / _SETTINGS).unlink(missing_ok=True)
+            self.forget()
+            sweep(self.folder)
+            if not any(self.folder.iterdir()):
+                self.folder.rmdir()
+        except OSError as error:
+            raise MachineError(f"cannot remove {self.folder} ({error.strerror}); remove it by hand.") from error
 
-    def _seal(self, state: Mapping[str, Tensor], facts: Mapping[str, Any]) -> str:
-        content = f"{self.run}\n{digest(state)}\n{json.dumps(facts)}"
+    def _seal(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> str:
+        content = f"{self.made_by}\n{digest(tensors)}\n{json.dumps(facts)}"
         return hashlib.sha256(content.encode()).hexdigest()
+
+    def _paths(self) -> list[Path]:
+        return [] if self.folder is None else list(self.folder.glob("[!.]*.safetensors"))
 
     def _path(self, name: str) -> Path:
         assert self.folder is not None
@@ -123,39 +145,38 @@ class WorkStore:
 
 
 def resume(folder: Path, decides: Mapping[str, Any], restart: bool = False) -> WorkStore:
-    """Open the record of a run: the one of a run with the same settings that did not end, or a new one.
+    """Open the store of a run: what an interrupted run with the same settings finished, or an empty one.
 
     Args:
-        folder: of the record; nobody else's.
+        folder: for this run alone.
         decides: all that decides the result, JSON-able, by the names that a user knows.
-        restart: discard what is there.
+        restart: whether to discard what is there.
 
     Raises:
-        PtqError: when what is there was decided otherwise; it says by what, and is left as it is.
+        InputError: when what is there was made with other settings. They are named, and nothing is removed.
 
     Example:
-        >>> finished = resume(Path("runs/mine/run.part"), {"bits": 4, "seed": 0})
+        >>> finished = resume(tmp_path / "another.part", {"bits": 4, "seed": 0})
         >>> finished.found
         []
     """
     decides = json.loads(json.dumps(decides))  # as it reads back: tuples as lists
     if restart:
-        _discard(folder)
+        WorkStore(folder).discard()
     if changes := _changes(_read_settings(folder), decides):
         raise InputError(
             f"{folder} keeps an unfinished run of other settings: {'; '.join(changes)}. "
             "Take the same settings to continue it, another --out, or --restart, which discards it."
         )
     sweep(folder)
-    content = json.dumps(decides, indent=2) + "\n"
-    with atomic(folder / "settings.json") as path:
-        path.write_text(content)
-    return WorkStore(folder, hashlib.sha256(content.encode()).hexdigest())
+    with atomic(folder / _SETTINGS) as path:
+        path.write_text(json.dumps(decides, indent=2) + "\n")
+    return WorkStore(folder, decides)
 
 
 def _read_settings(folder: Path) -> dict[str, Any] | None:
     try:
-        there = json.loads((folder / "settings.json").read_text())
+        there = json.loads((folder / _SETTINGS).read_text())
     except (OSError, ValueError, RecursionError):
         return None  # the files that are finished know what run they belong to
     return there if isinstance(there, dict) else None
@@ -174,13 +195,3 @@ def _changes(there: Mapping[str, Any] | None, here: Mapping[str, Any]) -> list[s
 
 def _shown(value: Any) -> str:
     return "not given" if value in (None, [], {}) else str(value)
-
-
-def _discard(folder: Path) -> None:
-    try:
-        # First of all, so that what a kill leaves of the rest refuses nobody.
-        (folder / "settings.json").unlink(missing_ok=True)
-        if folder.exists():
-            shutil.rmtree(folder)
-    except OSError as error:
-        raise MachineError(f"cannot remove {folder} ({error.strerror}); remove it by hand.") from error

@@ -1,4 +1,4 @@
-"""Canvases: images in range, gradients to every parameter, the same from the same generator."""
+"""Parameterizations: images in range, gradients to every parameter, the same from the same generator."""
 
 from dataclasses import replace
 from typing import Literal
@@ -6,7 +6,7 @@ from typing import Literal
 import pytest
 import torch
 
-from ptq.calibration.objectives import focus_map
+from ptq.calibration.image_ops import focus_map
 from ptq.calibration.parameterization import Parameterization, _Pyramid, make_parameterization
 from ptq.calibration.synthesis_config import SynthesisConfig
 from ptq.data.preprocess import Preprocess
@@ -15,7 +15,7 @@ PREPROCESS = Preprocess((18, 14), 18, "bilinear", (0.4,) * 3, (0.25,) * 3)
 CPU = torch.device("cpu")
 KINDS = [
     SynthesisConfig(),
-    SynthesisConfig(start="white"),
+    SynthesisConfig(initial_noise="white"),
     SynthesisConfig(parameterization="pyramid"),
     SynthesisConfig(parameterization="pyramid", focus=True),
     SynthesisConfig(parameterization="generator"),

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from ptq.calibration.bn_statistics import statistics_distance
+from ptq.calibration.objectives import Batch, BatchNormStatistics, Label, Term
 from ptq.calibration.synthesis import gaussian_noise, synthesize
-from ptq.calibration.synthesis_config import RECIPES, SynthesisConfig, synthesis_preset
+from ptq.calibration.synthesis_config import SYNTHESIS_METHODS, SynthesisConfig, synthesis_preset
 from ptq.errors import PtqError
 from ptq.models.model import Model, as_model
 
-QUICK = SynthesisConfig(images=6, batch=4, iterations=4, half=0.5)
+QUICK = SynthesisConfig(count=6, batch=4, iterations=4, half_resolution=0.5)
 
 
 def teacher(seed: int = 0, classes: int = 4, size: int = 16, width: int = 8) -> Model:
@@ -104,29 +105,29 @@ def test_the_callers_models_come_out_untouched() -> None:
 
 def test_images_match_the_statistics_better_than_noise() -> None:
     model = teacher()
-    config = SynthesisConfig(images=32, batch=32, iterations=80, data_mixing=False, label=0)
+    config = SynthesisConfig(count=32, batch=32, iterations=80, data_mixing=0.0, terms=QUICK.terms[:2])
     made = distance(model, synthesize([model], config).floats())
     assert made < 0.3 * distance(model, gaussian_noise(model, 32).floats())
 
 
 def test_labels_are_what_the_teacher_sees() -> None:
     model = teacher()
-    made = synthesize([model], SynthesisConfig(images=16, batch=16, iterations=80, label=1.0))
+    made = synthesize([model], SynthesisConfig(count=16, batch=16, iterations=80, terms=(*QUICK.terms[:2], Label(1.0))))
     with torch.no_grad():
         seen = model.module(model.preprocess.normalize(made.floats())).argmax(1)
     assert float((seen == made.labels).float().mean()) > 0.6  # by chance, 0.25
 
 
 def test_teachers_of_other_sizes_and_classes_mix() -> None:
-    zoo = [teacher(0), teacher(1, classes=7, size=24), teacher(2, width=4)]
+    teachers = [teacher(0), teacher(1, classes=7, size=24), teacher(2, width=4)]
     progress = Counter()
-    mixed = synthesize(zoo, replace(QUICK, iterations=90, images=32, batch=16), progress=progress)
+    mixed = synthesize(teachers, replace(QUICK, iterations=90, count=32, batch=16), progress=progress)
     assert mixed.images.shape == (32, 3, 16, 16)
     assert len(mixed.provenance["teachers"]) == 3
-    assert len(progress.losses) == 2 * 90  # a zoo takes no more steps than one teacher
+    assert len(progress.losses) == 2 * 90  # several take no more steps than one teacher
     resized = nn.functional.interpolate(mixed.floats(), (24, 24), mode="bilinear")
-    noise = gaussian_noise(zoo[1], 32).floats()
-    assert distance(zoo[1], resized) < distance(zoo[1], noise)
+    noise = gaussian_noise(teachers[1], 32).floats()
+    assert distance(teachers[1], resized) < distance(teachers[1], noise)
 
 
 def test_a_classifier_tied_to_its_resolution_is_shown_it() -> None:
@@ -161,7 +162,7 @@ class Interrupt(Counter):
 
 
 def test_an_interrupted_synthesis_continues_and_ends_the_same(tmp_path: Path) -> None:
-    model, config = teacher(), replace(QUICK, images=12)  # three batches of four steps
+    model, config = teacher(), replace(QUICK, count=12)  # three batches of four steps
     undisturbed = synthesize([model], config)
     with pytest.raises(Stop):
         synthesize([model], config, folder=tmp_path, progress=Interrupt(after=6))
@@ -175,21 +176,21 @@ def test_an_interrupted_synthesis_continues_and_ends_the_same(tmp_path: Path) ->
     assert not torch.equal(other.images, undisturbed.images)
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_every_recipe_comes_closer_to_the_statistics_than_noise(recipe: str) -> None:
+@pytest.mark.parametrize("method", SYNTHESIS_METHODS)
+def test_every_method_comes_closer_to_the_statistics_than_noise(method: str) -> None:
     model = teacher()
-    config = synthesis_preset("fast", model.preprocess, recipe, images=32, batch=32, iterations=100)
+    config = synthesis_preset("fast", model.preprocess, method, count=32, batch=32, iterations=100)
     made = synthesize([model], config)
-    assert made.provenance["source"] == recipe
+    assert made.provenance["source"] == method
     assert distance(model, made.floats()) < 0.6 * distance(model, gaussian_noise(model, 32).floats())
 
 
 def test_teachers_share_the_work_in_three_ways() -> None:
-    zoo = [teacher(0), teacher(1)]
-    made = {how: synthesize(zoo, replace(QUICK, feature_mixing=how)).images for how in ("halves", "turns", "sum")}
+    teachers = [teacher(0), teacher(1)]
+    made = {how: synthesize(teachers, replace(QUICK, feature_mixing=how)).images for how in ("halves", "turns", "sum")}
     assert len({images.numpy().tobytes() for images in made.values()}) == 3
     for how in ("halves", "turns", "sum"):  # all the same to one teacher alone
-        one = synthesize(zoo[:1], replace(QUICK, feature_mixing=how)).images
+        one = synthesize(teachers[:1], replace(QUICK, feature_mixing=how)).images
         assert torch.equal(one[:3], made["halves"][:3])
 
 
@@ -213,3 +214,29 @@ def test_errors_name_what_to_do() -> None:
         synthesize([teacher(), vit], QUICK)
     with pytest.raises(PtqError, match="at least one teacher"):
         synthesize([], QUICK)
+
+
+@dataclass(frozen=True)
+class Dark(Term):
+    """A user's own term: images are black."""
+
+    def loss(self, batch: Batch) -> Tensor:
+        return batch.images.mean()
+
+
+def test_a_user_s_own_term_takes_part_beside_the_others_and_in_their_place() -> None:
+    model = teacher()
+    plain = synthesize([model], QUICK)
+    darker = synthesize([model], replace(QUICK, terms=(*QUICK.terms, Dark(10.0))))
+    darkest = synthesize([model], replace(QUICK, iterations=40, terms=(Dark(),)))
+    assert float(plain.floats().mean()) > float(darker.floats().mean()) > float(darkest.floats().mean())
+    assert int(darkest.images.max()) == 0
+    assert darker.provenance["settings"]["terms"][-1] == {"term": "Dark", "weight": 10.0}
+
+
+def test_batches_are_told_apart_by_the_terms_that_made_them(tmp_path: Path) -> None:
+    model = teacher()
+    synthesize([model], QUICK, folder=tmp_path)
+    progress = Counter()
+    synthesize([model], replace(QUICK, terms=(BatchNormStatistics(2.0),)), folder=tmp_path, progress=progress)
+    assert len(progress.losses) == 8  # all were made again

@@ -22,7 +22,6 @@ from PIL import Image
 from torch import nn
 
 from ptq.calibration import CalibrationSet
-from ptq.calibration.batches import Batches
 from ptq.data.datasets import load_eval, load_images
 from ptq.data.preprocess import Preprocess
 from ptq.errors import PtqError
@@ -32,7 +31,7 @@ from ptq.export.integer_reference import IntegerReference
 from ptq.models.weights import check_finite, fit, read_weights
 from ptq.quantization.storage import load_quantized, save_quantized
 from ptq.reporting.report_files import markdown, read_report
-from ptq.utils.work_store import resume
+from ptq.utils.work_store import WorkStore, resume
 from tests.helpers import networks
 
 __all__ = ["READERS", "Reader", "mutate"]
@@ -171,15 +170,13 @@ def _resume(path: Path) -> None:
 
 def _batches(folder: Path) -> list[Path]:
     pixels = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
-    Batches(folder, {"seed": 0}).add(0, pixels, 0.5)
+    WorkStore(folder, {"seed": 0}).write("batch-0000", {"images": pixels}, {"loss": 0.5})
     return [folder / "batch-0000.safetensors"]
 
 
 def _read_batch(path: Path) -> None:
     path.replace(path.with_name("batch-0000.safetensors"))
-    batches = Batches(path.parent, {"seed": 0})
-    if batches.has(0):
-        batches.join(1)
+    WorkStore(path.parent, {"seed": 0}).read("batch-0000")
 
 
 def _onnx(folder: Path) -> list[Path]:

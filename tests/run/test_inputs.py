@@ -52,9 +52,9 @@ def teacher(tmp_path: Path) -> str:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A preset of a second."""
 
-    def preset(name: str, preprocess: object, recipe: str = "mixmix", **changes: object) -> object:
-        budget = {"images": 6, "batch": 4, "iterations": 3}
-        return synthesis_preset("fast", preprocess, recipe, **{**budget, **changes})  # type: ignore[arg-type]
+    def preset(name: str, preprocess: object, method: str = "mixmix", **changes: object) -> object:
+        budget = {"count": 6, "batch": 4, "iterations": 3}
+        return synthesis_preset("fast", preprocess, method, **{**budget, **changes})  # type: ignore[arg-type]
 
     monkeypatch.setattr(inputs, "synthesis_preset", preset)
 
@@ -68,7 +68,7 @@ def made_for(model: Model, chosen: Settings) -> CalibrationSet:
 
 
 @pytest.mark.parametrize("source", ["mixmix", "zeroq", "deepinversion", "genie", "synq"])
-def test_recipes_give_images_with_figures_of_their_quality(source: str, model: Model, tmp_path: Path) -> None:
+def test_methods_give_images_with_figures_of_their_quality(source: str, model: Model, tmp_path: Path) -> None:
     made = made_for(model, settings(tmp_path, images=source))
     assert len(made) == 6 and made.provenance["source"] == source
     assert set(made.provenance["quality"]["statistics"]) == {"net"}

@@ -92,6 +92,30 @@ def test_without_a_folder_nothing_is_kept(tmp_path: Path, monkeypatch: pytest.Mo
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_tensors_are_found_again_by_who_made_them(tmp_path: Path) -> None:
+    made_by = {"seed": 0, "betas": (0.5, 0.9)}
+    pixels = torch.arange(96, dtype=torch.uint8).view(2, 3, 4, 4)
+    WorkStore(tmp_path / "parts", made_by).write("batch-0001", {"images": pixels}, {"loss": 0.1 + 0.2})
+    again = WorkStore(str(tmp_path / "parts"), made_by)
+    kept = again.read("batch-0001")
+    assert kept is not None and torch.equal(kept[0]["images"], pixels) and kept[1] == {"loss": 0.1 + 0.2}
+    assert again.read("batch-0000") is None
+    assert WorkStore(tmp_path / "parts", {**made_by, "seed": 1}).read("batch-0001") is None
+
+
+def test_discarding_spares_what_is_not_of_the_store(tmp_path: Path) -> None:
+    parts = tmp_path / "parts"
+    WorkStore(parts).save("block-0000", layer(0))
+    (parts / ".ptq-block-0001-x7d.safetensors").touch()  # what a kill left
+    (parts / "mine.txt").touch()
+    WorkStore(parts).discard()
+    assert [path.name for path in parts.iterdir()] == ["mine.txt"]
+    (parts / "mine.txt").unlink()
+    WorkStore(parts).discard()
+    WorkStore(parts).discard()  # nothing there: nothing to do
+    assert not parts.exists()
+
+
 SETTINGS = {"model": "net", "bits": 4, "size": (32, 32), "weights": None}
 
 
