@@ -28,3 +28,10 @@ def _names_of_examples(request: pytest.FixtureRequest, doctest_namespace: dict[s
         graph_model=ptq.prepare(net, networks.SHAPE),
         quantized_model=quantized_model,
     )
+
+
+@pytest.fixture(autouse=True)
+def _folder_of_examples(request: pytest.FixtureRequest) -> None:
+    """What examples write lands in a folder of their own."""
+    if isinstance(request.node, pytest.DoctestItem):
+        request.getfixturevalue("monkeypatch").chdir(request.getfixturevalue("tmp_path"))

@@ -2,6 +2,16 @@ from .activation_ranges import calibrate as calibrate
 from .bn_statistics import has_batch_norm as has_batch_norm, statistics_distance as statistics_distance
 from .data_mixing import mixed_copies as mixed_copies
 from .dataset import CalibrationSet as CalibrationSet
+from .objectives import (
+    Batch as Batch,
+    BatchNormStatistics as BatchNormStatistics,
+    ImageMoments as ImageMoments,
+    Label as Label,
+    Observation as Observation,
+    SparseVariation as SparseVariation,
+    Term as Term,
+    TotalVariation as TotalVariation,
+)
 from .quality import Quality as Quality, assess as assess, assessed as assessed
 from .synthesis import gaussian_noise as gaussian_noise, synthesize as synthesize
 from .synthesis_config import (

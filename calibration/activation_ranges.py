@@ -58,8 +58,9 @@ def calibrate(
         PtqError: for no images, images of the wrong shape, or activations that are NaN.
 
     Example:
-        >>> quantized_model = place(graph_model, make_plan(graph_model, 8))
-        >>> calibrate(quantized_model, torch.randn(32, 3, 224, 224))
+        >>> quantized_model = ptq.insert_quantizers(graph_model, ptq.make_plan(graph_model, 8))
+        >>> calibrated = calibrate(quantized_model, images)
+        >>> logits = calibrated(x)
     """
     if inputs.dim() != 4 or len(inputs) == 0 or tuple(inputs.shape[1:]) != quantized_model.float_model.input_shape:
         raise InputError(

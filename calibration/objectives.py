@@ -84,8 +84,7 @@ class Term(ABC):
         weight: factor of the loss in the objective.
 
     Example:
-        >>> @dataclass(frozen=True)
-        ... class Gray(Term):
+        >>> class Gray(Term):
         ...     def loss(self, batch):
         ...         return batch.images.std(1).mean()
         >>> config = ptq.SynthesisConfig(terms=(BatchNormStatistics(), Gray(weight=0.1)))

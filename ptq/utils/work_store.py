@@ -39,7 +39,7 @@ class WorkStore:
         found: names of the pieces that were there from the beginning.
 
     Example:
-        >>> finished = WorkStore(tmp_path / "run.part", made_by={"bits": 4, "seed": 0})
+        >>> finished = WorkStore("runs/mine/run.part", made_by={"bits": 4, "seed": 0})
         >>> finished.write("batch-0000", {"images": torch.zeros(2, 3, 8, 8)}, {"loss": 0.5})
         >>> tensors, facts = finished.read("batch-0000")
         >>> facts
@@ -156,7 +156,7 @@ def resume(folder: Path, decides: Mapping[str, Any], restart: bool = False) -> W
         InputError: when what is there was made with other settings. They are named, and nothing is removed.
 
     Example:
-        >>> finished = resume(tmp_path / "another.part", {"bits": 4, "seed": 0})
+        >>> finished = resume(Path("runs/mine/run.part"), {"bits": 4, "seed": 0})
         >>> finished.found
         []
     """
