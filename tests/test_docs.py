@@ -246,6 +246,22 @@ def test_messages_are_quoted_as_they_are() -> None:
         assert any(row in message for message in known), row
 
 
+def test_files_that_contributing_names_are_there() -> None:
+    text = (CHECKOUT / "CONTRIBUTING.md").read_text()
+    named = {path for path in re.findall(r"`([\w./]+)`", text) if "/" in path and not path.endswith(("/", "*.md"))}
+    assert len(named) > 30
+    assert [path for path in sorted(named) if not (CHECKOUT / path).exists() and path != ".venv/bin/activate"] == []
+
+
+def test_the_map_of_contributing_has_every_package_in_the_order_of_imports() -> None:
+    setup = ConfigParser()
+    setup.read(CHECKOUT / "setup.cfg")
+    layers = re.findall(r"ptq\.(\w+)", setup["importlinter:contract:layers"]["layers"])
+    text = (CHECKOUT / "CONTRIBUTING.md").read_text()
+    drawn = [name for line in re.findall(r"^    (\w+(?:, \w+)*)(?:  |$)", text, re.MULTILINE) for name in line.split(", ")]
+    assert drawn == [name for name in layers if name != "__main__"]
+
+
 def test_the_reference_has_every_public_name() -> None:
     pages = "".join(page.read_text() for page in (CHECKOUT / "docs" / "api").glob("*.md"))
     shown = [path.rpartition(".")[2] for path in re.findall(r"^::: (\S+)$", pages, re.MULTILINE)]
