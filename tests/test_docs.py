@@ -258,7 +258,9 @@ def test_the_map_of_contributing_has_every_package_in_the_order_of_imports() -> 
     setup.read(CHECKOUT / "setup.cfg")
     layers = re.findall(r"ptq\.(\w+)", setup["importlinter:contract:layers"]["layers"])
     text = (CHECKOUT / "CONTRIBUTING.md").read_text()
-    drawn = [name for line in re.findall(r"^    (\w+(?:, \w+)*)(?:  |$)", text, re.MULTILINE) for name in line.split(", ")]
+    drawn = [
+        name for line in re.findall(r"^    (\w+(?:, \w+)*)(?:  |$)", text, re.MULTILINE) for name in line.split(", ")
+    ]
     assert drawn == [name for name in layers if name != "__main__"]
 
 
