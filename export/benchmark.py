@@ -14,21 +14,15 @@ from torch import nn
 
 from ptq.errors import PtqError
 from ptq.export import ort
-from ptq.export.check import Check, failures
+from ptq.export.checks import ATTEMPTS, not_slower
 from ptq.export.openvino import open_openvino
 from ptq.export.ort_static import quantize_static
 from ptq.export.qdq import export_float
+from ptq.export.results import failures
 
 __all__ = ["Costs", "measure_costs"]
 
 Network = Callable[[NDArray[np.float32]], Any]
-
-ATTEMPTS = 3
-# By which a file may be slower before it counts: medians of a busy machine differ by that.
-MARGIN = 1.1
-# Milliseconds that do not count: what the operators of a tiny network take to be called.
-LAUNCH = 0.1
-_BASELINES = (("float", "the float network"), ("quantize_static", "onnxruntime's quantize_static"))
 
 
 @dataclass(frozen=True)
@@ -45,25 +39,6 @@ class Costs:
     latency_ms: dict[str, float]
     size_bytes: dict[str, int]
     unmeasured: tuple[str, ...] = ()
-
-    def checks(self) -> list[Check]:
-        """Return a check for each of float and quantize_static that was measured: it may not be faster."""
-        checks = []
-        for name, what in _BASELINES:
-            if name in self.latency_ms:
-                both = f"{self.latency_ms['onnx']:.2f} against {self.latency_ms[name]:.2f} ms"
-                failure = f"the file is slower than {what}: {both}, in each of {ATTEMPTS} measurements{_advice()}."
-                limit = MARGIN * self.latency_ms[name] + LAUNCH
-                slower = self.latency_ms["onnx"] > limit
-                measured = f"{both}; up to {limit:.2f} counts as equal"
-                checks.append(Check(f"not slower than {what}", measured, failure if slower else ""))
-        return checks
-
-
-def _advice() -> str:
-    if ort.exact_by_default():
-        return ""
-    return "; this CPU has no VNNI, and exact sums of 8-bit weights are slow on it: try --reduce-range"
 
 
 def measure_costs(
@@ -90,7 +65,9 @@ def measure_costs(
         runtimes: others to measure the file in ("openvino").
 
     Raises:
-        PtqError: for a network that cannot be written or a file that cannot be run.
+        InputError: for a file that is not there.
+        ExportError: for a network that cannot be written or a file that cannot be run.
+        MachineError: where a runtime is not installed, or the disk is full.
     """
     unmeasured: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -114,6 +91,6 @@ def measure_costs(
         for _ in range(ATTEMPTS):
             latency = {**ort.latencies(networks, image, runs), "threads": threads}
             costs = Costs(latency, size, tuple(unmeasured))
-            if not failures(costs.checks()):
+            if not failures(not_slower(latency)):
                 break
     return costs

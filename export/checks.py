@@ -1,114 +1,135 @@
-"""What must hold of an exported file: of what it says, of what it computes, and of what onnxruntime made of it."""
+"""What must hold of an exported file: every check is a function here, and stands in `CHECKS`.
+
+A check looks at what was found out about the file (`Evidence`) and gives its answer, or several (one per other
+runtime, say), or none where what it needs was not found out.
+"""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
-from ptq.export.check import Check
-from ptq.export.file_checks import QuantizedFile
-from ptq.export.integer_reference import IntegerReference
+from ptq.export import ort
+from ptq.export.onnx_files import QuantizedFile
 from ptq.export.openvino import RUNTIMES
-from ptq.export.results import Exact
+from ptq.export.results import Check, Exact
 from ptq.quantization.quantized_model import QuantizedModel
 from ptq.utils.metrics import agreement, sqnr_db
 
-__all__ = ["Exactness", "deviation", "differences", "structure"]
+__all__ = ["ATTEMPTS", "CHECKS", "Evidence", "not_slower", "run_checks"]
 
+# Decibels; equal but for the rounding of float32 in the last layer.
+EQUAL_DB = 100.0
+# Of float operators, whose sums are in another order; a share of the largest output.
+FLOAT_NOISE = 1e-5
+# Times that latency is measured before a file counts as slow.
+ATTEMPTS = 3
+# By which a file may be slower before it counts: medians of a busy machine differ by that.
+MARGIN = 1.1
+# Milliseconds that do not count: what the operators of a tiny network take to be called.
+LAUNCH = 0.1
 
-EQUAL = 100.0  # dB; equal but for the rounding of float32 in the last layer
+_BASELINES = {"float": "the float network", "quantize_static": "onnxruntime's quantize_static"}
 _OTHERS = {
-    "onnx_unoptimized": "as without onnxruntime's optimizations",
-    "simulated": "as the simulation",
-    **{name: f"in {name}" for name in RUNTIMES},
+    "onnx_unoptimized": ("the unoptimized one", "as without onnxruntime's optimizations"),
+    "simulated": ("the simulation", "as the simulation"),
+    **{name: (name, f"in {name}") for name in RUNTIMES},
 }
 """What is compared with the optimized file, and in words."""
-_NAMES = {"onnx_unoptimized": "the unoptimized one", "simulated": "the simulation"}
 
 
-class Exactness:
-    """Compares what onnxruntime gives with exact integer arithmetic."""
+@dataclass(frozen=True)
+class Evidence:
+    """What was found out about a file.
 
-    IMAGES = 64
-    NOISE = 1e-5  # of float operators, whose sums are in another order
+    Attributes:
+        file: what it says.
+        quantized_model: what it was exported from, where that is at hand.
+        float_layers: names of the layers that onnxruntime runs in float.
+        float_operators: names of the other operators that it runs in float.
+        logits: (N, classes) of "onnx" and, as far as they ran, "onnx_unoptimized", "simulated", "float" and the
+            other runtimes.
+        top1: of the same in percent; empty without labels.
+        tolerance: points of `top1` by which those may differ that compute the same network.
+        exact: how outputs compare with exact integer arithmetic.
+        latency_ms: of "onnx" and the baselines.
+    """
 
-    def __init__(self, integer_reference: IntegerReference) -> None:
-        self.integer_reference = integer_reference
-        self.images, self.differing, self.largest = 0, 0, 0.0
-
-    def look(self, x: Tensor, given: Tensor) -> None:
-        """Compare the outputs for some of the images `x`, as far as there were too few."""
-        x = x[: max(0, self.IMAGES - self.images)]
-        if len(x):
-            expected, given = torch.from_numpy(self.integer_reference(x.numpy())), given[: len(x)]
-            apart = (expected - given).abs()
-            self.images += len(x)
-            self.differing += int(apart.flatten(1).amax(1).gt(0).sum())
-            self.largest = max(self.largest, float(apart.max() / expected.abs().max()))
-
-    def figures(self) -> Exact:
-        """What was found so far."""
-        return Exact(self.images, self.differing, self.largest)
-
-    def check(self) -> Check:
-        """Whether both give the same, but for the noise of float operators."""
-        apart = f"outputs differ on {self.differing} of {self.images} images, by up to {100 * self.largest:.2g} %"
-        failure = "" if self.largest <= self.NOISE else f"onnxruntime's and exact integer arithmetic's {apart}."
-        return Check("exact integer arithmetic gives the same numbers", apart, failure)
+    file: QuantizedFile
+    quantized_model: QuantizedModel | None = None
+    float_layers: Sequence[str] = ()
+    float_operators: Sequence[str] = ()
+    logits: Mapping[str, Tensor] = field(default_factory=dict)
+    top1: Mapping[str, float] = field(default_factory=dict)
+    tolerance: float = 1.0
+    exact: Exact | None = None
+    latency_ms: Mapping[str, float] = field(default_factory=dict)
 
 
-def structure(file: QuantizedFile, quantized_model: QuantizedModel | None, float_layers: Sequence[str]) -> list[Check]:
-    """The checks on what the file says and on what onnxruntime made of it."""
-    total, allowed = len(file.layers()), set(file.unquantized())
-    biases, axes = file.wrong_bias_scales(), file.wrong_axes()
-    checks = [
-        Check(
-            "biases lie on the grid scale_x · scale_w",
-            _in(total, len(biases)),
-            f"the bias scale is not scale_x * scale_w in {_some(biases)}; export again." if biases else "",
-        ),
-        Check(
-            "weight scales lie along the output channels",
-            _in(total, len(axes)),
-            f"the scales of the weight lie along the wrong axis in {_some(axes)}; export again." if axes else "",
-        ),
-    ]
-    if quantized_model is not None:
-        planned, quantized = len(quantized_model.plan.weights), total - len(allowed)
-        missing = planned - quantized
-        unread = sum(layer.input_quantizer is None for layer in quantized_model.layers().values())
-        checks.append(
-            Check(
-                "the file quantizes the layers that the plan says",
-                f"{quantized} in the file, {planned} planned",
-                f"{missing} layers that the plan quantizes are float in the file." if missing > unread else "",
-            )
-        )
+def run_checks(evidence: Evidence) -> tuple[Check, ...]:
+    """Return the answers of all checks, those that failed among them.
+
+    Example:
+        >>> path = ptq.export_qdq(quantized_model, "model.onnx")
+        >>> [check.name for check in run_checks(Evidence(QuantizedFile(path))) if not check.passed]
+        []
+    """
+    return tuple(answer for check in CHECKS for answer in check(evidence))
+
+
+def biases_on_the_accumulator_grid(evidence: Evidence) -> Iterator[Check]:
+    """An int32 bias is added to sums of products of codes: it must count in steps of scale_x * scale_w."""
+    wrong = evidence.file.wrong_bias_scales()
+    failure = f"the bias scale is not scale_x * scale_w in {_some(wrong)}; export again." if wrong else ""
+    yield Check("biases lie on the grid scale_x · scale_w", _where(evidence.file, wrong), failure)
+
+
+def weight_scales_along_output_channels(evidence: Evidence) -> Iterator[Check]:
+    """onnxruntime does not look at the axis; the standard and other runtimes do."""
+    wrong = evidence.file.wrong_axes()
+    failure = f"the scales of the weight lie along the wrong axis in {_some(wrong)}; export again." if wrong else ""
+    yield Check("weight scales lie along the output channels", _where(evidence.file, wrong), failure)
+
+
+def planned_layers_are_quantized(evidence: Evidence) -> Iterator[Check]:
+    """The exporter forgot no layer."""
+    if evidence.quantized_model is None:
+        return
+    planned = len(evidence.quantized_model.plan.weights)
+    quantized = len(evidence.file.layers()) - len(evidence.file.unquantized())
+    missing = planned - quantized
+    unread = sum(layer.input_quantizer is None for layer in evidence.quantized_model.layers().values())
+    failure = f"{missing} layers that the plan quantizes are float in the file." if missing > unread else ""
+    name = "the file quantizes the layers that the plan says"
+    yield Check(name, f"{quantized} in the file, {planned} planned", failure)
+
+
+def quantized_layers_run_in_integers(evidence: Evidence) -> Iterator[Check]:
+    """onnxruntime found a kernel for every layer whose weight and input are integers in the file."""
+    unquantized = evidence.file.unquantized()
+    quantized = len(evidence.file.layers()) - len(unquantized)
     # What onnxruntime fuses with a layer is written behind its name.
-    slow = [n for n in float_layers if not any(n == a or n.startswith(f"{a}/") for a in allowed)]
-    checks.append(
-        Check(
-            "onnxruntime runs every quantized layer in integers",
-            f"{len(slow)} of {total - len(allowed)} quantized layers run in float",
-            f"onnxruntime runs {_some(slow)} in float although quantized in the file." if slow else "",
-        )
-    )
-    return checks
+    slow = [n for n in evidence.float_layers if not any(n == u or n.startswith(f"{u}/") for u in unquantized)]
+    failure = f"onnxruntime runs {_some(slow)} in float although quantized in the file." if slow else ""
+    name = "onnxruntime runs every quantized layer in integers"
+    yield Check(name, f"{len(slow)} of {quantized} quantized layers run in float", failure)
 
 
-def differences(logits: dict[str, Tensor], scores: dict[str, float], tolerance: float) -> list[Check]:
-    """The checks on results: what computes the same network must score the same.
+def same_accuracy(evidence: Evidence) -> Iterator[Check]:
+    """What computes the same network must score the same.
 
     A score is top-1 or, without labels, how often a network predicts what the float one does. Without either,
     predictions are compared with each other.
     """
+    logits, scores, tolerance = evidence.logits, evidence.top1, evidence.tolerance
     measure = "top-1"
     if not scores and "float" in logits:
         measure = "agreement with float"
         scores = {name: agreement(y, logits["float"]) for name, y in logits.items()}
-    checks = []
-    for other in (name for name in _OTHERS if name in logits):
+    for other, (called, as_good_as) in _OTHERS.items():
+        if other not in logits:
+            continue
         if scores:
             apart = abs(scores["onnx"] - scores[other])
             measured = f"{measure} {scores['onnx']:.2f} and {scores[other]:.2f} %"
@@ -116,40 +137,78 @@ def differences(logits: dict[str, Tensor], scores: dict[str, float], tolerance: 
             measure, apart = "predictions", 100.0 - agreement(logits["onnx"], logits[other])
             measured = f"other predictions for {apart:.2f} % of the images"
         failure = (
-            f"{measure} of the optimized file and of {_NAMES.get(other, other)} differ by "
-            f"{apart:.2f} points (at most {tolerance:.2f})."
+            f"{measure} of the optimized file and of {called} differ by {apart:.2f} points (at most {tolerance:.2f})."
         )
-        checks.append(
-            Check(
-                f"the file is as good {_OTHERS[other]}",
-                f"{measured}; at most {tolerance:.2f} points apart",
-                failure if apart > tolerance else "",
-            )
+        yield Check(
+            f"the file is as good {as_good_as}",
+            f"{measured}; at most {tolerance:.2f} points apart",
+            failure if apart > tolerance else "",
         )
-    return checks
 
 
-def deviation(logits: dict[str, Tensor]) -> list[Check]:
-    """The check on numbers, for a file without float operators: the simulation computes the same integers."""
-    if "simulated" not in logits:
-        return []
-    apart = sqnr_db(logits["simulated"], logits["onnx"])
+def same_numbers_as_simulation(evidence: Evidence) -> Iterator[Check]:
+    """Without float operators, the file and the simulation compute the same integers."""
+    if "simulated" not in evidence.logits or evidence.float_layers or evidence.float_operators:
+        return
+    sqnr = sqnr_db(evidence.logits["simulated"], evidence.logits["onnx"])
     failure = (
-        f"outputs of the file and of the simulation differ, by noise {apart:.0f} dB below them, where both compute the "
-        f"same integers (at least {EQUAL:.0f} dB); the file was changed, or onnxruntime has a kernel that ptq does not know."
+        f"outputs of the file and of the simulation differ, by noise {sqnr:.0f} dB below them, where both compute the "
+        f"same integers (at least {EQUAL_DB:.0f} dB); the file was changed, or onnxruntime has a kernel that ptq does "
+        "not know."
     )
-    measured = "no difference" if math.isinf(apart) else f"noise {apart:.0f} dB below them"
-    return [
-        Check(
-            "the file gives the same numbers as the simulation",
-            f"{measured}; at least {EQUAL:.0f} dB",
-            failure if not apart >= EQUAL else "",
+    measured = "no difference" if math.isinf(sqnr) else f"noise {sqnr:.0f} dB below them"
+    yield Check(
+        "the file gives the same numbers as the simulation",
+        f"{measured}; at least {EQUAL_DB:.0f} dB",
+        failure if not sqnr >= EQUAL_DB else "",  # NaN is different, too
+    )
+
+
+def same_numbers_as_exact_arithmetic(evidence: Evidence) -> Iterator[Check]:
+    """onnxruntime's kernels give what exact integer arithmetic gives, but for the noise of float operators."""
+    if (exact := evidence.exact) is None:
+        return
+    apart = f"outputs differ on {exact.differing} of {exact.images} images, by up to {100 * exact.largest:.2g} %"
+    failure = "" if exact.largest <= FLOAT_NOISE else f"onnxruntime's and exact integer arithmetic's {apart}."
+    yield Check("exact integer arithmetic gives the same numbers", apart, failure)
+
+
+def not_slower(latency_ms: Mapping[str, float]) -> Iterator[Check]:
+    """The file may not be slower than a baseline that was measured, the float network or quantize_static."""
+    for name, called in _BASELINES.items():
+        if name not in latency_ms:
+            continue
+        limit = MARGIN * latency_ms[name] + LAUNCH
+        both = f"{latency_ms['onnx']:.2f} against {latency_ms[name]:.2f} ms"
+        failure = f"the file is slower than {called}: {both}, in each of {ATTEMPTS} measurements{_latency_advice()}."
+        slower = latency_ms["onnx"] > limit
+        yield Check(
+            f"not slower than {called}", f"{both}; up to {limit:.2f} counts as equal", failure if slower else ""
         )
-    ]
 
 
-def _in(total: int, wrong: int) -> str:
-    return f"not in {wrong} of {total} layers" if wrong else f"in all {total} layers"
+CHECKS: tuple[Callable[[Evidence], Iterable[Check]], ...] = (
+    biases_on_the_accumulator_grid,
+    weight_scales_along_output_channels,
+    planned_layers_are_quantized,
+    quantized_layers_run_in_integers,
+    same_accuracy,
+    same_numbers_as_simulation,
+    same_numbers_as_exact_arithmetic,
+    lambda evidence: not_slower(evidence.latency_ms),
+)
+"""In the order of the report."""
+
+
+def _latency_advice() -> str:
+    if ort.exact_by_default():
+        return ""
+    return "; this CPU has no VNNI, and exact sums of 8-bit weights are slow on it: try --reduce-range"
+
+
+def _where(file: QuantizedFile, wrong: Sequence[str]) -> str:
+    total = len(file.layers())
+    return f"not in {len(wrong)} of {total} layers" if wrong else f"in all {total} layers"
 
 
 def _some(names: Sequence[str], limit: int = 3) -> str:

@@ -1,7 +1,7 @@
 """The operators of an integer network as torch sees them while exporting, and as ONNX writes them.
 
 torch has no operator that exports to QuantizeLinear with fewer than 8 bits, to an int8 weight behind
-DequantizeLinear, to a convolution with uneven padding or to GlobalAveragePool. These five do, each
+DequantizeLinear, to a convolution with uneven padding or to GlobalAveragePool. These do, each
 through one function that writes its ONNX nodes. In torch they compute the same real numbers.
 """
 
@@ -29,7 +29,7 @@ __all__ = [
     "quantize_dequantize",
 ]
 
-UINT8 = 255
+UINT8_MAX = 255
 
 
 @torch.library.custom_op("ptq::quantize_dequantize", mutates_args=())
@@ -117,7 +117,7 @@ for _operator in (conv, conv_transpose, linear, global_average_pool, hard_gate, 
 
 def _write_quantize_dequantize(x: Any, scale: Any, zero_point: Any, lo: int, hi: int) -> Any:
     codes = op.QuantizeLinear(x, scale, zero_point)
-    if lo > 0 or hi < UINT8:
+    if lo > 0 or hi < UINT8_MAX:
         # Between the two, on integers: onnxruntime fuses what is around it. A float Clip would not fuse.
         low, high = (_uint8(bound) for bound in (lo, hi))
         codes = op.Clip(codes, low, high)

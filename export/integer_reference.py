@@ -1,7 +1,7 @@
 """An interpreter of exported files in exact integer arithmetic: what a correct integer runtime computes.
 
-It reads the ONNX file and nothing else, neither the quantized model nor the exporter, so that it can judge both. Where the
-file says that a convolution, a matrix product, an addition, a product or a global average lies between
+It reads the ONNX file and nothing else, neither the quantized model nor the exporter, so that it can judge both.
+Where the file says that a convolution, a matrix product, an addition, a product or a global average lies between
 DequantizeLinear and QuantizeLinear, sums are taken over integers and rounded once, as onnxruntime's kernels do:
 
     layer           round(float32(sum of x w + bias) * float32(s_x s_w / s_y))
@@ -29,8 +29,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ptq.export.onnx_files import read_onnx
+from ptq.export.results import Exact
 
-__all__ = ["IntegerReference"]
+__all__ = ["ExactComparison", "IntegerReference"]
 
 UNPACKED = (onnx.TensorProto.INT4, onnx.TensorProto.INT2, onnx.TensorProto.UINT4)
 
@@ -68,7 +69,12 @@ class Quantized:
 
 @dataclass(frozen=True)
 class Pending:
-    """A result that is not rounded yet: as real numbers, or in steps of the scale and zero point it will get."""
+    """A result that is not rounded yet.
+
+    Attributes:
+        real: gives it as real numbers.
+        in_steps: gives it in steps of the scale that it will be rounded to, for that scale and its zero point.
+    """
 
     real: Callable[[], Tensor]
     in_steps: Callable[[Tensor, Tensor], Tensor]
@@ -84,10 +90,13 @@ class IntegerReference:
         path: of the file.
 
     Raises:
-        PtqError: for a file that is not there or no valid ONNX.
+        InputError: for a file that is not there.
+        ExportError: for one that is no valid ONNX.
 
     Example:
-        >>> IntegerReference("model.onnx")(images)  # (N, 3, H, W), normalized
+        >>> path = ptq.export_qdq(quantized_model, "model.onnx")
+        >>> IntegerReference(path)(x.numpy()).shape
+        (2, 10)
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -122,9 +131,10 @@ class IntegerReference:
         kernel = KERNELS.get(node.op_type)
         given = [value for value in inputs if value is not None]
         if kernel is not None and all(isinstance(value, Quantized) for value in given):
-            alone = self.consumers[node.output[0]] == 1 and node.output[0] in self.quantized
-            last = node.output[0] == self.graph.output[0].name and node.op_type == "Gemm"
-            if alone or last:
+            (output,) = node.output
+            is_quantized = self.consumers[output] == 1 and output in self.quantized
+            is_last_layer = output == self.graph.output[0].name and node.op_type == "Gemm"
+            if is_quantized or is_last_layer:
                 return [kernel(given, _attributes(node))]
         return list(self._in_float(node, [None if v is None else _real(v) for v in inputs]))
 
@@ -133,19 +143,47 @@ class IntegerReference:
         feeds = {name: value.numpy() for name, value in zip(node.input, inputs, strict=True) if value is not None}
         key = f"{node.name}{node.output[0]}"
         if key not in self.sessions:
-            self.sessions[key] = _alone(node, feeds, self.model)
+            self.sessions[key] = _single_operator(node, feeds, self.model)
         results = self.sessions[key].run(None, feeds)
         return [torch.from_numpy(np.asarray(result)) for result in results]
 
 
-def _alone(node: NodeProto, feeds: dict[str, NDArray[Any]], model: onnx.ModelProto) -> Any:
-    """A session of a single operator, for inputs of any size."""
+class ExactComparison:
+    """Compares what a runtime gives for a file with exact integer arithmetic; slow, so that few images must do.
+
+    Args:
+        path: of the file.
+    """
+
+    IMAGES = 64
+
+    def __init__(self, path: Path | str) -> None:
+        self.integer_reference = IntegerReference(path)
+        self.images, self.differing, self.largest = 0, 0, 0.0
+
+    def add(self, x: Tensor, given: Tensor) -> None:
+        """Compare outputs `given` for normalized images `x`, (N, C, H, W), as long as there were too few."""
+        x = x[: max(0, self.IMAGES - self.images)]
+        if len(x):
+            expected, given = torch.from_numpy(self.integer_reference(x.numpy())), given[: len(x)]
+            apart = (expected - given).abs()
+            self.images += len(x)
+            self.differing += int(apart.flatten(1).amax(1).gt(0).sum())
+            self.largest = max(self.largest, float(apart.max() / expected.abs().max()))
+
+    def result(self) -> Exact:
+        """Return what was found so far."""
+        return Exact(self.images, self.differing, self.largest)
+
+
+def _single_operator(node: NodeProto, feeds: dict[str, NDArray[Any]], model: onnx.ModelProto) -> Any:
+    """Open a session of one operator, for inputs of any size."""
     ins = [
         helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), [None] * value.ndim)
         for name, value in feeds.items()
     ]
     outs = [onnx.ValueInfoProto(name=name) for name in node.output]
-    graph = helper.make_graph([node], "alone", ins, outs)
+    graph = helper.make_graph([node], "single", ins, outs)
     single = helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -186,7 +224,7 @@ def _quantize(inputs: list[Value | None], attributes: dict[str, Any]) -> Tensor:
 
 
 def _rounded_once(sums: Tensor, scale: Tensor) -> Pending:
-    """Integer sums, and the real number that each of them counts: a kernel makes both float32 and multiplies."""
+    """Multiply integer sums by the real number that each step of them stands for, in float32 as kernels do."""
     return Pending(lambda: sums.float() * scale, lambda y, _: (sums.float() * (scale / y)).double())
 
 

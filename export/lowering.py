@@ -1,6 +1,6 @@
 """From a quantized model to a graph of integer operators that says exactly what the ONNX file will say.
 
-The quantized model simulates; this graph is its twin for deployment, and the quantized model stays as it is:
+The quantized model simulates; this graph is what it becomes for deployment, and the quantized model stays as it is:
 
 - a quantizer becomes QuantizeLinear and DequantizeLinear, and swallows the ReLU or ReLU6 before it;
 - a layer holds integer weights, and its bias as int32 codes of scale scale_x * scale_w;
@@ -27,8 +27,6 @@ from ptq.quantization.quantizers import INT32, Layer, Quantizer, QuantLayer, Wei
 
 __all__ = ["lower"]
 
-CONTAINER = (0, 255)  # the codes of a uint8
-
 
 class QuantizeDequantize(nn.Module):
     """An activation through uint8 codes within [lo, hi]."""
@@ -49,7 +47,7 @@ class QuantizeDequantize(nn.Module):
 
     def unclipped(self) -> "QuantizeDequantize":
         """The same grid for values that are on it already."""
-        return QuantizeDequantize(self.scale, self.zero_point, CONTAINER)
+        return QuantizeDequantize(self.scale, self.zero_point, (0, custom_ops.UINT8_MAX))
 
 
 class Dequantize(nn.Module):
@@ -176,8 +174,7 @@ def lower(quantized_model: fx.GraphModule) -> fx.GraphModule:
         ExportError: for an activation without a range or a weight whose rounding is not decided.
 
     Example:
-        >>> twin = lower(quantized_model.module)
-        >>> torch.allclose(twin(x), quantized_model.module(x), atol=1e-5)
+        >>> torch.allclose(lower(quantized_model.module)(x), quantized_model.module(x), atol=1e-5)
         True
     """
     modules: dict[str, nn.Module] = {}
@@ -223,11 +220,11 @@ def lower(quantized_model: fx.GraphModule) -> fx.GraphModule:
                 grids[node] = grids[sole_input(node)].unclipped()
                 if not _is_tuple(node):
                     new[node] = call(f"moved.{node.name}", grids[node], new[node])
-    twin = fx.GraphModule(modules, graph)
+    lowered = fx.GraphModule(modules, graph)
     graph.eliminate_dead_code()
-    twin.delete_all_unused_submodules()
-    twin.recompile()
-    return twin.eval()
+    lowered.delete_all_unused_submodules()
+    lowered.recompile()
+    return lowered.eval()
 
 
 def _grid(quantizer: Quantizer, activation: nn.Module | None) -> QuantizeDequantize:

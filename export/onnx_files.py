@@ -1,24 +1,31 @@
-"""ONNX files as they are read: sound ones, or a message."""
+"""ONNX files as they are read, without a runtime: sound ones or a message, and what they say of their layers."""
 
 from pathlib import Path
 
+import numpy as np
 import onnx
-from onnx import ModelProto, helper
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 from ptq.errors import ExportError, InputError, reason
 
-__all__ = ["read_onnx"]
+__all__ = ["INTEGER_LAYER_OPS", "LAYER_OPS", "QuantizedFile", "read_onnx"]
+
+INTEGER_LAYER_OPS = ("Conv", "Gemm", "MatMul")
+"""Layers that onnxruntime has integer kernels for."""
+LAYER_OPS = (*INTEGER_LAYER_OPS, "ConvTranspose")
 
 
 def read_onnx(path: Path | str) -> ModelProto:
     """Read an ONNX file.
 
     Raises:
-        PtqError: for a file that is not there or no valid ONNX.
+        InputError: for a file that is not there.
+        ExportError: for one that is no valid ONNX.
 
     Example:
-        >>> read_onnx("model.onnx").graph.input[0].name
-        'x'
+        >>> read_onnx(ptq.export_qdq(quantized_model, "model.onnx")).graph.output[0].name
+        'output'
     """
     if not Path(path).is_file():
         raise InputError(f"there is no file {path}: quantize again.")
@@ -31,3 +38,79 @@ def read_onnx(path: Path | str) -> ModelProto:
     except Exception as error:  # protobuf, onnx and the system each raise their own
         raise ExportError(f"{path} is no valid ONNX file: {reason(error)}") from error
     return model
+
+
+class QuantizedFile:
+    """An exported file, and what it says of its layers.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        InputError: for a file that is not there.
+        ExportError: for one that is no valid ONNX.
+
+    Example:
+        >>> QuantizedFile(ptq.export_qdq(quantized_model, "model.onnx")).wrong_bias_scales()
+        []
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        model = read_onnx(path)
+        self.metadata = {entry.key: entry.value for entry in model.metadata_props}
+        self._producer = {name: node for node in model.graph.node for name in node.output}
+        self._constants = {t.name: t for t in model.graph.initializer}
+        self._layers = [node for node in model.graph.node if node.op_type in LAYER_OPS]
+
+    def layers(self) -> list[str]:
+        """Names of all convolutions and matrix products."""
+        return [node.name for node in self._layers]
+
+    def unquantized(self) -> list[str]:
+        """Names of the layers whose weight or input is float in the file."""
+        return [
+            node.name
+            for node in self._layers
+            if self._scale(node.input[0]) is None or self._scale(node.input[1]) is None
+        ]
+
+    def wrong_bias_scales(self) -> list[str]:
+        """Names of the layers whose int32 bias is not on the grid scale_x * scale_w (float32)."""
+        wrong = []
+        for node in self._layers:
+            if len(node.input) < 3 or not node.input[2]:
+                continue
+            x, weight, bias = (self._scale(name) for name in node.input[:3])
+            if x is None or weight is None or bias is None:
+                continue
+            if bias.size % weight.size or not np.array_equal(bias, _tile(x * weight, bias.size)):
+                wrong.append(node.name)
+        return wrong
+
+    def wrong_axes(self) -> list[str]:
+        """Names of the layers whose weight has its scales along another axis than its output channels.
+
+        onnxruntime's integer kernels take no notice of the axis; the standard, and every other runtime, do.
+        """
+        wrong = []
+        for node in self._layers:
+            source = self._producer.get(node.input[1])
+            scale = self._scale(node.input[1])
+            if source is None or scale is None or scale.size == 1:
+                continue
+            axes = [a.i for a in source.attribute if a.name == "axis"] or [1]
+            if axes[0] != (0 if node.op_type == "Conv" else 1):
+                wrong.append(node.name)
+        return wrong
+
+    def _scale(self, name: str) -> NDArray[np.float32] | None:
+        """The scale a tensor is dequantized with, flat, or None when it is no dequantized tensor."""
+        node: NodeProto | None = self._producer.get(name)
+        if node is None or node.op_type != "DequantizeLinear":
+            return None
+        constant = self._constants.get(node.input[1])
+        return None if constant is None else numpy_helper.to_array(constant).astype(np.float32).flatten()
+
+
+def _tile(scale: NDArray[np.float32], size: int) -> NDArray[np.float32]:
+    return np.tile(scale, size // scale.size)

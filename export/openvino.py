@@ -25,11 +25,12 @@ def open_openvino(path: Path | str, threads: int = 1) -> Callable[[NDArray[np.fl
         threads: that compute.
 
     Raises:
-        PtqError: where the package is missing (extra `openvino`) or cannot read the file.
+        MachineError: where the package is missing (extra `openvino`).
+        ExportError: where it cannot read the file.
 
     Example:
-        >>> network = open_openvino("model.onnx")
-        >>> network(images).argmax(1)
+        >>> network = open_openvino("model.onnx")  # doctest: +SKIP
+        >>> network(images.numpy()).argmax(1)  # doctest: +SKIP
     """
     try:
         import openvino

@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from ptq.errors import ExportError, InputError, reason
+from ptq.export.onnx_files import INTEGER_LAYER_OPS
 
 __all__ = ["PRECISE", "exact_by_default", "float_layers", "float_operators", "latencies", "optimized", "run", "session"]
 
 PRECISE = ("session.x64quantprecision", "1")
-LAYER_OPS = ("Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul")
 CONVERTING = (
     "QuantizeLinear",
     "Cast",
@@ -73,7 +73,8 @@ def session(path: Path | str, *, threads: int = 1, optimize: bool = True, precis
         precise: exact integer sums on CPUs whose default kernels saturate; None where they need it.
 
     Raises:
-        PtqError: for a file onnxruntime cannot load.
+        InputError: for a file that is not there.
+        ExportError: for one that onnxruntime cannot load.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -100,7 +101,7 @@ def run(opened: Any, images: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the logits (N, classes) of normalized `images` (N, C, H, W).
 
     Raises:
-        PtqError: when onnxruntime stops, as for images of another size.
+        ExportError: when onnxruntime stops, as for images of another size.
     """
     try:
         (logits,) = opened.run(None, {opened.get_inputs()[0].name: np.ascontiguousarray(images)})
@@ -142,7 +143,12 @@ def float_layers(graph: onnx.GraphProto) -> list[str]:
     Args:
         graph: what onnxruntime made of a file (`optimized`): what quantization nodes did not fuse with is still there.
     """
-    return [node.name for node in graph.node if node.op_type in LAYER_OPS]
+    return [node.name for node in graph.node if _is_layer(node)]
+
+
+def _is_layer(node: onnx.NodeProto) -> bool:
+    """Whether a node is a layer, by itself or fused with the activation behind it."""
+    return node.op_type.removeprefix("Fused") in INTEGER_LAYER_OPS
 
 
 def float_operators(graph: onnx.GraphProto) -> list[str]:
@@ -158,7 +164,7 @@ def float_operators(graph: onnx.GraphProto) -> list[str]:
         reads = node.input and node.input[0] in real and not integer
         if reads or node.op_type == "DequantizeLinear":
             real.update(node.output)
-        if reads and node.op_type not in (*LAYER_OPS, *CONVERTING):
+        if reads and not _is_layer(node) and node.op_type not in CONVERTING:
             names.append(node.name)
     return names
 
@@ -167,7 +173,8 @@ def optimized(path: Path | str) -> onnx.GraphProto:
     """Return the graph that onnxruntime makes of a file, before it lays memory out for the processor.
 
     Raises:
-        PtqError: for a file onnxruntime cannot load.
+        InputError: for a file that is not there.
+        ExportError: for one that onnxruntime cannot load.
     """
     with tempfile.TemporaryDirectory() as folder:
         options = onnxruntime.SessionOptions()

@@ -1,4 +1,4 @@
-"""onnxruntime's own post-training quantization: what an exported file is compared with."""
+"""onnxruntime's own post-training quantization: the baseline of an exported file."""
 
 from pathlib import Path
 
@@ -23,7 +23,9 @@ def quantize_static(source: Path, target: Path, images: NDArray[np.float32]) -> 
         ExportError: where onnxruntime's tool fails, with what it says.
 
     Example:
-        >>> quantize_static(Path("float.onnx"), Path("static.onnx"), images)
+        >>> source = ptq.export.export_float(graph_model.module, "float.onnx", graph_model.example(2))
+        >>> quantize_static(source, source.with_name("static.onnx"), images.numpy()).name
+        'static.onnx'
     """
     # Imported here, because it takes a second.
     from onnxruntime import quantization
@@ -37,7 +39,7 @@ def quantize_static(source: Path, target: Path, images: NDArray[np.float32]) -> 
         def get_next(self) -> dict[str, NDArray[np.float32]] | None:
             return next(self.left, None)
 
-    prepared = target.with_name(f"{target.stem}.graph_model.onnx")
+    prepared = target.with_name(f"{target.stem}.prepared.onnx")
     try:
         quant_pre_process(str(source), str(prepared))
         quantization.quantize_static(

@@ -1,6 +1,6 @@
 """Write a quantized model as an ONNX file with QuantizeLinear and DequantizeLinear around integer operators.
 
-The road: `lower` makes a twin of the quantized model in the operators of `operators.py`, torch.export takes it
+The road: `lower` writes the quantized model in the operators of `custom_ops.py`, torch.export takes it
 apart, torch.onnx writes it (opset 21, free batch dimension), and one pass over the ONNX graph gives clean
 names and removes what only concerns the exporter. ONNX: https://onnx.ai/onnx/operators/, QuantizeLinear 21.
 """
@@ -40,8 +40,8 @@ def export_qdq(
 ) -> Path:
     """Write a calibrated quantized model as ONNX with quantized operators.
 
-    Activations below 8 bits are uint8 with an integer Clip. One input, float32 (N, C, H, W), normalized as the network wants it, named as in the model's forward; one
-    output, float32, named "output". N is free.
+    Activations below 8 bits are uint8 with an integer Clip. One input, float32 (N, C, H, W), normalized as the
+    network wants it, named as in the model's forward; one output, float32, named "output". N is free.
 
     Args:
         quantized_model: stays untouched.
@@ -54,10 +54,13 @@ def export_qdq(
         `path`. The metadata's "ptq.format" says which it is.
 
     Raises:
-        PtqError: where "packed" is asked for and onnxruntime cannot run it, for a quantized model without ranges, an operator ONNX cannot say, a full disk.
+        InputError: for an unknown format.
+        ExportError: for a quantized model without ranges, or an operator that ONNX does not have.
+        MachineError: where "packed" is asked for and onnxruntime cannot run it, or the disk is full.
 
     Example:
-        >>> export_qdq(quantized_model, "model.onnx", {"model": "resnet18", "seed": "0"})
+        >>> export_qdq(quantized_model, "model.onnx", {"model": "resnet18", "seed": "0"}).name
+        'model.onnx'
     """
     facts = {
         "weight_bits": _bits(spec.bits for spec in quantized_model.plan.weights.values()),
@@ -88,10 +91,12 @@ def export_float(
         example: (N, C, H, W), N at least 2: torch.export takes a batch of one for a constant.
 
     Raises:
-        PtqError: for an operator ONNX cannot say, a full disk.
+        ExportError: for an operator that ONNX does not have.
+        MachineError: when the disk is full.
 
     Example:
-        >>> export_float(graph_model.module, "float.onnx", graph_model.example(2))
+        >>> export_float(graph_model.module, "float.onnx", graph_model.example(2)).name
+        'float.onnx'
     """
     model = _translate(module, example)
     _clean(model)
@@ -147,7 +152,7 @@ def _clean(model: ir.Model) -> None:
     _join_codes(model.graph)
     common.RemoveUnusedNodesPass()(model)
     _unshare_weights(model.graph)
-    scopes = {node: _owner(node) for node in model.graph}
+    scopes = {node: _scope(node) for node in model.graph}
     taken = {value.name for value in (*model.graph.inputs, *model.graph.outputs)}
     parameters = {v for v in model.graph.initializers.values() if "." in (v.name or "")}
     taken |= {value.name for value in parameters}
@@ -219,7 +224,7 @@ def _integer_weight(node: ir.Node) -> ir.Value | None:
     return codes
 
 
-def _owner(node: ir.Node) -> str:
+def _scope(node: ir.Node) -> str:
     """The path of the module a node came from, else its name in torch's graph."""
     scopes = ast.literal_eval(node.metadata_props.get("pkg.torch.onnx.name_scopes", "[]"))
     named = [scope for scope in scopes[:-1] if scope] or scopes[-1:]

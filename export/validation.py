@@ -19,9 +19,9 @@ from ptq.data.preprocess import Preprocess
 from ptq.errors import InputError
 from ptq.export import ort
 from ptq.export.benchmark import measure_costs
-from ptq.export.checks import Exactness, deviation, differences, structure
-from ptq.export.file_checks import QuantizedFile
-from ptq.export.integer_reference import IntegerReference
+from ptq.export.checks import Evidence, run_checks
+from ptq.export.integer_reference import ExactComparison
+from ptq.export.onnx_files import QuantizedFile
 from ptq.export.openvino import RUNTIMES, open_openvino
 from ptq.export.results import Validation
 from ptq.progress import SILENT, Progress
@@ -31,6 +31,7 @@ from ptq.utils.metrics import agreement, top1
 __all__ = ["validate"]
 
 Batch = tuple[Tensor, Tensor | None]
+Network = Callable[[Tensor], Tensor]
 
 
 def validate(
@@ -70,12 +71,17 @@ def validate(
         The figures; `failed` names the checks that failed, and `raise_for_failure` raises for them.
 
     Raises:
-        PtqError: when there are no images, or the file cannot be run at all.
+        InputError: when there is no file or no image, or the file is another network's.
+        ExportError: when the file cannot be run at all.
+        MachineError: where one of `runtimes` is not installed.
 
     Example:
-        >>> data = load_eval("val", model.preprocess).batches(50)
-        >>> validate("model.onnx", quantized_model, model.preprocess, data).failed
-        ()
+        >>> path = ptq.export_qdq(quantized_model, "model.onnx")
+        >>> preprocess = ptq.Preprocess((16, 16), 16, "bilinear", (0.5,) * 3, (0.5,) * 3)
+        >>> batches = [(torch.rand(8, 3, 16, 16), None)]
+        >>> found = validate(path, quantized_model, preprocess, batches, runs=3, baseline=False)
+        >>> found.validated_on, found.disagreement
+        (8, 0.0)
     """
     threads = os.cpu_count() or 1 if threads is None else threads
     if reference is None and quantized_model is not None:
@@ -84,8 +90,8 @@ def validate(
     if unknown := set(runtimes) - set(RUNTIMES):
         raise InputError(f"unknown runtime {unknown.pop()!r}; choose one of {', '.join(RUNTIMES)}.")
     networks = _networks(path, threads, quantized_model, reference, runtimes)
-    judge = Exactness(IntegerReference(path)) if exact else None
-    logits, labels, image = _run_all(networks, batches, preprocess, progress, judge)
+    comparison = ExactComparison(path) if exact else None
+    logits, labels, image = _run_all(networks, batches, preprocess, progress, comparison)
     if len({y.shape for y in logits.values()}) > 1:
         shapes = ", ".join(f"{name} {tuple(y.shape)}" for name, y in logits.items())
         raise InputError(f"{path} is another network's file: outputs are of {shapes}.")
@@ -104,19 +110,23 @@ def validate(
     costs = measure_costs(
         path, reference, image, threads=threads, runs=runs, float_path=float_path, baseline=baseline, runtimes=runtimes
     )
-    checks = (
-        *structure(file, quantized_model, float_layers),
-        *differences(logits, scores, max(tolerance, 100.0 / count)),
-        *(deviation(logits) if not float_layers and not float_operators else ()),
-        *([judge.check()] if judge else ()),
-        *costs.checks(),
+    evidence = Evidence(
+        file,
+        quantized_model,
+        float_layers,
+        float_operators,
+        logits,
+        scores,
+        max(tolerance, 100.0 / count),
+        comparison.result() if comparison else None,
+        costs.latency_ms,
     )
     return Validation(
         validated_on=count,
         top1=scores,
         agreement=agreements,
         disagreement=disagreement,
-        exact=judge.figures() if judge else None,
+        exact=evidence.exact,
         latency_ms=costs.latency_ms,
         size_bytes=costs.size_bytes,
         format=file.metadata.get("ptq.format", ""),
@@ -124,11 +134,8 @@ def validate(
         float_layers=float_layers,
         float_operators=float_operators,
         unmeasured=costs.unmeasured,
-        checks=checks,
+        checks=run_checks(evidence),
     )
-
-
-Network = Callable[[Tensor], Tensor]
 
 
 def _networks(
@@ -161,7 +168,7 @@ def _run_all(
     batches: Iterable[Batch],
     preprocess: Preprocess,
     progress: Progress,
-    judge: Exactness | None,
+    comparison: ExactComparison | None,
 ) -> tuple[dict[str, Tensor], Tensor, NDArray[np.float32]]:
     """Return the logits of every network, the labels (-1 unknown) and one normalized image."""
     logits: dict[str, list[Tensor]] = {name: [] for name in networks}
@@ -173,8 +180,8 @@ def _run_all(
             x = preprocess.normalize(images)
             for name, network in networks.items():
                 logits[name].append(network(x).float())
-            if judge is not None:
-                judge.look(x, logits["onnx"][-1])
+            if comparison is not None:
+                comparison.add(x, logits["onnx"][-1])
             labels.append(torch.full((len(x),), -1) if truth is None else truth)
             image = x[:1].numpy() if image is None else image
             task.advance()

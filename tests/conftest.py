@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ptq.export import benchmark
+from ptq.export import checks
 from tests.helpers.networks import ResNet
 
 torch.set_num_threads(1)
@@ -43,7 +43,7 @@ class Digits:
 @pytest.fixture(scope="session", autouse=True)
 def _speed_is_not_judged_beside_other_tests() -> None:
     """Whole runs of tiny networks may not fail because another test took the processor; benchmarks judge speed."""
-    benchmark.LAUNCH = 1000.0
+    checks.LAUNCH = 1000.0
 
 
 @pytest.fixture(scope="session")

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from ptq.calibration.activation_ranges import calibrate
 from ptq.export import export_qdq, ort
-from ptq.export.check import failures
-from ptq.export.checks import structure
-from ptq.export.file_checks import QuantizedFile
+from ptq.export.checks import Evidence, run_checks
 from ptq.export.integer_reference import IntegerReference
 from ptq.export.lowering import lower
+from ptq.export.onnx_files import QuantizedFile
+from ptq.export.results import failures
 from ptq.graph.blocks import assign_blocks, compose, split
 from ptq.graph.preparation import GraphModel, prepare
 from ptq.quantization.insertion import insert_quantizers
@@ -83,7 +83,7 @@ def check_file(case: Case, quantized_model: QuantizedModel, folder: Path) -> Non
     x = images(case.spec, 6, seed=3)
     optimized = ort.optimized(path)
     float_layers = ort.float_layers(optimized)
-    failed = failures(structure(QuantizedFile(path), quantized_model, float_layers))
+    failed = failures(run_checks(Evidence(QuantizedFile(path), quantized_model, float_layers)))
     assert failed == [], failed
     opened, plain = ort.session(path), ort.session(path, optimize=False)
     given, simulated = torch.from_numpy(ort.run(opened, x.numpy())), quantized_model.integer_forward(x)

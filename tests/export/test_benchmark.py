@@ -4,10 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from ptq.errors import PtqError
-from ptq.export import benchmark, export_qdq
-from ptq.export.benchmark import MARGIN, Costs, measure_costs
-from ptq.export.check import failures
+import ptq
+from ptq.export import checks, export_qdq
+from ptq.export.benchmark import measure_costs
 from tests.helpers import networks
 
 LAUNCH = 0.1  # ms; that other tests set it is undone here
@@ -15,7 +14,7 @@ LAUNCH = 0.1  # ms; that other tests set it is undone here
 
 @pytest.fixture(autouse=True)
 def _speed_is_judged_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(benchmark, "LAUNCH", LAUNCH)
+    monkeypatch.setattr(checks, "LAUNCH", LAUNCH)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +38,7 @@ def test_the_file_alone(exported: Path) -> None:
     assert set(costs.latency_ms) == {"onnx", "threads"} and set(costs.size_bytes) == {"onnx"}
 
 
-def test_what_the_peer_cannot_do_is_a_note(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_quantize_static_cannot_do_is_a_note(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from onnxruntime import quantization
 
     def fails(*args: object, **kwargs: object) -> None:
@@ -49,27 +48,8 @@ def test_what_the_peer_cannot_do_is_a_note(exported: Path, monkeypatch: pytest.M
     network, image = networks.build("resnet"), networks.images(1).numpy()
     costs = measure_costs(exported, network, image, threads=1, runs=2)
     (note,) = costs.unmeasured
-    assert note.endswith("fails on this network: no such shape")
+    assert note.endswith("no such shape")
     assert "quantize_static" not in costs.latency_ms
-
-
-@pytest.mark.parametrize("other", ["float", "quantize_static"])
-def test_being_slower_fails(other: str) -> None:
-    def failed(onnx: float) -> list[str]:
-        return failures(Costs({"onnx": onnx, other: 2.0, "threads": 1}, {}).checks())
-
-    limit = MARGIN * 2.0 + LAUNCH
-    assert failed(limit) == []
-    (line,) = failed(limit + 0.01)
-    assert "slower" in line and other in line
-
-
-def test_cpus_without_vnni_get_advice(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ptq.export import ort
-
-    monkeypatch.setattr(ort, "exact_by_default", lambda: False)
-    (line,) = failures(Costs({"onnx": 9.0, "float": 2.0, "threads": 1}, {}).checks())
-    assert line.endswith("try --reduce-range.")
 
 
 def test_a_network_that_looks_slow_is_measured_again(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,12 +59,12 @@ def test_a_network_that_looks_slow_is_measured_again(exported: Path, monkeypatch
     monkeypatch.setattr(ort, "latencies", lambda *args: {"onnx": next(measured), "float": 2.0})
     network, image = networks.build("resnet"), networks.images(1).numpy()
     costs = measure_costs(exported, network, image, threads=1, baseline=False)
-    assert costs.latency_ms["onnx"] == 1.0 and failures(costs.checks()) == []
+    assert costs.latency_ms["onnx"] == 1.0
     monkeypatch.setattr(ort, "latencies", lambda *args: {"onnx": 9.0, "float": 2.0})
     costs = measure_costs(exported, network, image, threads=1, baseline=False)
-    assert len(failures(costs.checks())) == 1
+    assert costs.latency_ms["onnx"] == 9.0
 
 
 def test_a_missing_file_is_one_message(tmp_path: Path) -> None:
-    with pytest.raises(PtqError, match=r"there is no file .*none\.onnx"):
+    with pytest.raises(ptq.InputError, match=r"none\.onnx"):
         measure_costs(tmp_path / "none.onnx", None, networks.images(1).numpy(), threads=1)

@@ -8,12 +8,13 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+import ptq
 from ptq.data.preprocess import Preprocess
-from ptq.errors import PtqError
 from ptq.export import export_qdq, ort, validate
-from ptq.export.checks import Exactness
-from ptq.export.integer_reference import IntegerReference
-from ptq.export.results import Exact
+from ptq.export.checks import Evidence, run_checks
+from ptq.export.integer_reference import ExactComparison, IntegerReference
+from ptq.export.onnx_files import QuantizedFile
+from ptq.export.results import Exact, failures
 from tests.helpers import networks
 
 PREPROCESS = Preprocess((16, 16), 16, "bilinear", (0.5,) * 3, (0.5,) * 3)
@@ -56,19 +57,20 @@ def test_validation_compares_and_says_where_they_differ(tmp_path: Path) -> None:
     assert found.exact == Exact(64, 0, 0.0)
     assert found.failed == ()
 
-    judge, x = Exactness(IntegerReference(path)), PREPROCESS.normalize(images[:4])
+    comparison, x = ExactComparison(path), PREPROCESS.normalize(images[:4])
     given = torch.from_numpy(ort.run(ort.session(path), x.numpy()))
     given[1] += 0.01 * given.abs().max()
-    judge.look(x, given)
-    assert judge.figures().differing == 1
-    assert judge.figures().largest == pytest.approx(0.01, rel=1e-3)
-    message = judge.check().failure
+    comparison.add(x, given)
+    exact = comparison.result()
+    assert exact.differing == 1
+    assert exact.largest == pytest.approx(0.01, rel=1e-3)
+    (message,) = failures(run_checks(Evidence(QuantizedFile(path), exact=exact)))
     assert "1 of 4 images, by up to 1 %" in message
 
 
 def test_a_file_that_is_no_onnx_is_one_message(tmp_path: Path) -> None:
     (tmp_path / "bad.onnx").write_text("no model")
-    with pytest.raises(PtqError, match=r"bad\.onnx is no valid ONNX"):
+    with pytest.raises(ptq.ExportError, match=r"bad\.onnx"):
         IntegerReference(tmp_path / "bad.onnx")
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import onnx
 import pytest
 
-from ptq.errors import PtqError
+import ptq
 from ptq.export import export_qdq
 from ptq.export.onnx_files import read_onnx
 from tests.helpers.networks import quantized_network
@@ -27,14 +27,14 @@ def test_a_constant_of_no_known_type_is_refused(file: Path, tmp_path: Path) -> N
     model.graph.initializer[0].data_type = 127  # the checker of onnx finds nothing wrong with it
     onnx.checker.check_model(model)
     (tmp_path / "a.onnx").write_bytes(model.SerializeToString())
-    with pytest.raises(PtqError, match=r"a\.onnx is no valid ONNX file: .* is of type 127"):
+    with pytest.raises(ptq.ExportError, match=r"a\.onnx.*127"):
         read_onnx(tmp_path / "a.onnx")
 
 
 @pytest.mark.parametrize("cut", [0, 1, 100])
 def test_what_is_cut_off_is_refused(cut: int, file: Path, tmp_path: Path) -> None:
     (tmp_path / "a.onnx").write_bytes(file.read_bytes()[:cut])
-    with pytest.raises(PtqError, match="no valid ONNX file"):
+    with pytest.raises(ptq.ExportError):
         read_onnx(tmp_path / "a.onnx")
-    with pytest.raises(PtqError, match="there is no file"):
+    with pytest.raises(ptq.InputError):
         read_onnx(tmp_path / "b.onnx")

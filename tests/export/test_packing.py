@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, strategies as st
 from onnx import TensorProto
 
+import ptq
 from ptq.cli.options import Format
-from ptq.errors import PtqError
 from ptq.export import export_qdq, ort, packing, qdq
-from ptq.export.file_checks import QuantizedFile
+from ptq.export.onnx_files import QuantizedFile
 from ptq.export.packing import CONTAINERS, LEAST, Container, supported
 from ptq.export.qdq import FORMATS
 from tests.helpers import networks
@@ -67,9 +67,9 @@ def test_containers_that_onnxruntime_cannot_load_are_not_used(tmp_path: Path, mo
     path = export_qdq(quantized_model, tmp_path / "model.onnx")
     assert set(types(path)) == {TensorProto.INT8}
     assert QuantizedFile(path).metadata["ptq.format"] == "int8"
-    with pytest.raises(PtqError, match="--format int8"):
+    with pytest.raises(ptq.MachineError, match="--format int8"):
         export_qdq(quantized_model, path, format="packed")
-    with pytest.raises(PtqError, match="unknown format"):
+    with pytest.raises(ptq.InputError):
         export_qdq(quantized_model, path, format="int3")
 
 

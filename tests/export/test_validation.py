@@ -12,11 +12,11 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
+import ptq
 from ptq.calibration.activation_ranges import calibrate
 from ptq.data.preprocess import Preprocess
-from ptq.errors import PtqError
 from ptq.export import Validation, export_qdq, ort, validate
-from ptq.export.check import Check
+from ptq.export.results import Check
 from ptq.graph.preparation import prepare
 from ptq.quantization.insertion import insert_quantizers
 from ptq.quantization.plan import make_plan
@@ -69,7 +69,7 @@ def test_figures_of_a_sound_file(digits: Any, trained: tuple[QuantizedModel, Pat
     assert found.to_json()["top1"] == found.top1
 
 
-def test_without_labels_and_student(digits: Any, trained: tuple[QuantizedModel, Path]) -> None:
+def test_without_labels_or_simulation(digits: Any, trained: tuple[QuantizedModel, Path]) -> None:
     quantized_model, path = trained
     found = validate(
         path, quantized_model, PREPROCESS, batches(digits, labels=False), threads=1, runs=2, baseline=False
@@ -88,7 +88,7 @@ def test_wrong_scales_are_caught(digits: Any, trained: tuple[QuantizedModel, Pat
     found = validate(bad, quantized_model, PREPROCESS, batches(digits), threads=1, runs=2, baseline=False)
     assert any("bias scale" in line and "conv1" in line for line in found.failed)
     assert any("of the simulation differ" in line for line in found.failed)
-    with pytest.raises(PtqError, match="bias scale"):
+    with pytest.raises(ptq.ValidationError, match="bias scale"):
         found.raise_for_failure()
 
 
@@ -140,14 +140,15 @@ def test_unreadable_files_are_one_message(damage: str, trained: tuple[QuantizedM
         bad.write_bytes(trained[1].read_bytes()[:-500])
     elif damage == "text":
         bad.write_text("no model")
-    with pytest.raises(PtqError, match=r"bad\.onnx"):
+    kind = ptq.InputError if damage == "missing" else ptq.ExportError
+    with pytest.raises(kind, match=r"bad\.onnx"):
         validate(bad, None, PREPROCESS, [(torch.zeros(1, 3, 16, 16), None)])
 
 
 def test_no_images_and_wrong_size(trained: tuple[QuantizedModel, Path]) -> None:
-    with pytest.raises(PtqError, match="no images"):
+    with pytest.raises(ptq.InputError):
         validate(trained[1], None, PREPROCESS, [])
-    with pytest.raises(PtqError, match="onnxruntime stopped"):
+    with pytest.raises(ptq.ExportError):
         validate(trained[1], None, PREPROCESS, [(torch.zeros(1, 3, 8, 8), None)])
 
 
@@ -173,7 +174,7 @@ def test_validation_is_plain_data() -> None:
         float_layers=(),
         checks=(Check("one", "1", "a"), Check("two", "2"), Check("three", "3", "b")),
     )
-    with pytest.raises(PtqError, match="- a\n- b"):
+    with pytest.raises(ptq.ValidationError, match="- a\n- b"):
         made.raise_for_failure()
     data = json.loads(json.dumps(made.to_json()))
     assert data["failed"] == ["a", "b"]

@@ -26,8 +26,8 @@ from ptq.data.datasets import load_eval, load_images
 from ptq.data.preprocess import Preprocess
 from ptq.errors import PtqError
 from ptq.export import export_qdq, ort
-from ptq.export.file_checks import QuantizedFile
 from ptq.export.integer_reference import IntegerReference
+from ptq.export.onnx_files import QuantizedFile
 from ptq.models.weights import check_finite, fit, read_weights
 from ptq.quantization.storage import load_quantized, save_quantized
 from ptq.reporting.report_files import markdown, read_report

@@ -12,7 +12,7 @@ import torch
 from ptq.config.settings import Settings
 from ptq.errors import PtqError
 from ptq.export import Validation, validate
-from ptq.export.check import Check
+from ptq.export.results import Check
 from ptq.run import finished_runs, pipeline
 from ptq.run.finished_runs import validate_run
 

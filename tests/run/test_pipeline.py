@@ -16,7 +16,7 @@ from ptq.config.settings import Settings
 from ptq.data.preprocess import Preprocess
 from ptq.errors import PtqError
 from ptq.export import Validation, ort, validate
-from ptq.export.check import Check
+from ptq.export.results import Check
 from ptq.reporting.report import CachePeak
 from ptq.run import pipeline
 from ptq.run.pipeline import Run
