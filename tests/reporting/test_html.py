@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from ptq.export.check import Check
 
 import ptq
 from ptq.calibration import CalibrationSet
 from ptq.errors import MachineError
+from ptq.export.results import Check
 from ptq.reporting.html import page, refresh, write_html_report
 from ptq.reporting.report import Teacher
 from ptq.reporting.report_files import write_report
