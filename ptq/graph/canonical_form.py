@@ -8,7 +8,9 @@ import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
-from ptq.graph.fx_helpers import add_module, argument, attribute, module_of, op_name, sole_input
+from ptq.graph.functional_layers import LAYER_FUNCTIONS, layer_from_function, widen
+from ptq.graph.fx_helpers import add_module, argument, module_of, op_name, sole_input
+from ptq.graph.pooling import canonicalize_pool
 
 __all__ = ["canonicalize"]
 
@@ -35,8 +37,10 @@ def _canonicalize_module(graph: fx.GraphModule, node: fx.Node) -> None:
     module = module_of(graph, node)
     if hasattr(module, "inplace"):
         setattr(module, "inplace", False)  # noqa: B010
-    if isinstance(module, nn.AdaptiveAvgPool2d):
-        _canonicalize_pool(graph, node)
+    if isinstance(module, nn.Conv1d | nn.ConvTranspose1d | nn.BatchNorm1d):
+        widen(graph, node)
+    elif isinstance(module, nn.AdaptiveAvgPool2d | nn.AvgPool2d):
+        canonicalize_pool(graph, node)
     elif isinstance(module, nn.Hardtanh) and (module.min_val, module.max_val) == (0.0, 6.0):
         add_module(graph, node, nn.ReLU6(), sole_input(node))
     elif isinstance(module, nn.Hardswish | nn.SiLU):
@@ -68,7 +72,11 @@ def _canonicalize_function(graph: fx.GraphModule, node: fx.Node) -> None:
             add_module(graph, node, nn.ReLU(), sole_input(node))
         case "add" | "iadd" if len(node.args) == 2 and not node.kwargs:
             _retarget(node, operator.add)
-        case "mul" | "imul" if len(node.args) == 2 and not node.kwargs:
+        case "sub" | "isub" if len(node.args) == 2 and not node.kwargs:
+            _retarget(node, operator.sub)
+        case "div" | "truediv" | "itruediv" | "true_divide" | "divide" if len(node.args) == 2 and not node.kwargs:
+            _retarget(node, operator.truediv)
+        case "mul" | "imul" | "multiply" if len(node.args) == 2 and not node.kwargs:
             _retarget(node, operator.mul)
         case "hardsigmoid" | "sigmoid":
             gate = nn.Hardsigmoid() if name == "hardsigmoid" else nn.Sigmoid()
@@ -79,14 +87,14 @@ def _canonicalize_function(graph: fx.GraphModule, node: fx.Node) -> None:
             slope = argument(node, 1, "negative_slope", 0.01)
             add_module(graph, node, nn.LeakyReLU(slope), sole_input(node))
         case "mean" | "adaptive_avg_pool2d" | "avg_pool2d":
-            _canonicalize_pool(graph, node)
+            canonicalize_pool(graph, node)
         case "reshape" | "view":
             # The batch stays free: every other size is known from the example.
             shape = (-1, *node.meta["example"].shape[1:])
             _retarget(node, torch.reshape)
             node.args, node.kwargs = (sole_input(node), shape), {}
-        case "conv2d" | "linear":
-            _layer_from_function(graph, node, name)
+        case _ if name in LAYER_FUNCTIONS:
+            layer_from_function(graph, node, name)
 
 
 def _neutral_operand(node: fx.Node, name: str) -> fx.Node | None:
@@ -123,68 +131,3 @@ def _retarget(node: fx.Node, function: object) -> None:
 def _bounds(node: fx.Node) -> tuple[object, object]:
     low = argument(node, 1, "min", node.kwargs.get("min_val"))
     return low, argument(node, 2, "max", node.kwargs.get("max_val"))
-
-
-def _canonicalize_pool(graph: fx.GraphModule, node: fx.Node) -> None:
-    """Global average pools become AdaptiveAvgPool2d(1), adaptive ones of an even grid AvgPool2d."""
-    source = sole_input(node)
-    before, after = source.meta["example"].shape, node.meta["example"].shape
-    name = op_name(node)
-    if len(before) != 4 or before[:2] != after[:2]:
-        return
-    if name == "mean":
-        dims = argument(node, 1, "dim")
-        if not isinstance(dims, tuple | list) or sorted(d % 4 for d in dims) != [2, 3]:
-            return
-        pooled = add_module(graph, node, nn.AdaptiveAvgPool2d(1), source)
-        if len(after) == 2:
-            with graph.graph.inserting_after(pooled):
-                flat = graph.graph.call_function(torch.flatten, (pooled, 1))
-            flat.meta = {"example": node.meta["example"], "scope": node.meta.get("scope")}
-            pooled.replace_all_uses_with(flat, delete_user_cb=lambda user: user is not flat)
-        return
-    height, width = after[-2:]
-    is_adaptive = name == "adaptive_avg_pool2d" or isinstance(module_of(graph, node), nn.AdaptiveAvgPool2d)
-    if (height, width) == (1, 1):
-        if is_adaptive or tuple(before[-2:]) == _kernel(node):
-            add_module(graph, node, nn.AdaptiveAvgPool2d(1), source)
-    elif is_adaptive and before == after:
-        node.replace_all_uses_with(source)
-    elif is_adaptive and before[2] % height == 0 and before[3] % width == 0:
-        add_module(graph, node, nn.AvgPool2d((before[2] // height, before[3] // width)), source)
-
-
-def _kernel(node: fx.Node) -> tuple[int, int] | None:
-    kernel = argument(node, 1, "kernel_size")
-    if isinstance(kernel, int):
-        return kernel, kernel
-    return (kernel[0], kernel[1]) if isinstance(kernel, list | tuple) else None
-
-
-def _layer_from_function(graph: fx.GraphModule, node: fx.Node, name: str) -> None:
-    """F.conv2d and F.linear with constant weights become modules."""
-    names = ("x", "weight", "bias", "stride", "padding", "dilation", "groups")
-    signature: dict[str, Any] = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
-    weight, bias = signature.get("weight"), signature.get("bias")
-    if not isinstance(weight, fx.Node) or weight.op != "get_attr":
-        return
-    tensor = attribute(graph, weight).detach()
-    layer: nn.Conv2d | nn.Linear
-    if name == "linear":
-        layer = nn.Linear(tensor.shape[1], tensor.shape[0], bias is not None)
-    else:
-        groups = signature.get("groups", 1)
-        layer = nn.Conv2d(
-            tensor.shape[1] * groups,
-            tensor.shape[0],
-            tuple(tensor.shape[2:]),
-            signature.get("stride", 1),
-            signature.get("padding", 0),
-            signature.get("dilation", 1),
-            groups,
-            bias is not None,
-        )
-    layer.weight.data = tensor.clone()
-    if isinstance(bias, fx.Node) and layer.bias is not None:
-        layer.bias.data = attribute(graph, bias).detach().clone()
-    add_module(graph, node, layer, sole_input(node))
