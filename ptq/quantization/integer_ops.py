@@ -94,7 +94,8 @@ def computes_in_integers(graph: fx.GraphModule, node: fx.Node) -> bool:
     if node.op != "call_function":
         return False
     if node.target in (operator.add, operator.mul):
-        return all(isinstance(a, fx.Node) and a.op != "get_attr" for a in node.args)
+        # A square takes twice the bits of its root: like `pow`, it stays in float.
+        return all(isinstance(a, fx.Node) and a.op != "get_attr" for a in node.args) and len(set(node.args)) == 2
     return node.target in (torch.cat, torch.concat, F.avg_pool2d)
 
 

@@ -10,13 +10,14 @@ else stays in float between two quantizers.
 import fnmatch
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 from torch import fx
 
 from ptq.config.choices import MAX_BITS
 from ptq.errors import InputError, ModelError
-from ptq.graph.fx_helpers import input_tensors, module_of, sole_input
+from ptq.graph.fx_helpers import foldable, input_tensors, module_of, sole_input
 from ptq.graph.preparation import GraphModel
 from ptq.quantization.integer_ops import (
     computes_in_integers,
@@ -127,15 +128,37 @@ def select(graph_model: GraphModel, keep_float: Collection[str] = ()) -> Selecti
         raise ModelError("the model has no convolution and no linear layer to quantize.")
     quantized = {node: None for node in layers if node.name not in keep_float}
     found: set[fx.Node] = set()
-    for node in graph.graph.nodes:
-        if not (node in quantized or computes_in_integers(graph, node)):
-            continue
+    for node in _anchored(graph, quantized):
         found.update(range_source(graph, source) for source in input_tensors(node))
         written = tail(graph, node)
         if not is_network_output(graph, written) or is_convolution(graph, node):
             found.add(written)
     tensors = tuple(node for node in graph.graph.nodes if node in found)
     return Selection(graph, tuple(quantized), tensors, own[0], own[-1])
+
+
+def _anchored(graph: fx.GraphModule, layers: Collection[fx.Node]) -> list[fx.Node]:
+    """Return what computes in integers: the layers, and the arithmetic that a chain of integers joins to one of them.
+
+    Arithmetic among float operators alone (the mean in `x.pow(3).mean((2, 3)).pow(1 / 3)`) would only lose by it.
+    """
+    nodes = [node for node in graph.graph.nodes if node in layers or computes_in_integers(graph, node)]
+    joined: dict[fx.Node, set[fx.Node]] = {node: {node} for node in nodes}
+    for node in nodes:
+        for source in map(partial(_producer, graph), input_tensors(node)):
+            if source in joined and joined[source] is not joined[node]:
+                joined[source] |= joined[node]
+                for member in joined[node]:
+                    joined[member] = joined[source]
+    return [node for node in nodes if not joined[node].isdisjoint(layers)]
+
+
+def _producer(graph: fx.GraphModule, node: fx.Node) -> fx.Node:
+    """What computes a tensor: back through what moves data, and through an activation that a clamp does."""
+    node = range_source(graph, node)
+    while foldable(graph, node):
+        node = range_source(graph, sole_input(node))
+    return node
 
 
 def assign_bits(
