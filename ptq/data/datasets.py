@@ -1,4 +1,10 @@
-"""Images from disk: labeled ones to evaluate with, plain ones to calibrate with."""
+"""Images from disk: labeled ones to evaluate with, plain ones to calibrate with.
+
+Pixels are, bit for bit, those that the evaluation transforms of torchvision and timm make of the same file (a test
+compares them). Both libraries are left out here: importing torchvision takes a second, its transforms leave as much
+to do (EXIF, 16 bits, oblong crops, strips), and its ImageFolder numbers the folders that happen to be there, so that
+a part of ImageNet's classes would get the labels of others.
+"""
 
 import re
 from collections.abc import Callable, Iterator
@@ -15,7 +21,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from ptq.data.preprocess import Preprocess
-from ptq.errors import InputError, PtqError, reason
+from ptq.errors import InputError, reason
 from ptq.utils.sampling import spread
 
 __all__ = ["EvalSet", "imagenet_wnids", "load_eval", "load_images"]
@@ -70,8 +76,10 @@ def load_eval(path: Path | str, preprocess: Preprocess, num_classes: int | None 
         InputError: when there is nothing there, or not of this form.
 
     Example:
-        >>> for images, labels in load_eval("val", model.preprocess).batches(32):  # doctest: +SKIP
-        ...     logits = model.module(model.preprocess.normalize(images))
+        >>> from ptq.data.preprocess import IMAGENET
+        >>> np.savez("val.npz", images=np.zeros((5, 3, 224, 224), np.uint8), labels=np.arange(5))
+        >>> [tuple(images.shape) for images, labels in load_eval("val.npz", IMAGENET).batches(4)]
+        [(4, 3, 224, 224), (1, 3, 224, 224)]
     """
     path = Path(path)
     if path.is_dir():
@@ -105,6 +113,7 @@ def load_images(path: Path | str, preprocess: Preprocess, limit: int = 1024) -> 
 
     Args:
         path: a folder, searched through and through, or an .npz with `images` as in `load_eval`.
+        preprocess: says how images are resized and cropped.
         limit: the most images to take; of more, every so many-th, so that every class has its part.
 
     Returns:
@@ -112,6 +121,12 @@ def load_images(path: Path | str, preprocess: Preprocess, limit: int = 1024) -> 
 
     Raises:
         InputError: when there is nothing there, or a file cannot be decoded.
+
+    Example:
+        >>> from ptq.data.preprocess import IMAGENET
+        >>> np.savez("images.npz", images=np.zeros((5, 3, 300, 300), np.uint8))
+        >>> load_images("images.npz", IMAGENET, limit=2).shape
+        torch.Size([2, 3, 224, 224])
     """
     path = Path(path)
     if path.is_dir():
@@ -125,7 +140,7 @@ def load_images(path: Path | str, preprocess: Preprocess, limit: int = 1024) -> 
 
 @cache
 def imagenet_wnids() -> tuple[str, ...]:
-    """The 1,000 WordNet ids of ImageNet-1k, in the order of its class indices.
+    """Return the 1,000 WordNet ids of ImageNet-1k, in the order of its class indices.
 
     Example:
         >>> imagenet_wnids()[0]
@@ -150,17 +165,17 @@ def _labeled_files(root: Path) -> list[tuple[Path, int]]:
 
 
 def _class_of_folders(root: Path, names: list[str]) -> dict[str, int]:
-    """Class index of every folder: its number, or the place of its WNID among all 1,000."""
+    """Return the class index of every folder: its number, or the position of its WNID among all 1,000."""
     if all(re.fullmatch(r"\d{1,9}", name) for name in names):
         return {name: int(name) for name in names}
-    places = {wnid: index for index, wnid in enumerate(imagenet_wnids())}
-    strange = [name for name in names if name not in places]
+    positions = {wnid: index for index, wnid in enumerate(imagenet_wnids())}
+    strange = [name for name in names if name not in positions]
     if strange:
         raise InputError(
             f"{root} has folders that are neither class indices nor ImageNet WNIDs: "
             f"{', '.join(strange[:3])}{' and more' if len(strange) > 3 else ''}; rename them"
         )
-    return {name: places[name] for name in names}
+    return {name: positions[name] for name in names}
 
 
 def _check_headers(files: list[Path]) -> None:
@@ -195,7 +210,7 @@ def _from_array(array: NDArray[np.uint8], preprocess: Preprocess) -> Tensor:
 
 
 def _fit(image: Image.Image, preprocess: Preprocess) -> Tensor:
-    """Resize the shorter side to `preprocess.resize`, crop the center: uint8 (3, H, W)."""
+    """Resize the shorter side to `preprocess.resize` and crop the center, as torchvision rounds: uint8 (3, H, W)."""
     height, width = preprocess.size
     short = min(image.size)
     # More than `resize` only where an oblong crop would reach over the edge of the image.
@@ -225,7 +240,7 @@ def _read_npz(path: Path) -> dict[str, NDArray[np.generic]]:
             raise InputError(f"{path} holds one array: expected an .npz with `images`")
         with archive:
             arrays = {name: archive[name] for name in archive.files if name in ("images", "labels")}
-    except PtqError:
+    except InputError:
         raise
     except Exception as error:  # zipfile, zlib and numpy raise nearly anything on a damaged file
         raise InputError(

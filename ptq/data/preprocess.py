@@ -60,7 +60,12 @@ class Preprocess:
             raise InputError(f"mean {self.mean} and std {self.std} look like the 0..255 scale: divide by 255")
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Turn float RGB images in [0, 1], (N, 3, H, W), into what the network takes."""
+        """Turn float RGB images in [0, 1], (N, 3, H, W), into what the network takes.
+
+        Example:
+            >>> Preprocess((2, 2), 2, "bilinear", (0.5,) * 3, (0.25,) * 3).normalize(torch.ones(1, 3, 2, 2)).max()
+            tensor(2.)
+        """
         mean, std = self._per_channel(images)
         return (images - mean) / std
 
@@ -117,7 +122,15 @@ IMAGENET = Preprocess((224, 224), 256, "bilinear", (0.485, 0.456, 0.406), (0.229
 
 
 def pair(size: int | Sequence[int]) -> tuple[int, int]:
-    """(height, width) from one number or two."""
+    """Return (height, width) from one number or two.
+
+    Raises:
+        InputError: for more of them.
+
+    Example:
+        >>> pair(224), pair([48, 192])
+        ((224, 224), (48, 192))
+    """
     values = (size,) if isinstance(size, int) else tuple(size)
     if len(values) not in (1, 2):
         raise InputError(f"the input size is {values}: give one or two numbers")
@@ -125,7 +138,15 @@ def pair(size: int | Sequence[int]) -> tuple[int, int]:
 
 
 def triple(values: float | Sequence[float]) -> tuple[float, float, float]:
-    """Three channel values from three, or from one for all of them."""
+    """Return three channel values from three, or from one for all of them.
+
+    Raises:
+        InputError: for another number of them.
+
+    Example:
+        >>> triple(0.5)
+        (0.5, 0.5, 0.5)
+    """
     numbers = (values,) * 3 if isinstance(values, int | float) else tuple(values)
     if len(numbers) == 1:
         numbers *= 3

@@ -1,8 +1,10 @@
+"""What stands between an image and a network, and what is refused there."""
+
 import pytest
 import torch
 
+import ptq
 from ptq.data.preprocess import Preprocess, pair, triple
-from ptq.errors import PtqError
 
 BASE = Preprocess((224, 224), 256, "bilinear", (0.5, 0.4, 0.3), (0.2, 0.1, 0.5))
 
@@ -28,18 +30,18 @@ def test_numbers_stand_for_all_sides_and_channels() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "says"),
     [
-        ({"size": 0}, "at least 1"),
-        ({"size": (1, 2, 3)}, "one or two"),
-        ({"resize": 100}, "--resize of at least 224"),
-        ({"interpolation": "nearest"}, "bilinear or bicubic"),
-        ({"mean": (0.1, 0.2)}, "three numbers"),
-        ({"mean": (float("nan"),) * 3}, "three numbers"),
-        ({"std": (0.1, 0.0, 0.1)}, "above 0"),
-        ({"mean": (123.7, 116.3, 103.5)}, "divide by 255"),
+        ({"size": 0}, "0, 0"),
+        ({"size": (1, 2, 3)}, "1, 2, 3"),
+        ({"resize": 100}, "--resize .* 224"),
+        ({"interpolation": "nearest"}, "nearest"),
+        ({"mean": (0.1, 0.2)}, "0.1, 0.2"),
+        ({"mean": (float("nan"),) * 3}, "mean"),
+        ({"std": (0.1, 0.0, 0.1)}, "std"),
+        ({"mean": (123.7, 116.3, 103.5)}, "0..255"),
     ],
 )
-def test_nonsense_is_refused(change: dict[str, object], message: str) -> None:
-    with pytest.raises(PtqError, match=message):
+def test_nonsense_is_refused(change: dict[str, object], says: str) -> None:
+    with pytest.raises(ptq.InputError, match=says):
         BASE.override(**change)  # type: ignore[arg-type]
