@@ -59,7 +59,7 @@ def options_of(case: str, data: Path, folder: Path) -> list[str]:
     return [*LITE0, "--images", str(folder / "images.safetensors"), *limit]
 
 
-def foretell(recipe: Path) -> dict[str, Any]:
+def estimate_of(recipe: Path) -> dict[str, Any]:
     """What `--dry-run` says of the command with this recipe."""
     found = estimate_run(Settings(**read_recipe(recipe)))
     return {
@@ -71,7 +71,7 @@ def foretell(recipe: Path) -> dict[str, Any]:
 
 
 def measure(case: str, data: Path) -> dict[str, Any]:
-    """Foretell and run one case, and return its row."""
+    """Estimate and run one case, and return its row."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         options = options_of(case, data, folder)
@@ -79,7 +79,7 @@ def measure(case: str, data: Path) -> dict[str, Any]:
         recipe = folder / "recipe.toml"
         recipe.write_bytes(subprocess.run([*command, "--dump-config"], check=True, stdout=subprocess.PIPE).stdout)
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-            forecast = pool.submit(foretell, recipe).result()
+            estimate = pool.submit(estimate_of, recipe).result()
         done = subprocess.run(command, capture_output=True, text=True)
         report_file = folder / "run" / "report.json"
         if not report_file.exists():
@@ -95,7 +95,7 @@ def measure(case: str, data: Path) -> dict[str, Any]:
         "latency_ms": report["latency_ms"],
         "size_bytes": report["size_bytes"],
         "failed": list(report["failed"]),
-        "forecast": forecast,
+        "estimate": estimate,
         "threads": torch.get_num_threads(),
         **environment(),
     }
@@ -123,9 +123,9 @@ def page(rows: list[dict[str, Any]]) -> Iterator[str]:
     for row in rows:
         kept = row["peak_activations_bytes"]
         told = _figures(row["seconds"], row["peak_rss_bytes"], row["size_bytes"]["onnx"])
-        if before := row.get("forecast"):  # older rows have none
-            foretold = _figures(before["seconds"], before["peak_rss_bytes"], before["size_bytes"])
-            told = [f"{one} ({other})" for one, other in zip(told, foretold, strict=True)]
+        if before := row.get("estimate"):  # older rows have none
+            estimated = _figures(before["seconds"], before["peak_rss_bytes"], before["size_bytes"])
+            told = [f"{one} ({other})" for one, other in zip(told, estimated, strict=True)]
         cells = [
             row["case"],
             str(row["images"]),

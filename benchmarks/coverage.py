@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.networks import settle
+from benchmarks.networks import with_statistics
 from ptq.calibration import calibrate
 from ptq.errors import PtqError
 from ptq.export import export_qdq, ort, validate
@@ -134,7 +134,7 @@ def check(name: str) -> dict[str, Any]:
                 torch.nn.init.normal_(module.bias, std=0.1)
         images = torch.rand(12, 3, *model.preprocess.size, generator=torch.Generator().manual_seed(1))
         inputs = model.preprocess.normalize(images)
-        settle(model.module, inputs[:8])
+        with_statistics(model.module, inputs[:8])
         row["step"] = "trace"
         graph_model = prepare(model.module, (3, *model.preprocess.size))
         row["step"] = "blocks"

@@ -54,7 +54,7 @@ def measure(network: str, cases: list[str], count: int, data: Path) -> list[dict
         pixels = torch.rand(size, generator=generator)
     inputs = model.preprocess.normalize(pixels)
     if not trained:
-        networks.settle(model.module, inputs[:8])
+        networks.with_statistics(model.module, inputs[:8])
     graph_model = prepare(model.module, (3, *model.preprocess.size))
     rows = []
     for case in cases:

@@ -87,7 +87,7 @@ def _read(path: Path, model: Model) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def settle(module: torch.nn.Module, inputs: torch.Tensor) -> None:
+def with_statistics(module: torch.nn.Module, inputs: torch.Tensor) -> None:
     """Let BatchNorms remember some images, so that activations are as large as in a trained network."""
     norms = [m for m in module.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
     for norm in norms:
