@@ -12,7 +12,7 @@ from .objectives import (
     Term as Term,
     TotalVariation as TotalVariation,
 )
-from .quality import Quality as Quality, assess as assess, assessed as assessed
+from .quality import Quality as Quality, assess as assess, with_quality as with_quality
 from .synthesis import gaussian_noise as gaussian_noise, synthesize as synthesize
 from .synthesis_config import (
     SYNTHESIS_METHODS as SYNTHESIS_METHODS,

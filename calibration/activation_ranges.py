@@ -1,4 +1,4 @@
-"""Filling in a quantized model's ranges from calibration images."""
+"""Calibration: from images to the range of every activation and weight of a quantized model."""
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ BIAS_LIMIT = 1 << 24  # int32 codes up to here are exact in float32, so simulati
 
 
 class _Sample:
-    """A random sample of everything one tensor ever held, with its extremes."""
+    """A random sample of all values of one activation, with the smallest and the largest of each batch."""
 
     def __init__(self, per_batch: int, seed: int) -> None:
         self.per_batch = per_batch
@@ -45,22 +45,23 @@ def calibrate(
     seed: int = 0,
     progress: Progress = SILENT,
 ) -> QuantizedModel:
-    """Set every range of `quantized_model` from one pass of the float network; returns the quantized model.
+    """Set every range of a quantized model from one pass of the float network, and return the model.
 
     Args:
-        quantized_model: as `insert_quantizers` gives it.
+        quantized_model: as `insert_quantizers` returns it; changed in place.
         inputs: calibration images as the network takes them, (N, C, H, W), normalized.
-        observer: "mse", "minmax" or "percentile", for activations; weights always use the mse search.
+        observer: a key of `OBSERVERS`, for activations; weights always take the search for the least error.
         batch: images per forward pass.
         seed: of the sampling of activations.
 
     Raises:
-        PtqError: for no images, images of the wrong shape, or activations that are NaN.
+        InputError: for no images, images of the wrong shape, or an unknown observer.
+        ModelError: for activations that are NaN or infinite.
 
     Example:
         >>> quantized_model = ptq.insert_quantizers(graph_model, ptq.make_plan(graph_model, 8))
         >>> calibrated = calibrate(quantized_model, images)
-        >>> logits = calibrated(x)
+        >>> logits = calibrated.integer_forward(x)
     """
     if inputs.dim() != 4 or len(inputs) == 0 or tuple(inputs.shape[1:]) != quantized_model.float_model.input_shape:
         raise InputError(
@@ -92,10 +93,10 @@ def calibrate(
 
 
 def set_weight_range(layer: QuantLayer) -> None:
-    """Choose the layer's weight range; its input must have been calibrated.
+    """Choose the scales of a layer's weights; its input must have been calibrated.
 
-    A channel whose weights are nearly zero gets a scale large enough for its bias to fit the int32
-    grid scale_x * scale_w.
+    A channel whose weights are nearly zero gets a scale that is large enough for its bias: biases are int32 codes of
+    scale scale_x * scale_w.
     """
     quantizer = layer.weight_quantizer
     assert isinstance(quantizer, WeightQuantizer)

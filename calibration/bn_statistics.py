@@ -1,11 +1,9 @@
-"""What a network remembers of its training data: the statistics at the inputs of its BatchNorm
-layers.
+"""What a network remembers of its training data: the statistics at the inputs of its BatchNorm layers.
 
-Every BatchNorm stores the mean and variance that its input had over the training set. Images whose
-activations have the same moments look to the network like its training data, and that is all that
-data-free quantization needs of them. Hooks record the moments of BN *inputs* during one ordinary
-forward pass of a network in eval mode; BNs are found by the order in which the forward pass meets
-them, never by pairing them with convolutions.
+Every BatchNorm stores the mean and variance that its input had over the training set. Images whose activations have
+the same moments look to the network like its training data. That is all that data-free quantization needs of them.
+Hooks record the moments of BatchNorm *inputs* during one ordinary forward pass of a network in eval mode. Layers are
+found by the order in which the forward pass meets them, never by pairing them with convolutions.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +17,15 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ptq.errors import ModelError
 
-__all__ = ["MATCHING", "Moments", "batch_norms", "has_batch_norm", "matching_loss", "observe", "statistics_distance"]
+__all__ = [
+    "MATCHING",
+    "Moments",
+    "batch_norms",
+    "has_batch_norm",
+    "matching_loss",
+    "record_moments",
+    "statistics_distance",
+]
 
 
 @dataclass(frozen=True)
@@ -34,8 +40,7 @@ class Moments:
 
 
 def batch_norms(module: nn.Module, name: str = "the model") -> list[nn.Module]:
-    """The BatchNorm layers of a network that carry statistics, subclasses such as timm's
-    BatchNormAct2d included.
+    """Return the BatchNorm layers of a network that carry statistics; timm's BatchNormAct2d is one, too.
 
     Raises:
         ModelError: when there are none, as in most vision transformers.
@@ -43,15 +48,14 @@ def batch_norms(module: nn.Module, name: str = "the model") -> list[nn.Module]:
     found = _with_statistics(module)
     if not found:
         raise ModelError(
-            f"{name} has no BatchNorm layers, so no images can be recovered from it. Name other "
-            f"models that "
-            "have them with --teachers, or give real images with --images DIR."
+            f"{name} has no BatchNorm layers, so no images can be recovered from it. Name other models that have them "
+            "with --teachers, or give real images with --images DIR."
         )
     return found
 
 
 def has_batch_norm(module: nn.Module) -> bool:
-    """Whether images can be recovered from a network."""
+    """Return whether images can be recovered from a network."""
     return bool(_with_statistics(module))
 
 
@@ -60,23 +64,22 @@ def _with_statistics(module: nn.Module) -> list[nn.Module]:
 
 
 @contextmanager
-def observe(module: nn.Module, name: str = "the model", per_image: bool = False) -> Iterator[list[Moments]]:
+def record_moments(module: nn.Module, name: str = "the model", per_image: bool = False) -> Iterator[list[Moments]]:
     """Record the moments at every BN input while the network runs in this context.
 
     Args:
         module: in eval mode.
         name: for the error message.
-        per_image: of every image by itself, not of the batch.
+        per_image: whether moments are of every image by itself, in place of the batch.
 
     Yields:
-        A list that fills in the order of execution, one entry per BN *call*. Clear it between
-        passes.
+        A list that fills in the order of execution, one entry per *call* of a BatchNorm. Clear it between passes.
 
     Raises:
         ModelError: when the network has no BatchNorm.
 
     Example:
-        >>> with observe(net.eval()) as moments:
+        >>> with record_moments(net.eval()) as moments:
         ...     logits = net(images)
         >>> loss = matching_loss(moments)
     """
@@ -95,15 +98,15 @@ def observe(module: nn.Module, name: str = "the model", per_image: bool = False)
 
 
 def matching_loss(moments: Sequence[Moments], first: float = 10.0, rule: str = "relative") -> Tensor:
-    """How far the moments are from what the network remembers; zero exactly when they agree.
+    """Return how far the moments are from what the network remembers; zero exactly when they agree.
 
     Args:
-        moments: as `observe` records them.
+        moments: as `record_moments` records them.
         first: weight of the first layer, which sees the colors themselves, relative to the others.
         rule: a key of `MATCHING`.
 
     Returns:
-        A scalar.
+        A scalar, differentiable.
     """
     compare = MATCHING[rule]
     layers = [compare(m) for m in moments]
@@ -145,25 +148,29 @@ relative: un-squared, in units of the channel's own deviation, and averaged over
     weight serves networks of every width, depth and scale, and teachers mix as equals.
 norms: un-squared norms of means and variances, summed over layers (DeepInversion, CVPR 2020, eq. 4).
 squares: squared norms of means and deviations, summed over layers (ZeroQ, CVPR 2020, eq. 2).
-mean squares: the same over the number of channels, so that wide layers weigh no more (GENIE, CVPR 2023).
+mean squares: `squares` divided by the number of channels, so that wide layers weigh no more (GENIE, CVPR 2023).
 """
 
 
 @torch.no_grad()
 def statistics_distance(module: nn.Module, inputs: Tensor, batch: int = 64) -> float:
-    """A scale-free distance between images and a network's training data, for comparing sources of
-    images.
+    """Return a scale-free distance between images and a network's training data, to compare sources of images.
 
-    The mean over layers and channels of (mean - target)^2 / var_target + (std / std_target - 1)^2,
-    with moments over *all* inputs. On four CIFAR-10 networks 256 training images are at 0.03 to
-    0.07, where few images leave sampling noise, and Gaussian noise is at 0.5 to 0.7.
+    It is the mean over layers and channels of (mean - target)^2 / var_target + (std / std_target - 1)^2, with moments
+    over *all* inputs. On four CIFAR-10 networks 256 training images are at 0.03 to 0.07, because few images leave
+    sampling noise. Gaussian noise is at 0.5 to 0.7.
 
     Args:
         module: in eval mode, with BatchNorm layers.
         inputs: (N, 3, H, W), already normalized as the network takes them.
+        batch: images per forward pass.
+
+    Example:
+        >>> statistics_distance(net, images) >= 0
+        True
     """
     sums: list[tuple[Tensor, Tensor]] = []
-    with observe(module) as moments:
+    with record_moments(module) as moments:
         for chunk in torch.split(inputs, batch):
             moments.clear()
             module(chunk)
@@ -179,9 +186,9 @@ def statistics_distance(module: nn.Module, inputs: Tensor, batch: int = 64) -> f
 
 
 def channel_moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance of each channel (dimension 1), differentiable.
+    """Return mean and biased variance of each channel (dimension 1), (C,) and (C,), differentiable.
 
-    On CPUs in the precision of `x`, where another would cost several times the network's own pass.
+    On CPUs they are in the precision of `x`: another would cost several times the network's own pass.
     """
     if x.device.type == "cpu" and x.numel():
         mean, var = _FusedMoments.apply(x)
@@ -226,6 +233,5 @@ def _norm(x: Tensor) -> Tensor:
 
 
 def _root(square: Tensor) -> Tensor:
-    # Where nothing differs an un-squared norm has no direction: its gradient is made zero there,
-    # not NaN.
+    # Where nothing differs an un-squared norm has no direction: its gradient is made zero there, not NaN.
     return torch.where(square > 0, square.clamp_min(1e-30).sqrt(), square)

@@ -1,4 +1,4 @@
-"""Data mixing of finished images: more to reconstruct with, at no cost of synthesis."""
+"""Data mixing of finished images: more images to reconstruct with, without synthesizing more."""
 
 from dataclasses import replace
 
@@ -12,15 +12,15 @@ __all__ = ["mixed_copies"]
 
 
 def mixed_copies(images: CalibrationSet, times: int, seed: int = 0) -> CalibrationSet:
-    """The images, followed by copies with another one of them, resized, in a random box.
+    """Append copies of the images in which another one, resized, covers a random box.
 
     Args:
         images: of any source.
-        times: copies of each, every one with its own partner and box; 0 returns the images as they are.
+        times: copies of each image, every one with its own partner and box; 0 returns the images as they are.
         seed: of partners and boxes.
 
     Returns:
-        (1 + times) N images. A copy keeps the first image's label: at least half of its area shows that one.
+        The N images, then `times` N copies. A copy keeps its image's label: at least half of its area shows that one.
 
     Raises:
         InputError: when `times` is negative.

@@ -23,13 +23,12 @@ _FORMAT = "ptq-calibration-2"
 
 @dataclass(frozen=True)
 class CalibrationSet:
-    """Images for calibration, as 8-bit pixels so that a file holds exactly what was used.
+    """Images for calibration. They are 8-bit pixels, so a file holds exactly what was used.
 
     Attributes:
         images: uint8 (N, 3, H, W), RGB.
         labels: int64 (N,), class index under the first teacher, -1 where unknown.
-        provenance: JSON-able facts: source, teachers and their hashes, settings, seed, losses,
-            versions.
+        provenance: JSON-able facts: source, teachers and their hashes, settings, seed, losses, versions.
 
     Raises:
         InputError: when shapes or types are others.
@@ -61,7 +60,7 @@ class CalibrationSet:
         return len(self.images)
 
     def floats(self, index: slice | Tensor = slice(None)) -> Tensor:
-        """Some of the images as float32 in [0, 1], for `Preprocess.normalize`."""
+        """Return images as float32 in [0, 1], for `Preprocess.normalize`; all of them without an index."""
         return self.images[index].float() / 255
 
     @classmethod
@@ -89,16 +88,14 @@ class CalibrationSet:
             header, tensors = read_header(path), read_tensors(path)
             if header.get("format") != _FORMAT:
                 raise InputError(
-                    f"{path} is a safetensors file but no calibration set (format "
-                    f"{header.get('format')!r}). "
+                    f"{path} is a safetensors file but no calibration set (format {header.get('format')!r}). "
                     "Give a file that ptq synthesize wrote, or a directory of images."
                 )
             return cls(tensors["images"], tensors["labels"], dict(header["provenance"]))
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise InputError(
-                f"cannot read calibration images from {path}: {reason(error)}. The file is missing, cut "
-                f"short or of another "
-                "kind; write it anew with ptq synthesize."
+                f"cannot read calibration images from {path}: {reason(error)}. "
+                "The file is missing, cut short or of another kind; write it anew with ptq synthesize."
             ) from error
 
     def contact_sheet(self, path: Path | str, count: int = 64, gap: int = 2) -> None:

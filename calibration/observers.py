@@ -1,7 +1,7 @@
-"""From numbers to the range they should be quantized over.
+"""Observers: pure functions from a sample of numbers to the range over which they are quantized.
 
-Three pure rules per kind of tensor: the whole range, percentiles, or the clipped range of least
-squared error. The last is the default: at low bits a few large values are cheaper to clip than to keep.
+For activations the whole range, percentiles, or the clipped range of least squared error. The last is the default: at
+low bits, clipping a few large values costs less than keeping them. Weights have a search of their own.
 """
 
 from collections.abc import Callable
@@ -21,19 +21,24 @@ COLUMNS = 2048  # weights per channel that the search looks at; enough to place 
 
 
 def minmax(values: Tensor, spec: QuantSpec) -> tuple[Tensor, Tensor]:
-    """Return the smallest and the largest of `values`, each ()."""
+    """Return the smallest and the largest of `values`, each a scalar.
+
+    Example:
+        >>> minmax(torch.tensor([-1.0, 0.0, 3.0]), ptq.QuantSpec(8))
+        (tensor(-1.), tensor(3.))
+    """
     return values.min(), values.max()
 
 
 def percentile(values: Tensor, spec: QuantSpec, share: float = 0.9999) -> tuple[Tensor, Tensor]:
-    """Return the range that holds the middle `share` of `values`."""
+    """Return the range that holds the middle `share` of `values`, two scalars."""
     ordered = values.flatten().sort().values
     cut = round((1 - share) / 2 * (ordered.numel() - 1))
     return ordered[cut], ordered[ordered.numel() - 1 - cut]
 
 
 def mse(values: Tensor, spec: QuantSpec, steps: int = 60) -> tuple[Tensor, Tensor]:
-    """Return the range (low, high) whose fake-quantization has the least mean square error.
+    """Return the range whose fake-quantization has the least mean square error, two scalars.
 
     Both ends are shrunk together first, then each by itself.
 
@@ -65,7 +70,7 @@ def weight_range(weight: Tensor, spec: QuantSpec, power: float = 2.4, steps: int
     Args:
         weight: with output channels along ``spec.axis``.
         spec: signed, symmetric.
-        power: 2.4 weighs large errors a little more than the mean square (BRECQ's choice).
+        power: 2.4, as in BRECQ (Li et al., ICLR 2021), weighs large errors a little more than the mean square.
         steps: candidates of the search.
     """
     rows = weight.detach().movedim(spec.axis or 0, 0).flatten(1)

@@ -13,7 +13,7 @@ from ptq.calibration.image_ops import resize
 from ptq.errors import InputError
 from ptq.models.model import Model
 
-__all__ = ["Quality", "assess", "assessed"]
+__all__ = ["Quality", "assess", "with_quality"]
 
 
 @dataclass(frozen=True)
@@ -21,17 +21,19 @@ class Quality:
     """Figures of one set of images.
 
     Attributes:
-        statistics: by teacher, how far the images' BatchNorm statistics are from its training data's;
-            see `statistics_distance`: 0.03 to 0.07 for 256 real CIFAR images, 0.5 to 0.7 for noise.
-        label_accuracy: the share of images that a network which took no part in making them classifies as
-            they are labeled, in [0, 1]; None where there is no such network or no label.
+        statistics: name of a teacher -> how far the images are from its training data, by `statistics_distance`:
+            0.03 to 0.07 for 256 real CIFAR images, 0.5 to 0.7 for noise.
+        label_accuracy: the share of images that the held-out classifier classifies as they are labeled, in [0, 1];
+            None where there is no such classifier or no label.
         diversity: Vendi score (Friedman and Dieng, TMLR 2023), the effective number of different images:
             1 when all look the same to the network, their number when no two are alike.
+        verifier: name of the held-out classifier.
     """
 
     statistics: dict[str, float]
     label_accuracy: float | None
     diversity: float
+    verifier: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the figures as JSON-able data."""
@@ -43,12 +45,13 @@ def assess(images: CalibrationSet, teachers: Sequence[Model], verifier: Model | 
     """Measure a set of images.
 
     Args:
-        images: of any source; diversity compares them as the verifier sees them, or the first teacher.
-        teachers: with BatchNorm; usually those that made the images.
-        verifier: took no part in making them, and knows the same classes.
+        images: of any source.
+        teachers: at least one, each with BatchNorm; usually those that made the images.
+        verifier: a held-out classifier, which took no part in making the images and knows the same classes. It judges
+            labels and diversity. Without one the first teacher judges diversity.
 
     Raises:
-        InputError: when the verifier has other classes than the first teacher.
+        InputError: when the held-out classifier has other classes than the first teacher.
 
     Example:
         >>> model = ptq.as_model(net, size=16, mean=(0.5,) * 3, std=(0.25,) * 3)
@@ -58,7 +61,7 @@ def assess(images: CalibrationSet, teachers: Sequence[Model], verifier: Model | 
     if verifier is not None and verifier.num_classes != teachers[0].num_classes:
         raise InputError(
             f"{verifier.name} knows {verifier.num_classes} classes and {teachers[0].name} "
-            f"{teachers[0].num_classes}: a verifier must know the same."
+            f"{teachers[0].num_classes}: a held-out classifier must know the same."
         )
     distances = {m.name: statistics_distance(m.module, _inputs(images, m)) for m in teachers}
     judge = verifier or teachers[0]
@@ -68,19 +71,19 @@ def assess(images: CalibrationSet, teachers: Sequence[Model], verifier: Model | 
     if verifier is not None and bool(known.any()):
         right = logits.argmax(1) == images.labels
         accuracy = float(right[known].float().mean())
-    return Quality(distances, accuracy, vendi_score(features))
+    return Quality(distances, accuracy, vendi_score(features), verifier.name if verifier is not None else None)
 
 
-def assessed(images: CalibrationSet, teachers: Sequence[Model], verifier: Model | None = None) -> CalibrationSet:
-    """The same images with their `Quality` in the provenance, under "quality"."""
-    figures = assess(images, teachers, verifier).to_json()
-    if verifier is not None:
-        figures["verifier"] = verifier.name
-    return replace(images, provenance=images.provenance | {"quality": figures})
+def with_quality(images: CalibrationSet, teachers: Sequence[Model], verifier: Model | None = None) -> CalibrationSet:
+    """Return the same images with their `Quality` in the provenance, under "quality"."""
+    return replace(images, provenance=images.provenance | {"quality": assess(images, teachers, verifier).to_json()})
 
 
 def vendi_score(features: Tensor) -> float:
-    """exp of the entropy of the eigenvalues of the images' cosine similarities, from (N, F) features.
+    """Return the effective number of different images: exp of the entropy of the eigenvalues of their cosine similarities.
+
+    Args:
+        features: (N, F), of one network.
 
     Example:
         >>> vendi_score(torch.eye(4)), vendi_score(torch.ones(4, 2))

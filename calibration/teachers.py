@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ptq.calibration.bn_statistics import Moments, observe
+from ptq.calibration.bn_statistics import Moments, record_moments
 from ptq.calibration.image_ops import scaled_size, view
 from ptq.calibration.objectives import Observation
 from ptq.calibration.synthesis_config import SynthesisConfig
@@ -72,7 +72,7 @@ def make_teacher(
     shrinks = _runs_at(module, scaled_size(model.preprocess.size, 0.5), device)
     if config.swing:
         stack.enter_context(swing(module, generator))
-    moments = stack.enter_context(observe(module, model.name, config.per_image))
+    moments = stack.enter_context(record_moments(module, model.name, config.per_image))
     return Teacher(module, moments, model.preprocess, labeled, shrinks)
 
 

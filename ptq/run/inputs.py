@@ -13,11 +13,11 @@ from ptq.calibration import (
     SYNTHESIS_METHODS,
     CalibrationSet,
     SynthesisConfig,
-    assessed,
     gaussian_noise,
     has_batch_norm,
     synthesis_preset,
     synthesize,
+    with_quality,
 )
 from ptq.config.settings import Settings
 from ptq.data.datasets import EvalSet, load_eval, load_images
@@ -99,7 +99,7 @@ def calibration_images(
     parts = Path(settings.out) / "images.part"
     images = _images(model, teachers, settings, device, progress, parts)
     knowing = [m for m in (model, *teachers) if has_batch_norm(m.module)]
-    return assessed(images, knowing, verifier) if knowing else images
+    return with_quality(images, knowing, verifier) if knowing else images
 
 
 def _images(

@@ -9,7 +9,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from ptq.calibration.dataset import CalibrationSet
-from ptq.errors import PtqError
+from ptq.errors import InputError
 
 
 def some(n: int = 5, side: int = 8) -> CalibrationSet:
@@ -45,15 +45,15 @@ def test_foreign_truncated_and_missing_files_are_refused(tmp_path: Path) -> None
     path = tmp_path / "images.safetensors"
     some().save(path)
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(PtqError, match="cannot read calibration images"):
+    with pytest.raises(InputError):
         CalibrationSet.load(path)
     path.write_bytes(b"")
-    with pytest.raises(PtqError, match="cannot read calibration images"):
+    with pytest.raises(InputError):
         CalibrationSet.load(path)
-    with pytest.raises(PtqError, match="cannot read calibration images"):
+    with pytest.raises(InputError):
         CalibrationSet.load(tmp_path / "absent.safetensors")
     save_file({"weight": torch.zeros(3)}, path)
-    with pytest.raises(PtqError, match="no calibration set"):
+    with pytest.raises(InputError):
         CalibrationSet.load(path)
 
 
@@ -67,7 +67,7 @@ def test_foreign_truncated_and_missing_files_are_refused(tmp_path: Path) -> None
     ],
 )
 def test_wrong_shapes_and_types_are_refused(images: torch.Tensor, labels: torch.Tensor, word: str) -> None:
-    with pytest.raises(PtqError, match=word):
+    with pytest.raises(InputError, match=word):
         CalibrationSet(images, labels)
 
 

