@@ -20,14 +20,16 @@ import json
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks.networks import with_statistics
+from benchmarks.rows import add_rows, footer
 from ptq.calibration import calibrate
-from ptq.errors import PtqError
+from ptq.errors import PtqError, reason
 from ptq.export import export_qdq, ort, validate
 from ptq.graph.blocks import assign_blocks, compose, split
 from ptq.graph.fx_helpers import LAYERS
@@ -36,10 +38,8 @@ from ptq.models.model import load_model
 from ptq.quantization.insertion import insert_quantizers
 from ptq.quantization.plan import make_plan
 from ptq.utils.environment import environment
-from ptq.utils.files import atomic
 from ptq.utils.metrics import sqnr_db
 
-RESULTS = Path(__file__).parent / "results"
 NETWORKS = [
     "alexnet",
     "convnext_tiny",
@@ -115,9 +115,9 @@ SQNR_SAME = 30.0  # dB; a wrong bias, zero point or axis gives less than 10, rou
 RUNS = 15
 
 
-def check(name: str) -> dict[str, Any]:
-    """Take one network down the road; returns a row of the table."""
-    row: dict[str, Any] = {"network": name, "ok": False, "step": "load", "error": ""}
+def measure(name: str) -> dict[str, Any]:
+    """Take one network through all steps; returns a row of the table."""
+    row: dict[str, Any] = {"network": name, "ok": False, "step": "load", "error": "", **environment()}
     started = time.perf_counter()
     try:
         torch.manual_seed(0)
@@ -177,71 +177,47 @@ def check(name: str) -> dict[str, Any]:
     except PtqError as error:
         row["error"] = str(error)
     except Exception as error:  # what a user must never see: it counts as a failure and is shown
-        row["error"] = f"{type(error).__name__}: {(str(error) or 'no message').splitlines()[0]}"
+        row["error"] = f"{type(error).__name__}: {reason(error)}"
         row["unexpected"] = True
     row["seconds"] = round(time.perf_counter() - started, 1)
     return row
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """Return the rows as a Markdown table."""
-    head = (
-        "network",
-        "blocks",
-        "layers",
-        "in float",
-        "others in float",
-        "sim~float dB",
-        "onnx~sim dB",
-        "MB",
-        "times as fast as float",
-        "result",
-    )
-    keys = ("network", "blocks", "layers", "float", "others", "sim_float_db", "onnx_sim_db", "mb", "faster")
-    lines = [f"| {' | '.join(head)} |", "|" + " --- |" * len(head)]
+def page(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """Lines of a Markdown page."""
+    whole = sum(row["ok"] for row in rows)
+    integer = sum(row.get("float") == 0 for row in rows)
+    yield "# Coverage\n"
+    yield f"{whole} of {len(rows)} networks pass every step (W8A8, seeded random weights). {integer} have no convolution or"
+    yield "linear layer in float.\n"
+    yield "Made by `python -m benchmarks.coverage`, which explains the columns.\n"
+    columns = {
+        "network": "network",
+        "blocks": "blocks",
+        "layers": "layers",
+        "float": "in float",
+        "others": "others in float",
+        "sim_float_db": "sim~float dB",
+        "onnx_sim_db": "onnx~sim dB",
+        "mb": "MB",
+        "faster": "times as fast as float",
+    }
+    yield f"| {' | '.join(columns.values())} | result |\n|{' --- |' * (len(columns) + 1)}"
     for row in rows:
-        cells = [str(row.get(key, "")) for key in keys]
+        cells = [str(row.get(key, "")) for key in columns]
         result = "whole" if row["ok"] else f"{row['step']}: {row['error']}".strip(": ")
-        lines.append(f"| {' | '.join(cells)} | {result} |")
-    return "\n".join(lines)
+        yield f"| {' | '.join(cells)} | {result} |"
+    yield footer(rows)
 
 
 def main() -> None:
-    """Check the networks named on the command line, or all, and write the table of all."""
+    """Measure the networks named on the command line, or all, and write both result files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("networks", nargs="*", default=NETWORKS)
-    names: list[str] = parser.parse_args().networks
-    for name in names:
-        row = check(name)
-        print(json.dumps(row), flush=True)
-        write([old for old in load() if old["network"] != name] + [row])
-
-
-def load() -> list[dict[str, Any]]:
-    """Return the rows found so far."""
-    path = RESULTS / "coverage.json"
-    return list(json.loads(path.read_text())["rows"]) if path.exists() else []
-
-
-def write(rows: list[dict[str, Any]]) -> None:
-    """Write both result files, networks in the order of `NETWORKS`."""
-    order = {name: index for index, name in enumerate(NETWORKS)}
-    rows = sorted(rows, key=lambda row: order.get(row["network"], len(order)))
-    whole = sum(row["ok"] for row in rows)
-    integer = sum(row.get("float") == 0 for row in rows)
-    about = {"command": "python -m benchmarks.coverage", "whole": whole, "of": len(rows)}
-    facts = environment()
-    with atomic(RESULTS / "coverage.json") as path:
-        path.write_text(json.dumps({**about, **facts, "rows": rows}, indent=1) + "\n")
-    text = (
-        f"# Coverage\n\n{whole} of {len(rows)} networks pass every step (W8A8, seeded random weights). {integer} have no "
-        "convolution or linear layer in float.\n\n"
-        f"Made by `{about['command']}`, which explains the columns, on {facts['machine']['cpu']} with "
-        + ", ".join(f"{k} {v}" for k, v in facts["versions"].items())
-        + f".\n\n{table(rows)}\n"
-    )
-    with atomic(RESULTS / "coverage.md") as path:
-        path.write_text(text)
+    for name in parser.parse_args().networks:
+        row = measure(name)
+        add_rows("coverage", [row], ("network",), page)
+        print(json.dumps({key: value for key, value in row.items() if key not in ("versions", "machine")}), flush=True)
 
 
 if __name__ == "__main__":

@@ -76,7 +76,7 @@ def measure(network: str, cases: list[str], count: int, data: Path) -> list[dict
                 "case": case,
                 "images": len(ours),
                 "trained": trained,
-                "differing_oracle": _differing(exact, ours),
+                "differing_exact": _differing(exact, ours),
                 "differing_simulation": _differing(simulated, ours),
                 "classes": len(ours.argmax(1).unique()),
                 "float_operators": left,
@@ -104,7 +104,7 @@ def page(rows: list[dict[str, Any]]) -> Iterator[str]:
             "trained" if row["trained"] else "random",
             row["case"],
             row["images"],
-            row["differing_oracle"],
+            row["differing_exact"],
             row["differing_simulation"],
             row["classes"],
             row["float_operators"],
@@ -125,7 +125,7 @@ def main() -> None:
         rows = measure(network, options.bits.split(","), options.images, options.data)
         add_rows("exactness", rows, ("network", "case"), page)
         for row in rows:
-            shown = ("network", "case", "images", "differing_oracle", "differing_simulation")
+            shown = ("network", "case", "images", "differing_exact", "differing_simulation")
             print(json.dumps({key: row[key] for key in shown}), flush=True)
 
 

@@ -20,8 +20,8 @@ from tests.helpers import CHECKOUT
 QUIET: dict[str, Any] = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
 
 
-def reason(error: BaseException) -> str:
-    """Where an error was raised and of what kind: two failures that agree in it are one bug."""
+def bug_of(error: BaseException) -> str:
+    """Return where an error was raised and of what kind: two failures that agree in it are one bug."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     ours = [f for f in traceback.extract_tb(error.__traceback__) if CHECKOUT in Path(f.filename).parents]
     last = ours[-1] if ours else frame
@@ -29,7 +29,7 @@ def reason(error: BaseException) -> str:
 
 
 def failing(examples: int, seed: int) -> dict[str, tuple[Any, str]]:
-    """Return a case and its message for every reason to fail that random cases show."""
+    """Return a case and its message for every bug that random cases show."""
     from tests.test_random_networks import cases, check
 
     found: dict[str, tuple[Any, str]] = {}
@@ -44,13 +44,13 @@ def failing(examples: int, seed: int) -> dict[str, tuple[Any, str]]:
         try:
             check(case)
         except Exception as error:
-            why = reason(error)
+            bug = bug_of(error)
             size = len(case.spec.steps)
-            if why not in found or size < len(found[why][0].spec.steps):
-                found[why] = case, str(error)
-                print(f"{count}: {why}: {str(error)[:300]}\n    {case}", flush=True)
+            if bug not in found or size < len(found[bug][0].spec.steps):
+                found[bug] = case, str(error)
+                print(f"{count}: {bug}: {str(error)[:300]}\n    {case}", flush=True)
         if count % 100 == 0:
-            print(f"{count} cases, {len(found)} reasons", flush=True)
+            print(f"{count} cases, {len(found)} bugs", flush=True)
 
     attempt()
     print(f"{count} cases")

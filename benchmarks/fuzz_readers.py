@@ -1,4 +1,4 @@
-"""Damaged files, guided by coverage: readers must raise PtqError and nothing else.
+"""Damaged files, guided by coverage of code: readers must raise PtqError and nothing else.
 
     pip install atheris
     python -m benchmarks.fuzz_readers READER [--seconds 60] [--found DIR]
