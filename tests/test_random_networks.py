@@ -22,7 +22,9 @@ from ptq.graph.preparation import GraphModel, prepare
 from ptq.quantization.insertion import insert_quantizers
 from ptq.quantization.plan import make_plan
 from ptq.quantization.quantized_model import QuantizedModel
-from tests.helpers.random_networks import Network, Spec, images, specs
+from tests.helpers.network_specs import Spec, images
+from tests.helpers.network_strategies import specs
+from tests.helpers.random_networks import Network
 
 SAME = 1e-4  # of the largest output: what folding BatchNorms and other orders of summation may change
 
