@@ -40,7 +40,7 @@ from ptq.quantization.quantizers import Quantizer, QuantLayer
 from ptq.reconstruction.activation_cache import ActivationCache
 from ptq.reconstruction.config import METHODS, ReconstructConfig
 from ptq.reconstruction.optimization import Pair, optimize
-from ptq.utils.autocast import fast_autocast, spare
+from ptq.utils.autocast import fast_autocast, keep_in_float32
 from ptq.utils.environment import environment
 
 CPU = torch.device("cpu")
@@ -101,7 +101,7 @@ def block_of(case: Case) -> Block:
 def float_pass(block: Block) -> Callable[[], None]:
     """Forward and backward of the float block, as reconstruction would run it."""
     float_block = block.float_block.to(memory_format=torch.channels_last)
-    spare(float_block, CPU, weights=True)
+    keep_in_float32(float_block, CPU, weights=True)
     layers = [m for n in float_block.graph.nodes if (m := module_of(float_block, n)) is not None]
     weights = [p.requires_grad_() for m in layers for n, p in m.named_parameters() if n == "weight"]
     batch = block.config.batch

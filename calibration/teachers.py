@@ -16,7 +16,7 @@ from ptq.calibration.objectives import Observation
 from ptq.calibration.synthesis_config import SynthesisConfig
 from ptq.data.preprocess import Preprocess
 from ptq.models.model import Model
-from ptq.utils.autocast import fast_autocast, spare
+from ptq.utils.autocast import fast_autocast, keep_in_float32
 
 __all__ = ["Teacher", "batch_count", "knows_classes", "make_teacher", "swing", "teacher_groups"]
 
@@ -68,7 +68,7 @@ def make_teacher(
     """
     module = copy.deepcopy(model.module).eval().requires_grad_(False).to(device)
     module = module.to(memory_format=torch.channels_last)
-    spare(module, device)
+    keep_in_float32(module, device)
     shrinks = _runs_at(module, scaled_size(model.preprocess.size, 0.5), device)
     if config.swing:
         stack.enter_context(swing(module, generator))

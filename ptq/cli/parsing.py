@@ -72,7 +72,7 @@ def existing(option: str, path: Path | None) -> str | None:
 
 
 def model_ref(option: str, text: str) -> str:
-    """A model reference whose file, if it names one, exists, and whose name, if it has one, somebody knows.
+    """A model's name that some library knows, or whose file exists.
 
     Raises:
         InputError: otherwise.
@@ -92,12 +92,12 @@ def model_ref(option: str, text: str) -> str:
 
 
 def teacher_refs(text: str) -> tuple[str, ...]:
-    """Model references from "M1,M2=FILE"."""
+    """Names of models from "M1,M2=FILE"."""
     return tuple(weighted_ref("--teachers", part) for part in text.split(",")) if text else ()
 
 
 def weighted_ref(option: str, text: str) -> str:
-    """A model reference, or one and a file with its weights, "M=FILE".
+    """A model's name, or one and a file with its weights, "M=FILE".
 
     Raises:
         InputError: when there is no such file.

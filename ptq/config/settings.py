@@ -26,7 +26,7 @@ class Settings:
     """One run of the pipeline.
 
     Args:
-        model: a reference that `load_model` understands, or a name for a module of the caller's.
+        model: a name that `load_model` knows, or a name for a module of the caller's.
         bits: of the weights, 2..8.
         act_bits: of the activations, 2..8; integer kernels compute in 8.
         preset: "fast", "default" or "best": how much time to spend.
@@ -44,7 +44,7 @@ class Settings:
         threads: of the CPU; None takes all cores.
         memory_limit: of the activations that reconstruction keeps in memory, "1GiB"; what is more lies on
             disk. None takes half of what is free.
-        size, resize, mean, std: override what the model reference says about its input.
+        size, resize, mean, std: override what the model's provider says about its input.
         format: of the file's weights: "packed", below 5 bits in 4 or 2, or "int8"; None packs where onnxruntime
             is as fast with it.
         reduce_range: weights of at most 7 bits, first and last layer included. On x86 CPUs without VNNI

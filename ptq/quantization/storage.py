@@ -31,7 +31,7 @@ def save_quantized(quantized_model: QuantizedModel, path: Path | str, about: Map
     Args:
         quantized_model: calibrated.
         path: a .safetensors file.
-        about: JSON-able; "model" (a reference `load_model` understands, or None for a module of the
+        about: JSON-able; "model" (a name that `load_model` knows, or None for a module of the
             caller's), "preprocess" and "num_classes" are read back by `load_quantized`.
     """
     header = {
@@ -95,13 +95,13 @@ def load_quantized(path: Path | str, model: nn.Module | None = None) -> Quantize
         channels, height, width = (operator.index(size) for size in header["input_shape"])
         if model is None and about["model"] is not None:
             given = asdict(Preprocess.from_json(about["preprocess"]))
-            reference, classes = str(about["model"]), operator.index(about["num_classes"])
+            name, classes = str(about["model"]), operator.index(about["num_classes"])
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path} is damaged; run ptq quantize again.") from error
     if model is None:
         if about["model"] is None:
             raise InputError(f"{path} was made from a Python module: pass it, as load(path, model).")
-        model = load_model(reference, pretrained=False, num_classes=classes, **given).module
+        model = load_model(name, pretrained=False, num_classes=classes, **given).module
     quantized_model = insert_quantizers(prepare(model, (channels, height, width)), plan)
     expected = quantized_model.module.state_dict()
     try:

@@ -87,7 +87,7 @@ def run(
         PtqError: whatever a user can act on, an unfinished run of other settings among it.
     """
     watch, device = Stopwatch(), use_device(settings.device, settings.threads)
-    by_reference = model is None
+    by_name = model is None
     with watch("load"):
         model = model or load_network(settings)
         teachers = load_teachers(settings)
@@ -122,7 +122,7 @@ def run(
         )
     _move(quantized_model, torch.device("cpu"))
     about = {
-        "model": settings.model if by_reference else None,
+        "model": settings.model if by_name else None,
         "preprocess": asdict(model.preprocess),
         "num_classes": model.num_classes,
         "settings": settings.decisive(),
@@ -164,7 +164,7 @@ def quantize(
     """Quantize a network: the whole pipeline, from Python. The same call continues after a kill.
 
     Args:
-        model: a reference ("resnet50"), your own trained module, or a `Model`. It comes out untouched.
+        model: a name ("resnet50"), your own trained module, or a `Model`. It comes out untouched.
         bits: of the weights, 2..8.
         progress: told of every long stage.
         preprocess: of your own module: size, mean and standard deviation; ImageNet's at 224 are assumed, with a
@@ -213,7 +213,7 @@ def calibrate_datafree(
     """Return a calibrated quantized model of `model` and the images synthesized for it; no data is needed.
 
     Args:
-        model: a reference, your own trained module, or a `Model`. It comes out untouched.
+        model: a name, your own trained module, or a `Model`. It comes out untouched.
         bits: of the weights, 2..8.
         act_bits: of the activations, 2..8.
         teachers: further models to synthesize from (feature mixing).

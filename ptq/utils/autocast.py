@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 
-__all__ = ["fast_autocast", "fast_bfloat16", "spare", "wants_float32"]
+__all__ = ["fast_autocast", "fast_bfloat16", "keep_in_float32", "wants_float32"]
 
 
 def fast_bfloat16(device: torch.device) -> bool:
@@ -28,12 +28,16 @@ def fast_bfloat16(device: torch.device) -> bool:
 
 
 def fast_autocast(device: torch.device) -> AbstractContextManager[object]:
-    """Autocast to bfloat16 where the device has it, nothing elsewhere."""
+    """Return autocast to bfloat16 where the device has it, and a context that does nothing elsewhere."""
     return torch.autocast(device.type, torch.bfloat16) if fast_bfloat16(device) else nullcontext()
 
 
 def wants_float32(op: nn.Module, device: torch.device, weights: bool) -> bool:
     """Whether a layer is faster in float32 on a device that has bfloat16.
+
+    Example:
+        >>> wants_float32(nn.Conv2d(8, 8, 3, stride=2, groups=8), torch.device("cpu"), weights=False)
+        True
 
     Args:
         op: any module.
@@ -45,8 +49,14 @@ def wants_float32(op: nn.Module, device: torch.device, weights: bool) -> bool:
     return op.groups > 1 and (max(op.stride) > 1 or (weights and max(op.kernel_size) > 3))
 
 
-def spare(module: nn.Module, device: torch.device, weights: bool = False) -> None:
-    """Keep, within a module, in place, the layers out of autocast that are faster in float32."""
+def keep_in_float32(module: nn.Module, device: torch.device, weights: bool = False) -> None:
+    """Take the layers of a module that are faster in float32 out of autocast, in place.
+
+    Args:
+        module: any module.
+        device: where it runs.
+        weights: whether gradients of weights are needed, too.
+    """
     for op in module.modules():
         if wants_float32(op, device, weights):
             op.forward = functools.partial(in_float32, op.forward)

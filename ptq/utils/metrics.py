@@ -8,7 +8,7 @@ __all__ = ["agreement", "decibels", "kl_divergence", "sqnr_db", "top1"]
 
 
 def top1(logits: Tensor, labels: Tensor) -> float:
-    """Percentage of rows of `logits` (N, C) whose largest entry is at `labels` (N,).
+    """Return the percentage of rows of `logits` (N, C) whose largest entry is at `labels` (N,).
 
     Example:
         >>> import torch
@@ -19,7 +19,7 @@ def top1(logits: Tensor, labels: Tensor) -> float:
 
 
 def agreement(logits_a: Tensor, logits_b: Tensor) -> float:
-    """Percentage of rows of two (N, C) on whose largest entry both agree.
+    """Return the percentage of rows of two (N, C) on whose largest entry both agree.
 
     Example:
         >>> import torch
@@ -30,7 +30,7 @@ def agreement(logits_a: Tensor, logits_b: Tensor) -> float:
 
 
 def sqnr_db(reference: Tensor, approximation: Tensor) -> float:
-    """Signal to quantization noise in decibels, 10 log10(Σ ref² / Σ (ref - approximation)²).
+    """Return the signal to quantization noise ratio in decibels, 10 log10(Σ ref² / Σ (ref - approximation)²).
 
     Sums are in float64, over all elements. Infinite where both are equal, -inf where only the
     reference is all zeros.
@@ -45,7 +45,7 @@ def sqnr_db(reference: Tensor, approximation: Tensor) -> float:
 
 
 def decibels(signal: float, noise: float) -> float:
-    """10 log10(signal / noise) of two sums of squares; infinite without noise, -inf without signal.
+    """Return 10 log10(signal / noise) of two sums of squares; infinite without noise, -inf without signal.
 
     Example:
         >>> decibels(100.0, 1.0)
@@ -57,7 +57,7 @@ def decibels(signal: float, noise: float) -> float:
 
 
 def kl_divergence(reference: Tensor, approximation: Tensor) -> float:
-    """Kullback-Leibler divergence of two softmaxes in nats, Σ p log(p / q), the mean over rows.
+    """Return the Kullback-Leibler divergence of two softmaxes in nats, Σ p log(p / q), the mean over rows.
 
     Args:
         reference: logits (N, C), whose softmax is p.

@@ -4,7 +4,7 @@ __all__ = ["spread"]
 
 
 def spread(count: int, most: int) -> list[int]:
-    """At most `most` of the indices below `count`, evenly spread: of images that several teachers made, from each.
+    """Return at most `most` of the indices below `count`, evenly spread: of images of several teachers, some of each.
 
     Example:
         >>> spread(10, 4)

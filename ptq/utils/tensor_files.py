@@ -21,7 +21,7 @@ def save_tensors(path: Path | str, tensors: Mapping[str, Tensor], header: Mappin
     """Write tensors and a JSON-able header atomically.
 
     Raises:
-        PtqError: when the directory cannot be written or the disk is full.
+        MachineError: when the directory cannot be written or the disk is full.
 
     Example:
         >>> save_tensors("a.safetensors", {"x": torch.zeros(3)}, {"format": "example-1"})

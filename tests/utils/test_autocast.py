@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ptq.utils import autocast
-from ptq.utils.autocast import fast_autocast, fast_bfloat16, in_float32, spare, wants_float32
+from ptq.utils.autocast import fast_autocast, fast_bfloat16, in_float32, keep_in_float32, wants_float32
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
@@ -50,7 +50,7 @@ def test_no_other_layer_wants_float32(op: nn.Module) -> None:
 def test_spared_layers_compute_in_float32_within_autocast(kernel: int, stride: int) -> None:
     op, x = depthwise(kernel, stride), torch.randn(2, 8, 9, 9)
     expected = op(x)
-    spare(op, CPU)
+    keep_in_float32(op, CPU)
     with torch.autocast("cpu", torch.bfloat16):
         y, half = op(x), op(x.bfloat16())
     assert y.dtype == torch.float32
@@ -63,7 +63,7 @@ def test_within_a_network_the_other_layers_are_not_spared() -> None:
     network = nn.Sequential(nn.Conv2d(8, 8, 3), depthwise(3, 2), depthwise(3, 1))
     x = torch.randn(2, 8, 9, 9)
     keys, expected = network.state_dict().keys(), network(x)
-    spare(network, CPU)
+    keep_in_float32(network, CPU)
     assert network.state_dict().keys() == keys
     assert torch.equal(network(x), expected)
     with torch.autocast("cpu", torch.bfloat16):
@@ -74,7 +74,7 @@ def test_within_a_network_the_other_layers_are_not_spared() -> None:
 def test_gradients_pass_through_spared_layers() -> None:
     op, x = depthwise(3, 2), torch.randn(2, 8, 9, 9, requires_grad=True)
     (expected,) = torch.autograd.grad(op(x).sum(), x)
-    spare(op, CPU)
+    keep_in_float32(op, CPU)
     with torch.autocast("cpu", torch.bfloat16):
         y = op(x)
     (grad,) = torch.autograd.grad(y.sum(), x)
