@@ -86,13 +86,12 @@ class IntegerLayer(nn.Module):
             codes, axis = codes.t().contiguous(), 1
         self.weight = Dequantize(codes, quantizer.scale, axis)
         self.bias = _integer_bias(layer)
-        self.settings = _settings(op, pads)
+        self.operator, self.arguments = _operator(op, pads)
 
     def forward(self, x: Tensor) -> Tensor:
         """Shapes as the quantized model's layer, whose border, if any but zeros, is there already."""
         bias = self.bias() if isinstance(self.bias, Dequantize) else self.bias
-        kind, arguments = self.settings
-        return kind(x, self.weight(), bias, *arguments)  # type: ignore[operator, no-any-return]
+        return self.operator(x, self.weight(), bias, *self.arguments)  # type: ignore[operator, no-any-return]
 
 
 class GlobalAveragePool(nn.Module):
@@ -130,8 +129,8 @@ class KeepFloat(nn.Module):
         return y
 
 
-def _settings(op: Layer, pads: Sequence[int]) -> tuple[object, tuple[object, ...]]:
-    """The operator that computes `op`, and its arguments behind x, weight and bias."""
+def _operator(op: Layer, pads: Sequence[int]) -> tuple[object, tuple[object, ...]]:
+    """Return the operator that computes `op`, and its arguments behind x, weight and bias."""
     if isinstance(op, nn.Linear):
         return custom_ops.linear, ()
     assert not isinstance(op.padding, str)  # prepare made it explicit

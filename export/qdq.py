@@ -177,7 +177,7 @@ def _clean(model: ir.Model) -> None:
 
 
 def _join_codes(graph: ir.Graph) -> None:
-    """Let who quantizes what has just been dequantized, on the same grid, read the codes themselves."""
+    """Skip a DequantizeLinear and the QuantizeLinear behind it where both have the same scale and zero point."""
     for node in list(graph):
         source = node.inputs[0] if node.op_type == "QuantizeLinear" else None
         before = None if source is None else source.producer()
@@ -217,7 +217,7 @@ def _unshare_weights(graph: ir.Graph) -> None:
 
 
 def _integer_weight(node: ir.Node) -> ir.Value | None:
-    """The int8 initializer that a node dequantizes, or None."""
+    """Return the int8 initializer that a node dequantizes, or None."""
     codes = node.inputs[0] if node.op_type == "DequantizeLinear" else None
     if codes is None or not codes.is_initializer() or codes.dtype != ir.DataType.INT8:
         return None
@@ -225,14 +225,14 @@ def _integer_weight(node: ir.Node) -> ir.Value | None:
 
 
 def _scope(node: ir.Node) -> str:
-    """The path of the module a node came from, else its name in torch's graph."""
+    """Return the path of the module a node came from, else its name in torch's graph."""
     scopes = ast.literal_eval(node.metadata_props.get("pkg.torch.onnx.name_scopes", "[]"))
     named = [scope for scope in scopes[:-1] if scope] or scopes[-1:]
     return str(named[-1]) if named else str(node.outputs[0].name)
 
 
 def _write_zero_point(graph: ir.Graph, node: ir.Node, taken: set[str | None]) -> None:
-    """Give an int8 weight a zero point of its own, although it is zero.
+    """Give an int8 weight a zero point of its own, although that is zero.
 
     Where onnxruntime turns int8 weights into uint8 (CPUs without exact int8 kernels), it moves the zero
     point to 128; it fails on a weight without one, and on a zero point that two weights share.

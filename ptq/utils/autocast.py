@@ -35,14 +35,14 @@ def fast_autocast(device: torch.device) -> AbstractContextManager[object]:
 def wants_float32(op: nn.Module, device: torch.device, weights: bool) -> bool:
     """Whether a layer is faster in float32 on a device that has bfloat16.
 
-    Example:
-        >>> wants_float32(nn.Conv2d(8, 8, 3, stride=2, groups=8), torch.device("cpu"), weights=False)
-        True
-
     Args:
         op: any module.
         device: where it runs.
         weights: whether the gradient of its weight is needed, too.
+
+    Example:
+        >>> wants_float32(nn.Conv2d(8, 8, 3, stride=2, groups=8), torch.device("cpu"), weights=False)
+        True
     """
     if device.type != "cpu" or not isinstance(op, nn.Conv2d) or op.groups < op.in_channels:
         return False
