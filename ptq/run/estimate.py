@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ptq.calibration import SYNTHESIS_METHODS, CalibrationSet, calibrate, synthesis_preset
+from ptq.calibration.activation_ranges import calibrate
+from ptq.calibration.dataset import CalibrationSet
 from ptq.calibration.teachers import batch_count, knows_classes, teacher_groups
 from ptq.config.settings import Settings
 from ptq.export import Validation, export_qdq, validate
@@ -30,14 +31,16 @@ from ptq.reconstruction.config import method_preset
 from ptq.reconstruction.loop import reconstruct
 from ptq.reconstruction.results import BlockResult
 from ptq.run.inputs import (
+    ImageSource,
     ValidationBatches,
     calibration_images,
+    image_source,
     insert_planned_quantizers,
     load_evaluation,
     load_network,
     load_teachers,
-    synthesized,
-    zoo_of,
+    load_verifier,
+    synthesis_teachers,
 )
 from ptq.utils.device import use_device
 from ptq.utils.environment import Stopwatch, peak_memory_bytes
@@ -112,12 +115,13 @@ def estimate_run(settings: Settings, progress: Progress = SILENT, model: Model |
     watch, device = Stopwatch(), use_device(settings.device, settings.threads)
     with watch("load"):
         model = model or load_network(settings)
-        teachers = load_teachers(settings)
+        teachers, verifier = load_teachers(settings), load_verifier(settings)
         evaluation = load_evaluation(settings, model)
         graph_model = prepare(model.module, (3, *model.preprocess.size))
         quantized_model = insert_planned_quantizers(graph_model, settings)
     with progress.stage("estimate_run", 4) as task:
-        images, count, synthesis = _images(model, teachers, settings, device)
+        source = image_source(settings, model.preprocess)
+        images, count, synthesis = _images(model, source, teachers, verifier, device)
         task.advance()
         few = replace(images, images=images.images[:IMAGES], labels=images.labels[:IMAGES])
         inputs = model.preprocess.normalize(few.floats())
@@ -162,23 +166,21 @@ def _timed(work: Callable[[], object]) -> float:
 
 
 def _images(
-    model: Model, teachers: list[Model], settings: Settings, device: torch.device
+    model: Model, source: ImageSource, teachers: list[Model], verifier: Model | None, device: torch.device
 ) -> tuple[CalibrationSet, int, float]:
     """A batch of images after a few steps, how many there will be, and the seconds until they are there."""
-    if settings.images not in SYNTHESIS_METHODS:
+    if not source.synthesized:
         started = time.perf_counter()
-        # Nothing is written: only synthesis keeps its batches.
-        images = calibration_images(model, teachers, settings, device)
+        images = calibration_images(model, source, teachers, verifier, device=device)
         return images, len(images), time.perf_counter() - started
-    config = synthesis_preset(settings.preset, model.preprocess, settings.images, seed=settings.seed)
-    zoo = zoo_of(model, teachers)
-    groups = teacher_groups(knows_classes(zoo), config.feature_mixing)
+    config = source.config
+    groups = teacher_groups(knows_classes(synthesis_teachers(model, teachers)), config.feature_mixing)
     batches = batch_count(config.count, config.batch, len(groups))
     tried, steps = min(batches, len(groups)), STEPS * max(map(len, groups))
     few = replace(config, count=tried * -(-config.count // batches), iterations=steps)
     clock = _Clock()
     started = time.perf_counter()
-    images = synthesized(model, teachers, few, device, clock)
+    images = calibration_images(model, replace(source, config=few), teachers, verifier, device=device, progress=clock)
     seconds = time.perf_counter() - started
     # What is done once is not done again for the steps that are still to come.
     half = round(config.half_resolution * steps)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import nn
 
-from ptq.calibration import CalibrationSet
+from ptq.calibration.dataset import CalibrationSet
 from ptq.data.datasets import load_eval
 from ptq.errors import InputError
 from ptq.export import validate

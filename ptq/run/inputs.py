@@ -1,7 +1,7 @@
 """Where images come from: synthesized, noise, a folder, an earlier run; and what to validate on."""
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -9,16 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ptq.calibration import (
-    SYNTHESIS_METHODS,
-    CalibrationSet,
-    SynthesisConfig,
-    gaussian_noise,
-    has_batch_norm,
-    synthesis_preset,
-    synthesize,
-    with_quality,
-)
+from ptq.calibration.bn_statistics import has_batch_norm
+from ptq.calibration.dataset import CalibrationSet
+from ptq.calibration.quality import with_quality
+from ptq.calibration.synthesis import gaussian_noise, synthesize
+from ptq.calibration.synthesis_config import SYNTHESIS_METHODS, SynthesisConfig, synthesis_preset
 from ptq.config.settings import Settings
 from ptq.data.datasets import EvalSet, load_eval, load_images
 from ptq.data.preprocess import IMAGENET, Preprocess
@@ -33,116 +28,119 @@ from ptq.utils.files import sweep
 from ptq.utils.work_store import WorkStore
 
 __all__ = [
+    "BATCHES",
+    "ImageSource",
     "ValidationBatches",
     "calibration_images",
     "data_of",
+    "image_source",
     "insert_planned_quantizers",
+    "keep_images",
     "load_evaluation",
     "load_network",
     "load_teacher",
     "load_teachers",
+    "load_verifier",
     "own_network",
-    "run_images",
-    "synthesized",
-    "zoo_of",
+    "synthesis_teachers",
 ]
 
+BATCHES = "images.part"  # folder of a run directory where finished batches wait until all images are there
 
-def run_images(
-    model: Model,
-    teachers: Sequence[Model],
-    settings: Settings,
-    device: torch.device,
-    finished: WorkStore,
-    progress: Progress = SILENT,
-) -> CalibrationSet:
-    """Return the calibration images of a run; images.safetensors and images.png are then in its directory.
+
+@dataclass(frozen=True)
+class ImageSource:
+    """Where calibration images come from, as data.
 
     Args:
-        finished: vouches for images that need not be made again.
-
-    The others are those of `calibration_images`.
+        name: a key of `SYNTHESIS_METHODS`, "noise", a folder or .npz of images, or an earlier images.safetensors.
+        config: how many images, and the seed; for a synthesis method also how they are synthesized.
     """
-    folder = Path(settings.out)
-    path, batches = folder / "images.safetensors", folder / "images.part"
-    for left in (folder, batches):  # where a kill may have left unfinished files
-        sweep(left)
-    if not finished.vouches(path):
-        finished.forget()  # which was made from other images
-        images = calibration_images(model, teachers, settings, device, progress)
-        images.save(path)
-        images.contact_sheet(folder / "images.png")
-        finished.vouch(path)
-    WorkStore(batches).discard()
-    return CalibrationSet.load(path)
+
+    name: str
+    config: SynthesisConfig
+
+    @property
+    def synthesized(self) -> bool:
+        """Whether the images are synthesized, which takes long."""
+        return self.name in SYNTHESIS_METHODS
+
+
+def image_source(settings: Settings, preprocess: Preprocess) -> ImageSource:
+    """Return the source that the settings name, for a network with this input."""
+    method = settings.images if settings.images in SYNTHESIS_METHODS else "mixmix"
+    return ImageSource(settings.images, synthesis_preset(settings.preset, preprocess, method, seed=settings.seed))
 
 
 def calibration_images(
-    model: Model, teachers: Sequence[Model], settings: Settings, device: torch.device, progress: Progress = SILENT
+    model: Model,
+    source: ImageSource,
+    teachers: Sequence[Model] = (),
+    verifier: Model | None = None,
+    *,
+    device: str | torch.device = "cpu",
+    folder: Path | None = None,
+    progress: Progress = SILENT,
 ) -> CalibrationSet:
-    """Return calibration images from wherever ``settings.images`` says, with their quality figures.
-
-    Where they are synthesized, finished batches wait in the run directory: the same call continues after
-    an interruption.
+    """Return the calibration images that a source gives for a network, with their quality figures.
 
     Args:
         model: the network to be quantized.
-        teachers: the further ones, as `load_teachers` gives them.
-        settings: the source, the verifier, the budget, the run directory.
+        source: where the images come from.
+        teachers: further networks to synthesize from.
+        verifier: a held-out classifier, which judges whether the images show what their labels say.
         device: where to synthesize.
+        folder: for batches that are finished, so that the same call continues after an interruption; None keeps none.
         progress: told of every step.
 
     Raises:
-        InputError: when a file is of another size or cannot be read.
+        InputError: when a file cannot be read, or is of another size.
+        ModelError: when neither the model nor a teacher has BatchNorm to synthesize from.
+
+    Example:
+        >>> model = ptq.as_model(net, size=16, mean=(0.5,) * 3, std=(0.25,) * 3)
+        >>> len(calibration_images(model, ImageSource("noise", SynthesisConfig(count=8))))
+        8
     """
-    verifier = load_teacher(settings.verifier) if settings.verifier else None
-    parts = Path(settings.out) / "images.part"
-    images = _images(model, teachers, settings, device, progress, parts)
-    knowing = [m for m in (model, *teachers) if has_batch_norm(m.module)]
-    return with_quality(images, knowing, verifier) if knowing else images
+    name, config = source.name, source.config
+    if source.synthesized:
+        used = synthesis_teachers(model, teachers)
+        images = synthesize(used, config, preprocess=model.preprocess, device=device, progress=progress, folder=folder)
+    elif name == "noise":
+        images = gaussian_noise(model, config.count, config.seed)
+    elif name.endswith(".safetensors"):
+        images = CalibrationSet.load(name)
+        if (size := tuple(images.images.shape[-2:])) != model.preprocess.size:
+            raise InputError(f"the images in {name} are {size} pixels, the model takes {model.preprocess.size}.")
+    else:
+        images = CalibrationSet.from_pixels(load_images(name, model.preprocess, limit=config.count), source=name)
+    measured = [m for m in (model, *teachers) if has_batch_norm(m.module)]
+    return with_quality(images, measured, verifier) if measured else images
 
 
-def _images(
-    model: Model, teachers: Sequence[Model], settings: Settings, device: torch.device, progress: Progress, parts: Path
-) -> CalibrationSet:
-    source = settings.images
-    if source in SYNTHESIS_METHODS:
-        config = synthesis_preset(settings.preset, model.preprocess, source, seed=settings.seed)
-        return synthesized(model, teachers, config, device, progress, parts)
-    count = synthesis_preset(settings.preset, model.preprocess).count
-    if source == "noise":
-        return gaussian_noise(model, count, settings.seed)
-    if source.endswith(".safetensors"):
-        images = CalibrationSet.load(Path(source))
-        if tuple(images.images.shape[-2:]) != model.preprocess.size:
-            raise InputError(
-                f"the images in {source} are {tuple(images.images.shape[-2:])} pixels, "
-                f"the model takes {model.preprocess.size}."
-            )
-        return images
-    return CalibrationSet.from_pixels(load_images(source, model.preprocess, limit=count), source=source)
-
-
-def synthesized(
-    model: Model,
-    teachers: Sequence[Model],
-    config: SynthesisConfig,
-    device: torch.device,
-    progress: Progress = SILENT,
-    folder: Path | None = None,
-) -> CalibrationSet:
-    """Return images of the size of `model`, from it and the teachers.
-
-    A model without BatchNorm leaves it to the teachers.
-    """
-    return synthesize(
-        zoo_of(model, teachers), config, preprocess=model.preprocess, device=device, progress=progress, folder=folder
-    )
-
-
-def zoo_of(model: Model, teachers: Sequence[Model]) -> list[Model]:
-    """All networks that images for `model` are made from: itself first, if it has BatchNorm."""
+def synthesis_teachers(model: Model, teachers: Sequence[Model]) -> list[Model]:
+    """Return all networks that images for `model` are synthesized from: itself first, if it has BatchNorm."""
     return [model, *teachers] if has_batch_norm(model.module) or not teachers else list(teachers)
+
+
+def keep_images(folder: Path, finished: WorkStore, make: Callable[..., CalibrationSet]) -> CalibrationSet:
+    """Return images.safetensors of a run directory; make it and images.png where there is no finished one.
+
+    Args:
+        folder: the run directory.
+        finished: vouches for images that need not be made again.
+        make: makes the images. It takes a `folder` for finished batches, which is removed in the end.
+    """
+    path = folder / "images.safetensors"
+    sweep(folder)
+    if not finished.vouches(path):
+        finished.forget()  # all of it was made from other images
+        images = make(folder=folder / BATCHES)
+        images.save(path)
+        images.contact_sheet(folder / "images.png")
+        finished.vouch(path)
+    WorkStore(folder / BATCHES).discard()
+    return CalibrationSet.load(path)
 
 
 def load_network(settings: Settings) -> Model:
@@ -160,6 +158,11 @@ def load_network(settings: Settings) -> Model:
 def load_teachers(settings: Settings) -> list[Model]:
     """Load the models to synthesize from besides the one to be quantized."""
     return [load_teacher(ref) for ref in settings.teachers]
+
+
+def load_verifier(settings: Settings) -> Model | None:
+    """Load the held-out classifier that judges the images; None where the settings name none."""
+    return load_teacher(settings.verifier) if settings.verifier else None
 
 
 def load_evaluation(settings: Settings, model: Model) -> EvalSet | None:

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from ptq.analysis.sensitivity import measure_sensitivity
-from ptq.calibration import CalibrationSet, calibrate, mixed_copies
+from ptq.calibration.activation_ranges import calibrate
+from ptq.calibration.data_mixing import mixed_copies
+from ptq.calibration.dataset import CalibrationSet
 from ptq.config.settings import Settings
 from ptq.data.preprocess import Preprocess
 from ptq.errors import InputError
@@ -21,7 +23,7 @@ from ptq.quantization.storage import load_quantized, read_metadata, settings_of
 from ptq.reporting.inspection import Inspection
 from ptq.reporting.report import ImageFacts
 from ptq.reporting.report_files import read_report
-from ptq.run.inputs import calibration_images, insert_planned_quantizers, load_network
+from ptq.run.inputs import calibration_images, image_source, insert_planned_quantizers, load_network
 from ptq.utils.device import use_device
 
 __all__ = ["inspect_model", "inspect_run"]
@@ -100,7 +102,8 @@ def inspect_model(
     network = model or load_network(settings)
     graph_model = prepare(network.module, (3, *network.preprocess.size))
     quantized_model = insert_planned_quantizers(graph_model, settings)
-    images = calibration_images(network, (), settings, device, progress)
+    source = image_source(settings, network.preprocess)
+    images = calibration_images(network, source, device=device, progress=progress)
     inputs = network.preprocess.normalize(images.floats())
     _calibrate(quantized_model, inputs, settings.seed, device, progress)
     found = measure_sensitivity(quantized_model, inputs, images=count, progress=progress)

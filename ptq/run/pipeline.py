@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from ptq.analysis.histograms import worst_layers
-from ptq.calibration import CalibrationSet, calibrate, mixed_copies, synthesis_preset
+from ptq.calibration.activation_ranges import calibrate
+from ptq.calibration.data_mixing import mixed_copies
+from ptq.calibration.dataset import CalibrationSet
+from ptq.calibration.synthesis_config import synthesis_preset
 from ptq.config.recipe_file import write_recipe
 from ptq.config.settings import Settings
 from ptq.data.preprocess import Preprocess
@@ -30,14 +34,18 @@ from ptq.reporting.report_files import write_report
 from ptq.reporting.summary import summarize
 from ptq.run.fingerprint import decided_by
 from ptq.run.inputs import (
+    BATCHES,
+    ImageSource,
     ValidationBatches,
+    calibration_images,
+    image_source,
     insert_planned_quantizers,
+    keep_images,
     load_evaluation,
     load_network,
     load_teachers,
+    load_verifier,
     own_network,
-    run_images,
-    synthesized,
 )
 from ptq.utils.device import use_device
 from ptq.utils.environment import Stopwatch
@@ -90,7 +98,7 @@ def run(
     by_name = model is None
     with watch("load"):
         model = model or load_network(settings)
-        teachers = load_teachers(settings)
+        teachers, verifier = load_teachers(settings), load_verifier(settings)
         evaluation = load_evaluation(settings, model)
         graph_model = prepare(model.module, (3, *model.preprocess.size))
         quantized_model = insert_planned_quantizers(graph_model, settings)
@@ -98,13 +106,15 @@ def run(
         decides = decided_by(settings, model, teachers, graph_model, device)
         finished = resume(folder / "run.part", decides, restart)
         if restart:
-            WorkStore(folder / "images.part").discard()
-        batches = "a part of the images" if (folder / "images.part").is_dir() else ""
+            WorkStore(folder / BATCHES).discard()
+        batches = "a part of the images" if (folder / BATCHES).is_dir() else ""
         if say is not None and (done := finished.words() or batches):
             say(f"continues an interrupted run: {done} already done")
     with watch("synthesize"):
-        images = run_images(model, teachers, settings, device, finished, progress)
-    del teachers  # they are not needed any more, and may be large
+        source = image_source(settings, model.preprocess)
+        make = partial(calibration_images, model, source, teachers, verifier, device=device, progress=progress)
+        images = keep_images(folder, finished, make)
+    del teachers, verifier, make  # they are not needed any more, and may be large
     many = mixed_copies(images, settings.mixed_copies, settings.seed)
     _move(quantized_model, device)
     with watch("calibrate"):
@@ -233,18 +243,19 @@ def calibrate_datafree(
     network = load_model(model) if isinstance(model, str) else own_network(model, preprocess, {})
     graph_model = prepare(network.module, (3, *network.preprocess.size))
     quantized_model = insert_quantizers(graph_model, make_plan(graph_model, bits, act_bits))
-    config = synthesis_preset(preset, network.preprocess, seed=seed)
-    images = synthesized(network, teachers, config, use_device(device), progress)
+    source = ImageSource("mixmix", synthesis_preset(preset, network.preprocess, seed=seed))
+    images = calibration_images(network, source, teachers, device=use_device(device), progress=progress)
     calibrate(quantized_model, network.preprocess.normalize(images.floats()), seed=seed, progress=progress)
     return Calibrated(quantized_model, images)
 
 
 def synthesize_images(settings: Settings, progress: Progress = SILENT) -> CalibrationSet:
     """Write images.safetensors and images.png into the run directory, and nothing else."""
-    run_folder(settings.out)
-    device = use_device(settings.device, settings.threads)
-    model, teachers = load_network(settings), load_teachers(settings)
-    return run_images(model, teachers, settings, device, WorkStore(), progress)
+    folder, device = run_folder(settings.out), use_device(settings.device, settings.threads)
+    model, teachers, verifier = load_network(settings), load_teachers(settings), load_verifier(settings)
+    source = image_source(settings, model.preprocess)
+    make = partial(calibration_images, model, source, teachers, verifier, device=device, progress=progress)
+    return keep_images(folder, WorkStore(), make)
 
 
 def _inputs(model: Model, images: CalibrationSet) -> Tensor:

@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +16,21 @@ from ptq.data.preprocess import IMAGENET, Preprocess
 from ptq.errors import InputError, ModelError
 from ptq.models.model import Model, as_model
 from ptq.run import inputs
-from ptq.run.inputs import calibration_images, data_of, load_teacher, load_teachers, own_network, run_images
+from ptq.run.inputs import (
+    BATCHES,
+    calibration_images,
+    data_of,
+    image_source,
+    keep_images,
+    load_teacher,
+    load_teachers,
+    load_verifier,
+    own_network,
+)
 from ptq.run.pipeline import calibrate_datafree
 from ptq.utils.work_store import WorkStore
 from tests.helpers.networks import build
 
-CPU = torch.device("cpu")
 NETWORK = """
 from torch import nn
 
@@ -63,8 +73,15 @@ def settings(folder: Path, **options: object) -> Settings:
     return Settings("net", 8, out=str(folder / "run"), **options)  # type: ignore[arg-type]
 
 
-def made_for(model: Model, chosen: Settings) -> CalibrationSet:
-    return calibration_images(model, load_teachers(chosen), chosen, CPU)
+def made_for(model: Model, chosen: Settings, folder: Path | None = None) -> CalibrationSet:
+    source, teachers = image_source(chosen, model.preprocess), load_teachers(chosen)
+    return calibration_images(model, source, teachers, load_verifier(chosen), folder=folder)
+
+
+def kept(folder: Path, model: Model, finished: WorkStore) -> CalibrationSet:
+    """The images of a run directory."""
+    source = image_source(settings(folder), model.preprocess)
+    return keep_images(folder, finished, partial(calibration_images, model, source))
 
 
 @pytest.mark.parametrize("source", ["mixmix", "zeroq", "deepinversion", "genie", "synq"])
@@ -111,33 +128,32 @@ def test_a_model_without_batch_norm_leaves_it_to_the_teachers(teacher: str, tmp_
 
 def test_an_interrupted_run_finds_its_batches(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = settings(tmp_path)
-    made = made_for(model, chosen)
-    parts = sorted(p.name for p in (tmp_path / "run" / "images.part").iterdir())
-    assert parts == ["batch-0000.safetensors", "batch-0001.safetensors"]
+    made = made_for(model, chosen, tmp_path / "parts")
+    assert sorted(p.name for p in (tmp_path / "parts").iterdir()) == [
+        "batch-0000.safetensors",
+        "batch-0001.safetensors",
+    ]
     monkeypatch.setattr("ptq.calibration.synthesis._optimize", None)  # nothing is left to optimize
-    assert torch.equal(made_for(model, chosen).images, made.images)
+    assert torch.equal(made_for(model, chosen, tmp_path / "parts").images, made.images)
     with pytest.raises(TypeError):
-        made_for(model, replace(chosen, seed=1))
+        made_for(model, replace(chosen, seed=1), tmp_path / "parts")
 
 
-def test_images_that_are_finished_are_not_made_again_and_altered_ones_are(
-    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    chosen, part = settings(tmp_path), tmp_path / "run" / "run.part"
-    made = run_images(model, [], chosen, CPU, WorkStore(part))
-    names = {path.name for path in (tmp_path / "run").iterdir()}
+def test_images_that_are_finished_are_not_made_again_and_altered_ones_are(model: Model, tmp_path: Path) -> None:
+    run, part = tmp_path / "run", tmp_path / "run" / "run.part"
+    made = kept(run, model, WorkStore(part))
+    names = {path.name for path in run.iterdir()}
     assert names == {"images.safetensors", "images.png", "run.part"}  # no batches any more
     WorkStore(part).save("ranges", model.module)
-    with monkeypatch.context() as patch:
-        patch.setattr(inputs, "calibration_images", None)
-        (tmp_path / "run" / ".ptq-images-x7d.png").touch()  # what a kill left
-        again = run_images(model, [], chosen, CPU, WorkStore(part))
-        assert torch.equal(again.images, made.images) and again.provenance == made.provenance
-        assert {path.name for path in (tmp_path / "run").iterdir()} == names
-    gaussian_noise(model, 6).save(tmp_path / "run" / "images.safetensors")
+    (run / ".ptq-images-x7d.png").touch()  # what a kill left
+    WorkStore(run / BATCHES).write("batch-0000", {})  # and what one left that came later
+    again = keep_images(run, WorkStore(part), lambda folder: pytest.fail("made again"))
+    assert torch.equal(again.images, made.images) and again.provenance == made.provenance
+    assert {path.name for path in run.iterdir()} == names
+    gaussian_noise(model, 6).save(run / "images.safetensors")
     finished = WorkStore(part)
     assert finished.found == ["images", "ranges"]
-    assert torch.equal(run_images(model, [], chosen, CPU, finished).images, made.images)
+    assert torch.equal(kept(run, model, finished).images, made.images)
     assert finished.found == [] and WorkStore(part).found == ["images"]
 
 

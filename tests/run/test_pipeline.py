@@ -136,7 +136,7 @@ def test_stopped_at_export_and_without_memory_it_ends_with_the_same_files(
         with pytest.raises(KeyboardInterrupt):
             run(digits, folders[1], 4, 4, preset="fast", memory_limit="0")
     with monkeypatch.context() as patch:  # images, ranges and blocks are there
-        for name in ("sources.calibration_images", "pipeline.calibrate", "reconstruction.optimize"):
+        for name in ("run.pipeline.calibration_images", "run.pipeline.calibrate", "reconstruction.loop.optimize"):
             patch.setattr(f"ptq.{name}", stop)
         continued = run(digits, folders[1], 4, 4, preset="fast", memory_limit="0")
     for name in ("quantized.safetensors", "model.onnx", "images.safetensors"):
