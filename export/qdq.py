@@ -41,7 +41,8 @@ def export_qdq(
     """Write a calibrated quantized model as ONNX with quantized operators.
 
     Activations below 8 bits are uint8 with an integer Clip. One input, float32 (N, C, H, W), normalized as the
-    network wants it, named as in the model's forward; one output, float32, named "output". N is free.
+    network wants it, named as in the model's forward; one output, float32, named "output"
+    ("output_0" where the input is called so). N is free.
 
     Args:
         quantized_model: stays untouched.
@@ -110,12 +111,13 @@ def _translate(module: nn.Module, example: Tensor) -> ir.Model:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # on the exporter's own internals
             program = torch.export.export(module, (example,), dynamic_shapes=(batch,), strict=False)
+            taken = program.graph_signature.user_inputs
             exported = torch.onnx.export(
                 program,
                 opset_version=OPSET,
                 dynamo=True,
                 verbose=False,
-                output_names=["output"],
+                output_names=["output" if "output" not in taken else "output_0"],
                 custom_translation_table=TRANSLATIONS,
             )
     except Exception as error:  # the exporter raises whatever it meets

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ptq.errors import ModelError, PtqError, reason
+from ptq.graph.attention import plain_attention
 from ptq.utils.batchnorms import Calls, plain_batchnorms, record_calls, replace_module, same_output
 from ptq.utils.modules import copy_module, store_computed_weights, unwrap
 
@@ -20,6 +21,7 @@ def rewritten_copy(model: nn.Module, example: Tensor) -> nn.Module:
     - Wrappers are taken off, weights that hooks or parametrizations compute are stored, all other hooks are dropped.
     - What computes as a BatchNorm becomes one; subclasses that carry an activation (timm's BatchNormAct2d) become
       BatchNorm + activation; so does every other module that scales and shifts channels (LayerScale).
+    - torch's attention modules become linear layers, products and a softmax.
     - Convolutions that compute their padding from the input ("same") get explicit padding for the size of `example`.
 
     Args:
@@ -47,6 +49,10 @@ def rewritten_copy(model: nn.Module, example: Tensor) -> nn.Module:
             f"the model does not run on an input of shape {tuple(example.shape)}: {reason(error)}. "
             "Check the input size (--size) and the weights."
         ) from error
+    for module in list(copied.modules()):
+        if (new := plain_attention(module)) is not None:
+            copied = new.eval() if module is copied else copied
+            replace_module(copied, module, new.eval())
     for module in list(copied.modules()):
         new = _plain_convolution(module, calls) or _batchnorm_and_activation(module) or _scaled_channels(module, calls)
         if new is not None and module is not copied:

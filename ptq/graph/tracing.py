@@ -10,7 +10,9 @@ import inspect
 import operator
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, fx, nn
@@ -189,7 +191,7 @@ def trace(model: nn.Module, example: Tensor) -> fx.GraphModule:
     """
     tracer = _Tracer(example)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), _counting_versions():
             graph = tracer.trace(model, concrete_args=_defaults(model))
         _read_later(tracer.changed, graph)
     except PtqError:
@@ -202,6 +204,17 @@ def trace(model: nn.Module, example: Tensor) -> fx.GraphModule:
             "module without control flow that depends on tensor values."
         ) from error
     return fx.GraphModule(model, graph)
+
+
+@contextmanager
+def _counting_versions() -> Iterator[None]:
+    """Let `@torch.inference_mode` be no_grad: its tensors do not tell when they are changed in place."""
+    mode, plain = torch.inference_mode, torch.no_grad()
+    with (
+        patch.object(mode, "__enter__", lambda _: plain.__enter__()),
+        patch.object(mode, "__exit__", lambda _, *error: plain.__exit__(*error)),
+    ):
+        yield
 
 
 def _defaults(model: nn.Module) -> dict[str, Any] | None:
