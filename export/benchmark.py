@@ -79,6 +79,7 @@ def measure_costs(
             if baseline:
                 try:
                     static = quantize_static(target, Path(folder) / "static.onnx", image)
+                    ort.session(static)  # it writes files that onnxruntime refuses, of transformers for example
                     files["quantize_static"] = static
                 except PtqError as error:
                     unmeasured.append(str(error))
