@@ -35,8 +35,9 @@ from ptq.graph.preparation import prepare
 from ptq.models.model import load_model
 from ptq.quantization.affine import per_channel, round_ste
 from ptq.quantization.insertion import insert_quantizers
+from ptq.quantization.layers import QuantLayer
 from ptq.quantization.plan import make_plan
-from ptq.quantization.quantizers import Quantizer, QuantLayer
+from ptq.quantization.quantizers import Quantizer
 from ptq.reconstruction.activation_cache import ActivationCache
 from ptq.reconstruction.config import METHODS, ReconstructConfig
 from ptq.reconstruction.optimization import Pair, optimize
@@ -141,9 +142,10 @@ class _PlainLayer(nn.Module):
         self.layer = (layer.op,)
         quantizer = layer.weight_quantizer
         self.spec = quantizer.spec
-        self.scale = per_channel(quantizer.scale, layer.op.weight, quantizer.spec.axis)
-        self.base = (layer.op.weight.detach() / self.scale).floor()
-        rest = (layer.op.weight.detach() / self.scale - self.base).clamp(0.01, 0.99)
+        weight = quantizer.float_weight
+        self.scale = per_channel(quantizer.scale, weight, quantizer.spec.axis)
+        self.base = (weight / self.scale).floor()
+        rest = (weight / self.scale - self.base).clamp(0.01, 0.99)
         self.alpha = nn.Parameter(-torch.log(1.2 / (rest + 0.1) - 1))
 
     def forward(self, x: Tensor) -> Tensor:

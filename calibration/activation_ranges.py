@@ -8,8 +8,9 @@ from ptq.errors import InputError, ModelError
 from ptq.graph.fx_helpers import watch
 from ptq.progress import SILENT, Progress
 from ptq.quantization.activation_grids import observed
+from ptq.quantization.affine import qparams
+from ptq.quantization.layers import QuantLayer
 from ptq.quantization.quantized_model import QuantizedModel
-from ptq.quantization.quantizers import QuantLayer, WeightQuantizer
 
 __all__ = ["calibrate"]
 
@@ -63,9 +64,10 @@ def calibrate(
         >>> calibrated = calibrate(quantized_model, images)
         >>> logits = calibrated.integer_forward(x)
     """
-    if inputs.dim() != 4 or len(inputs) == 0 or tuple(inputs.shape[1:]) != quantized_model.float_model.input_shape:
+    float_model = quantized_model.require_float_model()
+    if inputs.dim() != 4 or len(inputs) == 0 or tuple(inputs.shape[1:]) != float_model.input_shape:
         raise InputError(
-            f"calibration needs images of shape (N, {', '.join(map(str, quantized_model.float_model.input_shape))}), "
+            f"calibration needs images of shape (N, {', '.join(map(str, float_model.input_shape))}), "
             f"not {tuple(inputs.shape)}."
         )
     if observer not in OBSERVERS:
@@ -73,11 +75,11 @@ def calibrate(
     quantizers = quantized_model.quantizers()
     batches = inputs.split(batch)
     samples = {name: _Sample(max(SAMPLE // len(batches), 64), seed + i) for i, name in enumerate(quantizers)}
-    device = next(quantized_model.module.parameters()).device
+    device = next(float_model.module.parameters()).device
     watchers = {name: sample.add for name, sample in samples.items()}
     with progress.stage("calibrate", len(batches) + len(quantizers)) as task:
         for part in batches:
-            watch(quantized_model.float_model.module, part.to(device), watchers)
+            watch(float_model.module, part.to(device), watchers)
             task.advance()
         rule: Observer = OBSERVERS[observer]
         for name, quantizer in quantizers.items():
@@ -99,9 +101,9 @@ def set_weight_range(layer: QuantLayer) -> None:
     scale scale_x * scale_w.
     """
     quantizer = layer.weight_quantizer
-    assert isinstance(quantizer, WeightQuantizer)
-    quantizer.set_range(*weight_range(layer.op.weight, quantizer.spec))
+    scale, _ = qparams(*weight_range(quantizer.float_weight, quantizer.spec), quantizer.spec)
     if layer.op.bias is not None and layer.input_quantizer is not None:
-        least = layer.op.bias.detach().abs() / (layer.input_quantizer.scale.detach() * BIAS_LIMIT)
-        channels = quantizer.scale.numel()  # fewer than biases in a grouped transposed convolution
-        quantizer.scale.copy_(torch.maximum(quantizer.scale, least.reshape(-1, channels).amax(0)))
+        least = layer.op.bias.detach().abs() / (layer.input_quantizer.scale * BIAS_LIMIT)
+        channels = scale.numel()  # fewer than biases in a grouped transposed convolution
+        scale = torch.maximum(scale, least.reshape(-1, channels).amax(0))
+    quantizer.set_scale(scale)

@@ -23,7 +23,8 @@ from ptq.graph.fx_helpers import LAYERS, argument, attribute, averages_globally,
 from ptq.quantization.activation_grids import gate_codes
 from ptq.quantization.integer_ops import moves_data
 from ptq.quantization.integer_simulation import code_bounds, folded_activation, hard_gate
-from ptq.quantization.quantizers import INT32, Layer, Quantizer, QuantLayer, WeightQuantizer, weight_axis
+from ptq.quantization.layers import INT32, Layer, QuantLayer, weight_axis
+from ptq.quantization.quantizers import Quantizer, Rounding
 
 __all__ = ["lower"]
 
@@ -79,9 +80,9 @@ class IntegerLayer(nn.Module):
     def __init__(self, layer: QuantLayer, pads: Sequence[int] = (0, 0, 0, 0)) -> None:
         super().__init__()
         op, quantizer = layer.op, layer.weight_quantizer
-        if not isinstance(quantizer, WeightQuantizer):
-            raise ExportError("a weight's rounding is still being learned: finish reconstruct before export.")
-        codes, axis = quantizer.codes(op.weight).to(torch.int8), weight_axis(op)
+        if quantizer.rounding is Rounding.NONE:
+            raise ExportError("the quantized model has a weight without codes: calibrate it before export.")
+        codes, axis = quantizer.codes, weight_axis(op)
         if isinstance(op, nn.Linear):
             codes, axis = codes.t().contiguous(), 1
         self.weight = Dequantize(codes, quantizer.scale, axis)
@@ -155,7 +156,7 @@ def _integer_bias(layer: QuantLayer) -> Dequantize | Tensor | None:
     # In numpy and by itself: a wrong bias scale is the one mistake that nothing downstream notices.
     assert layer.input_quantizer is not None
     step = np.float32(layer.input_quantizer.scale.item())
-    weight_scale = layer.weight_quantizer.scale.detach().flatten().float().numpy()
+    weight_scale = layer.weight_quantizer.scale.flatten().float().numpy()
     repeats = scale.numel() // weight_scale.size
     if not np.array_equal(scale.numpy(), step * np.tile(weight_scale, repeats)):
         raise ExportError("the scale of a bias is not scale_x * scale_w: please report this as a bug.")
@@ -170,7 +171,7 @@ def lower(quantized_model: fx.GraphModule) -> fx.GraphModule:
         quantized_model: a calibrated quantized model's `module`.
 
     Raises:
-        ExportError: for an activation without a range or a weight whose rounding is not decided.
+        ExportError: for an activation without a range or a weight without codes.
 
     Example:
         >>> torch.allclose(lower(quantized_model.module)(x), quantized_model.module(x), atol=1e-5)

@@ -22,6 +22,7 @@ from ptq.errors import ExportError, InputError, MachineError, reason
 from ptq.export.custom_ops import TRANSLATIONS
 from ptq.export.lowering import lower
 from ptq.export.packing import pack, supported
+from ptq.graph.preparation import example_input
 from ptq.quantization.quantized_model import QuantizedModel
 from ptq.utils.files import atomic
 
@@ -75,7 +76,7 @@ def export_qdq(
         raise MachineError(
             "the onnxruntime at hand does not run packed weights in integers: update it, or use --format int8."
         )
-    model = _translate(lower(quantized_model.module), quantized_model.float_model.example(2))
+    model = _translate(lower(quantized_model.module), example_input((2, *quantized_model.input_shape)))
     _clean(model)
     facts["format"] = "packed" if pack(model, containers) else "int8"
     return _write(model, Path(path), {**facts, **(metadata or {})})

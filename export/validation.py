@@ -84,7 +84,7 @@ def validate(
         (8, 0.0)
     """
     threads = os.cpu_count() or 1 if threads is None else threads
-    if reference is None and quantized_model is not None:
+    if reference is None and quantized_model is not None and quantized_model.float_model is not None:
         reference = quantized_model.float_model.module
     file = QuantizedFile(path)
     if unknown := set(runtimes) - set(RUNTIMES):

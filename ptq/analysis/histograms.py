@@ -8,11 +8,11 @@ from torch import Tensor, fx
 
 from ptq.analysis.accumulators import Noise
 from ptq.analysis.distributions import Histogram, LayerDistribution
-from ptq.errors import InputError
 from ptq.graph.fx_helpers import LAYERS, module_of, sole_input, watch
 from ptq.quantization.affine import per_channel
+from ptq.quantization.layers import Layer, QuantLayer
 from ptq.quantization.quantized_model import QuantizedModel
-from ptq.quantization.quantizers import Layer, Quantizer, QuantLayer, WeightQuantizer
+from ptq.quantization.quantizers import Quantizer, WeightQuantizer
 
 __all__ = ["worst_layers"]
 
@@ -37,9 +37,8 @@ def worst_layers(quantized_model: QuantizedModel, inputs: Tensor, *, count: int 
         >>> worst_layers(quantized_model, images[:4], count=1)[0].name
         'features_1_conv_0_0'
     """
-    if not all(quantizer.calibrated for quantizer in quantized_model.quantizers().values()):
-        raise InputError("calibrate the quantized model before looking at its layers.")
-    graph, layers = quantized_model.float_model.module, quantized_model.layers()
+    quantized_model.require_calibrated()
+    graph, layers = quantized_model.require_float_model().module, quantized_model.layers()
     consumers: dict[str, list[fx.Node]] = {}
     for node in graph.graph.nodes:
         if node.name in layers and isinstance(module_of(graph, node), LAYERS):

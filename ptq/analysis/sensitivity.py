@@ -26,8 +26,8 @@ from ptq.errors import InputError
 from ptq.graph.blocks import compose, split
 from ptq.graph.fx_helpers import LAYERS, module_of, sole_input, watch
 from ptq.progress import SILENT, Progress, Task
+from ptq.quantization.layers import QuantLayer
 from ptq.quantization.quantized_model import QuantizedModel
-from ptq.quantization.quantizers import QuantLayer
 
 __all__ = ["BlockSensitivity", "LayerSensitivity", "Sensitivity", "measure_sensitivity"]
 
@@ -129,12 +129,13 @@ def measure_sensitivity(
     blocks, whole = _meters(quantized_model), Change()
     count = min(images, len(inputs))
     pieces = inputs[torch.linspace(0, len(inputs) - 1, count).round().long()].split(BATCH)
-    device = next(iter(quantized_model.float_model.module.state_dict().values()), inputs).device
+    float_model = quantized_model.require_float_model()
+    device = next(iter(float_model.module.state_dict().values()), inputs).device
     steps = len(pieces) * sum(len(block.layers) + 1 for block in blocks)
     with progress.stage("measure", steps) as task:
         for piece in pieces:
             x = y = piece.to(device)
-            logits = quantized_model.float_model.module(x).flatten(1)
+            logits = float_model.module(x).flatten(1)
             for block in blocks:
                 x, y = block.add(x, y, logits, task)
             whole.add(logits, y.flatten(1))
@@ -147,15 +148,9 @@ def measure_sensitivity(
 
 
 def _check(quantized_model: QuantizedModel, inputs: Tensor, images: int) -> None:
-    if not all(quantizer.calibrated for quantizer in quantized_model.quantizers().values()):
-        raise InputError("calibrate the quantized model before measuring its sensitivity.")
-    if any(bool(p.isnan().any()) for p in quantized_model.float_model.module.parameters()):
-        raise InputError(
-            "the quantized model's float network has no weights to compare with: load it with its model, as "
-            "ptq.load(folder, model)."
-        )
-    if inputs.dim() != 4 or tuple(inputs.shape[1:]) != quantized_model.float_model.input_shape:
-        shape = ", ".join(map(str, quantized_model.float_model.input_shape))
+    quantized_model.require_calibrated()
+    if inputs.dim() != 4 or tuple(inputs.shape[1:]) != quantized_model.input_shape:
+        shape = ", ".join(map(str, quantized_model.input_shape))
         raise InputError(f"images must be of shape (N, {shape}), not {tuple(inputs.shape)}.")
     if not len(inputs) or images < 1:
         raise InputError("sensitivity is measured on at least one image.")
@@ -199,7 +194,7 @@ class _LayerMeter:
         quantizer = self.layer.weight_quantizer
         weight, noise = Extent(quantizer.spec, quantizer.scale, torch.zeros(())), Noise()
         weight.add(self.op.weight)
-        noise.add(self.op.weight, quantizer(self.layer.op.weight))
+        noise.add(self.op.weight, quantizer())
         return LayerSensitivity(
             name=self.name,
             block=block,
@@ -261,7 +256,7 @@ class _BlockMeter:
 
 
 def _meters(quantized_model: QuantizedModel) -> list[_BlockMeter]:
-    float_blocks = split(quantized_model.float_model.module, quantized_model.blocks)
+    float_blocks = split(quantized_model.require_float_model().module, quantized_model.blocks)
     names: dict[nn.Module, str] = {layer: name for name, layer in quantized_model.layers().items()}
     return [
         _BlockMeter(names, float_block, block, compose(float_blocks[index + 1 :]))

@@ -10,8 +10,9 @@ from ptq.graph.blocks import assign_blocks
 from ptq.graph.fx_helpers import LAYERS, module_of, sole_input
 from ptq.graph.preparation import GraphModel
 from ptq.quantization.integer_ops import is_layer, range_source
+from ptq.quantization.layers import QuantLayer, weight_axis
 from ptq.quantization.quantized_model import QuantizedModel
-from ptq.quantization.quantizers import Quantizer, QuantLayer, WeightQuantizer, weight_axis
+from ptq.quantization.quantizers import Quantizer, WeightQuantizer
 from ptq.quantization.spec import QuantPlan, QuantSpec
 
 __all__ = ["insert_quantizers"]
@@ -27,7 +28,7 @@ def insert_quantizers(graph_model: GraphModel, plan: QuantPlan) -> QuantizedMode
     Raises:
         PtqError: when the plan names nodes the network does not have, or asks for what no integer kernel reads.
     """
-    graph = copy.deepcopy(graph_model.module)
+    graph, floats = copy.deepcopy(graph_model.module), {n.name: n for n in graph_model.module.graph.nodes}
     blocks = assign_blocks(graph_model.module)
     nodes = {n.name: n for n in graph.graph.nodes}
     unknown = [name for name in plan.activations if name not in nodes]
@@ -38,9 +39,9 @@ def insert_quantizers(graph_model: GraphModel, plan: QuantPlan) -> QuantizedMode
     quantizers = {name: Quantizer(spec) for name, spec in plan.activations.items()}
     for name, spec in plan.weights.items():
         node = nodes[name]
-        op = module_of(graph, node)
+        op = module_of(graph_model.module, floats[name])
         assert isinstance(op, LAYERS)
-        weight = WeightQuantizer(spec, op.weight.shape[weight_axis(op)])
+        weight = WeightQuantizer(spec, op.weight)  # which both networks share: nobody writes to it
         layer = QuantLayer(op, weight, quantizers.get(range_source(graph, sole_input(node)).name))
         _set_module(graph, str(node.target), layer)
     for name, quantizer in quantizers.items():
@@ -56,7 +57,7 @@ def insert_quantizers(graph_model: GraphModel, plan: QuantPlan) -> QuantizedMode
         new.meta.update(scope=node.meta.get("scope"), is_tensor=True)
     graph.graph.lint()
     graph.recompile()
-    return QuantizedModel(graph.eval(), graph_model, plan, blocks)
+    return QuantizedModel(graph.eval(), graph_model, plan, blocks, graph_model.input_shape)
 
 
 def _check_kinds(graph: fx.GraphModule, nodes: Mapping[str, fx.Node], plan: QuantPlan) -> None:

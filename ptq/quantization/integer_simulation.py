@@ -27,7 +27,8 @@ from torch import Tensor, fx, nn
 from ptq.graph.fx_helpers import averages_globally, foldable, module_of, sole_input
 from ptq.quantization.activation_grids import gate_codes, is_hard
 from ptq.quantization.integer_ops import moves_data
-from ptq.quantization.quantizers import Quantizer, QuantLayer, WeightQuantizer, apply_layer
+from ptq.quantization.layers import QuantLayer, apply_layer
+from ptq.quantization.quantizers import Quantizer
 
 __all__ = ["code_bounds", "folded_activation", "hard_gate", "run_exact"]
 
@@ -36,19 +37,20 @@ EXACT = 2**24  # integers up to here, and so their sums, are exact in float32
 
 @dataclass(frozen=True)
 class Codes:
-    """A tensor on a quantizer's grid.
+    """A tensor in integers.
 
     Attributes:
         values: integer-valued float32 codes less the zero point.
-        quantizer: whose grid it is.
+        scale, zero_point: of the grid, each ().
     """
 
     values: Tensor
-    quantizer: Quantizer
+    scale: Tensor
+    zero_point: Tensor
 
     def real(self) -> Tensor:
         """The real numbers that the codes stand for."""
-        return self.values * self.quantizer.scale
+        return self.values * self.scale
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def run_exact(quantized_model: fx.GraphModule, x: Tensor) -> Tensor:
     """Run a quantized model's graph in integer arithmetic.
 
     Args:
-        quantized_model: calibrated, in eval mode, with every rounding decided.
+        quantized_model: calibrated, in eval mode.
         x: images as the network takes them, float32 (N, C, H, W).
 
     Returns:
@@ -119,7 +121,7 @@ def code_bounds(quantizer: Quantizer, activation: nn.Module | None) -> tuple[int
     if activation is not None:
         low = max(low, zero_point)
     if isinstance(activation, nn.ReLU6):
-        high = min(high, int((torch.tensor(6.0) / quantizer.scale.detach().cpu()).round()) + zero_point)
+        high = min(high, int((torch.tensor(6.0) / quantizer.scale.cpu()).round()) + zero_point)
     return low, high
 
 
@@ -161,8 +163,8 @@ class _Integers(fx.Interpreter):
         args, kwargs = fx.node.map_aggregate(codes, lambda value: value.values if isinstance(value, Codes) else value)
         moved = getattr(self, n.op)(n.target, args, kwargs)
         if isinstance(moved, Tensor):
-            return Codes(moved, source.quantizer)
-        return tuple(Codes(part, source.quantizer) for part in moved)
+            return replace(source, values=moved)
+        return tuple(replace(source, values=part) for part in moved)
 
 
 def _real(value: Any) -> Any:
@@ -170,17 +172,16 @@ def _real(value: Any) -> Any:
 
 
 def _quantized(quantizer: Quantizer, value: Any) -> Codes:
-    quantizer.require_range()
     activation = value.activation if isinstance(value, Pending) else None
     steps = value.in_steps(quantizer) if isinstance(value, Pending) else _real(value) / quantizer.scale
     low, high = code_bounds(quantizer, activation)
     zero_point = int(quantizer.zero_point)
-    return Codes(steps.round().clamp(low - zero_point, high - zero_point), quantizer)
+    return Codes(steps.round().clamp(low - zero_point, high - zero_point), quantizer.scale, quantizer.zero_point)
 
 
 def _pending(n: fx.Node, module: nn.Module | None, values: list[Codes]) -> Pending | None:
     """The integer kernel for a node that reads codes, or None where it computes in float."""
-    if isinstance(module, QuantLayer) and isinstance(module.weight_quantizer, WeightQuantizer):
+    if isinstance(module, QuantLayer):
         return _layer(module, values[0])
     if averages_globally(module):
         return _global_average(values[0])
@@ -194,8 +195,8 @@ def _pending(n: fx.Node, module: nn.Module | None, values: list[Codes]) -> Pendi
 
 def _layer(layer: QuantLayer, x: Codes) -> Pending:
     grid = layer.bias_scale()
-    assert grid is not None and isinstance(layer.weight_quantizer, WeightQuantizer)
-    weight, bias = layer.weight_quantizer.codes(layer.op.weight), layer.bias_codes(grid)
+    assert grid is not None
+    weight, bias = layer.weight_quantizer.codes.to(x.values.dtype), layer.bias_codes(grid)
     if _largest_sum(layer, x.values, weight) < EXACT:
         products = apply_layer(layer.op, x.values, weight, None)
     else:
@@ -216,20 +217,17 @@ def _largest_sum(layer: QuantLayer, x: Tensor, weight: Tensor) -> float:
 
 def _gate(x: Codes) -> Codes:
     """A hard sigmoid: the same codes, clamped, on another grid (`ptq.quantization.activation_grids`)."""
-    scale, top = gate_codes(x.quantizer.scale, x.quantizer.zero_point)
-    grid = Quantizer(x.quantizer.spec)
-    grid.scale.data, grid.zero_point = scale, torch.zeros_like(scale)
-    return Codes((x.values + x.quantizer.zero_point).clamp(0, top), grid)
+    scale, top = gate_codes(x.scale, x.zero_point)
+    return Codes((x.values + x.zero_point).clamp(0, top), scale, torch.zeros_like(scale))
 
 
 def _sum(a: Codes, b: Codes) -> Pending:
     def in_steps(y: Quantizer) -> Tensor:
-        ratio_a, ratio_b = a.quantizer.scale / y.scale, b.quantizer.scale / y.scale
-        zero_a, zero_b = a.quantizer.zero_point, b.quantizer.zero_point
+        ratio_a, ratio_b = a.scale / y.scale, b.scale / y.scale
         # The kernel's constant is in float32, and its codes still hold their zero points.
-        constant = y.zero_point - _fma(ratio_a, zero_a, ratio_b * zero_b)
-        inner = _fma(b.values + zero_b, ratio_b, constant)
-        return _fma(a.values + zero_a, ratio_a, inner).round() - y.zero_point
+        constant = y.zero_point - _fma(ratio_a, a.zero_point, ratio_b * b.zero_point)
+        inner = _fma(b.values + b.zero_point, ratio_b, constant)
+        return _fma(a.values + a.zero_point, ratio_a, inner).round() - y.zero_point
 
     return Pending(lambda: a.real() + b.real(), in_steps)
 
@@ -241,7 +239,7 @@ def _fma(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
 
 def _product(a: Codes, b: Codes) -> Pending:
     def in_steps(y: Quantizer) -> Tensor:
-        ratio = a.quantizer.scale * b.quantizer.scale / y.scale
+        ratio = a.scale * b.scale / y.scale
         # The kernel rounds with the zero point in: half to even means another neighbor where it is odd.
         return (a.values * b.values * ratio + y.zero_point).round() - y.zero_point
 
@@ -252,6 +250,6 @@ def _global_average(x: Codes) -> Pending:
     def in_steps(y: Quantizer) -> Tensor:
         pixels = math.prod(x.values.shape[2:])
         sums = x.values.double().sum((2, 3), keepdim=True).float()
-        return sums * (x.quantizer.scale / (y.scale * pixels))
+        return sums * (x.scale / (y.scale * pixels))
 
     return Pending(lambda: x.real().mean((2, 3), keepdim=True), in_steps)

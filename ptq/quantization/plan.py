@@ -29,7 +29,7 @@ from ptq.quantization.integer_ops import (
     range_source,
     tail,
 )
-from ptq.quantization.quantizers import weight_axis
+from ptq.quantization.layers import weight_axis
 from ptq.quantization.spec import QuantPlan, QuantSpec
 
 __all__ = ["Selection", "assign_bits", "make_plan", "select"]

@@ -3,13 +3,16 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, fx
 
+from ptq.errors import InputError
 from ptq.graph.blocks import split
 from ptq.graph.fx_helpers import module_of, sole_input
 from ptq.graph.preparation import GraphModel
 from ptq.quantization.integer_simulation import run_exact
-from ptq.quantization.quantizers import Quantizer, QuantLayer
+from ptq.quantization.layers import QuantLayer
+from ptq.quantization.quantizers import NO_FLOAT_MODEL, Quantizer, Rounding
 from ptq.quantization.spec import QuantPlan
 
 __all__ = ["QuantizedModel"]
@@ -20,16 +23,18 @@ class QuantizedModel:
     """The network with quantizers: the same graph as the float one, plus a node per quantizer.
 
     Args:
-        module: the graph; call it like the network.
-        float_model: the float network it imitates.
+        module: the graph.
+        float_model: the float network it imitates; None where it was loaded without that.
         plan: what is quantized.
         blocks: block index by node name.
+        input_shape: (C, H, W) of an image.
     """
 
     module: fx.GraphModule
-    float_model: GraphModel
+    float_model: GraphModel | None
     plan: QuantPlan
     blocks: Mapping[str, int] = field(repr=False)
+    input_shape: tuple[int, int, int]
 
     def integer_forward(self, x: Tensor) -> Tensor:
         """Run the network in integers, bit for bit as onnxruntime does; no gradients.
@@ -70,6 +75,37 @@ class QuantizedModel:
         """
         y: Tensor = self.module(x)
         return y
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether every activation has a range, and every weight its codes."""
+        weights = (layer.weight_quantizer.rounding for layer in self.layers().values())
+        return all(q.calibrated for q in self.quantizers().values()) and Rounding.NONE not in weights
+
+    def require_calibrated(self) -> None:
+        """Check that the quantized model has been calibrated.
+
+        Raises:
+            InputError: when it has not.
+        """
+        if not self.calibrated:
+            raise InputError("the quantized model has no ranges yet: calibrate it first.")
+
+    def require_float_model(self) -> GraphModel:
+        """Return the float network.
+
+        Raises:
+            InputError: when the quantized model was loaded without it.
+        """
+        if self.float_model is None:
+            raise InputError(NO_FLOAT_MODEL)
+        return self.float_model
+
+    def to(self, device: torch.device) -> "QuantizedModel":
+        """Move the network, and the float network where there is one, and return self."""
+        for module in (self.module, *([] if self.float_model is None else [self.float_model.module])):
+            module.to(device)
+        return self
 
     def layers(self) -> dict[str, QuantLayer]:
         """Return the quantized layers by node name, in order of computation."""

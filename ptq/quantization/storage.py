@@ -1,9 +1,8 @@
 """A quantized model on disk: tensors and everything needed to rebuild it, in one safetensors file."""
 
-import math
 import operator
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,22 +21,32 @@ from ptq.utils.tensor_files import read_header, read_tensors, save_tensors
 
 __all__ = ["FORMAT", "load_quantized", "read_metadata", "save_quantized", "settings_of"]
 
-FORMAT = "ptq-quantized-3"
+FORMAT = "ptq-quantized-4"
 
 
 def save_quantized(quantized_model: QuantizedModel, path: Path | str, about: Mapping[str, Any]) -> None:
-    """Write a quantized model atomically.
+    """Write a quantized model atomically: codes of weights as int8, scales, biases, and layers left in float.
 
     Args:
         quantized_model: calibrated.
         path: a .safetensors file.
         about: JSON-able; "model" (a name that `load_model` knows, or None for a module of the
             caller's), "preprocess" and "num_classes" are read back by `load_quantized`.
+
+    Raises:
+        InputError: when the quantized model has not been calibrated.
+
+    Example:
+        >>> save_quantized(quantized_model, "quantized.safetensors", {"model": None})
+        >>> again = load_quantized("quantized.safetensors", net)
+        >>> torch.equal(again.integer_forward(images), quantized_model.integer_forward(images))
+        True
     """
+    quantized_model.require_calibrated()
     header = {
         "format": FORMAT,
         "plan": quantized_model.plan.to_json(),
-        "input_shape": quantized_model.float_model.input_shape,
+        "input_shape": quantized_model.input_shape,
         "about": dict(about),
     }
     save_tensors(path, quantized_model.module.state_dict(), header)
@@ -80,7 +89,7 @@ def load_quantized(path: Path | str, model: nn.Module | None = None) -> Quantize
     Args:
         path: quantized.safetensors, or the run directory that holds it.
         model: the float network, needed where the quantized model was made from a module. Without it the
-            structure is built anew and ``quantized_model.prepared`` holds NaN for weights.
+            structure is built anew, and ``float_model`` is None.
 
     Raises:
         InputError: when the file is damaged or of another network.
@@ -89,29 +98,30 @@ def load_quantized(path: Path | str, model: nn.Module | None = None) -> Quantize
     path = path / "quantized.safetensors" if path.is_dir() else path
     header = read_metadata(path)
     about = header["about"]
-    structure_only = model is None
     try:
         plan = QuantPlan.from_json(header["plan"])
         channels, height, width = (operator.index(size) for size in header["input_shape"])
-        if model is None and about["model"] is not None:
-            given = asdict(Preprocess.from_json(about["preprocess"]))
-            name, classes = str(about["model"]), operator.index(about["num_classes"])
+        network = _structure(path, about) if model is None else model
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path} is damaged; run ptq quantize again.") from error
-    if model is None:
-        if about["model"] is None:
-            raise InputError(f"{path} was made from a Python module: pass it, as load(path, model).")
-        model = load_model(name, pretrained=False, num_classes=classes, **given).module
-    quantized_model = insert_quantizers(prepare(model, (channels, height, width)), plan)
-    expected = quantized_model.module.state_dict()
+    quantized_model = insert_quantizers(prepare(network, (channels, height, width)), plan)
     try:
-        tensors = read_tensors(path)
-        if tensors.keys() != expected.keys():
-            raise InputError(f"{path} is the quantized model of another network than the one given.")
-        quantized_model.module.load_state_dict(tensors)
+        quantized_model.module.load_state_dict(read_tensors(path))
     except (SafetensorError, RuntimeError) as error:
         raise InputError(f"{path} does not fit the network: {reason(error)}") from error
-    if structure_only:  # random numbers would pass for a float network
-        for parameter in quantized_model.float_model.module.parameters():
-            parameter.data.fill_(math.nan)
+    if not quantized_model.calibrated:
+        raise InputError(f"{path} is damaged; run ptq quantize again.")
+    if model is None:  # random numbers would pass for float weights
+        for layer in quantized_model.layers().values():
+            layer.weight_quantizer.drop_float_weight()
+        return replace(quantized_model, float_model=None)
     return quantized_model
+
+
+def _structure(path: Path, about: Mapping[str, Any]) -> nn.Module:
+    """The network that a quantized model was made from, with random weights."""
+    if about["model"] is None:
+        raise InputError(f"{path} was made from a Python module: pass it, as load(path, model).")
+    preprocess = asdict(Preprocess.from_json(about["preprocess"]))
+    classes = operator.index(about["num_classes"])
+    return load_model(str(about["model"]), pretrained=False, num_classes=classes, **preprocess).module

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from ptq.errors import InputError
 from ptq.graph.blocks import compose, extract, split
 from ptq.graph.fx_helpers import foldable, module_of, sole_input, watch
 from ptq.progress import SILENT, Progress, Task
+from ptq.quantization.layers import QuantLayer
 from ptq.quantization.quantized_model import QuantizedModel
-from ptq.quantization.quantizers import Quantizer, QuantLayer
+from ptq.quantization.quantizers import Quantizer
 from ptq.reconstruction.activation_cache import ActivationCache
 from ptq.reconstruction.config import METHODS, ReconstructConfig
 from ptq.reconstruction.optimization import Pair, optimize
@@ -59,15 +59,14 @@ def reconstruct(
         One result per block.
 
     Raises:
-        InputError: when the quantized model has not been calibrated.
+        InputError: when the quantized model has not been calibrated, or was loaded without its float network.
 
     Example:
         >>> results = reconstruct(quantized_model, images, METHODS["brecq"])
         >>> all(r.sqnr >= r.sqnr_nearest for r in results)
         True
     """
-    if not all(q.calibrated for q in quantized_model.quantizers().values()):
-        raise InputError("calibrate the quantized model before reconstructing it.")
+    quantized_model.require_calibrated()
     memory, finished = memory or ActivationCache(), finished or WorkStore()
     work = list(_work(quantized_model, config))
     total = sum(block.iterations(config) for block in work)
@@ -111,7 +110,7 @@ class _Block:
 
 
 def _work(quantized_model: QuantizedModel, config: ReconstructConfig) -> Iterator[_Block]:
-    float_blocks = split(quantized_model.float_model.module, quantized_model.blocks)
+    float_blocks = split(quantized_model.require_float_model().module, quantized_model.blocks)
     for index, (float_block, block) in enumerate(zip(float_blocks, quantized_model.split(), strict=True)):
         units = list(_units(float_block, block, config))
         yield _Block(index, float_block, block, units, float_blocks[index + 1 :])

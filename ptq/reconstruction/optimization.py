@@ -53,7 +53,7 @@ def optimize(unit: fx.GraphModule, pair: Pair, config: ReconstructConfig, task: 
     """
     curves = []
     for weights, steps in ((True, True),) if config.joint else ((True, False), (False, True)):
-        device = next(unit.parameters(), pair.target).device
+        device = next(iter(unit.state_dict().values()), pair.target).device
         drop = config.drop if steps else 0.0
         mask = DropMask(1 - drop, config.seed, device) if drop else None
         view = tuning(unit, mask, weights, steps)

@@ -13,7 +13,8 @@ from torch import Tensor, fx, nn
 
 from ptq.graph.fx_helpers import foldable, module_of, sole_input
 from ptq.quantization.affine import per_channel
-from ptq.quantization.quantizers import Quantizer, QuantLayer, apply_layer
+from ptq.quantization.layers import QuantLayer, apply_layer
+from ptq.quantization.quantizers import Quantizer
 from ptq.reconstruction.kernels import quantize_activation, rectified_sigmoid, soft_round
 from ptq.reconstruction.kernels.reference import GAMMA, ZETA
 from ptq.utils.autocast import fast_bfloat16, in_float32, wants_float32
@@ -76,11 +77,10 @@ class LearnedScale(nn.Module):
         self, quantizer: Quantizer, bounds: tuple[float, float], mask: DropMask | None, gain: nn.Parameter | None = None
     ) -> None:
         super().__init__()
-        quantizer.require_range()
         zero_point = float(quantizer.zero_point)
         codes = (quantizer.spec.qmin - zero_point, quantizer.spec.qmax - zero_point)
         self._quantizer, self.mask = (quantizer,), mask  # in a tuple: it is not this view's
-        self.register_buffer("scale", quantizer.scale.detach().clone())
+        self.register_buffer("scale", quantizer.scale.clone())
         self.register_buffer("grid", self.scale.new_tensor([*bounds, *codes]))
         free = quantizer.spec.grid == "free"
         if gain is None:
@@ -95,7 +95,7 @@ class LearnedScale(nn.Module):
     @torch.no_grad()
     def commit(self) -> None:
         """Give the quantized model's quantizer the scale that was learned."""
-        self._quantizer[0].scale.data.copy_(self.scale * self.gain)
+        self._quantizer[0].set_scale(self.scale * self.gain)
 
 
 class SoftLayer(nn.Module):
@@ -118,7 +118,7 @@ class SoftLayer(nn.Module):
         super().__init__()
         self.spec, self.float32 = layer.weight_quantizer.spec, float32
         self._layer = (layer,)  # in a tuple, because its parameters are not this view's
-        weight = layer.op.weight.detach()
+        weight = layer.weight_quantizer.float_weight
         scale = per_channel(layer.weight_quantizer.scale, weight, self.spec.axis)
         base = (weight / scale).floor()
         rest = (weight / scale - base).clamp(1e-4, 1 - 1e-4)
@@ -145,14 +145,14 @@ class SoftLayer(nn.Module):
 
     @torch.no_grad()
     def commit(self) -> None:
-        """Give the quantized model's layer the weight with every rounding decided: integer codes times scale."""
+        """Give the quantized model's layer the codes with every rounding decided."""
         up = (self.alpha >= 0).to(self.base.dtype)
         codes = (self.base + up).clamp(self.spec.qmin, self.spec.qmax)
-        self._layer[0].op.weight.data.copy_(codes * self.scale)
+        self._layer[0].weight_quantizer.harden(codes)
 
 
 class FixedLayer(nn.Module):
-    """A layer whose weight is rounded to the nearest codes, once."""
+    """A layer whose codes are decided."""
 
     rounded: Tensor
 
@@ -160,7 +160,7 @@ class FixedLayer(nn.Module):
         super().__init__()
         self._layer, self.float32 = (layer,), float32
         with torch.no_grad():
-            self.register_buffer("rounded", layer.weight_quantizer(layer.op.weight))
+            self.register_buffer("rounded", layer.weight_quantizer())
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer; shapes as the layer."""
@@ -235,7 +235,7 @@ def tuning(unit: fx.GraphModule, mask: DropMask | None, weights: bool = True, st
             scales[module] = step.gain
             _replace(graph, node, step)
         elif isinstance(module, QuantLayer):
-            device, soft = module.op.weight.device, weights and learns(module)
+            device, soft = module.weight_quantizer.codes.device, weights and learns(module)
             slow = fast_bfloat16(device) and wants_float32(module.op, device, weights=soft)
             made[module] = made.get(module) or (SoftLayer(module, slow) if soft else FixedLayer(module, slow))
             _replace(graph, node, made[module])

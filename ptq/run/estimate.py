@@ -125,14 +125,12 @@ def estimate_run(settings: Settings, progress: Progress = SILENT, model: Model |
         task.advance()
         few = replace(images, images=images.images[:IMAGES], labels=images.labels[:IMAGES])
         inputs = model.preprocess.normalize(few.floats())
-        for module in (quantized_model.module, graph_model.module):
-            module.to(device)
+        quantized_model.to(device)
         ranges, passing = _calibration(quantized_model, inputs, settings.seed)
         task.advance()
         growing, fitting, cached = _reconstruction(graph_model, settings, inputs, model, device)
         task.advance()
-        for module in (quantized_model.module, graph_model.module):
-            module.cpu()
+        quantized_model.to(torch.device("cpu"))
         measured, export, validation = _file(quantized_model, model, few, settings)
         task.advance()
     share = count * (1 + settings.mixed_copies) / len(inputs)
@@ -284,8 +282,9 @@ def _file(
 
 def _blocks(quantized_model: QuantizedModel) -> tuple[PlannedBlock, ...]:
     found: dict[int, dict[str, int | None]] = {}
-    for node in quantized_model.float_model.module.graph.nodes:
-        if isinstance(module_of(quantized_model.float_model.module, node), LAYERS):
+    graph = quantized_model.require_float_model().module
+    for node in graph.graph.nodes:
+        if isinstance(module_of(graph, node), LAYERS):
             spec = quantized_model.plan.weights.get(node.name)
             bits = None if spec is None else spec.bits
             found.setdefault(quantized_model.blocks[node.name], {})[node.name] = bits

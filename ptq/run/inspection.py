@@ -65,7 +65,7 @@ def inspect_run(
     images = CalibrationSet.load(folder / "images.safetensors")
     many = mixed_copies(images, settings.mixed_copies, settings.seed)
     after = load_quantized(folder, network.module)
-    before = insert_quantizers(after.float_model, after.plan)
+    before = insert_quantizers(after.require_float_model(), after.plan)
     inputs = network.preprocess.normalize(many.floats())
     _calibrate(before, inputs, settings.seed, where, progress)
     after.module.to(where)
@@ -127,6 +127,4 @@ def _network(folder: Path, settings: Settings, about: dict[str, Any], module: nn
 def _calibrate(
     quantized_model: QuantizedModel, inputs: Tensor, seed: int, device: torch.device, progress: Progress
 ) -> None:
-    quantized_model.module.to(device)
-    quantized_model.float_model.module.to(device)
-    calibrate(quantized_model, inputs, seed=seed, progress=progress)
+    calibrate(quantized_model.to(device), inputs, seed=seed, progress=progress)

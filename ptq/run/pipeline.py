@@ -116,7 +116,7 @@ def run(
         images = keep_images(folder, finished, make)
     del teachers, verifier, make  # they are not needed any more, and may be large
     many = mixed_copies(images, settings.mixed_copies, settings.seed)
-    _move(quantized_model, device)
+    quantized_model.to(device)
     with watch("calibrate"):
         if finished.restore("ranges", quantized_model.module) is None:
             calibrate(quantized_model, _inputs(model, many), seed=settings.seed, progress=progress)
@@ -130,7 +130,7 @@ def run(
             finished=finished,
             progress=progress,
         )
-    _move(quantized_model, torch.device("cpu"))
+    quantized_model.to(torch.device("cpu"))
     about = {
         "model": settings.model if by_name else None,
         "preprocess": asdict(model.preprocess),
@@ -261,11 +261,6 @@ def synthesize_images(settings: Settings, progress: Progress = SILENT) -> Calibr
 def _inputs(model: Model, images: CalibrationSet) -> Tensor:
     """Images as the network takes them; four bytes where they have one, so nobody keeps them."""
     return model.preprocess.normalize(images.floats())
-
-
-def _move(quantized_model: QuantizedModel, device: torch.device) -> None:
-    quantized_model.module.to(device)
-    quantized_model.float_model.module.to(device)
 
 
 def _method(settings: Settings, size: tuple[int, int]) -> ReconstructConfig:

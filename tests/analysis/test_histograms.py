@@ -24,10 +24,10 @@ def test_every_layer_can_be_looked_at(network: str) -> None:
 
 def test_all_numbers_are_counted_on_the_grid_of_their_layer() -> None:
     quantized_model, x = quantized_network("resnet", 4, 6), images(4)
-    floats = {n.name: n for n in quantized_model.float_model.module.graph.nodes}
+    floats = {n.name: n for n in quantized_model.require_float_model().module.graph.nodes}
     for layer in worst_layers(quantized_model, x, count=1000):
         op, quantized = (
-            module_of(quantized_model.float_model.module, floats[layer.name]),
+            module_of(quantized_model.require_float_model().module, floats[layer.name]),
             quantized_model.layers()[layer.name],
         )
         weight = op.weight  # type: ignore[union-attr]

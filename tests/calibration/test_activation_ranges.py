@@ -51,7 +51,7 @@ def test_ranges_are_those_of_the_float_network() -> None:
     quantized_model, x = placed(), images(16)
     calibrate(quantized_model, x, observer="minmax", batch=5)
     pooled = quantized_model.quantizers()["avgpool"]
-    graph = quantized_model.float_model.module
+    graph = quantized_model.require_float_model().module
     wanted = graph.get_submodule("avgpool")
     seen: list[float] = []
     hook = wanted.register_forward_hook(lambda m, args, y: seen.append(y.max().item()))

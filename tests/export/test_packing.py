@@ -32,7 +32,7 @@ def types(path: Path) -> Counter[int]:
 def test_packed_and_plain_files_compute_the_same(name: str, bits: int, tmp_path: Path) -> None:
     quantized_model, x = (networks.quantized_network(name, bits, 8), networks.images(16, seed=3).numpy())
     made = {f: export_qdq(quantized_model, tmp_path / f"{f}.onnx", format=f) for f in FORMATS}
-    sizes = {n: layer.op.weight.numel() for n, layer in quantized_model.layers().items()}
+    sizes = {n: layer.weight_quantizer.codes.numel() for n, layer in quantized_model.layers().items()}
     widths = (
         WIDTHS.get(spec.bits, TensorProto.INT8) if sizes[n] >= LEAST else TensorProto.INT8
         for n, spec in quantized_model.plan.weights.items()

@@ -123,7 +123,7 @@ def test_a_shifted_zero_point_is_caught(
 def test_float_layers_are_caught(digits: Any, trained: tuple[QuantizedModel, Path], tmp_path: Path) -> None:
     """A layer left in float passes when the plan left it, and fails when the plan did not."""
     quantized_model, _ = trained
-    graph_model = quantized_model.float_model
+    graph_model = quantized_model.require_float_model()
     plan = make_plan(graph_model, 8, 8, layers={"blocks.1.conv1": None})
     partly = calibrate(insert_quantizers(graph_model, plan), digits.inputs(digits.train_images[:64]))
     partly_path = export_qdq(partly, tmp_path / "partly.onnx")

@@ -47,7 +47,7 @@ def test_every_block_has_a_layer_and_every_layer_one_block(name: str) -> None:
 def test_the_blocks_of_a_quantized_model_are_those_of_its_float_model(name: str) -> None:
     quantized_model, x = quantized_network(name), images(3)
     blocks = quantized_model.split()
-    assert len(blocks) == len(split(quantized_model.float_model.module, quantized_model.blocks))
+    assert len(blocks) == len(split(quantized_model.require_float_model().module, quantized_model.blocks))
     with torch.no_grad():
         assert torch.equal(compose(blocks)(x), quantized_model.module(x))
 

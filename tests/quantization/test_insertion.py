@@ -13,8 +13,9 @@ from ptq.errors import InputError
 from ptq.graph.preparation import GraphModel, prepare
 from ptq.quantization.insertion import insert_quantizers
 from ptq.quantization.integer_ops import moves_data
+from ptq.quantization.layers import QuantLayer
 from ptq.quantization.plan import make_plan
-from ptq.quantization.quantizers import Quantizer, QuantLayer
+from ptq.quantization.quantizers import Quantizer
 from ptq.quantization.spec import QuantPlan, QuantSpec
 from tests.helpers.networks import NETWORKS, SHAPE, build, images, quantized_network
 
@@ -32,7 +33,7 @@ def test_every_quantized_tensor_has_one_quantizer(name: str) -> None:
     for source in quantized_model.quantizers():
         # Nobody reads the float tensor past its quantizer.
         assert len(nodes[source].users) == 1
-        assert not moves_data(quantized_model.float_model.module, nodes[source]) or source == "x"
+        assert not moves_data(quantized_model.require_float_model().module, nodes[source]) or source == "x"
     assert all(layer.input_quantizer is not None for layer in quantized_model.layers().values())
     assert set(quantized_model.blocks) >= {n for n, node in nodes.items() if node.op == "call_module"}
 

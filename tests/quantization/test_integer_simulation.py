@@ -13,9 +13,10 @@ from ptq.graph.fx_helpers import module_of
 from ptq.graph.preparation import prepare
 from ptq.quantization.insertion import insert_quantizers
 from ptq.quantization.integer_simulation import Pending, _Integers, code_bounds, folded_activation
+from ptq.quantization.layers import QuantLayer
 from ptq.quantization.plan import make_plan
 from ptq.quantization.quantized_model import QuantizedModel
-from ptq.quantization.quantizers import Quantizer, QuantLayer
+from ptq.quantization.quantizers import Quantizer
 from ptq.quantization.spec import QuantSpec
 from tests.helpers import networks
 

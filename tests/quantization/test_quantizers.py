@@ -5,9 +5,10 @@ import torch
 from hypothesis import given, strategies as st
 from torch import Tensor, nn
 
-from ptq.errors import PtqError
-from ptq.quantization.affine import per_channel
-from ptq.quantization.quantizers import Layer, Quantizer, QuantLayer, WeightQuantizer, weight_axis
+from ptq.errors import InputError
+from ptq.quantization.affine import per_channel, qparams
+from ptq.quantization.layers import Layer, QuantLayer, weight_axis
+from ptq.quantization.quantizers import Quantizer, Rounding, WeightQuantizer
 from ptq.quantization.spec import QuantSpec
 
 
@@ -26,9 +27,9 @@ def layers() -> dict[str, Layer]:
 def calibrated(op: Layer, bits: int, cover: float = 1.0) -> WeightQuantizer:
     """A weight quantizer that covers a share `cover` of every channel's largest weight."""
     axis = weight_axis(op)
-    quantizer = WeightQuantizer(QuantSpec(bits, True, True, axis), op.weight.shape[axis])
+    quantizer = WeightQuantizer(QuantSpec(bits, True, True, axis), op.weight)
     peak = op.weight.detach().movedim(axis, 0).flatten(1).abs().amax(1) * cover
-    quantizer.set_range(-peak, peak)
+    quantizer.set_scale(qparams(-peak, peak, quantizer.spec)[0])
     return quantizer
 
 
@@ -40,7 +41,7 @@ def an_input(op: Layer) -> Tensor:
 def test_uncalibrated_quantizer_refuses_instead_of_calibrating() -> None:
     quantizer = Quantizer(QuantSpec(8))
     assert not quantizer.calibrated
-    with pytest.raises(PtqError, match="calibrate"):
+    with pytest.raises(InputError):
         quantizer(torch.ones(3))
     assert quantizer.set_range(torch.tensor(0.0), torch.tensor(1.0)).calibrated
 
@@ -62,11 +63,10 @@ def test_quantizer_gives_few_values_within_its_range(bits: int, below: float, ab
 def test_nearest_rounding_is_the_nearest_code(name: str, bits: int) -> None:
     op = layers()[name]
     quantizer = calibrated(op, bits)
-    weight = quantizer(op.weight)
+    weight = quantizer()
     step = per_channel(quantizer.scale, op.weight, weight_axis(op))
     assert bool(((weight - op.weight).abs() <= step * 0.5001).all())
-    # Its own fixed point.
-    assert torch.equal(quantizer(weight), weight)
+    assert quantizer.codes.dtype == torch.int8 and quantizer.rounding is Rounding.NEAREST
 
 
 @pytest.mark.parametrize("name", layers())
@@ -79,7 +79,7 @@ def test_a_layer_with_fine_codes_computes_what_the_float_layer_does(name: str) -
     assert actual.shape == expected.shape
     assert (actual - expected).norm() < 0.02 * expected.norm()
     # Exactly: the layer with the same weight and bias put in.
-    op.weight.data = layer.weight_quantizer(op.weight)
+    op.weight.data = layer.weight_quantizer()
     bias = layer.bias()
     if op.bias is not None and bias is not None:
         op.bias.data = bias
@@ -109,18 +109,66 @@ def test_a_layer_that_reads_floats_keeps_its_float_bias() -> None:
     op = layers()["conv"]
     layer = QuantLayer(op, calibrated(op, 4), None)
     assert layer.bias_scale() is None
-    assert layer.bias() is op.bias
+    assert layer.bias() is layer.op.bias
 
 
 def test_quantizers_have_no_gradients() -> None:
     op, x = layers()["conv"], an_input(layers()["conv"]).requires_grad_()
-    quantizer = Quantizer(QuantSpec(4)).set_range(torch.tensor(0.0), torch.tensor(1.0))
-    quantizer.scale.requires_grad_()
+    quantizer = Quantizer(QuantSpec(4)).set_range(torch.tensor(0.0), torch.tensor(1.0, requires_grad=True))
     assert not quantizer(x).requires_grad
-    assert not calibrated(op, 4).codes(op.weight).requires_grad
+    assert not calibrated(op, 4)().requires_grad
 
 
-def test_the_input_quantizer_is_no_part_of_the_layer() -> None:
+def test_the_state_of_a_layer_is_its_codes_scale_and_bias() -> None:
     op = layers()["conv"]
     layer = QuantLayer(op, calibrated(op, 4), Quantizer(QuantSpec(8)))
-    assert set(layer.state_dict()) == {"op.weight", "op.bias", "weight_quantizer.scale"}
+    state = {name: value.dtype for name, value in layer.state_dict().items()}
+    of_weight = {"_codes": torch.int8, "_scale": torch.float32, "_learned": torch.bool}
+    assert state == {"op.bias": torch.float32, **{f"weight_quantizer.{k}": v for k, v in of_weight.items()}}
+    assert isinstance(op.weight, nn.Parameter)  # the float layer is left as it was
+
+
+def test_what_is_not_calibrated_says_so() -> None:
+    op = layers()["conv"]
+    quantizer = WeightQuantizer(QuantSpec(4, True, True, 0), op.weight)
+    assert quantizer.rounding is Rounding.NONE and list(quantizer.state_dict()) == ["_learned"]
+    for read in (lambda: quantizer.codes, lambda: quantizer.scale, quantizer, lambda: Quantizer(QuantSpec(4)).scale):
+        with pytest.raises(InputError):
+            read()
+    with pytest.raises(InputError):
+        quantizer.harden(torch.zeros_like(op.weight))
+
+
+@pytest.mark.parametrize("codes", [torch.zeros(6, 4, 3, 2), torch.full((6, 4, 3, 3), 8.0)], ids=["shape", "range"])
+def test_codes_that_no_kernel_reads_are_refused(codes: Tensor) -> None:
+    quantizer = calibrated(layers()["conv"], 4)
+    with pytest.raises(InputError):
+        quantizer.harden(codes)
+    assert quantizer.rounding is Rounding.NEAREST
+
+
+@given(st.integers(2, 8), st.integers(0, 1000), st.floats(1e-9, 1e9, width=32))
+def test_learned_codes_stay_whatever_the_scale(bits: int, seed: int, scale: float) -> None:
+    """Also where real numbers would not give them back: round(code * scale / scale) is another code, or none."""
+    spec = QuantSpec(bits, True, True, 0)
+    generator = torch.Generator().manual_seed(seed)
+    weight = torch.randn(3, 5, generator=generator)
+    learned = torch.randint(spec.qmin, spec.qmax + 1, (3, 5), generator=generator)
+    quantizer = WeightQuantizer(spec, weight)
+    quantizer.set_scale(torch.tensor([scale, 1e-42, 3e38]))  # the others underflow and overflow
+    quantizer.harden(learned)
+    again = WeightQuantizer(spec, torch.zeros(3, 5))
+    again.load_state_dict(quantizer.state_dict())
+    for each in (quantizer, again):
+        assert torch.equal(each.codes, learned.to(torch.int8))
+        assert torch.equal(each.scale, quantizer.scale) and each.rounding is Rounding.LEARNED
+    assert torch.equal(quantizer.float_weight, weight)
+
+
+def test_a_float_weight_that_was_dropped_is_asked_for_by_name() -> None:
+    quantizer = calibrated(layers()["conv"], 4)
+    codes = quantizer.codes.clone()
+    quantizer.drop_float_weight()
+    assert torch.equal(quantizer.codes, codes)
+    with pytest.raises(InputError, match=r"ptq\.load\(folder, model\)"):
+        quantizer.set_scale(quantizer.scale)

@@ -1,4 +1,4 @@
-"""Students on disk: what comes back is the same bit for bit, or is refused."""
+"""Quantized models on disk: what comes back is the same bit for bit, or is refused."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -9,14 +9,19 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from ptq.analysis.histograms import worst_layers
+from ptq.analysis.sensitivity import measure_sensitivity
 from ptq.calibration.activation_ranges import calibrate
 from ptq.config.settings import Settings
-from ptq.errors import PtqError
+from ptq.errors import InputError
+from ptq.export.lowering import IntegerLayer, lower
+from ptq.export.qdq import export_qdq
 from ptq.graph.preparation import prepare
 from ptq.models.model import load_model
 from ptq.quantization.insertion import insert_quantizers
 from ptq.quantization.plan import make_plan
 from ptq.quantization.storage import load_quantized, read_metadata, save_quantized, settings_of
+from ptq.reconstruction.loop import reconstruct
 from ptq.utils.tensor_files import read_header, read_tensors, save_tensors
 from tests.helpers.networks import NETWORKS, build, images, quantized_network, with_statistics
 
@@ -33,7 +38,7 @@ def tiny():
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_student_comes_back_bit_for_bit(name: str, tmp_path: Path) -> None:
+def test_a_quantized_model_comes_back_bit_for_bit(name: str, tmp_path: Path) -> None:
     quantized_model, x = quantized_network(name), images(4)
     save_quantized(quantized_model, tmp_path / "quantized.safetensors", {"model": None, "note": "mine"})
     # The weights of the network given do not matter, and the directory will do.
@@ -43,9 +48,18 @@ def test_a_student_comes_back_bit_for_bit(name: str, tmp_path: Path) -> None:
     assert again.plan == quantized_model.plan
     assert again.blocks == quantized_model.blocks
     assert list(tmp_path.iterdir()) == [tmp_path / "quantized.safetensors"]
+    # The file holds the integers that the exported one will, and no float weight of a quantized layer.
+    stored = read_tensors(tmp_path / "quantized.safetensors")
+    for path, module in lower(quantized_model.module).named_modules():
+        if isinstance(module, IntegerLayer):
+            codes, lowered = stored.pop(f"{path}.weight_quantizer._codes"), module.weight.codes
+            assert codes.dtype == lowered.dtype == torch.int8
+            assert torch.equal(codes, lowered.t() if module.weight.axis == 1 and codes.dim() == 2 else lowered)
+            assert f"{path}.op.weight" not in stored
+    assert not [name for name in stored if name.endswith("_codes")]
 
 
-def test_a_student_of_a_reference_needs_no_network(tmp_path: Path) -> None:
+def test_the_model_of_a_reference_needs_no_network(tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text(TINY)
     model = load_model(f"{tmp_path / 'net.py'}:tiny", pretrained=False)
     graph_model = prepare(model.module, (3, *model.preprocess.size))
@@ -57,7 +71,18 @@ def test_a_student_of_a_reference_needs_no_network(tmp_path: Path) -> None:
     }
     path = tmp_path / "quantized.safetensors"
     save_quantized(quantized_model, path, about)
-    assert torch.equal(load_quantized(path).integer_forward(images(3)), quantized_model.integer_forward(images(3)))
+    again = load_quantized(path)
+    assert torch.equal(again.integer_forward(images(3)), quantized_model.integer_forward(images(3)))
+    assert torch.equal(again.fake_quantized_forward(images(3)), quantized_model.fake_quantized_forward(images(3)))
+    # It is exported without the float network, and whatever needs that says so.
+    assert (
+        export_qdq(again, tmp_path / "a.onnx").read_bytes()
+        == export_qdq(quantized_model, tmp_path / "b.onnx").read_bytes()
+    )
+    assert again.float_model is None
+    for use in (calibrate, reconstruct, measure_sensitivity, worst_layers):
+        with pytest.raises(InputError, match=r"ptq\.load\(folder, model\)"):
+            use(again, images(3))
     assert read_metadata(path)["about"]["num_classes"] == 5
     assert read_metadata(path)["input_shape"] == [3, 16, 16]
 
@@ -69,20 +94,20 @@ def saved(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_student_of_a_module_wants_the_module(saved: Path) -> None:
-    with pytest.raises(PtqError, match=r"load\(path, model\)"):
+def test_the_model_of_a_module_wants_the_module(saved: Path) -> None:
+    with pytest.raises(InputError, match=r"load\(path, model\)"):
         load_quantized(saved)
 
 
-def test_the_student_of_another_network_is_refused(saved: Path) -> None:
-    with pytest.raises(PtqError, match="another network"):
+def test_the_model_of_another_network_is_refused(saved: Path) -> None:
+    with pytest.raises(InputError):
         load_quantized(saved, build("mobilenet"))
 
 
 def test_a_network_of_another_width_is_refused(saved: Path) -> None:
     from tests.helpers.networks import ResNet
 
-    with pytest.raises(PtqError, match="does not fit"):
+    with pytest.raises(InputError):
         load_quantized(saved, with_statistics(ResNet(width=12)))
 
 
@@ -90,22 +115,22 @@ def test_a_network_of_another_width_is_refused(saved: Path) -> None:
 def test_truncated_files_are_refused(saved: Path, share: float) -> None:
     whole = saved.read_bytes()
     saved.write_bytes(whole[: int(share * len(whole))])
-    with pytest.raises(PtqError, match="cannot be read as a quantized model"):
+    with pytest.raises(InputError, match="cannot be read as a quantized model"):
         load_quantized(saved, build("resnet"))
 
 
 def test_foreign_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "quantized.safetensors"
-    with pytest.raises(PtqError, match="cannot be read"):
+    with pytest.raises(InputError, match="cannot be read"):
         read_metadata(path)  # missing
     path.write_text("a letter")
-    with pytest.raises(PtqError, match="cannot be read"):
+    with pytest.raises(InputError, match="cannot be read"):
         read_metadata(path)
     save_file(nn.Linear(2, 2).state_dict(), path)
-    with pytest.raises(PtqError, match="not written by this version"):
+    with pytest.raises(InputError, match="not written by this version"):
         read_metadata(path)
     save_tensors(path, nn.Linear(2, 2).state_dict(), {"format": "ptq-quantized_model-0"})
-    with pytest.raises(PtqError, match="run ptq quantize again"):
+    with pytest.raises(InputError, match="run ptq quantize again"):
         load_quantized(path, build("resnet"))
 
 
@@ -123,14 +148,14 @@ def test_foreign_files_are_refused(tmp_path: Path) -> None:
 )
 def test_headers_that_do_not_hold_together_are_refused(key: str, value: Any, message: str, saved: Path) -> None:
     save_tensors(saved, read_tensors(saved), read_header(saved) | {key: value})
-    with pytest.raises(PtqError, match=message):
+    with pytest.raises(InputError, match=message):
         load_quantized(saved, None if key == "about" else build("resnet"))
 
 
 def test_settings_of_another_version_are_refused(saved: Path) -> None:
     about = {"model": None, "settings": {"model": "net", "bits": 4, "magic": True}}
     save_tensors(saved, {}, read_header(saved) | {"about": about})
-    with pytest.raises(PtqError, match="another version of ptq; quantize again"):
+    with pytest.raises(InputError, match="another version of ptq; quantize again"):
         settings_of(saved.parent)
     about = {"model": None, "settings": {"model": "net", "bits": 4}}
     save_tensors(saved, {}, read_header(saved) | {"about": about})

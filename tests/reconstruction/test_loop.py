@@ -21,7 +21,7 @@ from ptq.progress import Task
 from ptq.quantization.insertion import insert_quantizers
 from ptq.quantization.plan import make_plan
 from ptq.quantization.quantized_model import QuantizedModel
-from ptq.quantization.quantizers import WeightQuantizer
+from ptq.quantization.quantizers import Rounding, WeightQuantizer
 from ptq.reconstruction import loop
 from ptq.reconstruction.activation_cache import ActivationCache
 from ptq.reconstruction.config import METHODS, ReconstructConfig
@@ -64,8 +64,10 @@ class Outcome:
         self.quantized_model: QuantizedModel = quantized_network(network, 3, 4)
         torch.seed()  # the global generator plays no part
         self.before = {k: v.clone() for k, v in self.quantized_model.module.state_dict().items()}
-        self.float_model = {k: v.clone() for k, v in self.quantized_model.float_model.module.state_dict().items()}
-        self.code = self.quantized_model.float_model.module.code
+        self.float_model = {
+            k: v.clone() for k, v in self.quantized_model.require_float_model().module.state_dict().items()
+        }
+        self.code = self.quantized_model.require_float_model().module.code
         self.progress = Recorder()
         self.seen: list[tuple[int, BlockResult]] = []
         self.results = reconstruct(
@@ -111,7 +113,7 @@ def test_reported_figures_are_those_of_the_blocks(network: str, method: str) -> 
     """From one block to the next, activations are in bfloat16."""
     done = outcome(network, method)
     x = y = images(COUNT).bfloat16().float()
-    float_blocks = split(done.quantized_model.float_model.module, done.quantized_model.blocks)
+    float_blocks = split(done.quantized_model.require_float_model().module, done.quantized_model.blocks)
     with torch.no_grad():
         for float_block, block, result in zip(float_blocks, done.quantized_model.split(), done.results, strict=True):
             x, output = float_block(x).bfloat16().float(), block(y)
@@ -120,27 +122,26 @@ def test_reported_figures_are_those_of_the_blocks(network: str, method: str) -> 
 
 
 @runs
-def test_weights_end_on_the_grid_of_their_kept_scale(network: str, method: str) -> None:
+def test_codes_end_beside_the_float_weight(network: str, method: str) -> None:
     done = outcome(network, method)
     for result in done.results:
         for name in result.layers:
             layer = done.quantized_model.layers()[name]
-            quantizer = layer.weight_quantizer
-            assert isinstance(quantizer, WeightQuantizer)
-            weight, codes = layer.op.weight, quantizer.codes(layer.op.weight)
-            before = done.before[f"{_target(done.quantized_model, name)}.op.weight"]
+            quantizer, weight = layer.weight_quantizer, layer.weight_quantizer.float_weight
+            nearest = done.before[f"{_target(done.quantized_model, name)}.weight_quantizer._codes"]
             if result.kept == "learned" and quantizer.spec.bits < 8:
-                assert torch.equal(quantizer(weight), weight)
-                floor = (before / _broadcast(quantizer, before)).floor()
+                assert quantizer.rounding is Rounding.LEARNED
+                floor = (weight / _broadcast(quantizer, weight)).floor()
                 lowest, highest = quantizer.spec.qmin, quantizer.spec.qmax
-                assert bool((codes >= floor.clamp(lowest, highest)).all())
-                assert bool((codes <= (floor + 1).clamp(lowest, highest)).all())
+                assert bool((quantizer.codes >= floor.clamp(lowest, highest)).all())
+                assert bool((quantizer.codes <= (floor + 1).clamp(lowest, highest)).all())
             else:
-                assert torch.equal(weight, before)
+                assert quantizer.rounding is Rounding.NEAREST
+                assert torch.equal(quantizer.codes, nearest)
 
 
 @runs
-def test_the_student_is_left_ready_to_use(network: str, method: str) -> None:
+def test_the_quantized_model_is_left_ready_to_use(network: str, method: str) -> None:
     done = outcome(network, method)
     quantized_model = done.quantized_model
     assert quantized_model.module.state_dict().keys() == done.before.keys()  # still loads what it saved
@@ -157,7 +158,7 @@ def test_the_student_is_left_ready_to_use(network: str, method: str) -> None:
 @runs
 def test_the_float_network_is_untouched(network: str, method: str) -> None:
     done = outcome(network, method)
-    module = done.quantized_model.float_model.module
+    module = done.quantized_model.require_float_model().module
     assert module.code == done.code
     assert all(torch.equal(v, module.state_dict()[k]) for k, v in done.float_model.items())
 
@@ -294,7 +295,7 @@ def test_three_activations_are_the_most_at_a_time() -> None:
     results = reconstruct(quantized_model, x, quick("qdrop"), memory=memory)
     sizes = [x.numel()]
     with torch.no_grad():
-        for block in split(quantized_model.float_model.module, quantized_model.blocks):
+        for block in split(quantized_model.require_float_model().module, quantized_model.blocks):
             x = block(x)
             sizes.append(x.numel())
     # A block's two inputs and its target; then its input and both outputs.
@@ -324,7 +325,7 @@ def test_eight_bits_leave_nothing_to_learn() -> None:
     assert {result.kept for result in results} == {"skipped"}
 
 
-def test_an_uncalibrated_student_is_refused() -> None:
+def test_an_uncalibrated_model_is_refused() -> None:
     graph_model = prepare(build("resnet"), SHAPE)
     with pytest.raises(PtqError, match="calibrate the quantized model"):
         reconstruct(insert_quantizers(graph_model, make_plan(graph_model, 4)), images(4))

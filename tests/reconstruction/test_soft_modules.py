@@ -10,7 +10,8 @@ from torch import Tensor, fx, nn
 from ptq.errors import PtqError
 from ptq.graph.fx_helpers import module_of
 from ptq.quantization.affine import per_channel
-from ptq.quantization.quantizers import Quantizer, QuantLayer, weight_axis
+from ptq.quantization.layers import QuantLayer, weight_axis
+from ptq.quantization.quantizers import Quantizer, Rounding
 from ptq.quantization.spec import QuantSpec
 from ptq.reconstruction import soft_modules as module_under_test
 from ptq.reconstruction.soft_modules import DropMask, FixedLayer, LearnedScale, SoftLayer, tuning
@@ -130,25 +131,23 @@ def test_a_step_of_an_uncalibrated_quantizer_is_refused() -> None:
 @pytest.mark.parametrize("cover", [1.0, 0.6])
 def test_soft_roundings_start_at_the_float_weight_and_end_on_a_neighboring_code(name: str, cover: float) -> None:
     layer = a_layer(name, 4, cover)
-    nearest, weight = layer.weight_quantizer, layer.op.weight.detach().clone()
-    scale = per_channel(nearest.scale, weight, weight_axis(layer.op))
+    quantizer, weight = layer.weight_quantizer, layer.weight_quantizer.float_weight
+    scale = per_channel(quantizer.scale, weight, weight_axis(layer.op))
     soft = SoftLayer(layer)
     clipped = weight.clamp(-8 * scale, 7 * scale)
     torch.testing.assert_close(soft.weight(), clipped, rtol=0, atol=2e-4 * float(scale.max()))
     # Undisturbed, it decides as nearest rounding does.
-    rounded = nearest(weight)
+    nearest = quantizer.codes.clone()
     soft.commit()
-    torch.testing.assert_close(layer.op.weight.data, rounded)
+    assert torch.equal(quantizer.codes, nearest)
+    assert quantizer.rounding is Rounding.LEARNED
 
     shaken(soft).commit()
-    hard = layer.op.weight.data
-    codes, floor = (hard / scale).round(), (weight / scale).floor()
+    codes, floor = quantizer.codes, (weight / scale).floor()
     assert codes.min() >= -8
     assert codes.max() <= 7
     assert bool(((codes == floor.clamp(-8, 7)) | (codes == (floor + 1).clamp(-8, 7))).all())
-    # What is the layer's weight now is what nearest rounding then reads.
-    assert torch.equal(nearest.codes(hard), codes)
-    assert torch.equal(nearest(hard), hard)
+    assert torch.equal(quantizer(), codes * scale)
 
 
 @pytest.mark.parametrize("started", [True, False], ids=["undisturbed", "shaken"])
@@ -161,7 +160,7 @@ def test_sharpness_decides_every_rounding(started: bool) -> None:
         shares.append(soft.undecided())
         softened.append(soft.weight().detach())
     soft.commit()
-    distances = [float((weight - layer.op.weight).detach().abs().max()) for weight in softened]
+    distances = [float((weight - layer.weight_quantizer()).abs().max()) for weight in softened]
     assert shares == sorted(shares, reverse=True) and shares[-1] == 0
     assert shares[0] > (0.9 if started else 0.1)
     assert distances == sorted(distances, reverse=True) and distances[-1] == 0

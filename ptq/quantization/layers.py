@@ -1,0 +1,85 @@
+"""Layers of a quantized model: integer weights, and a bias on the grid of their products."""
+
+import copy
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ptq.quantization.affine import quantize
+from ptq.quantization.quantizers import Quantizer, WeightQuantizer
+
+__all__ = ["INT32", "Layer", "QuantLayer", "apply_layer", "weight_axis"]
+
+INT32 = 2**31 - 1
+Layer = nn.Conv2d | nn.ConvTranspose2d | nn.Linear
+
+
+class QuantLayer(nn.Module):
+    """A convolution or linear layer with a quantized weight and its bias on the int32 grid.
+
+    Integer kernels add the bias as int32 codes of scale scale_x * scale_w. Simulating that grid is
+    what makes the quantized model agree with onnxruntime.
+
+    Args:
+        op: the float layer, which stays as it is; its weight is (C_out, ...), for a transposed convolution
+            (C_in, C_out / groups, ...).
+        weight_quantizer: of its weight.
+        input_quantizer: the quantizer whose values this layer reads; None leaves the bias in float.
+
+    Attributes:
+        op: a copy without the weight, which the weight quantizer holds.
+    """
+
+    def __init__(self, op: Layer, weight_quantizer: WeightQuantizer, input_quantizer: Quantizer | None) -> None:
+        super().__init__()
+        self.op = copy.deepcopy(op)
+        self.op.register_parameter("weight", None)
+        self.weight_quantizer = weight_quantizer
+        # In a tuple, because the module belongs to the graph it was placed in and not to this layer.
+        self._input = (input_quantizer,)
+
+    @property
+    def input_quantizer(self) -> Quantizer | None:
+        """The quantizer of this layer's input."""
+        return self._input[0]
+
+    def bias_scale(self) -> Tensor | None:
+        """Return scale_x * scale_w per output channel (C,), or None where the input is float."""
+        if self.input_quantizer is None:
+            return None
+        scale = self.weight_quantizer.scale
+        if isinstance(self.op, nn.ConvTranspose2d):
+            scale = scale.repeat(self.op.groups)
+        return self.input_quantizer.scale * scale
+
+    def bias_codes(self, scale: Tensor) -> Tensor | None:
+        """Return the bias as integer-valued int32 codes on the grid `scale`, (C,)."""
+        if self.op.bias is None:
+            return None
+        return quantize(self.op.bias.detach(), scale, scale.new_zeros(()), -INT32 - 1, INT32)
+
+    def bias(self) -> Tensor | None:
+        """Return the bias on its int32 grid, (C,); as it is where the input is float."""
+        grid = self.bias_scale()
+        codes = None if grid is None else self.bias_codes(grid)
+        return self.op.bias if grid is None or codes is None else codes * grid
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the layer; shapes as `op`."""
+        return apply_layer(self.op, x, self.weight_quantizer(), self.bias())
+
+
+def apply_layer(op: Layer, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Apply `op` with another weight and bias; shapes as `op`."""
+    if isinstance(op, nn.Linear):
+        return F.linear(x, weight, bias)
+    if isinstance(op, nn.ConvTranspose2d):
+        assert not isinstance(op.padding, str)
+        return F.conv_transpose2d(x, weight, bias, op.stride, op.padding, op.output_padding, op.groups, op.dilation)
+    out: Tensor = op._conv_forward(x, weight, bias)
+    return out
+
+
+def weight_axis(op: Layer) -> int:
+    """The dimension of `op.weight` that holds output channels."""
+    return 1 if isinstance(op, nn.ConvTranspose2d) else 0
