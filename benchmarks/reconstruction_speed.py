@@ -87,11 +87,11 @@ def block_of(case: Case) -> Block:
     network, shape = case.network().eval(), (3, case.side, case.side)
     graph_model = prepare(network, shape)
     quantized_model = insert_quantizers(graph_model, make_plan(graph_model, 4, 4))
-    x, memory = torch.rand(IMAGES, *shape), ActivationCache()
+    x, cache = torch.rand(IMAGES, *shape), ActivationCache()
     calibrate(quantized_model, x[:8])
     float_blocks, blocks = (split(graph_model.module, quantized_model.blocks), quantized_model.split())
     for float_block, block in zip(float_blocks, blocks, strict=True):
-        target = memory.gather((float_block(part.float()) for part in x.split(8)), IMAGES)
+        target = cache.gather((float_block(part.float()) for part in x.split(8)), IMAGES)
         if any(n.name.startswith(case.layer) for n in block.graph.nodes):
             config = ReconstructConfig(**{**vars(METHODS["qdrop"]), "batch": case.batch})
             return Block(float_block, block, Pair(x, x, target, None), config)
@@ -156,8 +156,8 @@ class _PlainLayer(nn.Module):
         return F.conv2d(x, codes * self.scale, op.bias, op.stride, op.padding, op.dilation, op.groups)
 
 
-class _PlainStep(nn.Module):
-    """A learned step by autograd, half of the elements left in float."""
+class _PlainScale(nn.Module):
+    """A learned scale by autograd, half of the elements left in float."""
 
     def __init__(self, quantizer: Quantizer) -> None:
         super().__init__()
@@ -176,14 +176,14 @@ def plain_iteration(block: Block, count: int) -> Callable[[], None]:
     for node in list(graph.graph.nodes):
         module = module_of(graph, node)
         if isinstance(module, QuantLayer | Quantizer):
-            made = _PlainLayer(module) if isinstance(module, QuantLayer) else _PlainStep(module)
+            made = _PlainLayer(module) if isinstance(module, QuantLayer) else _PlainScale(module)
             setattr(graph, f"plain_{node.name}", made)
             node.target = f"plain_{node.name}"
     graph.recompile()
     x_quantized, x_float = (x.float().contiguous() for x in (block.pair.x_quantized, block.pair.x_float))
     target, batch = block.pair.target.float().contiguous(), block.config.batch
     learned = [
-        p for m in graph.modules() if isinstance(m, _PlainLayer | _PlainStep) for p in m.parameters(recurse=False)
+        p for m in graph.modules() if isinstance(m, _PlainLayer | _PlainScale) for p in m.parameters(recurse=False)
     ]
     optimizer = torch.optim.Adam(learned, lr=1e-3)
 

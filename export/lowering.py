@@ -155,10 +155,10 @@ def _integer_bias(layer: QuantLayer) -> Dequantize | Tensor | None:
         return bias
     # In numpy and by itself: a wrong bias scale is the one mistake that nothing downstream notices.
     assert layer.input_quantizer is not None
-    step = np.float32(layer.input_quantizer.scale.item())
+    input_scale = np.float32(layer.input_quantizer.scale.item())
     weight_scale = layer.weight_quantizer.scale.flatten().float().numpy()
     repeats = scale.numel() // weight_scale.size
-    if not np.array_equal(scale.numpy(), step * np.tile(weight_scale, repeats)):
+    if not np.array_equal(scale.numpy(), input_scale * np.tile(weight_scale, repeats)):
         raise ExportError("the scale of a bias is not scale_x * scale_w: please report this as a bug.")
     codes = (bias.detach() / scale).round().clamp(-INT32 - 1, INT32)
     return Dequantize(codes.double().clamp(-INT32 - 1, INT32).to(torch.int32), scale)

@@ -35,7 +35,7 @@ def worst_layers(quantized_model: QuantizedModel, inputs: Tensor, *, count: int 
 
     Example:
         >>> worst_layers(quantized_model, images[:4], count=1)[0].name
-        'features_1_conv_0_0'
+        'blocks_2_conv2'
     """
     quantized_model.require_calibrated()
     graph, layers = quantized_model.require_float_model().module, quantized_model.layers()

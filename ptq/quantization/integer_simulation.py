@@ -59,12 +59,12 @@ class Pending:
 
     Attributes:
         real: the real numbers, for readers that are not a quantizer.
-        in_steps: output quantizer -> the result in steps of its scale, not yet rounded.
+        scaled: output quantizer -> the result over its scale, not yet rounded.
         activation: a ReLU or ReLU6 that the output's clamp does.
     """
 
     real: Callable[[], Tensor]
-    in_steps: Callable[[Quantizer], Tensor]
+    scaled: Callable[[Quantizer], Tensor]
     activation: nn.Module | None = None
 
 
@@ -82,7 +82,8 @@ def run_exact(quantized_model: fx.GraphModule, x: Tensor) -> Tensor:
         PtqError: when a quantizer has no range yet.
 
     Example:
-        >>> y = run_exact(quantized_model.module, x)
+        >>> run_exact(quantized_model.module, images).shape
+        torch.Size([8, 10])
     """
     with torch.no_grad():
         y: Tensor = _Integers(quantized_model).run(x)
@@ -113,7 +114,7 @@ def code_bounds(quantizer: Quantizer, activation: nn.Module | None) -> tuple[int
     Rounding is monotone, so clamping codes is exactly rounding what was clamped.
 
     Example:
-        >>> code_bounds(Quantizer(QuantSpec(4)).set_range(torch.tensor(-1.0), torch.tensor(2.0)), nn.ReLU())
+        >>> code_bounds(Quantizer(ptq.QuantSpec(4)).set_range(torch.tensor(-1.0), torch.tensor(2.0)), nn.ReLU())
         (5, 15)
     """
     zero_point = int(quantizer.zero_point)
@@ -173,10 +174,10 @@ def _real(value: Any) -> Any:
 
 def _quantized(quantizer: Quantizer, value: Any) -> Codes:
     activation = value.activation if isinstance(value, Pending) else None
-    steps = value.in_steps(quantizer) if isinstance(value, Pending) else _real(value) / quantizer.scale
+    scaled = value.scaled(quantizer) if isinstance(value, Pending) else _real(value) / quantizer.scale
     low, high = code_bounds(quantizer, activation)
     zero_point = int(quantizer.zero_point)
-    return Codes(steps.round().clamp(low - zero_point, high - zero_point), quantizer.scale, quantizer.zero_point)
+    return Codes(scaled.round().clamp(low - zero_point, high - zero_point), quantizer.scale, quantizer.zero_point)
 
 
 def _pending(n: fx.Node, module: nn.Module | None, values: list[Codes]) -> Pending | None:
@@ -222,14 +223,14 @@ def _gate(x: Codes) -> Codes:
 
 
 def _sum(a: Codes, b: Codes) -> Pending:
-    def in_steps(y: Quantizer) -> Tensor:
+    def scaled(y: Quantizer) -> Tensor:
         ratio_a, ratio_b = a.scale / y.scale, b.scale / y.scale
         # The kernel's constant is in float32, and its codes still hold their zero points.
         constant = y.zero_point - _fma(ratio_a, a.zero_point, ratio_b * b.zero_point)
         inner = _fma(b.values + b.zero_point, ratio_b, constant)
         return _fma(a.values + a.zero_point, ratio_a, inner).round() - y.zero_point
 
-    return Pending(lambda: a.real() + b.real(), in_steps)
+    return Pending(lambda: a.real() + b.real(), scaled)
 
 
 def _fma(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
@@ -238,18 +239,18 @@ def _fma(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
 
 
 def _product(a: Codes, b: Codes) -> Pending:
-    def in_steps(y: Quantizer) -> Tensor:
+    def scaled(y: Quantizer) -> Tensor:
         ratio = a.scale * b.scale / y.scale
         # The kernel rounds with the zero point in: half to even means another neighbor where it is odd.
         return (a.values * b.values * ratio + y.zero_point).round() - y.zero_point
 
-    return Pending(lambda: a.real() * b.real(), in_steps)
+    return Pending(lambda: a.real() * b.real(), scaled)
 
 
 def _global_average(x: Codes) -> Pending:
-    def in_steps(y: Quantizer) -> Tensor:
+    def scaled(y: Quantizer) -> Tensor:
         pixels = math.prod(x.values.shape[2:])
         sums = x.values.double().sum((2, 3), keepdim=True).float()
         return sums * (x.scale / (y.scale * pixels))
 
-    return Pending(lambda: x.real().mean((2, 3), keepdim=True), in_steps)
+    return Pending(lambda: x.real().mean((2, 3), keepdim=True), scaled)

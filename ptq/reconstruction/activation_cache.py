@@ -31,8 +31,8 @@ class ActivationCache:
         peak_disk: most bytes that were on disk.
 
     Example:
-        >>> memory = ActivationCache(limit=1 << 30)
-        >>> memory.gather([torch.rand(8, 3), torch.rand(8, 3)], 16).shape
+        >>> cache = ActivationCache(limit=1 << 30)
+        >>> cache.gather([torch.rand(8, 3), torch.rand(8, 3)], 16).shape
         torch.Size([16, 3])
     """
 

@@ -1,9 +1,9 @@
 """Reconstruction methods, each a configuration of the one loop in `ptq.reconstruction.loop`.
 
-AdaRound (Nagel et al., ICML 2020)   one layer at a time, weights first, then activation steps
-BRECQ    (Li et al., ICLR 2021)      one block at a time, weights first, then activation steps;
+AdaRound (Nagel et al., ICML 2020)   one layer at a time, weights first, then scales of activations
+BRECQ    (Li et al., ICLR 2021)      one block at a time, weights first, then scales of activations;
                                      errors weighted by squared output gradients
-QDrop    (Wei et al., ICLR 2022)     one block at a time, weights and steps together, half of the
+QDrop    (Wei et al., ICLR 2022)     one block at a time, weights and scales together, half of the
                                      activations left in float at random
 """
 
@@ -21,13 +21,13 @@ class ReconstructConfig:
 
     Args:
         unit: what is optimized at once.
-        joint: learn rounding and activation steps together; otherwise rounding first, then steps.
+        joint: learn roundings and scales of activations together; otherwise roundings first, then scales.
         drop: share of the activations left in float at random, of block inputs and inside (QDrop).
         fisher: weight errors by squared gradients of the network's loss (BRECQ).
         iterations: per unit and phase; 0 keeps nearest rounding.
         batch: images per iteration.
         lr_rounding: Adam learning rate of the rounding variables.
-        lr_scale: Adam learning rate of activation steps, relative to each step; falls as a cosine.
+        lr_scale: Adam learning rate of the scales of activations, relative to each scale; falls as a cosine.
         warmup: share of the iterations before roundings begin to be decided.
         sharpness: of the roundings at the end; it grows geometrically from 1.
         seed: same seed, same machine: same result, bit for bit.

@@ -38,8 +38,8 @@ def reconstruct(
     inputs: Tensor,
     config: ReconstructConfig = METHODS["qdrop"],
     *,
-    memory: ActivationCache | None = None,
-    finished: WorkStore | None = None,
+    cache: ActivationCache | None = None,
+    store: WorkStore | None = None,
     progress: Progress = SILENT,
     on_block: Callable[[int, BlockResult], None] | None = None,
 ) -> list[BlockResult]:
@@ -49,8 +49,8 @@ def reconstruct(
         quantized_model: calibrated; it computes on the device its modules are on.
         inputs: calibration images as the network takes them, (N, C, H, W).
         config: see `ptq.reconstruction.config`.
-        memory: holds activations, in bfloat16; a `ActivationCache()` of its own when not given.
-        finished: keeps every block that is done, and gives back those that were: bit for bit, for the same
+        cache: holds activations, in bfloat16; an `ActivationCache()` of its own when not given.
+        store: keeps every block that is done, and gives back those that were: bit for bit, for the same
             quantized_model, inputs and config.
         progress: told of every iteration, and now and then of the loss relative to nearest rounding.
         on_block: called after every block.
@@ -62,24 +62,25 @@ def reconstruct(
         InputError: when the quantized model has not been calibrated, or was loaded without its float network.
 
     Example:
-        >>> results = reconstruct(quantized_model, images, METHODS["brecq"])
-        >>> all(r.sqnr >= r.sqnr_nearest for r in results)
+        >>> own = ptq.calibrate(ptq.insert_quantizers(graph_model, ptq.make_plan(graph_model, 4)), images)
+        >>> results = reconstruct(own, images, ReconstructConfig(iterations=5, batch=4))
+        >>> all(result.sqnr >= result.sqnr_nearest for result in results)
         True
     """
     quantized_model.require_calibrated()
-    memory, finished = memory or ActivationCache(), finished or WorkStore()
+    cache, store = cache or ActivationCache(), store or WorkStore()
     work = list(_work(quantized_model, config))
     total = sum(block.iterations(config) for block in work)
-    x_float = x_quantized = memory.gather([inputs], len(inputs))
+    x_float = x_quantized = cache.gather([inputs], len(inputs))
     del inputs  # twice as large as what is left
     results = []
     with progress.stage("reconstruct", max(1, total)) as task:
         for block in work:
-            target = _run(block.float_block, x_float, memory)
-            known = finished.restore(block.key, block.quantized_block)
+            target = _run(block.float_block, x_float, cache)
+            known = store.restore(block.key, block.quantized_block)
             if known is None:
-                result = _tune(block, Pair(x_quantized, x_float, target), memory, config, task)
-                finished.save(block.key, block.quantized_block, result.to_json())
+                result = _tune(block, Pair(x_quantized, x_float, target), cache, config, task)
+                store.save(block.key, block.quantized_block, result.to_json())
             else:
                 result = BlockResult.from_json(known)
                 task.advance(block.iterations(config))
@@ -87,7 +88,7 @@ def reconstruct(
             if on_block is not None:
                 on_block(block.index, result)
             x_float = target  # before the next tensor is made, because three of them are the most at a time
-            x_quantized = _run(block.quantized_block, x_quantized, memory)
+            x_quantized = _run(block.quantized_block, x_quantized, cache)
     return results
 
 
@@ -116,7 +117,7 @@ def _work(quantized_model: QuantizedModel, config: ReconstructConfig) -> Iterato
         yield _Block(index, float_block, block, units, float_blocks[index + 1 :])
 
 
-def _tune(block: _Block, pair: Pair, memory: ActivationCache, config: ReconstructConfig, task: Task) -> BlockResult:
+def _tune(block: _Block, pair: Pair, cache: ActivationCache, config: ReconstructConfig, task: Task) -> BlockResult:
     """Fit a block, and keep that if it is better than nearest rounding."""
     started = time.perf_counter()
     quantized = block.quantized_block
@@ -125,9 +126,9 @@ def _tune(block: _Block, pair: Pair, memory: ActivationCache, config: Reconstruc
     losses: tuple[Curve, ...] = ()
     if block.units and config.iterations:
         before = {name: value.clone() for name, value in quantized.state_dict().items()}
-        weight = _fisher(compose(block.rest), pair.target, memory) if config.fisher else None
+        weight = _fisher(compose(block.rest), pair.target, cache) if config.fisher else None
         seed = config.seed * 1_000_003 + block.index * 1_009  # whatever the blocks before it drew
-        losses = _fit(block, replace(pair, weight=weight), memory, replace(config, seed=seed), task)
+        losses = _fit(block, replace(pair, weight=weight), cache, replace(config, seed=seed), task)
         sqnr, kept = _sqnr(quantized, pair.x_quantized, pair.target), "learned"
         if not sqnr >= nearest:  # NaN is no better either
             quantized.load_state_dict(before)
@@ -140,23 +141,23 @@ def _tune(block: _Block, pair: Pair, memory: ActivationCache, config: Reconstruc
         sqnr=sqnr,
         kept=kept,
         seconds=time.perf_counter() - started,
-        memory=memory.peak,
-        disk=memory.peak_disk,
+        memory=cache.peak,
+        disk=cache.peak_disk,
         losses=losses,
     )
 
 
 def _fit(
-    block: _Block, whole: Pair, memory: ActivationCache, config: ReconstructConfig, task: Task
+    block: _Block, whole: Pair, cache: ActivationCache, config: ReconstructConfig, task: Task
 ) -> tuple[Curve, ...]:
     """Fit a block, or one after the other the layers in it; return a curve for each descent."""
     if config.unit == "block":
         return optimize(block.quantized_block, whole, config, task)
     curves: list[Curve] = []
     for number, (float_unit, unit) in enumerate(block.units):
-        x_float = _capture(block.float_block, float_unit, whole.x_float, memory)
-        x_quantized = _capture(block.quantized_block, unit, whole.x_quantized, memory)
-        pair = Pair(x_quantized, x_float, _run(float_unit, x_float, memory))
+        x_float = _capture(block.float_block, float_unit, whole.x_float, cache)
+        x_quantized = _capture(block.quantized_block, unit, whole.x_quantized, cache)
+        pair = Pair(x_quantized, x_float, _run(float_unit, x_float, cache))
         curves += optimize(unit, pair, replace(config, seed=config.seed + number), task)
     return tuple(curves)
 
@@ -198,9 +199,9 @@ def _parts(x: Tensor, network: nn.Module) -> Iterator[Tensor]:
 
 
 @torch.no_grad()
-def _run(network: fx.GraphModule, x: Tensor, memory: ActivationCache) -> Tensor:
+def _run(network: fx.GraphModule, x: Tensor, cache: ActivationCache) -> Tensor:
     """What a network gives on cached activations, cached."""
-    return memory.gather((network(part) for part in _parts(x, network)), len(x))
+    return cache.gather((network(part) for part in _parts(x, network)), len(x))
 
 
 @torch.no_grad()
@@ -213,7 +214,7 @@ def _sqnr(block: fx.GraphModule, x: Tensor, target: Tensor) -> float:
     return decibels(signal, noise)
 
 
-def _capture(graph: fx.GraphModule, unit: fx.GraphModule, x: Tensor, memory: ActivationCache) -> Tensor:
+def _capture(graph: fx.GraphModule, unit: fx.GraphModule, x: Tensor, cache: ActivationCache) -> Tensor:
     """Run `graph` on `x` and return what flows into `unit`, a part of it."""
     first = next(n for n in unit.graph.nodes if n.op == "call_module")
     wanted = sole_input(next(n for n in graph.graph.nodes if n.name == first.name))
@@ -224,10 +225,10 @@ def _capture(graph: fx.GraphModule, unit: fx.GraphModule, x: Tensor, memory: Act
             watch(graph, part, {wanted.name: seen.append})
             yield seen[0]
 
-    return memory.gather(parts(), len(x))
+    return cache.gather(parts(), len(x))
 
 
-def _fisher(network: nn.Module, target: Tensor, memory: ActivationCache) -> Tensor:
+def _fisher(network: nn.Module, target: Tensor, cache: ActivationCache) -> Tensor:
     """Squared gradients of the network's loss with respect to a block's output (BRECQ, eq. 10), mean 1 for every image.
 
     The loss is the cross-entropy with the float network's own prediction. What the network is sure of has gradients
@@ -244,4 +245,4 @@ def _fisher(network: nn.Module, target: Tensor, memory: ActivationCache) -> Tens
             weight = grad.square().flatten(1)
             yield (weight / weight.mean(1, keepdim=True).clamp(min=1e-30)).view_as(grad)
 
-    return memory.gather(parts(), len(target), torch.float32)
+    return cache.gather(parts(), len(target), torch.float32)

@@ -1,8 +1,8 @@
-"""Fitting one unit, a block or a layer: learned rounding and learned activation steps.
+"""Fitting one unit, a block or a layer: learned roundings and learned scales of activations.
 
 AdaRound's regularizer decides roundings only where it outweighs the loss for long: after a few hundred
 iterations half of them still stand between two codes, and choosing the nearer one loses most of what was
-learned. Here the rounding function itself becomes a step, by the end for every weight, and the loss has
+learned. Here the rounding function itself becomes a jump from 0 to 1, by the end for every weight, and the loss has
 the last word on each. There is no weight of a regularizer to choose for a network.
 """
 
@@ -17,7 +17,7 @@ from ptq.progress import Task
 from ptq.reconstruction.config import ReconstructConfig
 from ptq.reconstruction.kernels import blend, mean_error
 from ptq.reconstruction.results import Curve
-from ptq.reconstruction.soft_modules import DropMask, Tuning, tuning
+from ptq.reconstruction.soft_modules import DropMask, SoftBlock, soften
 from ptq.utils.autocast import fast_autocast
 
 __all__ = ["Pair", "optimize"]
@@ -49,25 +49,25 @@ def optimize(unit: fx.GraphModule, pair: Pair, config: ReconstructConfig, task: 
         task: told of every iteration, and up to 50 times of the loss relative to nearest rounding.
 
     Returns:
-        A curve of at most 50 points for each descent: one, or two where steps follow roundings.
+        A curve of at most 50 points for each descent: one, or two where scales follow roundings.
     """
     curves = []
-    for weights, steps in ((True, True),) if config.joint else ((True, False), (False, True)):
+    for roundings, scales in ((True, True),) if config.joint else ((True, False), (False, True)):
         device = next(iter(unit.state_dict().values()), pair.target).device
-        drop = config.drop if steps else 0.0
+        drop = config.drop if scales else 0.0
         mask = DropMask(1 - drop, config.seed, device) if drop else None
-        view = tuning(unit, mask, weights, steps)
-        if view.layers or view.steps:
+        block = soften(unit, mask, roundings, scales)
+        if block.layers or block.scales:
             factor = _loss_factor(unit, pair, device)
-            curves.append(_descend(view, pair, config, task, factor, mask, device))
-            view.commit()
+            curves.append(_descend(block, pair, config, task, factor, mask, device))
+            block.commit()
         else:
             task.advance(config.iterations)
     return tuple(curves)
 
 
 def _descend(
-    view: Tuning,
+    block: SoftBlock,
     pair: Pair,
     config: ReconstructConfig,
     task: Task,
@@ -76,8 +76,8 @@ def _descend(
     device: torch.device,
 ) -> Curve:
     groups: list[dict[str, Any]] = [
-        {"params": [m.alpha for m in view.layers], "lr": config.lr_rounding},
-        {"params": [m.gain for m in view.steps], "lr": config.lr_scale},
+        {"params": [m.alpha for m in block.layers], "lr": config.lr_rounding},
+        {"params": [m.gain for m in block.scales], "lr": config.lr_scale},
     ]
     optimizer = torch.optim.Adam([group for group in groups if group["params"]], fused=True)
     generator = torch.Generator().manual_seed(config.seed)
@@ -85,19 +85,19 @@ def _descend(
     recent: list[Tensor] = []
     for iteration in range(config.iterations):
         share = iteration / config.iterations
-        # Roundings keep their pace to the end, where they are decided; steps settle.
-        if view.steps:
+        # Roundings keep their pace to the end, where they are decided; scales come to rest.
+        if block.scales:
             cosine = (1 + math.cos(math.pi * share)) / 2
             optimizer.param_groups[-1]["lr"] = config.lr_scale * cosine
         sharpness = config.sharpness ** max(0.0, (share - config.warmup) / (1 - config.warmup))
-        for layer in view.layers:
+        for layer in block.layers:
             layer.sharpness.fill_(sharpness)
         index = torch.randint(len(pair.target), (config.batch,), generator=generator)
         with fast_autocast(device):
             x = _rows(pair.x_quantized, index, device)
             if mask is not None:
                 x = blend(_rows(pair.x_float, index, device), x, mask(x))
-            loss = factor * _loss(view(x), pair, index)
+            loss = factor * _loss(block(x), pair, index)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()

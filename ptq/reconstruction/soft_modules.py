@@ -1,6 +1,6 @@
-"""A block of the quantized model as it is while it is fitted: soft roundings, learned steps, some activations in float.
+"""A block of the quantized model as it is while it is fitted: soft roundings, learned scales, some activations in float.
 
-The view shares the quantized model's parameters and leaves its modules as they are. An activation function and the
+A soft block shares the quantized model's parameters and leaves its modules as they are. An activation function and the
 quantizer behind it are one operation here, biases are in float, and layers that learn nothing have their
 rounded weight computed once.
 """
@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, fx, nn
 
+from ptq.config.choices import MAX_BITS
 from ptq.graph.fx_helpers import foldable, module_of, sole_input
 from ptq.quantization.affine import per_channel
 from ptq.quantization.layers import QuantLayer, apply_layer
@@ -19,16 +20,14 @@ from ptq.reconstruction.kernels import quantize_activation, rectified_sigmoid, s
 from ptq.reconstruction.kernels.reference import GAMMA, ZETA
 from ptq.utils.autocast import fast_bfloat16, in_float32, wants_float32
 
-__all__ = ["DropMask", "LearnedScale", "SoftLayer", "Tuning", "learns", "tuning"]
-
-NEAREST_ENOUGH = 8  # bits at which nearest rounding leaves nothing to learn
+__all__ = ["DropMask", "LearnedScale", "SoftBlock", "SoftLayer", "learns", "soften"]
 
 
 def learns(module: nn.Module | None) -> bool:
     """Whether there is anything to gain over nearest rounding: below 8 bits."""
     if isinstance(module, QuantLayer):
-        return module.weight_quantizer.spec.bits < NEAREST_ENOUGH
-    return isinstance(module, Quantizer) and module.spec.bits < NEAREST_ENOUGH
+        return module.weight_quantizer.spec.bits < MAX_BITS
+    return isinstance(module, Quantizer) and module.spec.bits < MAX_BITS
 
 
 class DropMask:
@@ -67,7 +66,7 @@ class LearnedScale(nn.Module):
         quantizer: calibrated.
         bounds: what the activation function clamps to; (-inf, inf) for none.
         mask: which elements are quantized (QDrop); None for all.
-        gain: that of another step of the same quantizer, where there is one.
+        gain: that of another module for the same quantizer, where there is one.
     """
 
     grid: Tensor
@@ -79,7 +78,7 @@ class LearnedScale(nn.Module):
         super().__init__()
         zero_point = float(quantizer.zero_point)
         codes = (quantizer.spec.qmin - zero_point, quantizer.spec.qmax - zero_point)
-        self._quantizer, self.mask = (quantizer,), mask  # in a tuple: it is not this view's
+        self._quantizer, self.mask = (quantizer,), mask  # in a tuple: it is not part of this module
         self.register_buffer("scale", quantizer.scale.clone())
         self.register_buffer("grid", self.scale.new_tensor([*bounds, *codes]))
         free = quantizer.spec.grid == "free"
@@ -103,7 +102,7 @@ class SoftLayer(nn.Module):
 
     Starts where the soft weight equals the float weight (within the clipping range). AdaRound drives
     the roundings to a decision by a regularizer; here they are decided by `sharpness`, which reconstruction
-    raises from 1: the rectified sigmoid of ``sharpness * alpha`` becomes a step.
+    raises from 1: the rectified sigmoid of ``sharpness * alpha`` becomes a jump from 0 to 1.
 
     Args:
         layer: with a calibrated weight quantizer.
@@ -117,7 +116,7 @@ class SoftLayer(nn.Module):
     def __init__(self, layer: QuantLayer, float32: bool = False) -> None:
         super().__init__()
         self.spec, self.float32 = layer.weight_quantizer.spec, float32
-        self._layer = (layer,)  # in a tuple, because its parameters are not this view's
+        self._layer = (layer,)  # in a tuple: its parameters are not those of this module
         weight = layer.weight_quantizer.float_weight
         scale = per_channel(layer.weight_quantizer.scale, weight, self.spec.axis)
         base = (weight / scale).floor()
@@ -172,21 +171,21 @@ def _apply(forward: Callable[[Tensor], Tensor], x: Tensor, float32: bool) -> Ten
     return in_float32(forward, x) if float32 else forward(x)
 
 
-class Tuning(nn.Module):
-    """A unit under optimization, and what is learned in it.
+class SoftBlock(nn.Module):
+    """A block or a layer while it is optimized, and what is learned in it.
 
     Attributes:
         graph: computes the unit.
         layers: with soft roundings.
-        steps: with learned scales, one for every scale.
+        scales: one module for every scale that is learned.
     """
 
     def __init__(self, graph: fx.GraphModule) -> None:
         super().__init__()
         self.graph = graph
         self.layers = [m for m in graph.modules() if isinstance(m, SoftLayer)]
-        steps = [m for m in graph.modules() if isinstance(m, LearnedScale)]
-        self.steps = list({step.gain: step for step in steps if step.gain.requires_grad}.values())
+        scales = [m for m in graph.modules() if isinstance(m, LearnedScale)]
+        self.scales = list({m.gain: m for m in scales if m.gain.requires_grad}.values())
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute the unit's output as it stands, in float32 where autocast is off."""
@@ -197,29 +196,30 @@ class Tuning(nn.Module):
         """Give the quantized model what was learned, every rounding decided."""
         for layer in self.layers:
             layer.commit()
-        for step in self.steps:
-            step.commit()
+        for scale in self.scales:
+            scale.commit()
 
 
-def tuning(unit: fx.GraphModule, mask: DropMask | None, weights: bool = True, steps: bool = True) -> Tuning:
-    """Make the view of a unit in which its roundings, its steps or both are learned.
+def soften(unit: fx.GraphModule, mask: DropMask | None, roundings: bool = True, scales: bool = True) -> SoftBlock:
+    """Make the soft block of a unit, in which its roundings, its scales or both are learned.
 
     Args:
         unit: a part of a calibrated quantized model.
         mask: of the activations that are quantized; None quantizes all of them.
-        weights: learn roundings.
-        steps: learn the scales of activations, but for those that a gate binds; without, activations stay in float.
+        roundings: learn those of weights below 8 bits.
+        scales: learn those of activations, but for those that a gate binds; without, activations stay in float.
 
     Example:
-        >>> view = tuning(quantized_model.split()[1], mask=None)
-        >>> error = (view(x) - target).square().mean()
+        >>> block = soften(quantized_model.split()[0], mask=None)
+        >>> block(images).shape, len(block.scales)
+        (torch.Size([8, 8, 8, 8]), 2)
     """
     graph = fx.GraphModule(unit, _copy(unit.graph))
     made: dict[object, nn.Module] = {}  # one for every module, however often it is called
-    scales: dict[Quantizer, nn.Parameter] = {}
+    gains: dict[Quantizer, nn.Parameter] = {}
     for node in list(graph.graph.nodes):
         module = module_of(graph, node)
-        if isinstance(module, Quantizer) and not steps:
+        if isinstance(module, Quantizer) and not scales:
             node.replace_all_uses_with(sole_input(node))
             graph.graph.erase_node(node)
         elif isinstance(module, Quantizer):
@@ -230,17 +230,17 @@ def tuning(unit: fx.GraphModule, mask: DropMask | None, weights: bool = True, st
                 node.replace_input_with(before, sole_input(before))
                 graph.graph.erase_node(before)
             key = module, bounds
-            made[key] = step = made.get(key) or LearnedScale(module, bounds, mask, scales.get(module))
-            assert isinstance(step, LearnedScale)
-            scales[module] = step.gain
-            _replace(graph, node, step)
+            made[key] = scale = made.get(key) or LearnedScale(module, bounds, mask, gains.get(module))
+            assert isinstance(scale, LearnedScale)
+            gains[module] = scale.gain
+            _replace(graph, node, scale)
         elif isinstance(module, QuantLayer):
-            device, soft = module.weight_quantizer.codes.device, weights and learns(module)
+            device, soft = module.weight_quantizer.codes.device, roundings and learns(module)
             slow = fast_bfloat16(device) and wants_float32(module.op, device, weights=soft)
             made[module] = made.get(module) or (SoftLayer(module, slow) if soft else FixedLayer(module, slow))
             _replace(graph, node, made[module])
     graph.recompile()
-    return Tuning(graph)
+    return SoftBlock(graph)
 
 
 def _copy(graph: fx.Graph) -> fx.Graph:
@@ -250,6 +250,6 @@ def _copy(graph: fx.Graph) -> fx.Graph:
 
 
 def _replace(graph: fx.GraphModule, node: fx.Node, module: nn.Module) -> None:
-    target = f"tuned_{node.name}"
+    target = f"soft_{node.name}"
     graph.add_submodule(target, module)
     node.target = target

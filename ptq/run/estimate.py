@@ -224,9 +224,9 @@ def _reconstruction(
             clock.restart()
 
         few = replace(config, iterations=min(iterations, config.iterations))
-        memory = ActivationCache(1 << 62)
+        cache = ActivationCache(1 << 62)
         seconds = _timed(
-            lambda: reconstruct(quantized_model, inputs, few, memory=memory, progress=clock, on_block=settle)
+            lambda: reconstruct(quantized_model, inputs, few, cache=cache, progress=clock, on_block=settle)
         )
         return max(0.0, seconds - spent), one * config.iterations, cached
 

@@ -104,30 +104,30 @@ def run(
         quantized_model = insert_planned_quantizers(graph_model, settings)
         folder = run_folder(settings.out)
         decides = decided_by(settings, model, teachers, graph_model, device)
-        finished = resume(folder / "run.part", decides, restart)
+        store = resume(folder / "run.part", decides, restart)
         if restart:
             WorkStore(folder / BATCHES).discard()
         batches = "a part of the images" if (folder / BATCHES).is_dir() else ""
-        if say is not None and (done := finished.words() or batches):
+        if say is not None and (done := store.words() or batches):
             say(f"continues an interrupted run: {done} already done")
     with watch("synthesize"):
         source = image_source(settings, model.preprocess)
         make = partial(calibration_images, model, source, teachers, verifier, device=device, progress=progress)
-        images = keep_images(folder, finished, make)
+        images = keep_images(folder, store, make)
     del teachers, verifier, make  # they are not needed any more, and may be large
     many = mixed_copies(images, settings.mixed_copies, settings.seed)
     quantized_model.to(device)
     with watch("calibrate"):
-        if finished.restore("ranges", quantized_model.module) is None:
+        if store.restore("ranges", quantized_model.module) is None:
             calibrate(quantized_model, _inputs(model, many), seed=settings.seed, progress=progress)
-            finished.save("ranges", quantized_model.module)
+            store.save("ranges", quantized_model.module)
     with watch("reconstruct"):
         blocks = reconstruct(
             quantized_model,
             _inputs(model, many),
             _method(settings, model.preprocess.size),
-            memory=ActivationCache(settings.memory_bytes(), folder),
-            finished=finished,
+            cache=ActivationCache(settings.memory_bytes(), folder),
+            store=store,
             progress=progress,
         )
     quantized_model.to(torch.device("cpu"))
@@ -151,13 +151,13 @@ def run(
         )
     with watch("look at the worst layers"):
         layers = worst_layers(quantized_model, model.preprocess.normalize(images.floats(slice(4))))
-    report = summarize(settings, model, quantized_model, images, blocks, measured, layers, watch, finished.words())
+    report = summarize(settings, model, quantized_model, images, blocks, measured, layers, watch, store.words())
     write_report(report, folder)
     write_recipe(settings, folder)
     for name in ("inspect.md", "inspect.json"):
         (folder / name).unlink(missing_ok=True)  # of a network that was here before
     refresh(folder)
-    finished.discard()
+    store.discard()
     measured.raise_for_failure()
     return Run(quantized_model, images, report, folder)
 

@@ -28,12 +28,12 @@ def parts(*shape: int) -> list[Tensor]:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("limit", [0, 1 << 20], ids=["disk", "memory"])
 def test_what_is_gathered_comes_back(shape: tuple[int, ...], dtype: torch.dtype, limit: int, tmp_path: Path) -> None:
-    memory, pieces = ActivationCache(limit, tmp_path), parts(*shape)
-    result = memory.gather(iter(pieces), len(torch.cat(pieces)), dtype)
+    cache, pieces = ActivationCache(limit, tmp_path), parts(*shape)
+    result = cache.gather(iter(pieces), len(torch.cat(pieces)), dtype)
     assert result.dtype == dtype
     assert torch.equal(result, torch.cat(pieces).to(dtype))
     size = result.numel() * dtype.itemsize
-    assert (memory.used, memory.disk) == ((size, 0) if limit else (0, size))
+    assert (cache.used, cache.disk) == ((size, 0) if limit else (0, size))
     # It can be worked on in place, as weights of errors are.
     assert torch.equal(result.mul_(2), 2 * torch.cat(pieces).to(dtype))
 
@@ -46,31 +46,31 @@ def test_images_are_channels_last_and_all_else_is_in_order() -> None:
 
 
 def test_what_fits_is_in_memory_and_the_rest_on_disk(tmp_path: Path) -> None:
-    memory = ActivationCache(limit=250, folder=tmp_path)
-    first, second = (memory.gather(parts(12, 5), 12) for _ in range(2))  # 120 bytes each
-    assert (memory.used, memory.disk) == (240, 0)
-    third = memory.gather(parts(12, 5), 12)
-    assert (memory.used, memory.disk) == (240, 120)
-    small = memory.gather(parts(5), 5)
-    assert (memory.used, memory.disk) == (250, 120)
+    cache = ActivationCache(limit=250, folder=tmp_path)
+    first, second = (cache.gather(parts(12, 5), 12) for _ in range(2))  # 120 bytes each
+    assert (cache.used, cache.disk) == (240, 0)
+    third = cache.gather(parts(12, 5), 12)
+    assert (cache.used, cache.disk) == (240, 120)
+    small = cache.gather(parts(5), 5)
+    assert (cache.used, cache.disk) == (250, 120)
     assert torch.equal(first, second) and torch.equal(first, third)
     # Where there is room again, it is used.
     del first
     gc.collect()
-    again = memory.gather(parts(12, 5), 12)
-    assert (memory.used, memory.disk) == (250, 120)
+    again = cache.gather(parts(12, 5), 12)
+    assert (cache.used, cache.disk) == (250, 120)
     assert torch.equal(again, second) and len(small) == 5
 
 
 @pytest.mark.parametrize("limit", [0, 1 << 20], ids=["disk", "memory"])
 def test_tensors_count_until_the_last_view_of_them_is_gone(limit: int, tmp_path: Path) -> None:
-    memory = ActivationCache(limit, tmp_path)
+    cache = ActivationCache(limit, tmp_path)
 
     def counted() -> int:
         gc.collect()
-        return memory.used + memory.disk
+        return cache.used + cache.disk
 
-    whole = memory.gather(parts(12, 3, 4, 6), 12)
+    whole = cache.gather(parts(12, 3, 4, 6), 12)
     rows, turned = whole[2:4], whole.permute(0, 2, 3, 1)
     copied = whole.index_select(0, torch.tensor([1, 2]))
     del whole
@@ -87,14 +87,14 @@ def test_tensors_count_until_the_last_view_of_them_is_gone(limit: int, tmp_path:
 
 
 def test_peaks_stay_when_tensors_go(tmp_path: Path) -> None:
-    memory = ActivationCache(limit=250, folder=tmp_path)
-    held = [memory.gather(parts(12, 5), 12) for _ in range(5)]
+    cache = ActivationCache(limit=250, folder=tmp_path)
+    held = [cache.gather(parts(12, 5), 12) for _ in range(5)]
     del held
     gc.collect()
-    assert (memory.used, memory.disk) == (0, 0)
-    assert (memory.peak, memory.peak_disk) == (240, 360)
-    memory.gather(parts(12, 5), 12)
-    assert (memory.peak, memory.peak_disk) == (240, 360)
+    assert (cache.used, cache.disk) == (0, 0)
+    assert (cache.peak, cache.peak_disk) == (240, 360)
+    cache.gather(parts(12, 5), 12)
+    assert (cache.peak, cache.peak_disk) == (240, 360)
 
 
 def test_parts_are_computed_one_by_one_and_without_their_graphs() -> None:
@@ -102,19 +102,19 @@ def test_parts_are_computed_one_by_one_and_without_their_graphs() -> None:
 
     def computed() -> Iterator[Tensor]:
         for _ in range(4):
-            alive.append(memory.used)
+            alive.append(cache.used)
             yield leaf * torch.ones(2, 3)
 
-    memory = ActivationCache(1 << 20)
-    result = memory.gather(computed(), 8)
+    cache = ActivationCache(1 << 20)
+    result = cache.gather(computed(), 8)
     assert alive == [0, 48, 48, 48]  # the first part says how large the whole will be
     assert not result.requires_grad
 
 
 def test_files_have_no_names(tmp_path: Path) -> None:
-    memory = ActivationCache(limit=0, folder=tmp_path)
-    held = [memory.gather(parts(*shape), 12) for shape in SHAPES]
-    assert memory.disk > 0
+    cache = ActivationCache(limit=0, folder=tmp_path)
+    held = [cache.gather(parts(*shape), 12) for shape in SHAPES]
+    assert cache.disk > 0
     assert list(tmp_path.iterdir()) == []
     del held
 
@@ -124,11 +124,11 @@ def test_a_full_disk_is_an_error_with_advice(tmp_path: Path, monkeypatch: pytest
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
-    memory = ActivationCache(limit=0, folder=tmp_path)
+    cache = ActivationCache(limit=0, folder=tmp_path)
     with pytest.raises(PtqError, match=r"No space left.*memory-limit"):
-        memory.gather(parts(12, 5), 12)
+        cache.gather(parts(12, 5), 12)
     assert list(tmp_path.iterdir()) == []
-    assert memory.disk == memory.peak_disk == 0
+    assert cache.disk == cache.peak_disk == 0
     # ActivationCache is not concerned.
     assert len(ActivationCache(1 << 20, tmp_path).gather(parts(12, 5), 12)) == 12
 

@@ -99,13 +99,13 @@ def test_any_layout_will_do(layout: str, other: str) -> None:
 
 
 @on_device
-@pytest.mark.parametrize("steps", [(6, 1, 1, 1), (1, 4, 1, 1), (4, 1, 1), (), (6, 4, 3, 5)], ids=str)
+@pytest.mark.parametrize("sizes", [(6, 1, 1, 1), (1, 4, 1, 1), (4, 1, 1), (), (6, 4, 3, 5)], ids=str)
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("sharpness", [1.0, 9.0])
-def test_weights_are_rounded_as_by_the_reference(steps: tuple[int, ...], layout: str, sharpness: float) -> None:
+def test_weights_are_rounded_as_by_the_reference(sizes: tuple[int, ...], layout: str, sharpness: float) -> None:
     shape = (6, 4, 3, 5)
     base = laid_out(random(0, *shape, spread=5.0).floor().clamp(-9, 8), layout)
-    alpha, grad, scale = random(1, *shape), random(2, *shape), random(3, *steps).abs() + 0.1
+    alpha, grad, scale = random(1, *shape), random(2, *shape), random(3, *sizes).abs() + 0.1
     rest = scale, torch.tensor(sharpness, device=DEVICE), -8, 7
     weight = fused_triton.round_forward(base, alpha, *rest)
     close(weight, reference.round_forward(base, alpha, *rest), rtol=1e-5, atol=1e-6)
@@ -141,7 +141,7 @@ def test_every_kernel_compiles_for_a_gpu_that_is_not_there(type_: str, keep: str
             target=GPUTarget("cuda", 80, 32),
             options={"enable_fp_fusion": False},
         )
-        assert "fma" not in compiled.asm["ptx"]  # steps would be rounded elsewhere
+        assert "fma" not in compiled.asm["ptx"]  # numbers would be rounded elsewhere
 
 
 @pytest.mark.slow

@@ -32,10 +32,10 @@ def straight_through(x: Tensor, scale: Tensor, grid: Tensor, keep: Tensor | None
     """What `quantize_activation` computes, left to autograd."""
     low, high, first, last = grid
     c = x.clamp(low, high)
-    steps = c * (1 / scale)
-    codes = steps.detach().round()
+    scaled = c * (1 / scale)
+    codes = scaled.detach().round()
     end = codes.clamp(first, last) * scale
-    y = torch.where((codes >= first) & (codes <= last), round_ste(steps) * scale, end)
+    y = torch.where((codes >= first) & (codes <= last), round_ste(scaled) * scale, end)
     return y if keep is None else torch.where(keep > 0, y, c)
 
 
@@ -70,25 +70,25 @@ def test_backward_is_that_of_the_straight_through_estimator(
 
 
 @given(st.integers(0, 1000), st.floats(0.1, 1.0), st.sampled_from(list(BOUNDS.values())))
-def test_gradient_of_the_scale_by_finite_differences(seed: int, step: float, bounds: tuple[float, float]) -> None:
+def test_gradient_of_the_scale_by_finite_differences(seed: int, s0: float, bounds: tuple[float, float]) -> None:
     """Differentiable where rounding errors round(x/s) - x/s are held at their value, as STE does."""
-    step = torch.tensor(step).item()  # in float32, as the kernel computes
-    scale = torch.tensor(step, requires_grad=True)
+    s0 = torch.tensor(s0).item()  # in float32, as the kernel computes
+    scale = torch.tensor(s0, requires_grad=True)
     x = random(seed, 50)
     # Stay clear of the points where a code jumps: there is no derivative there.
-    x = x[((x.double() / step) % 1 - 0.5).abs() > 1e-3]
+    x = x[((x.double() / s0) % 1 - 0.5).abs() > 1e-3]
     quantize_activation(x, scale, torch.tensor([*bounds, -8.0, 7.0])).sum().backward()
     assert scale.grad is not None
 
     c = x.double().clamp(*bounds)
-    codes = (c / step).round()
-    rest, inside = codes - c / step, (codes >= -8) & (codes <= 7)
+    codes = (c / s0).round()
+    rest, inside = codes - c / s0, (codes >= -8) & (codes <= 7)
 
     def surrogate(s: float) -> float:
         return float(torch.where(inside, (c / s + rest) * s, codes.clamp(-8, 7) * s).sum())
 
-    h = 1e-4 * step
-    numeric = (surrogate(step + h) - surrogate(step - h)) / (2 * h)
+    h = 1e-4 * s0
+    numeric = (surrogate(s0 + h) - surrogate(s0 - h)) / (2 * h)
     assert scale.grad.item() == pytest.approx(numeric, rel=1e-5, abs=1e-4)
 
 

@@ -60,7 +60,7 @@ class Recorder:
 class Outcome:
     """One loop, and what was before it."""
 
-    def __init__(self, network: str, method: str, finished: WorkStore | None = None) -> None:
+    def __init__(self, network: str, method: str, store: WorkStore | None = None) -> None:
         self.quantized_model: QuantizedModel = quantized_network(network, 3, 4)
         torch.seed()  # the global generator plays no part
         self.before = {k: v.clone() for k, v in self.quantized_model.module.state_dict().items()}
@@ -74,7 +74,7 @@ class Outcome:
             self.quantized_model,
             images(COUNT),
             quick(method),
-            finished=finished,
+            store=store,
             progress=self.progress,
             on_block=lambda index, result: self.seen.append((index, result)),
         )
@@ -180,7 +180,7 @@ def test_progress_reaches_its_total(network: str, method: str) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_progress_reaches_its_total_with_layers_that_have_no_steps(method: str) -> None:
+def test_progress_reaches_its_total_with_layers_that_learn_no_scales(method: str) -> None:
     graph_model, progress = prepare(build("mobilenet"), SHAPE), Recorder()
     quantized_model = insert_quantizers(graph_model, make_plan(graph_model, 3, 4, edge_bits=4))  # the last one, too
     calibrate(quantized_model, images(8), observer="minmax")
@@ -203,12 +203,12 @@ def test_same_seed_same_bits(method: str) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_activations_on_disk_make_no_difference(method: str, tmp_path: Path) -> None:
-    memory, quantized_model = (ActivationCache(limit=0, folder=tmp_path), quantized_network("resnet", 3, 4))
-    reconstruct(quantized_model, images(COUNT), quick(method), memory=memory)
+    cache, quantized_model = (ActivationCache(limit=0, folder=tmp_path), quantized_network("resnet", 3, 4))
+    reconstruct(quantized_model, images(COUNT), quick(method), cache=cache)
     first = outcome("resnet", method).quantized_model.module.state_dict()
     assert all(torch.equal(first[k], v) for k, v in quantized_model.module.state_dict().items())
     gc.collect()
-    assert memory.peak == memory.used == memory.disk == 0 < memory.peak_disk
+    assert cache.peak == cache.used == cache.disk == 0 < cache.peak_disk
 
 
 class Killed(Exception):
@@ -224,7 +224,7 @@ def interrupted(network: str, method: str, folder: Path, blocks: int) -> None:
 
     with pytest.raises(Killed):
         reconstruct(
-            quantized_network(network, 3, 4), images(COUNT), quick(method), finished=WorkStore(folder), on_block=stop
+            quantized_network(network, 3, 4), images(COUNT), quick(method), store=WorkStore(folder), on_block=stop
         )
 
 
@@ -291,8 +291,8 @@ def test_a_finished_reconstruction_fits_nothing(tmp_path: Path, monkeypatch: pyt
 
 
 def test_three_activations_are_the_most_at_a_time() -> None:
-    memory, quantized_model, x = (ActivationCache(1 << 30), quantized_network("resnet", 3, 4), images(COUNT))
-    results = reconstruct(quantized_model, x, quick("qdrop"), memory=memory)
+    cache, quantized_model, x = (ActivationCache(1 << 30), quantized_network("resnet", 3, 4), images(COUNT))
+    results = reconstruct(quantized_model, x, quick("qdrop"), cache=cache)
     sizes = [x.numel()]
     with torch.no_grad():
         for block in split(quantized_model.require_float_model().module, quantized_model.blocks):
@@ -300,8 +300,8 @@ def test_three_activations_are_the_most_at_a_time() -> None:
             sizes.append(x.numel())
     # A block's two inputs and its target; then its input and both outputs.
     both = list(pairwise(sizes))
-    assert memory.peak == 2 * max(*(2 * a + b for a, b in both[1:]), *(a + 2 * b for a, b in both))
-    assert memory.peak == results[-1].memory and results[-1].disk == 0
+    assert cache.peak == 2 * max(*(2 * a + b for a, b in both[1:]), *(a + 2 * b for a, b in both))
+    assert cache.peak == results[-1].memory and results[-1].disk == 0
     assert [r.memory for r in results] == sorted(r.memory for r in results)
 
 

@@ -61,7 +61,7 @@ def test_without_learning_rates_nearest_rounding_comes_out() -> None:
         assert "_learned" in name or torch.equal(value, before[name])
 
 
-def test_steps_alone_leave_the_roundings() -> None:
+def test_scales_alone_leave_the_roundings() -> None:
     block, pair = residual_block()
     before = state(block)
     optimize(block, pair, ReconstructConfig(iterations=9, batch=8, lr_rounding=0), Losses())

@@ -14,7 +14,7 @@ from ptq.quantization.layers import QuantLayer, weight_axis
 from ptq.quantization.quantizers import Quantizer, Rounding
 from ptq.quantization.spec import QuantSpec
 from ptq.reconstruction import soft_modules as module_under_test
-from ptq.reconstruction.soft_modules import DropMask, FixedLayer, LearnedScale, SoftLayer, tuning
+from ptq.reconstruction.soft_modules import DropMask, FixedLayer, LearnedScale, SoftLayer, soften
 from tests.helpers.networks import NETWORKS, images, quantized_network
 from tests.quantization.test_quantizers import an_input, calibrated, layers
 
@@ -92,22 +92,22 @@ def test_masks_lie_in_memory_as_what_they_are_for() -> None:
 
 
 @given(st.integers(2, 8), st.floats(0.1, 100), st.floats(0.1, 100))
-def test_a_step_is_its_quantizer(bits: int, below: float, above: float) -> None:
+def test_a_scale_is_its_quantizer(bits: int, below: float, above: float) -> None:
     quantizer = a_quantizer(bits, -below, above)
     x = torch.linspace(-2 * below, 2 * above, 2000)
-    step, relu = LearnedScale(quantizer, NONE, None), LearnedScale(quantizer, RELU, None)
+    scale, relu = LearnedScale(quantizer, NONE, None), LearnedScale(quantizer, RELU, None)
     tie = (((x / quantizer.scale).detach() % 1) - 0.5).abs() < 1e-3  # may be rounded either way
-    torch.testing.assert_close(step(x)[~tie], quantizer(x)[~tie])
+    torch.testing.assert_close(scale(x)[~tie], quantizer(x)[~tie])
     torch.testing.assert_close(relu(x)[~tie], quantizer(x.relu())[~tie])
 
 
 def test_a_learned_scale_is_given_back() -> None:
     quantizer = a_quantizer(4)
-    before, step = quantizer.scale.clone(), LearnedScale(quantizer, NONE, None)
+    before, scale = quantizer.scale.clone(), LearnedScale(quantizer, NONE, None)
     with torch.no_grad():
-        step.gain.mul_(1.5)
+        scale.gain.mul_(1.5)
     assert torch.equal(quantizer.scale, before)
-    step.commit()
+    scale.commit()
     assert torch.equal(quantizer.scale, before * 1.5)
 
 
@@ -122,7 +122,7 @@ def test_a_mask_leaves_the_others_in_float_behind_the_activation_function() -> N
     assert torch.equal(nothing, x.relu())
 
 
-def test_a_step_of_an_uncalibrated_quantizer_is_refused() -> None:
+def test_a_scale_of_an_uncalibrated_quantizer_is_refused() -> None:
     with pytest.raises(PtqError, match="calibrate"):
         LearnedScale(Quantizer(QuantSpec(8)), NONE, None)
 
@@ -195,11 +195,11 @@ def test_at_the_start_a_view_computes_what_its_unit_does(name: str) -> None:
     for block, x in blocks(name):
         with torch.no_grad():
             expected = block(x)
-            nearest = tuning(block, None, weights=False)
+            nearest = soften(block, None, roundings=False)
             close = torch.isclose(nearest(x), expected, rtol=1e-4, atol=1e-5)
             assert close.float().mean() > 0.999  # a tie may be rounded the other way
             # So do soft roundings, once they are decided.
-            soft = tuning(block, None)
+            soft = soften(block, None)
             for layer in soft.layers:
                 layer.sharpness.fill_(1e6)
             close = torch.isclose(soft(x), expected, rtol=1e-4, atol=1e-5)
@@ -212,9 +212,9 @@ def test_a_view_leaves_its_unit_as_it_is(name: str) -> None:
         code, before = block.code, modules(block)
         state = {k: v.clone() for k, v in block.state_dict().items()}
         names = [n for n, _ in block.named_modules()]
-        view = tuning(block, DropMask(0.5, 0, CPU))
+        view = soften(block, DropMask(0.5, 0, CPU))
         y = view(x)
-        if view.layers or view.steps:
+        if view.layers or view.scales:
             y.sum().backward()
         assert block.code == code
         assert [n for n, _ in block.named_modules()] == names
@@ -223,14 +223,14 @@ def test_a_view_leaves_its_unit_as_it_is(name: str) -> None:
         assert all(torch.equal(v, state[k]) for k, v in block.state_dict().items())
         quantizers = {m for m in modules(block) if isinstance(m, Quantizer)}
         # What a gate binds is not learned.
-        assert len(view.steps) == sum(q.spec.grid == "free" for q in quantizers)
+        assert len(view.scales) == sum(q.spec.grid == "free" for q in quantizers)
         assert not any(p.requires_grad or p.grad is not None for p in block.parameters())
 
 
 def test_activation_functions_are_part_of_the_quantizer_behind_them() -> None:
     for name, high in (("resnet", math.inf), ("mobilenet", 6.0)):
         units = [block for block, _ in blocks(name)]
-        views = [tuning(unit, None) for unit in units]
+        views = [soften(unit, None) for unit in units]
         kinds = (nn.ReLU, nn.ReLU6)
         called = [m for view in views for m in modules(view.graph)]
         assert any(isinstance(m, kinds) for unit in units for m in modules(unit))
@@ -240,43 +240,43 @@ def test_activation_functions_are_part_of_the_quantizer_behind_them() -> None:
 
 
 def test_an_activation_function_that_others_read_stays() -> None:
-    root = nn.ModuleDict({"relu": nn.ReLU(), "step": a_quantizer()})
+    root = nn.ModuleDict({"relu": nn.ReLU(), "scale": a_quantizer()})
     graph = fx.Graph()
     relu = graph.call_module("relu", (graph.placeholder("x"),))
-    step = graph.call_module("step", (relu,))
-    graph.output(graph.call_function(torch.add, (relu, step)))
+    scale = graph.call_module("scale", (relu,))
+    graph.output(graph.call_function(torch.add, (relu, scale)))
     unit, x = fx.GraphModule(root, graph), torch.linspace(-2, 4, 99)
-    view = tuning(unit, None)
+    view = soften(unit, None)
     assert any(isinstance(m, nn.ReLU) for m in modules(view.graph))
     torch.testing.assert_close(view(x), unit(x))
 
 
-def test_without_steps_activations_stay_in_float() -> None:
+def test_without_scales_activations_stay_in_float() -> None:
     for block, x in blocks("resnet"):
-        view = tuning(block, None, steps=False)
-        assert not view.steps
+        view = soften(block, None, scales=False)
+        assert not view.scales
         assert not any(isinstance(m, Quantizer | LearnedScale) for m in modules(view.graph))
         # As with quantizers that let everything through.
-        passing = tuning(block, DropMask(0.0, 0, CPU))
+        passing = soften(block, DropMask(0.0, 0, CPU))
         torch.testing.assert_close(view(x), passing(x))
 
 
 def test_only_what_has_less_than_8_bits_learns_roundings() -> None:
     for block, _ in blocks("resnet"):
-        view = tuning(block, None)
+        view = soften(block, None)
         learned = [m.weight_quantizer for m in modules(block) if isinstance(m, QuantLayer)]
         assert len(view.layers) == sum(quantizer.spec.bits < 8 for quantizer in learned)
-        assert not tuning(block, None, weights=False).layers
+        assert not soften(block, None, roundings=False).layers
 
 
 def shared_unit() -> fx.GraphModule:
     """One layer and one quantizer, each called twice, once behind a ReLU."""
     op = nn.Conv2d(4, 4, 3, padding=1)
     layer = QuantLayer(op, calibrated(op, 4), None).requires_grad_(False)
-    root = nn.ModuleDict({"layer": layer, "relu": nn.ReLU(), "step": a_quantizer()})
+    root = nn.ModuleDict({"layer": layer, "relu": nn.ReLU(), "scale": a_quantizer()})
     graph = fx.Graph()
     node = graph.placeholder("x")
-    for name in ("layer", "relu", "step", "layer", "step"):
+    for name in ("layer", "relu", "scale", "layer", "scale"):
         node = graph.call_module(name, (node,))
     graph.output(node)
     return fx.GraphModule(root, graph)
@@ -284,7 +284,7 @@ def shared_unit() -> fx.GraphModule:
 
 def test_a_module_that_is_called_twice_is_made_once() -> None:
     unit, x = shared_unit(), torch.randn(2, 4, 8, 8)
-    view = tuning(unit, None)
+    view = soften(unit, None)
     first, behind_relu, second, bare = modules(view.graph)
     assert first is second
     assert view.layers == [first]
@@ -292,13 +292,13 @@ def test_a_module_that_is_called_twice_is_made_once() -> None:
     assert isinstance(behind_relu, LearnedScale) and isinstance(bare, LearnedScale)
     assert behind_relu.grid.tolist()[:2] == [0.0, math.inf]
     assert bare.grid.tolist()[:2] == [-math.inf, math.inf]
-    assert len(view.steps) == 1 and behind_relu.gain is bare.gain
-    torch.testing.assert_close(tuning(unit, None, weights=False)(x), unit(x))
+    assert len(view.scales) == 1 and behind_relu.gain is bare.gain
+    torch.testing.assert_close(soften(unit, None, roundings=False)(x), unit(x))
 
 
 def test_cached_activations_may_be_in_bfloat16_whatever_the_machine() -> None:
     block, x = blocks("resnet")[0]
-    view = tuning(block, None)
+    view = soften(block, None)
     assert view(x.bfloat16()).dtype == torch.float32
     torch.testing.assert_close(view(x.bfloat16()), view(x.bfloat16().float()))
     with torch.autocast("cpu", torch.bfloat16):
@@ -315,6 +315,6 @@ def test_layers_stay_out_of_bfloat16_only_where_that_is_faster(weights: bool, mo
     unit = fx.GraphModule(root, graph)
     for fast in (True, False):
         monkeypatch.setattr(module_under_test, "fast_bfloat16", lambda device, fast=fast: fast)
-        (layer,) = modules(tuning(unit, None, weights=weights).graph)
+        (layer,) = modules(soften(unit, None, roundings=weights).graph)
         assert isinstance(layer, SoftLayer | FixedLayer)
         assert layer.float32 == (fast and weights)

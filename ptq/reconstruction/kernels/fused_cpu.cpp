@@ -65,8 +65,8 @@ struct Grid {
         : low(grid[0]), high(grid[1]), first(grid[2]), last(grid[3]), scale(scale), inverse(1 / scale) {}
 
     float clamped(float x) const { return clamp(x, low, high); }
-    float codes(float steps) const { return clamp(std::rint(steps), first, last); }
-    bool inside(float steps) const { return (steps > first - 0.5f) & (steps < last + 0.5f); }
+    float codes(float scaled) const { return clamp(std::rint(scaled), first, last); }
+    bool inside(float scaled) const { return (scaled > first - 0.5f) & (scaled < last + 0.5f); }
 };
 
 // The loops, each over a chunk. Functions of their own, without pointers that may be null: so they are vectorized.
@@ -87,10 +87,10 @@ float quantize_gradient(const T* grad, const T* x, const uint8_t* keep, const Gr
 #pragma omp simd reduction(+ : sum)
     for (long i = 0; i < n; ++i) {
         const float g = read(grad[i]), v = read(x[i]), c = grid.clamped(v);
-        const float steps = c * grid.inverse, codes = grid.codes(steps);
+        const float scaled = c * grid.inverse, codes = grid.codes(scaled);
         const float through = !MASKED || keep[i] ? g : 0.0f;
-        const float slope = grid.inside(steps) ? codes - steps : codes;
-        const float passed = grid.inside(steps) ? g : g - through;
+        const float slope = grid.inside(scaled) ? codes - scaled : codes;
+        const float passed = grid.inside(scaled) ? g : g - through;
         sum += through * slope;
         write(grad_x[i], v == c ? passed : 0.0f);
     }
@@ -247,11 +247,11 @@ void round_forward(const float* base, const float* alpha, const float* scale, co
     const bool large = channels * inner > CHUNK;
 #pragma omp parallel for schedule(static) num_threads(threads) if (large)
     for (long c = 0; c < channels; ++c) {
-        const float step = scale[c];
+        const float channel_scale = scale[c];
 #pragma omp simd
         for (long i = c * inner; i < (c + 1) * inner; ++i) {
             const float h = clamp(sigmoid(sharpness * alpha[i]) * (ZETA - GAMMA) + GAMMA, 0.0f, 1.0f);
-            out[i] = clamp(base[i] + h, qmin, qmax) * step;
+            out[i] = clamp(base[i] + h, qmin, qmax) * channel_scale;
         }
     }
 }
@@ -263,14 +263,14 @@ void round_backward(const float* grad, const float* base, const float* alpha, co
     const bool large = channels * inner > CHUNK;
 #pragma omp parallel for schedule(static) num_threads(threads) if (large)
     for (long c = 0; c < channels; ++c) {
-        const float step = scale[c];
+        const float channel_scale = scale[c];
 #pragma omp simd
         for (long i = c * inner; i < (c + 1) * inner; ++i) {
             const float s = sigmoid(sharpness * alpha[i]), stretched = s * (ZETA - GAMMA) + GAMMA;
             const float codes = base[i] + clamp(stretched, 0.0f, 1.0f);
             const bool moves = (stretched > 0) & (stretched < 1) & (codes > qmin) & (codes < qmax);
             const float slope = (ZETA - GAMMA) * sharpness * s * (1 - s);
-            grad_alpha[i] = moves ? grad[i] * step * slope : 0.0f;
+            grad_alpha[i] = moves ? grad[i] * channel_scale * slope : 0.0f;
         }
     }
 }

@@ -98,7 +98,7 @@ def _programs(t: Tensor) -> int:
 
 def _launch(kernel: Any, out: Tensor, *arguments: object) -> None:
     with torch.cuda.device_of(out):
-        # Not fused into multiply-adds, steps are rounded where the reference rounds them.
+        # Not fused into multiply-adds, numbers are rounded where the reference rounds them.
         kernel[(_programs(out),)](*arguments, out.numel(), BLOCK=BLOCK, enable_fp_fusion=False)
 
 
@@ -109,11 +109,11 @@ def _jit(function: Callable[..., Any]) -> Any:
 
 @_jit
 def _codes(x: tl.tensor, scale: tl.tensor, grid: tl.tensor) -> tl.tensor:
-    """The clamped input, the same in steps, and its codes less the zero point; NaN stays NaN."""
+    """The clamped input, the same over the scale, and its codes less the zero point; NaN stays NaN."""
     c = _clamped(x, tl.load(grid), tl.load(grid + 1))
-    steps = c * tl.div_rn(1.0, scale)
-    codes = (steps + MAGIC) - MAGIC
-    return c, steps, _clamped(codes, tl.load(grid + 2), tl.load(grid + 3))
+    scaled = c * tl.div_rn(1.0, scale)
+    codes = (scaled + MAGIC) - MAGIC
+    return c, scaled, _clamped(codes, tl.load(grid + 2), tl.load(grid + 3))
 
 
 @_jit
@@ -144,9 +144,9 @@ def _quantize_forward(
     BLOCK: tl.constexpr,
 ) -> None:
     offsets, inside = _block(count, BLOCK)
-    step = tl.load(scale)
-    c, _, codes = _codes(tl.load(x + offsets, inside, other=0.0).to(tl.float32), step, grid)
-    y = codes * step
+    width = tl.load(scale)
+    c, _, codes = _codes(tl.load(x + offsets, inside, other=0.0).to(tl.float32), width, grid)
+    y = codes * width
     if keep is not None:
         y = tl.where(tl.load(keep + offsets, inside, other=0) != 0, y, c)
     tl.store(out + offsets, y.to(out.dtype.element_ty), inside)
@@ -167,13 +167,13 @@ def _quantize_backward(
     offsets, inside = _block(count, BLOCK)
     g = tl.load(grad + offsets, inside, other=0.0).to(tl.float32)
     value = tl.load(x + offsets, inside, other=0.0).to(tl.float32)
-    c, steps, codes = _codes(value, tl.load(scale), grid)
+    c, scaled, codes = _codes(value, tl.load(scale), grid)
     through = g
     if keep is not None:
         through = tl.where(tl.load(keep + offsets, inside, other=0) != 0, g, 0.0)
-    in_range = (steps > tl.load(grid + 2) - 0.5) & (steps < tl.load(grid + 3) + 0.5)
+    in_range = (scaled > tl.load(grid + 2) - 0.5) & (scaled < tl.load(grid + 3) + 0.5)
     passed = tl.where(in_range, through, 0.0)
-    tl.store(sums + tl.program_id(0), tl.sum(through * codes - passed * steps))
+    tl.store(sums + tl.program_id(0), tl.sum(through * codes - passed * scaled))
     grad_x = tl.where(value == c, g - through + passed, 0.0)
     tl.store(out + offsets, grad_x.to(out.dtype.element_ty), inside)
 
@@ -193,11 +193,11 @@ def _round_forward(
     BLOCK: tl.constexpr,
 ) -> None:
     offsets, inside = _block(count, BLOCK)
-    step = tl.load(scale + offsets // inner % channels, inside, other=0.0).to(tl.float32)
+    width = tl.load(scale + offsets // inner % channels, inside, other=0.0).to(tl.float32)
     b = tl.load(base + offsets, inside, other=0.0).to(tl.float32)
     a = tl.load(alpha + offsets, inside, other=0.0).to(tl.float32)
     h = _clamped(_sigmoid(tl.load(sharpness) * a) * STRETCH + GAMMA, 0.0, 1.0)
-    weight = _clamped(b + h, qmin, qmax) * step
+    weight = _clamped(b + h, qmin, qmax) * width
     tl.store(out + offsets, weight.to(out.dtype.element_ty), inside)
 
 
@@ -217,7 +217,7 @@ def _round_backward(
     BLOCK: tl.constexpr,
 ) -> None:
     offsets, inside = _block(count, BLOCK)
-    step = tl.load(scale + offsets // inner % channels, inside, other=0.0).to(tl.float32)
+    width = tl.load(scale + offsets // inner % channels, inside, other=0.0).to(tl.float32)
     g = tl.load(grad + offsets, inside, other=0.0).to(tl.float32)
     b = tl.load(base + offsets, inside, other=0.0).to(tl.float32)
     a = tl.load(alpha + offsets, inside, other=0.0).to(tl.float32)
@@ -227,5 +227,5 @@ def _round_backward(
     codes = b + _clamped(h, 0.0, 1.0)
     moves = (codes > qmin) & (codes < qmax) & (h > 0.0) & (h < 1.0)
     slope = STRETCH * sharp * sigmoid * (1.0 - sigmoid)
-    grad_alpha = tl.where(moves, g * step * slope, 0.0)
+    grad_alpha = tl.where(moves, g * width * slope, 0.0)
     tl.store(out + offsets, grad_alpha.to(out.dtype.element_ty), inside)

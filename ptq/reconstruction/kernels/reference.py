@@ -52,20 +52,20 @@ def quantize_backward(
         With respect to x, shape and type as `x`, and with respect to scale, float32 ().
     """
     g = grad.float()
-    c, steps, codes = _codes(x, scale, grid)
+    c, scaled, codes = _codes(x, scale, grid)
     through = g if keep is None else g * keep.float()
-    inside = (steps > grid[2] - 0.5) & (steps < grid[3] + 0.5)
-    grad_scale = (through * torch.where(inside, codes - steps, codes)).sum()
+    inside = (scaled > grid[2] - 0.5) & (scaled < grid[3] + 0.5)
+    grad_scale = (through * torch.where(inside, codes - scaled, codes)).sum()
     grad_c = torch.where(inside, g, g - through)
     grad_x = torch.where(x.float() == c, grad_c, 0.0)  # the activation function's own clamp
     return grad_x.to(x.dtype), grad_scale
 
 
 def _codes(x: Tensor, scale: Tensor, grid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The clamped input, the same in steps, and its codes less the zero point."""
+    """The clamped input, the same over the scale, and its codes less the zero point."""
     c = torch.clamp(x.float(), grid[0], grid[1])
-    steps = c * (1 / scale)
-    return c, steps, torch.clamp(steps.round(), grid[2], grid[3])
+    scaled = c * (1 / scale)
+    return c, scaled, torch.clamp(scaled.round(), grid[2], grid[3])
 
 
 def blend(x: Tensor, y: Tensor, keep: Tensor) -> Tensor:
@@ -92,7 +92,7 @@ def round_forward(base: Tensor, alpha: Tensor, scale: Tensor, sharpness: Tensor,
         base: floor(weight / scale), integer-valued.
         alpha: the rounding variable, shaped like `base`.
         scale: broadcastable against `base`.
-        sharpness: (); the larger, the more h is a step.
+        sharpness: (); the larger, the more h jumps from 0 to 1.
         qmin, qmax: the code range.
     """
     h = (torch.sigmoid(sharpness * alpha) * (ZETA - GAMMA) + GAMMA).clamp(0.0, 1.0)
