@@ -101,9 +101,10 @@ def load_quantized(path: Path | str, model: nn.Module | None = None) -> Quantize
     try:
         plan = QuantPlan.from_json(header["plan"])
         channels, height, width = (operator.index(size) for size in header["input_shape"])
-        network = _structure(path, about) if model is None else model
+        arguments = _arguments(path, about) if model is None else {}
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path} is damaged; run ptq quantize again.") from error
+    network = load_model(**arguments).module if model is None else model
     quantized_model = insert_quantizers(prepare(network, (channels, height, width)), plan)
     try:
         quantized_model.module.load_state_dict(read_tensors(path))
@@ -118,10 +119,10 @@ def load_quantized(path: Path | str, model: nn.Module | None = None) -> Quantize
     return quantized_model
 
 
-def _structure(path: Path, about: Mapping[str, Any]) -> nn.Module:
-    """The network that a quantized model was made from, with random weights."""
+def _arguments(path: Path, about: Mapping[str, Any]) -> dict[str, Any]:
+    """What `load_model` takes to build the network that a quantized model was made from, without its weights."""
     if about["model"] is None:
         raise InputError(f"{path} was made from a Python module: pass it, as load(path, model).")
     preprocess = asdict(Preprocess.from_json(about["preprocess"]))
     classes = operator.index(about["num_classes"])
-    return load_model(str(about["model"]), pretrained=False, num_classes=classes, **preprocess).module
+    return {"name": str(about["model"]), "pretrained": False, "num_classes": classes, **preprocess}

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from ptq.config.choices import MAX_BITS, MIN_BITS, check_bits
-from ptq.errors import PtqError
+from ptq.errors import InputError
 from ptq.quantization.spec import QuantPlan, QuantSpec
 
 specs = st.builds(
@@ -28,9 +28,9 @@ def test_codes_are_as_many_as_the_bits_can_tell_apart(spec: QuantSpec) -> None:
 
 @pytest.mark.parametrize("bits", [-1, 0, 1, 9, 32])
 def test_other_widths_are_refused_with_the_limits(bits: int) -> None:
-    with pytest.raises(PtqError, match="between 2 and 8"):
+    with pytest.raises(InputError, match="between 2 and 8"):
         QuantSpec(bits)
-    with pytest.raises(PtqError, match=f"the weights .* not {bits}"):
+    with pytest.raises(InputError, match=f"the weights .* not {bits}"):
         check_bits(bits, "the weights")
 
 
@@ -44,10 +44,10 @@ def test_a_plan_comes_back_from_json(
 
 @pytest.mark.parametrize("odd", ["4", 4.0, None])
 def test_bits_that_are_no_number_are_refused(odd: Any) -> None:
-    with pytest.raises(PtqError, match="between 2 and 8 bits"):
+    with pytest.raises(InputError, match="between 2 and 8 bits"):
         QuantSpec(odd)
 
 
 def test_unknown_grids_are_refused() -> None:
-    with pytest.raises(PtqError, match="no grid 'soft'; choose one of free"):
+    with pytest.raises(InputError, match="no grid 'soft'; choose one of free"):
         QuantSpec(8, grid="soft")  # type: ignore[arg-type]
