@@ -123,22 +123,22 @@ def synthesis_teachers(model: Model, teachers: Sequence[Model]) -> list[Model]:
     return [model, *teachers] if has_batch_norm(model.module) or not teachers else list(teachers)
 
 
-def keep_images(folder: Path, finished: WorkStore, make: Callable[..., CalibrationSet]) -> CalibrationSet:
-    """Return images.safetensors of a run directory; make it and images.png where there is no finished one.
+def keep_images(folder: Path, store: WorkStore, make: Callable[..., CalibrationSet]) -> CalibrationSet:
+    """Return images.safetensors of a run directory; make it and images.png where there is no store one.
 
     Args:
         folder: the run directory.
-        finished: vouches for images that need not be made again.
-        make: makes the images. It takes a `folder` for finished batches, which is removed in the end.
+        store: vouches for images that need not be made again.
+        make: makes the images. It takes a `folder` for store batches, which is removed in the end.
     """
     path = folder / "images.safetensors"
     sweep(folder)
-    if not finished.vouches(path):
-        finished.forget()  # all of it was made from other images
+    if not store.vouches(path):
+        store.forget()  # all of it was made from other images
         images = make(folder=folder / BATCHES)
         images.save(path)
         images.contact_sheet(folder / "images.png")
-        finished.vouch(path)
+        store.vouch(path)
     WorkStore(folder / BATCHES).discard()
     return CalibrationSet.load(path)
 
