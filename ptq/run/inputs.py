@@ -124,12 +124,12 @@ def synthesis_teachers(model: Model, teachers: Sequence[Model]) -> list[Model]:
 
 
 def keep_images(folder: Path, store: WorkStore, make: Callable[..., CalibrationSet]) -> CalibrationSet:
-    """Return images.safetensors of a run directory; make it and images.png where there is no store one.
+    """Return images.safetensors of a run directory; make it and images.png where there is no finished one.
 
     Args:
         folder: the run directory.
         store: vouches for images that need not be made again.
-        make: makes the images. It takes a `folder` for store batches, which is removed in the end.
+        make: makes the images. It takes a `folder` for finished batches, which is removed in the end.
     """
     path = folder / "images.safetensors"
     sweep(folder)
