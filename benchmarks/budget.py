@@ -21,6 +21,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,9 @@ from ptq.calibration import CalibrationSet
 from ptq.config.recipe_file import read_recipe
 from ptq.config.settings import Settings
 from ptq.data.datasets import load_images
+from ptq.errors import InputError
 from ptq.models.model import load_model
+from ptq.reporting.report_files import read_report
 from ptq.run.estimate import estimate_run
 from ptq.utils.environment import environment
 from ptq.utils.units import byte_text
@@ -81,20 +84,20 @@ def measure(case: str, data: Path) -> dict[str, Any]:
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
             estimate = pool.submit(estimate_of, recipe).result()
         done = subprocess.run(command, capture_output=True, text=True)
-        report_file = folder / "run" / "report.json"
-        if not report_file.exists():
-            raise SystemExit(f"{case} failed:\n{done.stderr[-2000:]}")
-        report = json.loads(report_file.read_text())
+        try:
+            report = read_report(folder / "run")  # which a run that fails a check has, too
+        except InputError as error:
+            raise SystemExit(f"{case} failed:\n{done.stderr[-2000:]}") from error
     return {
         "case": case,
-        "images": report["images"]["count"],
-        "blocks": len(report["blocks"]),
-        "seconds": {name: round(value, 1) for name, value in report["seconds"].items()},
-        "peak_rss_bytes": report["peak_rss_bytes"],
-        "peak_activations_bytes": report["peak_activations_bytes"],
-        "latency_ms": report["latency_ms"],
-        "size_bytes": report["size_bytes"],
-        "failed": list(report["failed"]),
+        "images": report.images.count,
+        "blocks": len(report.blocks),
+        "seconds": {name: round(value, 1) for name, value in report.seconds.items()},
+        "peak_rss_bytes": report.peak_rss_bytes,
+        "peak_activations_bytes": asdict(report.peak_activations_bytes),
+        "latency_ms": report.validation.latency_ms,
+        "size_bytes": report.validation.size_bytes,
+        "failed": list(report.validation.failed),
         "estimate": estimate,
         "threads": torch.get_num_threads(),
         **environment(),

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ptq.cli import run_commands
-from ptq.cli.messages import print_run, progress, reported
+from ptq.cli.messages import progress, reported
 from ptq.cli.options import (
     ConfigOption,
     DataOption,
@@ -40,8 +40,6 @@ from ptq.cli.options import (
 from ptq.cli.parsing import device_name, existing, settings_from
 from ptq.config.recipe_file import recipe_text
 from ptq.errors import InputError
-from ptq.reporting.report import ImageFacts
-from ptq.reporting.text import image_lines
 
 __all__ = ["app", "main"]
 
@@ -140,6 +138,7 @@ def quantize(
 
             estimate_page.print_estimate(estimate.estimate_run(settings, progress()))
             return
+        from ptq.cli.run_page import print_run
         from ptq.run import pipeline  # torch takes seconds to import: options are checked before
 
         pipeline.run(settings, progress(), restart=restart, say=typer.echo)
@@ -167,12 +166,12 @@ def synthesize(
     """Synthesize calibration images alone; `ptq quantize --images` takes them."""
     with reported():
         settings = settings_from(context.params | {"bits": 8, "images": recipe}, "images")
+        from ptq.cli.run_page import print_images
+        from ptq.reporting.report import ImageFacts
         from ptq.run import pipeline
 
         images = pipeline.synthesize_images(settings, progress())
-        facts = ImageFacts.from_json({"count": len(images), **images.provenance})
-        typer.echo("\n" + "\n".join(image_lines(facts)))
-        print_run(Path(settings.out))
+        print_images(ImageFacts.from_json({"count": len(images), **images.provenance}), Path(settings.out))
 
 
 @app.command()
@@ -192,6 +191,7 @@ def validate(
         existing("RUN_DIR|model.onnx", target)
         run_dir = target if target.is_dir() else target.parent
         evaluation = existing("--data", data)
+        from ptq.cli.run_page import print_run
         from ptq.run.finished_runs import validate_run
 
         validate_run(

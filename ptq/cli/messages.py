@@ -1,22 +1,16 @@
-"""What a command says when it ends: what it wrote, or what went wrong, in one message."""
+"""What a command says when it goes wrong, in one message, and while it works."""
 
 import errno
-import shlex
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 
 import typer
 
 from ptq.errors import PtqError
 from ptq.progress import Progress
-from ptq.reporting.report import Report
-from ptq.reporting.report_files import read_report
-from ptq.reporting.text import exactness_lines, figure_lines, image_lines, memory_lines
-from ptq.utils.units import file_size_text
 
-__all__ = ["print_run", "progress", "report_lines", "reported"]
+__all__ = ["progress", "reported"]
 
 _OUT_OF_MEMORY = "out of memory: use --preset fast, a smaller --size, or a larger machine"
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
@@ -58,34 +52,6 @@ def progress() -> Progress:
     from ptq.cli.progress_bars import progress_for
 
     return progress_for(Console())
-
-
-def print_run(folder: Path) -> None:
-    """Print the headline figures of a run and the paths of the files in its directory."""
-    with suppress(PtqError):  # none yet, or not ours: it is a file like the others
-        typer.echo("\n" + "\n".join(report_lines(read_report(folder))))
-    typer.echo("\nthe run directory has")
-    for path in sorted(p for p in folder.iterdir() if p.is_file() and p.name[0] != "."):
-        typer.echo(f"  {path}  ({file_size_text(path.stat().st_size)})")
-    if (folder / "report.json").is_file() and not (folder / "report.html").is_file():
-        again = shlex.join(["ptq", "report", str(folder)])
-        typer.echo(f"\nfor report.html: pip install 'ptq[report]', then {again}")
-
-
-def report_lines(report: Report) -> list[str]:
-    """Return what a terminal shows of a report: accuracy, latency, size, images and memory."""
-    measured = report.validation
-    return [
-        *figure_lines(
-            top1=measured.top1,
-            agreement=measured.agreement,
-            latency_ms=measured.latency_ms,
-            size_bytes=measured.size_bytes,
-        ),
-        *exactness_lines(measured.exact),
-        *image_lines(report.images),
-        *memory_lines(report),
-    ]
 
 
 def _stop(message: str, cause: BaseException) -> None:

@@ -182,7 +182,7 @@ def test_reading_runs_imports_no_torch(tmp_path: Path) -> None:
 
 
 def test_without_the_extra_a_line_says_how_to_get_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from ptq.cli.messages import print_run
+    from ptq.cli.run_page import print_run
     from ptq.reporting.report_files import write_report
 
     folder = tmp_path / "my run"

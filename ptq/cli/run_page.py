@@ -1,0 +1,50 @@
+"""What is on the terminal when a run is finished: its figures, and the files in its directory."""
+
+import shlex
+from pathlib import Path
+
+import typer
+
+from ptq.reporting.report import ImageFacts, Report
+from ptq.reporting.report_files import read_report
+from ptq.reporting.text import exactness_lines, figure_lines, image_lines, memory_lines
+from ptq.utils.units import file_size_text
+
+__all__ = ["print_images", "print_run", "report_lines"]
+
+
+def print_images(images: ImageFacts, folder: Path) -> None:
+    """Print what is known about images that were synthesized alone, and the files in their directory."""
+    typer.echo("\n" + "\n".join(image_lines(images)))
+    _print_files(folder)
+
+
+def print_run(folder: Path) -> None:
+    """Print the headline figures of a run and the paths of the files in its directory."""
+    typer.echo("\n" + "\n".join(report_lines(read_report(folder))))
+    _print_files(folder)
+
+
+def _print_files(folder: Path) -> None:
+    typer.echo("\nthe run directory has")
+    for path in sorted(p for p in folder.iterdir() if p.is_file() and p.name[0] != "."):
+        typer.echo(f"  {path}  ({file_size_text(path.stat().st_size)})")
+    if (folder / "report.json").is_file() and not (folder / "report.html").is_file():
+        again = shlex.join(["ptq", "report", str(folder)])
+        typer.echo(f"\nfor report.html: pip install 'ptq[report]', then {again}")
+
+
+def report_lines(report: Report) -> list[str]:
+    """Return what a terminal shows of a report: accuracy, latency, size, images and memory."""
+    measured = report.validation
+    return [
+        *figure_lines(
+            top1=measured.top1,
+            agreement=measured.agreement,
+            latency_ms=measured.latency_ms,
+            size_bytes=measured.size_bytes,
+        ),
+        *exactness_lines(measured.exact),
+        *image_lines(report.images),
+        *memory_lines(report),
+    ]
