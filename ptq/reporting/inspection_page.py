@@ -54,9 +54,14 @@ def tables(found: Inspection, top: int | None = None) -> list[Table]:
         top: how many layers; None for all.
     """
     ranked = _ranked(found.latest)[:top]
-    which = "Layers" if top is None or top >= len(found.latest.layers) else f"{len(ranked)} layers"
+    some = len(ranked) < len(found.latest.layers)
+    title = (
+        "The layer that costs most"
+        if len(ranked) == 1
+        else f"{f'{len(ranked)} layers' if some else 'Layers'} that cost most"
+    )
     return [
-        Table(f"{which} that cost most", *_costs(found, ranked)),
+        Table(title, *_costs(found, ranked)),
         Table("What they hold, and what their grids reach", *_ranges(found, ranked)),
         Table("Blocks, in order of computation", *_blocks(found)),
     ]
@@ -66,7 +71,7 @@ def legend(found: Inspection) -> list[str]:
     """Return what the columns mean."""
     lines = [
         "cost: nats (Kullback-Leibler) by which the softmax moves when only this one is quantized; costs do not add up",
-        "alone: signal to quantization noise in dB of its output then; accum.: the same with everything "
+        "isolated: signal to quantization noise in dB of its output then; cumulative: the same with everything "
         "before it quantized",
         "W/A: bits of the weight and of what the layer reads; clip: % of its numbers beyond the grid; W dB: of "
         "the weight itself",
@@ -211,12 +216,12 @@ def _blocks(found: Inspection) -> Cells:
 
 
 def _figure_heads(found: Inspection) -> list[str]:
-    names = ("cost", "alone", "accum.")
+    names = ("cost", "isolated", "cumulative")
     return [f"{name} {label}".strip() for name in names for label, _ in _states(found)]
 
 
 def _figures(states: Sequence[LayerSensitivity | BlockSensitivity]) -> list[str]:
-    """Cost, SQNR alone and accumulated SQNR, each in every state."""
+    """Cost, isolated SQNR and cumulative SQNR, each in every state."""
     return [
         *[nats_text(it.cost.kl) for it in states],
         *[decibel_text(it.isolated) for it in states],
