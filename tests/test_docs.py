@@ -246,11 +246,18 @@ def test_messages_are_quoted_as_they_are() -> None:
         assert any(row in message for message in known), row
 
 
-def test_files_that_contributing_names_are_there() -> None:
+def test_files_that_contributing_names_are_there_and_define_what_it_says() -> None:
     text = (CHECKOUT / "CONTRIBUTING.md").read_text()
     named = {path for path in re.findall(r"`([\w./]+)`", text) if "/" in path and not path.endswith(("/", "*.md"))}
     assert len(named) > 30
     assert [path for path in sorted(named) if not (CHECKOUT / path).exists() and path != ".venv/bin/activate"] == []
+    defined = re.findall(r"`(\w+)(?:\.(\w+))?`(?: and `(\w+)`)? in `([\w/]+\.py)`", text)
+    assert len(defined) > 5
+    for *names, path in defined:
+        source = (CHECKOUT / path).read_text()
+        assert all(re.search(rf"(?:def|class) {name}\b|^{name}\b", source, re.MULTILINE) for name in names if name), (
+            path
+        )
 
 
 def test_the_map_of_contributing_has_every_package_in_the_order_of_imports() -> None:
