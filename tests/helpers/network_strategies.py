@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from tests.helpers.network_specs import Shape, Spec, Step, shapes_of
 from tests.helpers.random_networks import ACTIVATIONS, FUNCTIONS
+from tests.helpers.written_parts import PARTS
 
 __all__ = ["specs"]
 
@@ -68,6 +69,9 @@ KINDS = (
     "cut",
     "mean",
     "flip",
+    "written",
+    "written",
+    "written",
 )
 
 
@@ -99,6 +103,8 @@ def _step(draw: st.DrawFn, shapes: list[Shape], steps: list[Step]) -> Step:
             return Step(kind, (source,), {"stride": draw(st.integers(1, 2)), "padding": draw(st.integers(0, 1))})
         case "global" | "mean" | "float norm" | "affine" | "flip":
             return Step(kind, (source,), {})
+        case "written":
+            return Step(kind, (source,), {"which": draw(st.sampled_from(sorted(PARTS))), **_act(draw)})
         case "cut":
             return Step(kind, (source,), {"spelling": draw(st.integers(0, 3))})
         case "same" | "last":

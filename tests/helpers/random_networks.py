@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from tests.helpers.network_specs import CLASSES, Shape, Spec, Step, shapes_of
 from tests.helpers.networks import with_statistics
+from tests.helpers.written_parts import PARTS
 
 __all__ = ["ACTIVATIONS", "FUNCTIONS", "Network"]
 
@@ -130,6 +131,8 @@ class Network(nn.Module):
             self.parts[name] = nn.Upsample(scale_factor=2)
         elif step.kind == "pixel_shuffle":
             self.parts[name] = nn.PixelShuffle(2)
+        elif step.kind == "written":
+            self.parts[name] = PARTS[facts["which"]](channels)
         if step.kind == "norm" or facts.get("norm"):
             self.parts[f"{name}_norm"] = nn.BatchNorm2d(outputs)
         if "act" in facts and step.kind != "gate" and not facts.get("plain"):
