@@ -1,4 +1,4 @@
-"""What is optimized: the pixels of a batch of images, or latents and a small generator that paints them."""
+"""What is optimized: the pixels of a batch of images, a pyramid of them, or latents and a generator of images."""
 
 import math
 from typing import Any, Protocol
@@ -15,19 +15,19 @@ __all__ = ["Parameterization", "make_parameterization"]
 
 
 class Parameterization(Protocol):
-    """A differentiable batch of images."""
+    """A differentiable batch of images, and the parameters that Adam changes."""
 
     def groups(self, lr: float) -> list[dict[str, Any]]:
-        """What Adam changes, in groups with their own options: the rate is `lr` for what belongs to one image."""
+        """Return Adam's groups of parameters; `lr` is the step size of those that belong to one image."""
 
     def images(self) -> Tensor:
-        """(N, 3, H, W) in RGB [0, 1]."""
+        """Return the images, (N, 3, H, W) in RGB [0, 1]."""
 
     def commit(self) -> None:
         """Bring the parameters back into their range after a step."""
 
     def at(self, size: tuple[int, int]) -> "Parameterization":
-        """The same images in another size."""
+        """Return the same images in another size, (height, width)."""
 
 
 def make_parameterization(
@@ -38,7 +38,23 @@ def make_parameterization(
     generator: torch.Generator,
     device: torch.device,
 ) -> Parameterization:
-    """A parameterization of noise for `count` images of `size` (height, width), as the configuration says."""
+    """Make the parameterization that the configuration names, filled with noise.
+
+    Args:
+        count: images.
+        size: (height, width) of the images in pixels.
+        config: names the parameterization and its noise.
+        preprocess: of the network that the images are for; white noise and GENIE's generator are in its normalization.
+        generator: decides.
+        device: of the parameters.
+
+    Example:
+        >>> from ptq.data.preprocess import IMAGENET
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> made = make_parameterization(2, (16, 16), SynthesisConfig(), IMAGENET, generator, torch.device("cpu"))
+        >>> made.images().shape
+        torch.Size([2, 3, 16, 16])
+    """
     if config.parameterization == "generator":
         return _Generated(count, size, preprocess, generator, device)
     if config.initial_noise == "pink":
@@ -74,10 +90,10 @@ class _Pixels:
 class _Pyramid:
     """Images as a sum of levels, each half as fine as the one before, kept within [0, 1].
 
-    A step of Adam is as long for every parameter. On pixels alone it makes fine detail; large shapes and their
-    contrast, which many pixels would have to make together, stay those of the noise. And it makes as much detail
-    everywhere, where photographs have flat areas and textures: with a `focus`, (N, 1, H, W) in [0, 1], the finest
-    levels show as much as that says.
+    A step of Adam is equally long for every parameter. On pixels alone it makes fine detail. Large shapes and their
+    contrast need many pixels to move together, and stay those of the noise. Steps also make equal detail everywhere,
+    where photographs have flat areas and textures. With a `focus`, (N, 1, H, W) in [0, 1], the finest levels are
+    multiplied by it.
     """
 
     COARSEST = 8  # pixels a side
