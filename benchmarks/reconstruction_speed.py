@@ -107,6 +107,8 @@ def float_pass(block: Block) -> Callable[[], None]:
     weights = [p.requires_grad_() for m in layers for n, p in m.named_parameters() if n == "weight"]
     batch = block.config.batch
     x = block.pair.x_float[:batch].contiguous(memory_format=torch.channels_last)
+    if not fast_bfloat16(CPU):  # cached activations are in it all the same
+        x = x.float()
     x, target = x.requires_grad_(), block.pair.target[:batch]
 
     def run() -> None:
