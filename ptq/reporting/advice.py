@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from ptq.config.choices import MAX_BITS
 from ptq.config.settings import Settings
 from ptq.reporting.report import Report
 from ptq.utils.units import number_text, short_text
@@ -12,7 +13,6 @@ __all__ = ["Badge", "Step", "badges", "lost", "next_steps"]
 
 KEPT = 1.0  # points of top-1 that nobody would quantize again for; the checks allow as much between simulation and file
 MUCH = 10.0  # beyond it a file is of no use to most
-FULL = 8  # bits; fewer for activations save neither time nor space, because kernels compute in 8
 
 
 @dataclass(frozen=True)
@@ -101,20 +101,20 @@ def _after_failure(failed: Sequence[str], run: str) -> Iterator[Step]:
 def _for_accuracy(settings: Settings, run: str) -> Iterator[Step]:
     """What gives points back, the cheapest first."""
     bits, activations = settings.bits, settings.act_bits
-    if activations < FULL:
+    if activations < MAX_BITS:
         yield Step(f"Leave out --act-bits {activations}: 8 bits for activations cost neither time nor space.")
-    if settings.preset == "fast" and bits < FULL:
+    if settings.preset == "fast" and bits < MAX_BITS:
         yield Step("Give it time: --preset default has more images and more iterations.")
     if bits < 4:
         yield Step(f"Take --bits 4: {bits} are few for weights.")
-    if bits < FULL:
+    if bits < MAX_BITS:
         yield Step(
             "Give the layers that cost most 8 bits for their weights: this names them, with their options.",
             f"ptq inspect {run}",
         )
     if settings.images == "noise":
         yield Step("Leave out --images noise: synthesized images are better.")
-    elif bits == FULL and activations == FULL:
+    elif bits == MAX_BITS and activations == MAX_BITS:
         yield Step("Calibrate with real images, if you may use any: --images DIR; no labels are needed.")
 
 

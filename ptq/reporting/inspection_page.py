@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from ptq.analysis.sensitivity import BlockSensitivity, LayerSensitivity, Sensitivity
+from ptq.config.choices import MAX_BITS
 from ptq.config.settings import layer_texts
 from ptq.reporting.inspection import Inspection
 from ptq.reporting.tables import Table
@@ -19,7 +20,6 @@ __all__ = ["advice", "headlines", "legend", "markdown", "print_inspection", "tab
 
 NEGLIGIBLE = 1e-3  # nats by which the softmax may move without anybody seeing it
 MOST = 5  # layers that advice names
-FULL = 8  # bits of the container: no layer can have more, and fewer make no kernel faster
 
 
 def headlines(found: Inspection) -> list[str]:
@@ -99,18 +99,18 @@ def advice(found: Inspection) -> str:
         f"{worst[0].name if one else f'{len(worst)} of {len(latest.layers)} layers'} "
         f"{'carries' if one else 'carry'} {percent_text(100 * share, 0)} of what layers cost one by one."
     ]
-    coarse = [layer for layer in worst if not _by_input(layer) and layer.weight.bits < FULL]
-    narrow = [layer for layer in worst if _by_input(layer) and _input_bits(layer) < FULL]
+    coarse = [layer for layer in worst if not _by_input(layer) and layer.weight.bits < MAX_BITS]
+    narrow = [layer for layer in worst if _by_input(layer) and _input_bits(layer) < MAX_BITS]
     if coarse:
-        overrides = {**found.settings.overrides, **{layer.name: FULL for layer in coarse}}
+        overrides = {**found.settings.overrides, **{layer.name: MAX_BITS for layer in coarse}}
         text.append(
-            f"With {FULL} bits for the weights there the file is not slower: "
+            f"With {MAX_BITS} bits for the weights there the file is not slower: "
             f"{' '.join(f'--layer {shlex.quote(one)}' for one in layer_texts(overrides))}."
         )
     if narrow:
         text.append(f"In {', '.join(layer.name for layer in narrow)} most noise is the input's: raise --act-bits.")
     if not coarse and not narrow:
-        text.append(f"There {FULL} bits are in use already: other calibration images are left to try.")
+        text.append(f"There {MAX_BITS} bits are in use already: other calibration images are left to try.")
     return " ".join(text)
 
 
@@ -192,7 +192,7 @@ def _by_input(layer: LayerSensitivity) -> bool:
 
 
 def _input_bits(layer: LayerSensitivity) -> int:
-    return FULL if layer.input is None else layer.input.bits
+    return MAX_BITS if layer.input is None else layer.input.bits
 
 
 Cells = tuple[Sequence[str], Sequence[Sequence[str]]]
