@@ -41,7 +41,7 @@ from ptq.quantization.quantizers import Quantizer
 from ptq.reconstruction.activation_cache import ActivationCache
 from ptq.reconstruction.config import METHODS, ReconstructConfig
 from ptq.reconstruction.optimization import Pair, optimize
-from ptq.utils.autocast import fast_autocast, fast_bfloat16
+from ptq.utils.autocast import fast_autocast, fast_bfloat16, keep_in_float32
 from ptq.utils.environment import environment
 
 CPU = torch.device("cpu")
