@@ -519,14 +519,10 @@ RUNS = (
     _finished(
         "a quantized model that is a plain state dict", "not written by this version of ptq", _without_quantizers
     ),
-    _finished(
-        "a run without its report",
-        "no readable report.json: give the directory of a finished run",
-        lambda at: (at / "run/report.json").unlink(),
-    ),
+    _finished("a run without its report", "no readable report.json", lambda at: (at / "run/report.json").unlink()),
     _finished(
         "a report that is not ours",
-        "no readable report.json: give the directory of a finished run",
+        "no readable report.json",
         lambda at: (at / "run/report.json").write_text('{"model": "x"}'),
     ),
     _finished(
