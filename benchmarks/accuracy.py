@@ -16,10 +16,11 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from benchmarks.rows import Rows, add_rows, footer
-from ptq.config.settings import PRESETS, Settings
+from ptq.config.choices import Preset
+from ptq.config.flat_options import make_settings
 from ptq.run.pipeline import run
 
 RESNET20 = f"{Path(__file__).parent / 'models' / 'cifar_resnet.py'}:resnet20"
@@ -55,7 +56,7 @@ def measure(case: str, seed: int, data: Path, preset: str) -> dict[str, Any]:
             given[key] = str(data / given[key])
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        report = run(Settings(**given, seed=seed, preset=preset, out=folder)).report.to_json()
+        report = run(make_settings(**given, seed=seed, preset=preset, out=folder)).report.to_json()
     seconds = round(time.perf_counter() - started, 1)
     row = {"case": case, "seed": seed, "preset": preset, "total_seconds": seconds}
     return row | {key: report[key] for key in KEEP}
@@ -81,7 +82,7 @@ def page(rows: Rows) -> Iterator[str]:
     )
     yield f"| {' | '.join(head)} |\n|{' --- |' * len(head)}"
     for case, (title, _) in CASES.items():
-        for preset in PRESETS:
+        for preset in get_args(Preset):
             mine = [r for r in rows if r["case"] == case and r["preset"] == preset]
             if mine:
                 yield f"| {title} | {preset} | {' | '.join(_cells(mine))} |"
@@ -110,7 +111,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--cases", default=",".join(CASES))
     parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--preset", default="default", choices=PRESETS)
+    parser.add_argument("--preset", default="default", choices=get_args(Preset))
     options = parser.parse_args()
     for case in options.cases.split(","):
         for seed in map(int, options.seeds.split(",")):

@@ -32,7 +32,6 @@ from safetensors.torch import save_file
 from benchmarks.rows import add_rows, footer
 from ptq.calibration import CalibrationSet
 from ptq.config.recipe_file import read_recipe
-from ptq.config.settings import Settings
 from ptq.data.datasets import load_images
 from ptq.errors import InputError
 from ptq.models.model import load_model
@@ -64,7 +63,7 @@ def options_of(case: str, data: Path, folder: Path) -> list[str]:
 
 def estimate_of(recipe: Path) -> dict[str, Any]:
     """What `--dry-run` says of the command with this recipe."""
-    found = estimate_run(Settings(**read_recipe(recipe)))
+    found = estimate_run(read_recipe(recipe))
     return {
         "seconds": {name: round(value, 1) for name, value in found.seconds.items()},
         "peak_rss_bytes": found.memory_bytes,

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from ptq.calibration.objectives import BatchNormStatistics, ImageMoments, Label, SparseVariation, Term, TotalVariation
+from ptq.config.choices import Preset, SynthesisMethod, check_choice
 from ptq.data.preprocess import Preprocess
 from ptq.errors import InputError
 
@@ -218,29 +219,28 @@ def synthesis_preset(
 ) -> SynthesisConfig:
     """Return the settings called "fast", "default" or "best" for a network with this input.
 
-    Args:
-        name: a key of `PRESETS`.
-        preprocess: says how large the images are.
-        method: a key of `SYNTHESIS_METHODS`.
-        weights: class name of a term of the method -> another weight.
-        changes: fields of `SynthesisConfig` to set otherwise, after the method.
+        Args:
+            name: a key of `PRESETS`.
+            preprocess: says how large the images are.
+            method: a key of `SYNTHESIS_METHODS`.
+            weights: class name of a term of the method -> another weight.
+            changes: fields of `SynthesisConfig` to set otherwise, after the method.
 
-    Raises:
-        InputError: when preset, method, a term or a field is unknown.
+        Raises:
+            InputError: when preset, method, a term or a field is unknown.
 
-    Example:
-        >>> from ptq.data.preprocess import IMAGENET
-        >>> synthesis_preset("fast", IMAGENET).count
-        32
-        >>> synthesis_preset("fast", IMAGENET, "genie").parameterization
-        'generator'
-        >>> synthesis_preset("fast", IMAGENET, weights={"Label": 0.1}).terms[-1]
-        Label(weight=0.1)
+        Example:
+            >>> from ptq.config.choices import Preset, SynthesisMethod, check_choice
+    from ptq.data.preprocess import IMAGENET
+            >>> synthesis_preset("fast", IMAGENET).count
+            32
+            >>> synthesis_preset("fast", IMAGENET, "genie").parameterization
+            'generator'
+            >>> synthesis_preset("fast", IMAGENET, weights={"Label": 0.1}).terms[-1]
+            Label(weight=0.1)
     """
-    if name not in PRESETS:
-        raise InputError(f"there is no preset {name!r}; choose one of {', '.join(PRESETS)}.")
-    if method not in SYNTHESIS_METHODS:
-        raise InputError(f"there is no synthesis method {method!r}; choose one of {', '.join(SYNTHESIS_METHODS)}.")
+    check_choice(name, Preset, "preset")
+    check_choice(method, SynthesisMethod, "synthesis method")
     unknown = changes.keys() - {field.name for field in fields(SynthesisConfig)}
     if unknown:
         raise InputError(f"synthesis has no setting {', '.join(sorted(unknown))}.")

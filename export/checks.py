@@ -7,12 +7,13 @@ runtime, say), or none where what it needs was not found out.
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import get_args
 
 from torch import Tensor
 
+from ptq.config.choices import Runtime
 from ptq.export import ort
 from ptq.export.onnx_files import QuantizedFile
-from ptq.export.openvino import RUNTIMES
 from ptq.export.results import Check, Exact
 from ptq.quantization.quantized_model import QuantizedModel
 from ptq.utils.metrics import agreement, sqnr_db
@@ -34,7 +35,7 @@ _BASELINES = {"float": "the float network", "quantize_static": "onnxruntime's qu
 _OTHERS = {
     "onnx_unoptimized": ("the unoptimized one", "as without onnxruntime's optimizations"),
     "simulated": ("the simulation", "as the simulation"),
-    **{name: (name, f"in {name}") for name in RUNTIMES},
+    **{name: (name, f"in {name}") for name in get_args(Runtime)},
 }
 """What is compared with the optimized file, and in words."""
 

@@ -10,9 +10,7 @@ from numpy.typing import NDArray
 
 from ptq.errors import ExportError, MachineError, reason
 
-__all__ = ["RUNTIMES", "open_openvino"]
-
-RUNTIMES = ("openvino",)
+__all__ = ["open_openvino"]
 
 
 def open_openvino(path: Path | str, threads: int = 1) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:

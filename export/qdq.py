@@ -18,7 +18,8 @@ import torch
 from onnx_ir.passes import common
 from torch import Tensor, nn
 
-from ptq.errors import ExportError, InputError, MachineError, reason
+from ptq.config.choices import Format, check_choice
+from ptq.errors import ExportError, MachineError, reason
 from ptq.export.custom_ops import TRANSLATIONS
 from ptq.export.lowering import lower
 from ptq.export.packing import pack, supported
@@ -26,10 +27,9 @@ from ptq.graph.preparation import example_input
 from ptq.quantization.quantized_model import QuantizedModel
 from ptq.utils.files import atomic
 
-__all__ = ["FORMATS", "OPSET", "export_float", "export_qdq"]
+__all__ = ["OPSET", "export_float", "export_qdq"]
 
 OPSET = 21
-FORMATS = ("packed", "int8")
 
 
 def export_qdq(
@@ -69,8 +69,8 @@ def export_qdq(
         "activation_bits": _bits(spec.bits for spec in quantized_model.plan.activations.values()),
         "layers": str(len(quantized_model.plan.weights)),
     }
-    if format not in (None, *FORMATS):
-        raise InputError(f"unknown format {format!r}; choose one of {', '.join(FORMATS)}.")
+    if format is not None:
+        check_choice(format, Format, "format")
     containers = () if format == "int8" else supported()
     if format == "packed" and not containers:
         raise MachineError(

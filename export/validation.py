@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ptq.config.choices import Runtime, check_choice
 from ptq.data.preprocess import Preprocess
 from ptq.errors import InputError
 from ptq.export import ort
@@ -22,7 +23,7 @@ from ptq.export.benchmark import measure_costs
 from ptq.export.checks import Evidence, run_checks
 from ptq.export.integer_reference import ExactComparison
 from ptq.export.onnx_files import QuantizedFile
-from ptq.export.openvino import RUNTIMES, open_openvino
+from ptq.export.openvino import open_openvino
 from ptq.export.results import Validation
 from ptq.progress import SILENT, Progress
 from ptq.quantization.quantized_model import QuantizedModel
@@ -87,8 +88,8 @@ def validate(
     if reference is None and quantized_model is not None and quantized_model.float_model is not None:
         reference = quantized_model.float_model.module
     file = QuantizedFile(path)
-    if unknown := set(runtimes) - set(RUNTIMES):
-        raise InputError(f"unknown runtime {unknown.pop()!r}; choose one of {', '.join(RUNTIMES)}.")
+    for runtime in runtimes:
+        check_choice(runtime, Runtime, "runtime")
     networks = _networks(path, threads, quantized_model, reference, runtimes)
     comparison = ExactComparison(path) if exact else None
     logits, labels, image = _run_all(networks, batches, preprocess, progress, comparison)

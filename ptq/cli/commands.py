@@ -1,50 +1,33 @@
-"""The command line: checks options, calls `ptq.run.pipeline`, reports what came of it."""
+"""The commands: each checks its options, calls `ptq.run`, and says what came of it.
+
+Torch takes seconds to import: what needs it is imported when all options are checked.
+"""
 
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
-from ptq.cli import run_commands
-from ptq.cli.messages import progress, reported
-from ptq.cli.options import (
-    ConfigOption,
-    DataOption,
-    DeviceOption,
-    DryRunOption,
-    DumpConfigOption,
-    FormatOption,
-    ImagesOption,
-    LayerOption,
-    MemoryLimitOption,
-    Method,
-    MixedCopiesOption,
-    ModelOption,
-    OutOption,
-    Preset,
-    PresetOption,
-    Recipe,
-    RecipeOption,
-    ResizeOption,
-    RestartOption,
-    Runtime,
-    SeedOption,
-    SizeOption,
-    TeachersOption,
-    ThreadsOption,
-    TripleOption,
-    VerifierOption,
-    WeightsOption,
-)
-from ptq.cli.parsing import device_name, existing, settings_from
+from ptq.cli import options
+from ptq.cli.messages import ReportedGroup, progress
+from ptq.cli.parsing import existing, given_options, read_option, settings_from
+from ptq.config.choices import Runtime, SynthesisMethod, check_choice
+from ptq.config.flat_options import flag
 from ptq.config.recipe_file import recipe_text
+from ptq.config.settings import (
+    CalibrationSettings as Calibration,
+    ExecutionSettings as Execution,
+    QuantizationSettings as Quantization,
+    ReconstructionSettings as Reconstruction,
+)
 from ptq.errors import InputError
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="ptq",
+    cls=ReportedGroup,
     help="Quantize vision networks without data: from PyTorch to integer ONNX.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -79,130 +62,113 @@ def _root(
 @app.command()
 def quantize(
     context: typer.Context,
-    model: ModelOption,
-    bits: Annotated[
-        int,
-        typer.Option(
-            min=2,
-            max=8,
-            help="Bits of the weights. Activations stay at 8 unless --act-bits says otherwise: "
-            "8 bits is what integer kernels compute in, fewer save no time.",
-        ),
-    ],
-    act_bits: Annotated[int, typer.Option(min=2, max=8, help="Bits of the activations.")] = 8,
-    reduce_range: Annotated[
-        bool,
-        typer.Option(
-            "--reduce-range",
-            help="At most 7 bits for any weight: exact and fast on x86 CPUs without VNNI, where "
-            "onnxruntime's kernels saturate with 8.",
-        ),
-    ] = False,
-    preset: PresetOption = Preset.default,
-    method: Annotated[Method, typer.Option(help="How the rounding of the weights is found.")] = Method.qdrop,
-    out: OutOption = None,
-    seed: SeedOption = 0,
-    device: DeviceOption = None,
-    threads: ThreadsOption = None,
-    weights: WeightsOption = None,
-    size: SizeOption = None,
-    resize: ResizeOption = None,
-    mean: TripleOption = None,
-    std: TripleOption = None,
-    images: ImagesOption = "mixmix",
-    teachers: TeachersOption = "",
-    verifier: VerifierOption = None,
-    mixed_copies: MixedCopiesOption = 0,
-    data: DataOption = None,
-    format: FormatOption = None,
-    memory_limit: MemoryLimitOption = None,
-    restart: RestartOption = False,
-    layer: LayerOption = None,
-    config: ConfigOption = None,
-    dump_config: DumpConfigOption = False,
-    dry_run: DryRunOption = False,
+    model: options.Model = None,
+    bits: options.Bits = None,
+    act_bits: options.ActBits = Quantization.act_bits,
+    reduce_range: options.ReduceRange = Quantization.reduce_range,
+    preset: options.Preset = Execution.preset,
+    method: options.Method = Reconstruction.method,
+    out: options.Out = None,
+    seed: options.Seed = Execution.seed,
+    device: options.Device = None,
+    threads: options.Threads = None,
+    weights: options.Weights = None,
+    size: options.Size = None,
+    resize: options.Resize = None,
+    mean: options.Triple = None,
+    std: options.Triple = None,
+    images: options.Images = Calibration.images,
+    teachers: options.Teachers = "",
+    verifier: options.Verifier = None,
+    mixed_copies: options.MixedCopies = Calibration.mixed_copies,
+    data: options.Data = None,
+    format: options.Format = None,
+    memory_limit: options.MemoryLimit = None,
+    restart: options.Restart = False,
+    layers: options.Layers = None,
+    tensors: options.Tensors = None,
+    config: options.Config = None,
+    assignments: options.Assignments = None,
+    dump_config: options.DumpConfig = False,
+    dry_run: options.DryRun = False,
 ) -> None:
     """Quantize a model and write an ONNX file that onnxruntime runs in integers.
 
     The run directory has the file, the images, the report and the quantized model; see report.html first, or report.md
     without the extra `report`. A run that was interrupted continues when the same command is given again.
-    """
-    with reported():
-        settings = settings_from(context.params, f"w{bits}a{act_bits}")
-        if dump_config:
-            typer.echo(recipe_text(settings), nl=False)
-            return
-        if dry_run:
-            from ptq.cli import estimate_page
-            from ptq.run import estimate
 
-            estimate_page.print_estimate(estimate.estimate_run(settings, progress()))
-            return
+    Options come before --set, --set before --config.
+    """
+    settings = settings_from(given_options(context), config=config, assignments=assignments)
+    if dump_config:
+        typer.echo(recipe_text(settings), nl=False)
+    elif dry_run:
+        from ptq.cli import estimate_page
+        from ptq.run import estimate
+
+        estimate_page.print_estimate(estimate.estimate_run(settings, progress()))
+    else:
         from ptq.cli.run_page import print_run
-        from ptq.run import pipeline  # torch takes seconds to import: options are checked before
+        from ptq.run import pipeline
 
         pipeline.run(settings, progress(), restart=restart, say=typer.echo)
-        print_run(Path(settings.out))
+        print_run(Path(settings.output.folder))
 
 
 @app.command()
 def synthesize(
     context: typer.Context,
-    model: ModelOption,
-    preset: PresetOption = Preset.default,
-    out: OutOption = None,
-    seed: SeedOption = 0,
-    device: DeviceOption = None,
-    threads: ThreadsOption = None,
-    weights: WeightsOption = None,
-    size: SizeOption = None,
-    resize: ResizeOption = None,
-    mean: TripleOption = None,
-    std: TripleOption = None,
-    recipe: RecipeOption = Recipe.mixmix,
-    teachers: TeachersOption = "",
-    verifier: VerifierOption = None,
+    model: options.Model = None,
+    preset: options.Preset = Execution.preset,
+    out: options.Out = None,
+    seed: options.Seed = Execution.seed,
+    device: options.Device = None,
+    threads: options.Threads = None,
+    weights: options.Weights = None,
+    size: options.Size = None,
+    resize: options.Resize = None,
+    mean: options.Triple = None,
+    std: options.Triple = None,
+    synthesis_method: options.SynthesisMethod = "mixmix",
+    teachers: options.Teachers = "",
+    verifier: options.Verifier = None,
+    assignments: options.Assignments = None,
 ) -> None:
     """Synthesize calibration images alone; `ptq quantize --images` takes them."""
-    with reported():
-        settings = settings_from(context.params | {"bits": 8, "images": recipe}, "images")
-        from ptq.cli.run_page import print_images
-        from ptq.reporting.report import ImageFacts
-        from ptq.run import pipeline
+    given = given_options(context) | {"images": synthesis_method}
+    settings = settings_from(given, assignments=assignments, required=("model",), suffix="images")
+    from ptq.cli.run_page import print_run
+    from ptq.reporting.report import ImageFacts
+    from ptq.reporting.text import image_lines
+    from ptq.run import pipeline
 
-        images = pipeline.synthesize_images(settings, progress())
-        print_images(ImageFacts.from_json({"count": len(images), **images.provenance}), Path(settings.out))
+    images = pipeline.synthesize_images(settings, progress())
+    facts = ImageFacts.from_json({"count": len(images), **images.provenance})
+    typer.echo("\n" + "\n".join(image_lines(facts)))
+    print_run(Path(settings.output.folder))
 
 
 @app.command()
 def validate(
     target: Annotated[Path, typer.Argument(metavar="RUN_DIR|model.onnx", help="A run, or the ONNX file in one.")],
-    data: DataOption = None,
-    threads: ThreadsOption = None,
+    data: options.Data = None,
+    threads: options.Threads = None,
     exact: Annotated[
         bool, typer.Option("--exact", help="Compare with exact integer arithmetic, too, on up to 64 images; slow.")
     ] = False,
-    runtime: Annotated[
-        list[Runtime] | None, typer.Option("--runtime", help="Run the file in this runtime, too: openvino (an extra).")
-    ] = None,
+    runtimes: options.Runtimes = None,
 ) -> None:
     """Measure a finished run again: accuracy, agreement with float, latency, size."""
-    with reported():
-        existing("RUN_DIR|model.onnx", target)
-        run_dir = target if target.is_dir() else target.parent
-        evaluation = existing("--data", data)
-        from ptq.cli.run_page import print_run
-        from ptq.run.finished_runs import validate_run
+    existing("RUN_DIR|model.onnx", target)
+    run_dir = target if target.is_dir() else target.parent
+    evaluation = None if data is None else existing("--data", data)
+    for runtime in runtimes or ():
+        check_choice(runtime, Runtime, "runtime")
+    from ptq.cli.run_page import print_run
+    from ptq.run.finished_runs import validate_run
 
-        validate_run(
-            run_dir,
-            data=evaluation,
-            threads=threads,
-            exact=exact,
-            runtimes=[one.value for one in runtime or ()],
-            progress=progress(),
-        )
-        print_run(run_dir)
+    validate_run(run_dir, data=evaluation, threads=threads, exact=exact, runtimes=runtimes or (), progress=progress())
+    print_run(run_dir)
 
 
 @app.command()
@@ -211,92 +177,88 @@ def inspect(
     run_dir: Annotated[
         Path | None, typer.Argument(metavar="RUN_DIR", help="A finished run: before and after reconstruction.")
     ] = None,
-    model: ModelOption = "",
-    bits: Annotated[int | None, typer.Option(min=2, max=8, help="Bits of the weights, with --model.")] = None,
-    act_bits: Annotated[int, typer.Option(min=2, max=8, help="Bits of the activations.")] = 8,
-    reduce_range: Annotated[bool, typer.Option("--reduce-range", help="At most 7 bits for any weight.")] = False,
-    images: Annotated[
-        str,
-        typer.Option(
-            metavar="FILE|DIR|noise",
-            help="What gives the ranges: images.safetensors of a run or of ptq synthesize, a folder or "
-            ".npz of images. Nothing is synthesized here.",
-            rich_help_panel="Images",
-        ),
-    ] = "noise",
-    weights: WeightsOption = None,
-    size: SizeOption = None,
-    resize: ResizeOption = None,
-    mean: TripleOption = None,
-    std: TripleOption = None,
-    seed: SeedOption = 0,
+    model: options.Model = None,
+    bits: options.Bits = None,
+    act_bits: options.ActBits = Quantization.act_bits,
+    reduce_range: options.ReduceRange = Quantization.reduce_range,
+    images: options.ImagesAtHand = "noise",
+    weights: options.Weights = None,
+    size: options.Size = None,
+    resize: options.Resize = None,
+    mean: options.Triple = None,
+    std: options.Triple = None,
+    seed: options.Seed = Execution.seed,
     count: Annotated[int, typer.Option(min=1, metavar="N", help="Images to measure on, spread over all.")] = 32,
     top: Annotated[int, typer.Option(min=1, metavar="N", help="Layers to show.")] = 10,
     everything: Annotated[bool, typer.Option("--all", help="Show all layers.")] = False,
     json: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Where to write all figures; RUN_DIR/inspect.json else.")
     ] = None,
-    device: DeviceOption = None,
-    threads: ThreadsOption = None,
+    device: options.Device = None,
+    threads: options.Threads = None,
 ) -> None:
     """Show which layers and blocks cost most: noise, ranges, and how far the output moves.
 
     RUN_DIR is a finished run, shown before and after reconstruction. --model and --bits show a network as it
     is with nearest rounding.
     """
-    with reported():
-        if json is not None and json.is_dir():
-            raise InputError(f"--json: {json} is a folder; give a file")
-        if run_dir is not None:
-            existing("RUN_DIR", run_dir)
-            _refuse_a_model(context, run_dir)
-            device_name(device)
-            from ptq.reporting import inspection_page as findings
-            from ptq.run import inspection
+    if json is not None and json.is_dir():
+        raise InputError(f"--json: {json} is a folder; give a file")
+    given = given_options(context)
+    if run_dir is not None:
+        existing("RUN_DIR", run_dir)
+        if of_a_model := given.keys() - {"device", "threads"}:
+            raise InputError(f"{flag(min(of_a_model))}: {run_dir} says this by itself; give one of the two")
+        where = read_option("device", device)
+        from ptq.reporting import inspection_page as findings
+        from ptq.run import inspection
 
-            found = inspection.inspect_run(run_dir, count=count, device=device, threads=threads, progress=progress())
-            wrote = findings.write_inspection(found, run_dir, json)
-        elif not model or bits is None:
-            raise InputError("give the directory of a finished run, or --model and --bits")
-        else:
-            if images in tuple(Recipe):
-                raise InputError(
-                    f"--images: nothing is synthesized here; give the images.safetensors of "
-                    f"ptq synthesize --model {model}"
-                )
-            settings = settings_from(context.params | {"preset": Preset.fast}, "inspect")
-            from ptq.reporting import inspection_page as findings
-            from ptq.run import inspection
+        found = inspection.inspect_run(run_dir, count=count, device=where, threads=threads, progress=progress())
+    elif not model or bits is None:
+        raise InputError("give the directory of a finished run, or --model and --bits")
+    else:
+        if images in get_args(SynthesisMethod):
+            raise InputError(
+                f"--images: nothing is synthesized here; give the images.safetensors of ptq synthesize --model {model}"
+            )
+        settings = settings_from(given | {"images": images, "preset": "fast"}, suffix="inspect")
+        from ptq.reporting import inspection_page as findings
+        from ptq.run import inspection
 
-            found = inspection.inspect_model(settings, count=count, progress=progress())
-            wrote = findings.write_inspection(found, None, json)
-        findings.print_inspection(found, None if everything else top)
-        for path in wrote:
-            typer.echo(f"wrote {path}")
-
-
-app.command()(run_commands.report)
-app.command()(run_commands.compare)
+        found = inspection.inspect_model(settings, count=count, progress=progress())
+    wrote = findings.write_inspection(found, run_dir, json)
+    findings.print_inspection(found, None if everything else top)
+    for path in wrote:
+        typer.echo(f"wrote {path}")
 
 
-def _refuse_a_model(context: typer.Context, run_dir: Path) -> None:
-    """Refuse options that a run directory answers by itself."""
-    for name in _OF_A_MODEL:
-        source = context.get_parameter_source(name)
-        if source is not None and source.name == "COMMANDLINE":
-            raise InputError(f"--{name.replace('_', '-')}: {run_dir} says this by itself; give one of the two")
+@app.command()
+def report(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run, finished or failed in validation.")],
+) -> None:
+    """Make report.html of a run anew, from what is in its directory; needs the extra `report`."""
+    from ptq.reporting.html import write_html_report
+
+    typer.echo(f"wrote {write_html_report(run_dir)}")
 
 
-_OF_A_MODEL = (
-    "model",
-    "bits",
-    "act_bits",
-    "reduce_range",
-    "images",
-    "weights",
-    "size",
-    "resize",
-    "mean",
-    "std",
-    "seed",
-)
+@app.command()
+def compare(
+    run_dirs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where to write the comparison, too: .md, .csv or .html.")
+    ] = None,
+) -> None:
+    """Show several runs side by side: accuracy, latency, size and time, and the best of each.
+
+    Models, data and machines may differ; what cannot be compared then is said and not marked.
+    """
+    from ptq.reporting import comparison_files
+    from ptq.reporting.comparison import compare as side_by_side
+
+    if out is not None:
+        comparison_files.check_suffix(out)
+    found = side_by_side(run_dirs)
+    comparison_files.print_comparison(found)
+    for path in comparison_files.write_comparison(found, out) if out is not None else ():
+        typer.echo(f"wrote {path}")

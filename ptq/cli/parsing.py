@@ -3,76 +3,111 @@
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import fields
-from enum import Enum
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from ptq.cli.options import Recipe
-from ptq.config.settings import FLOAT, Settings
+import typer
+
+from ptq.config.choices import MAX_BITS, MIN_BITS, SynthesisMethod
+from ptq.config.flat_options import OPTIONS, flag, setting_values
+from ptq.config.nested import FLOAT, build
+from ptq.config.recipe_file import assignment, recipe_values
+from ptq.config.settings import DEVICES, Settings
 from ptq.errors import InputError
 from ptq.models.names import check_name
 
 __all__ = [
+    "bits_by_pattern",
     "device_name",
     "existing",
+    "given_options",
     "image_source",
     "input_size",
-    "layer_bits",
     "model_ref",
     "out_folder",
     "per_channel",
+    "read_option",
     "settings_from",
-    "teacher_refs",
     "weighted_ref",
 ]
 
 
-def settings_from(given: Mapping[str, Any], suffix: str) -> Settings:
-    """Return the settings that a command's options say.
+def given_options(context: typer.Context) -> dict[str, Any]:
+    """Return the options of a run that were typed, as the command line's parser has them."""
+    sources = {name: context.get_parameter_source(name) for name in context.params.keys() & OPTIONS.keys()}
+    return {name: context.params[name] for name, source in sources.items() if source and source.name != "DEFAULT"}
+
+
+def settings_from(
+    given: Mapping[str, Any],
+    *,
+    config: Path | None = None,
+    assignments: Sequence[str] | None = None,
+    required: Sequence[str] = ("model", "bits"),
+    suffix: str = "",
+) -> Settings:
+    """Return the settings of a command: its options come first, then `--set`, then the recipe, then defaults.
 
     Args:
-        given: option -> value, as the command line's parser has it. What is no field of `Settings` is left out.
-        suffix: of the run directory's name, where none is given.
+        given: options by name; text is read as the command line has it.
+        config: a recipe.
+        assignments: NAME=VALUE; of two with one name the later counts.
+        required: options without which there is no run.
+        suffix: of the run directory's name, where none is given; the bits when empty.
 
     Raises:
-        InputError: for the first one that cannot be.
+        InputError: for the first value that cannot be.
 
     Example:
-        >>> settings_from({"model": "resnet18", "bits": 4, "size": "224"}, "w4a8").size
+        >>> settings_from({"model": "resnet18", "bits": 4, "size": "224"}).model.size
         (224, 224)
     """
-    known = {field.name for field in fields(Settings)}
-    values = {
-        name: _CHECKS[name](value) if name in _CHECKS else _plain(value)
-        for name, value in given.items()
-        if name in known
-    }
-    if "out" in given:
-        values["out"] = str(out_folder(given["out"], values["model"], suffix))
-    if "layer" in given:
-        values["overrides"] = layer_bits(given["layer"] or ())
-    return Settings(**values)
+    values = {} if config is None else recipe_values(config)
+    for text in assignments or ():
+        values |= assignment(text)
+    values |= setting_values({name: read_option(name, value) for name, value in given.items()}, flags=True)
+    for name in required:
+        if OPTIONS[name] not in values:
+            raise InputError(f"--{name} is missing: give it, or --config FILE with a recipe that says it")
+    for setting, check in _REFERENCES.items():
+        if values.get(setting) is not None:
+            values[setting] = check(flag(setting), values[setting])
+    settings = build(Settings, values)
+    bits = settings.quantization
+    folder = out_folder(values.get("output.folder"), settings.model.name, suffix or f"w{bits.bits}a{bits.act_bits}")
+    return build(Settings, values | {"output.folder": str(folder)})
 
 
-def _plain(value: Any) -> Any:
-    return value.value if isinstance(value, Enum) else value
+def read_option(name: str, value: Any) -> Any:
+    """Return what the text of an option says; None stays None.
+
+    Raises:
+        InputError: when it says nothing.
+
+    Example:
+        >>> read_option("std", "0.5")
+        (0.5, 0.5, 0.5)
+    """
+    try:
+        return _READERS[name](value) if name in _READERS and value is not None else value
+    except InputError as error:
+        raise InputError(f"{flag(OPTIONS[name])}: {error}") from error
 
 
-def existing(option: str, path: Path | None) -> str | None:
-    """The path as text, None where none was given.
+def existing(option: str, path: Path | str) -> str:
+    """Return a path as text.
 
     Raises:
         InputError: when nothing is there.
     """
-    if path is not None and not os.path.exists(path):  # Path.exists raises for long names
+    if not os.path.exists(path):  # Path.exists raises for long names
         raise InputError(f"{option}: there is nothing at {path}")
-    return None if path is None else str(path)
+    return str(path)
 
 
 def model_ref(option: str, text: str) -> str:
-    """A model's name that some library knows, or whose file exists.
+    """Return a model's name that some library knows, or whose file exists.
 
     Raises:
         InputError: otherwise.
@@ -91,68 +126,33 @@ def model_ref(option: str, text: str) -> str:
     return text
 
 
-def teacher_refs(text: str) -> tuple[str, ...]:
-    """Names of models from "M1,M2=FILE"."""
-    return tuple(weighted_ref("--teachers", part) for part in text.split(",")) if text else ()
-
-
 def weighted_ref(option: str, text: str) -> str:
-    """A model's name, or one and a file with its weights, "M=FILE".
+    """Return a model's name, or one and a file with its weights, "M=FILE".
 
     Raises:
-        InputError: when there is no such file.
+        InputError: when there is no such model or file.
     """
     model, separator, weights = text.partition("=")
     model = model_ref(option, model)
-    return f"{model}={existing(option, Path(weights))}" if separator else model
+    return f"{model}={existing(option, weights)}" if separator else model
 
 
-def image_source(text: str) -> str:
-    """A way to synthesize, noise, or a path that exists."""
-    if text not in (*Recipe, "noise") and not os.path.exists(text):
+def image_source(option: str, text: str) -> str:
+    """Return a way to synthesize, noise, or a path that exists.
+
+    Raises:
+        InputError: for anything else.
+    """
+    methods = get_args(SynthesisMethod)
+    if text not in (*methods, "noise") and not os.path.exists(text):
         raise InputError(
-            f"--images: {text!r} is none of {', '.join(Recipe)} and noise, and there is no such file or folder"
+            f"{option}: {text!r} is none of {', '.join(methods)} and noise, and there is no such file or folder"
         )
     return text
 
 
-def input_size(text: str | None) -> tuple[int, int] | None:
-    """(height, width) from "224" or "224x320".
-
-    Example:
-        >>> input_size("224x320")
-        (224, 320)
-    """
-    if text is None:
-        return None
-    if not re.fullmatch(r"[1-9]\d{0,4}([x,][1-9]\d{0,4})?", text):
-        raise InputError(f"--size: {text!r} is no size; give 224, or height and width as 224x320")
-    numbers = [int(part) for part in re.split("[x,]", text)]
-    return numbers[0], numbers[-1]
-
-
-def per_channel(option: str, text: str | None) -> tuple[float, float, float] | None:
-    """Three numbers from "0.485,0.456,0.406", or from one for all channels."""
-    if text is None:
-        return None
-    try:
-        values = [float(part) for part in text.split(",")]
-    except ValueError:
-        values = []
-    if len(values) not in (1, 3) or not all(map(math.isfinite, values)):
-        raise InputError(f"{option}: {text!r}; give three numbers in [0, 1], as 0.485,0.456,0.406")
-    return values[0], values[len(values) // 2], values[-1]
-
-
-def device_name(text: str | None) -> str | None:
-    """cpu, cuda, cuda:N, mps, xpu; whether the machine has it is found out later."""
-    if text is not None and not re.fullmatch(r"cpu|mps|(cuda|xpu)(:\d+)?", text):
-        raise InputError(f"--device: {text!r}; give cpu, cuda or cuda:N")
-    return text
-
-
-def out_folder(path: Path | None, model: str, suffix: str) -> Path:
-    """Where a run goes: `path`, or runs/<model>-<suffix> with the model's name made fit for it.
+def out_folder(path: str | None, model: str, suffix: str) -> Path:
+    """Return where a run goes: `path`, or runs/<model>-<suffix> with the model's name made fit for it.
 
     Raises:
         InputError: when that is a file.
@@ -162,42 +162,89 @@ def out_folder(path: Path | None, model: str, suffix: str) -> Path:
         'runs/small-w4a8'
     """
     name = model.rpartition(":")[2] if ".py:" in model else model
-    path = path or Path("runs", f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', name)}-{suffix}")
-    if os.path.exists(path) and not path.is_dir():
-        raise InputError(f"--out: {path} is a file; give a folder")
-    return path
+    folder = Path(path or f"runs/{re.sub(r'[^A-Za-z0-9_.-]+', '-', name)}-{suffix}")
+    if os.path.exists(folder) and not folder.is_dir():
+        raise InputError(f"--out: {folder} is a file; give a folder")
+    return folder
 
 
-def layer_bits(texts: Iterable[str]) -> dict[str, int | None]:
-    """Weight bits by layer name pattern, None for float, from "PATTERN=BITS" or "PATTERN=float".
+def input_size(text: str) -> tuple[int, int]:
+    """Return (height, width) from "224" or "224x320".
+
+    Example:
+        >>> input_size("224x320")
+        (224, 320)
+    """
+    if not re.fullmatch(r"[1-9]\d{0,4}([x,][1-9]\d{0,4})?", text):
+        raise InputError(f"{text!r} is no size; give 224, or height and width as 224x320")
+    numbers = [int(part) for part in re.split("[x,]", text)]
+    return numbers[0], numbers[-1]
+
+
+def per_channel(text: str) -> tuple[float, float, float]:
+    """Return three numbers from "0.485,0.456,0.406", or from one for all channels.
+
+    Example:
+        >>> per_channel("0.5")
+        (0.5, 0.5, 0.5)
+    """
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        values = []
+    if len(values) not in (1, 3) or not all(map(math.isfinite, values)):
+        raise InputError(f"{text!r}; give three numbers in [0, 1], as 0.485,0.456,0.406")
+    return values[0], values[len(values) // 2], values[-1]
+
+
+def device_name(text: str) -> str:
+    """Return cpu, cuda, cuda:N, mps, or xpu; whether the machine has it is found out later."""
+    if not re.fullmatch(DEVICES, text):
+        raise InputError(f"{text!r}; give cpu, cuda or cuda:N")
+    return text
+
+
+def bits_by_pattern(texts: Iterable[str], in_float: bool = True) -> dict[str, int | None]:
+    """Return bits by name pattern, None for float, from "PATTERN=BITS" or "PATTERN=float".
+
+    Args:
+        texts: in the order that counts.
+        in_float: whether something can be left in float.
 
     Raises:
         InputError: for anything else.
 
     Example:
-        >>> layer_bits(["layer4.*=8", "fc=float"])
+        >>> bits_by_pattern(["layer4.*=8", "fc=float"])
         {'layer4.*': 8, 'fc': None}
     """
     found: dict[str, int | None] = {}
     for text in texts:
         pattern, _, bits = text.rpartition("=")
-        if not pattern or not re.fullmatch(rf"[2-8]|{FLOAT}", bits):
-            raise InputError(
-                f"--layer: {text!r}; give a layer's name or pattern and 2 to 8 bits or float, as 'layer4.*=8'"
-            )
+        known = [*map(str, range(MIN_BITS, MAX_BITS + 1)), *([FLOAT] if in_float else [])]
+        if not pattern or bits not in known:
+            raise InputError(f"{text!r}; give a name or pattern and {', '.join(known)} bits, as 'layer4.*=8'")
         found[pattern] = None if bits == FLOAT else int(bits)
     return found
 
 
-_CHECKS: Mapping[str, Callable[[Any], Any]] = {
-    "model": lambda text: model_ref("--model", text),
-    "teachers": teacher_refs,
-    "verifier": lambda text: text and weighted_ref("--verifier", text),
-    "images": image_source,
-    "data": lambda path: existing("--data", path),
-    "weights": lambda path: existing("--weights", path),
-    "device": device_name,
+_READERS: Mapping[str, Callable[[Any], Any]] = {
+    "teachers": lambda text: text.split(",") if text else (),
     "size": input_size,
-    "mean": lambda text: per_channel("--mean", text),
-    "std": lambda text: per_channel("--std", text),
+    "mean": per_channel,
+    "std": per_channel,
+    "device": device_name,
+    "layers": bits_by_pattern,
+    "tensors": lambda texts: bits_by_pattern(texts, in_float=False),
 }
+"""What reads an option's text."""
+
+_REFERENCES: Mapping[str, Callable[[str, Any], Any]] = {
+    "model.name": model_ref,
+    "model.weights": existing,
+    "calibration.images": image_source,
+    "calibration.teachers": lambda option, refs: tuple(weighted_ref(option, ref) for ref in refs),
+    "calibration.verifier": weighted_ref,
+    "evaluation.data": existing,
+}
+"""What checks that something is there."""

@@ -1,2 +1,13 @@
+from .flat_options import make_settings as make_settings
 from .recipe_file import read_recipe as read_recipe, write_recipe as write_recipe
-from .settings import Settings as Settings
+from .settings import (
+    CalibrationSettings as CalibrationSettings,
+    EvaluationSettings as EvaluationSettings,
+    ExecutionSettings as ExecutionSettings,
+    ModelSettings as ModelSettings,
+    OutputSettings as OutputSettings,
+    QuantizationSettings as QuantizationSettings,
+    ReconstructionSettings as ReconstructionSettings,
+    Settings as Settings,
+    SynthesisSettings as SynthesisSettings,
+)

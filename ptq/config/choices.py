@@ -1,8 +1,41 @@
-"""What can be chosen, each choice defined once."""
+"""What can be chosen, each choice defined once: the command line, the settings and the registries take it from here.
+
+The choices of a type are ``typing.get_args`` of it.
+"""
+
+import difflib
+from collections.abc import Iterable
+from typing import Literal, get_args
 
 from ptq.errors import InputError
 
-__all__ = ["MAX_BITS", "MIN_BITS", "check_bits"]
+__all__ = [
+    "MAX_BITS",
+    "MIN_BITS",
+    "Format",
+    "Method",
+    "Preset",
+    "Runtime",
+    "SynthesisMethod",
+    "check_bits",
+    "check_choice",
+    "suggestion",
+]
+
+Preset = Literal["fast", "default", "best"]
+"""How much time to spend."""
+
+Method = Literal["qdrop", "brecq", "adaround", "nearest"]
+"""How weights are rounded; see `ptq.reconstruction.config`."""
+
+SynthesisMethod = Literal["mixmix", "zeroq", "deepinversion", "genie", "synq"]
+"""How images are synthesized; see `ptq.calibration.synthesis_config`."""
+
+Format = Literal["packed", "int8"]
+"""How weights lie in the file; see `ptq.export.packing`."""
+
+Runtime = Literal["openvino"]
+"""What runs a file besides onnxruntime; see `ptq.export.openvino`."""
 
 MIN_BITS = 2
 MAX_BITS = 8  # every code lives in an 8-bit container, because that is what integer kernels read
@@ -17,3 +50,35 @@ def check_bits(bits: int, what: str) -> int:
     if not isinstance(bits, int) or not MIN_BITS <= bits <= MAX_BITS:
         raise InputError(f"{what} must be between {MIN_BITS} and {MAX_BITS} bits, not {bits}.")
     return bits
+
+
+def check_choice(value: str, choices: object, what: str) -> None:
+    """Refuse a value that is none of the choices.
+
+    Args:
+        value: what was chosen.
+        choices: a ``Literal`` of this module.
+        what: is chosen, for the message.
+
+    Raises:
+        InputError: with the nearest choice, or all of them.
+
+    Example:
+        >>> check_choice("brecc", Method, "method")
+        Traceback (most recent call last):
+        ptq.errors.InputError: unknown method 'brecc'; did you mean brecq?
+    """
+    if value not in get_args(choices):
+        raise InputError(f"unknown {what} {value!r}{suggestion(value, get_args(choices))}")
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """Return the end of a message about an unknown name: the nearest known one, or all.
+
+    Example:
+        >>> suggestion("fats", ["fast", "best"]), suggestion("quick", ["fast", "best"])
+        ('; did you mean fast?', '; choose one of fast, best.')
+    """
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {near[0]}?" if near else f"; choose one of {', '.join(known)}."

@@ -1,49 +1,78 @@
 """Recipes: the settings of a run as a TOML file that people read, edit and give to `ptq quantize --config`.
 
-A key is an option's name; the table [layers] has the bits of single layers by name pattern, or "float".
+A table for every part, a key for every field: ``[reconstruction]`` has ``iterations = 2000``, which is
+``reconstruction.iterations`` for ``--set``. In ``[quantization.layers]`` stand the bits of single layers by name
+pattern, or "float".
 """
 
-import difflib
-import json
 import tomllib
-import types
-from collections import abc
-from dataclasses import fields
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any
 
-from ptq.config.settings import FLOAT, Settings, layer_texts, option_text
+from ptq.config.nested import FLOAT, build, checked, flatten
+from ptq.config.settings import Settings
 from ptq.errors import InputError
 from ptq.utils.files import atomic
 
-__all__ = ["option_values", "read_recipe", "recipe_text", "write_recipe"]
+__all__ = ["assignment", "read_recipe", "recipe_text", "recipe_values", "toml_text", "write_recipe"]
 
 HEAD = (
-    "# A recipe of ptq: `ptq quantize --config FILE` repeats the run.",
-    "# Options on the command line come first; paths are those of the folder the command is given in.",
+    "A recipe of ptq: `ptq quantize --config FILE` repeats the run.",
+    "Options on the command line come first; paths are those of the folder the command is given in.",
 )
-LAYERS = "layers"
 
 
 def recipe_text(settings: Settings) -> str:
     """Return settings as a recipe, those without a value as comments.
 
     Example:
-        >>> print(recipe_text(Settings("resnet18", bits=4)).splitlines()[3])
-        model = "resnet18"
+        >>> from ptq.config.flat_options import make_settings
+        >>> print(recipe_text(make_settings("resnet18", 4)))
+        # A recipe of ptq: ...
+        [model]
+        name = "resnet18"
+        # weights is not set
+        ...
     """
-    lines = [*HEAD, ""]
-    for field in fields(Settings):
-        if field.name == "overrides":
-            continue
-        value = getattr(settings, field.name)
-        key = field.name.replace("_", "-")
-        lines.append(f"# {key} is not set" if value is None else f"{key} = {_toml(value)}")
-    if settings.overrides:
-        lines += ["", f"[{LAYERS}]"]
-        for pattern, bits in settings.overrides.items():
-            lines.append(f"{_toml(pattern)} = {_toml(FLOAT if bits is None else bits)}")
-    return "\n".join(lines) + "\n"
+    import tomlkit  # only what writes waits for it
+
+    def table(part: Any) -> tomlkit.items.Table:
+        made = tomlkit.table()
+        for field in fields(part):  # tables come after keys, as TOML wants it
+            value = getattr(part, field.name)
+            if value is None:
+                made.add(tomlkit.comment(f"{field.name} is not set"))
+            elif is_dataclass(value):
+                made.add(field.name, table(value))
+            else:
+                made.add(field.name, _plain(value))
+        return made
+
+    document = tomlkit.document()
+    for line in HEAD:
+        document.add(tomlkit.comment(line))
+    for part in fields(settings):
+        document.add(tomlkit.nl())
+        document.add(part.name, table(getattr(settings, part.name)))
+    return document.as_string().rstrip() + "\n"
+
+
+def toml_text(value: Any) -> str:
+    """Return a value as TOML.
+
+    Example:
+        >>> toml_text((0.5, 0.9)), toml_text(True), toml_text({"Label": 0.1})
+        ('[0.5, 0.9]', 'true', '{Label = 0.1}')
+    """
+    import tomlkit
+
+    if isinstance(value, Mapping):
+        table = tomlkit.inline_table()
+        table.update(_plain(value))
+        return table.as_string()
+    return str(tomlkit.item(_plain(value)).as_string())
 
 
 def write_recipe(settings: Settings, folder: Path) -> None:
@@ -52,14 +81,26 @@ def write_recipe(settings: Settings, folder: Path) -> None:
         path.write_text(recipe_text(settings), encoding="utf-8")
 
 
-def read_recipe(path: Path | str) -> dict[str, Any]:
-    """Return what a recipe says, as fields of `Settings`; whatever it leaves out is missing.
+def read_recipe(path: Path | str) -> Settings:
+    """Return the settings that a recipe says; what it leaves out has its default.
 
     Raises:
-        InputError: when it cannot be read, has an unknown key, or a value of the wrong kind.
+        InputError: as `recipe_values` does, and when it names no model.
 
     Example:
-        >>> settings = Settings(**read_recipe("runs/mine/recipe.toml"))
+        >>> settings = read_recipe("runs/mine/recipe.toml")  # doctest: +SKIP
+    """
+    values = recipe_values(path)
+    if "model.name" not in values:
+        raise InputError(f"{path} names no model: give it a table [model] with a name.")
+    return build(Settings, values)
+
+
+def recipe_values(path: Path | str) -> dict[str, Any]:
+    """Return what a recipe says, as checked values by dotted name; whatever it leaves out is missing.
+
+    Raises:
+        InputError: when it cannot be read, has an unknown key, or a value that cannot be.
     """
     try:
         content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
@@ -67,71 +108,33 @@ def read_recipe(path: Path | str) -> dict[str, Any]:
         raise InputError(f"--config: cannot read {path} ({error.strerror})") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"--config: {path} is not TOML ({error})") from error
-    hints = get_type_hints(Settings)
-    found: dict[str, Any] = {}
-    for key, value in content.items():
-        name = "overrides" if key == LAYERS else key.replace("-", "_")
-        if name not in hints or key == "overrides":
-            raise InputError(f"--config: {path} says {key!r}, which is no option{_hint(key)}")
-        found[name] = _value(name, value)
-        if not _fits(found[name], hints[name]):
-            raise InputError(f"--config: {path}: {key} cannot be {_toml(value)}")
-    return found
+    return checked(Settings, flatten(Settings, content), lambda name: f"--config: {path}: {name}")
 
 
-def option_values(path: Path) -> dict[str, Any]:
-    """Return what a recipe says as the command line would: option -> number, flag, text or list of texts.
+def assignment(text: str) -> dict[str, Any]:
+    """Return "NAME=VALUE", as `--set` takes it, as a checked value by dotted name.
+
+    The value is TOML; text may stand without quotes.
 
     Raises:
-        InputError: as `read_recipe` does.
+        InputError: for a name that there is not, or a value that it cannot have.
+
+    Example:
+        >>> assignment("reconstruction.iterations=2000")
+        {'reconstruction.iterations': 2000}
     """
-    found = read_recipe(path)
-    layers = found.pop("overrides", {})
-    values = {name: option_text(name, value) for name, value in found.items()}
-    return values | ({"layer": layer_texts(layers)} if layers else {})
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise InputError(f"--set: {text!r}; give NAME=VALUE, as reconstruction.iterations=2000")
+    try:
+        found = tomllib.loads(f"value = {value}")["value"]
+    except (tomllib.TOMLDecodeError, RecursionError):
+        found = value
+    return checked(Settings, flatten(Settings, {name.strip(): found}), lambda setting: f"--set: {setting}")
 
 
-def _value(name: str, value: Any) -> Any:
-    """TOML has no tuples, and nothing for None: [layers] says "float", a size may be one number."""
-    if isinstance(value, list):
-        return tuple(value)
-    if name == "size" and type(value) is int:
-        return (value, value)
-    if name in ("mean", "std") and type(value) in (int, float):
-        return (value,) * 3
-    if name == "overrides" and isinstance(value, dict):
-        return {pattern: None if bits == FLOAT else bits for pattern, bits in value.items()}
-    return value
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value is of the kind that a type hint says; whole numbers are no flags, nor flags numbers."""
-    origin, parts = get_origin(hint), get_args(hint)
-    if origin is types.UnionType:
-        return any(_fits(value, part) for part in parts)
-    if origin is tuple:
-        if not isinstance(value, tuple):
-            return False
-        kinds = parts[:1] * len(value) if parts[-1] is Ellipsis else parts
-        return len(kinds) == len(value) and all(map(_fits, value, kinds))
-    if origin is abc.Mapping:
-        return isinstance(value, dict) and all(_fits(item, parts[1]) for item in value.values())
-    return type(value) is hint or (hint is float and type(value) is int)
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, str):  # JSON's strings are TOML's, but for one character
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(_toml, value))}]"
-    if isinstance(value, dict):
-        return f"{{{', '.join(f'{_toml(k)} = {_toml(v)}' for k, v in value.items())}}}"
-    return str(value)
-
-
-def _hint(key: str) -> str:
-    names = [LAYERS, *(f.name.replace("_", "-") for f in fields(Settings) if f.name != "overrides")]
-    near = difflib.get_close_matches(key, names, n=1)
-    return f"; did you mean {near[0]}?" if near else f"; options are {', '.join(names)}"
+def _plain(value: Any) -> Any:
+    """A value as TOML can have it: lists for tuples, and "float" for a layer without bits."""
+    if isinstance(value, Mapping):
+        return {key: FLOAT if inner is None else inner for key, inner in value.items()}
+    return list(value) if isinstance(value, tuple) else value

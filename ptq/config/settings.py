@@ -1,143 +1,264 @@
-"""Everything a run depends on, as data that the command line and Python share."""
+"""Everything a run depends on, as data: one frozen dataclass, with a part for every stage.
 
-import shlex
+A field of None leaves the choice to the preset, to the model, or to the machine.
+"""
+
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Annotated, Any, Literal
 
-from ptq.config.choices import check_bits
-from ptq.errors import InputError
+from msgspec import Meta
+
+from ptq.config.choices import MAX_BITS, MIN_BITS, Format, Method, Preset
+from ptq.config.nested import build, checked, flatten, leaf_values
 from ptq.utils.units import byte_count
 
-__all__ = ["FLOAT", "PRESETS", "Settings", "layer_texts", "option_text"]
+__all__ = [
+    "DEVICES",
+    "CalibrationSettings",
+    "EvaluationSettings",
+    "ExecutionSettings",
+    "ModelSettings",
+    "OutputSettings",
+    "QuantizationSettings",
+    "ReconstructionSettings",
+    "Settings",
+    "SynthesisSettings",
+    "chosen",
+]
 
-FLOAT = "float"  # in place of bits: the layer is left in float
-PRESETS = ("fast", "default", "best")
-_UNDECISIVE = (
-    "out",
-    "data",
-    "memory_limit",
-    "format",
-)  # of what is made of the quantized model, and within what memory
+DEVICES = r"cpu|mps|(cuda|xpu)(:\d+)?"
+Bits = Annotated[int, Meta(ge=MIN_BITS, le=MAX_BITS)]
+Count = Annotated[int, Meta(ge=0)]
+Positive = Annotated[int, Meta(ge=1)]
+Side = Annotated[int, Meta(ge=1, le=99_999)]
+Seed = Annotated[int, Meta(ge=0, le=2**32 - 1)]
+Threads = Annotated[int, Meta(ge=1, le=1024)]
+Device = Annotated[str, Meta(pattern=f"^({DEVICES})$")]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Below1 = Annotated[float, Meta(ge=0, lt=1)]
+Weight = Annotated[float, Meta(ge=0)]
+Rate = Annotated[float, Meta(gt=0)]
 
 
 @dataclass(frozen=True)
-class Settings:
-    """One run of the pipeline.
+class ModelSettings:
+    """Which network, and what images it takes.
 
     Args:
-        model: a name that `load_model` knows, or a name for a module of the caller's.
-        bits: of the weights, 2..8.
-        act_bits: of the activations, 2..8; integer kernels compute in 8.
-        preset: "fast", "default" or "best": how much time to spend.
-        method: a key of `ptq.reconstruction.loop.METHODS`.
-        teachers: further models to synthesize images from, each MODEL or MODEL=FILE with its weights.
-        verifier: another model, which judges whether the images show what their labels say.
-        images: a key of `ptq.calibration.SYNTHESIS_METHODS` ("mixmix"), "noise", a folder or .npz of images, or an
-            earlier images.safetensors.
-        mixed_copies: of every calibration image, with another in a random box, to reconstruct with.
-        data: labeled images to measure accuracy with; None leaves accuracy out.
-        weights: a state dict in place of the published weights.
-        out: the run directory.
-        seed: of everything random.
-        device: "cpu", "cuda", ...; None takes a GPU where there is one.
-        threads: of the CPU; None takes all cores.
-        memory_limit: of the activations that reconstruction keeps in memory, "1GiB"; what is more lies on
-            disk. None takes half of what is free.
-        size, resize, mean, std: override what the model's provider says about its input.
-        format: of the file's weights: "packed", below 5 bits in 4 or 2, or "int8"; None packs where onnxruntime
-            is as fast with it.
-        reduce_range: weights of at most 7 bits, first and last layer included. On x86 CPUs without VNNI
-            onnxruntime's fast kernels saturate with 8-bit weights; with 7 they are exact.
-        overrides: layer name pattern -> weight bits, None for float.
-
-    Raises:
-        InputError: for bits outside 2..8, an unknown preset or a memory limit that is no size.
+        name: a name that `ptq.load_model` knows, or a name for a module of the caller's.
+        weights: file of a state dict, in place of the published weights.
+        size: (height, width) in pixels of its input, in place of the model's own.
+        resize: shorter side in pixels before the center crop.
+        mean, std: of the normalization, per channel, in units of [0, 1].
     """
 
-    model: str
-    bits: int
-    act_bits: int = 8
-    preset: str = "default"
-    method: str = "qdrop"
-    teachers: tuple[str, ...] = ()
-    verifier: str | None = None
-    images: str = "mixmix"
-    mixed_copies: int = 0
-    data: str | None = None
+    name: str
     weights: str | None = None
-    out: str = "runs/ptq"
-    seed: int = 0
-    device: str | None = None
-    threads: int | None = None
-    memory_limit: str | None = None
-    size: tuple[int, int] | None = None
-    resize: int | None = None
+    size: tuple[Side, Side] | None = None
+    resize: Side | None = None
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
-    format: str | None = None
+
+
+@dataclass(frozen=True)
+class QuantizationSettings:
+    """How many bits everything has.
+
+    Args:
+        bits: of the weights, 2..8.
+        act_bits: of the activations, 2..8; integer kernels compute in 8.
+        reduce_range: weights of at most 7 bits, first and last layer included. On x86 CPUs without VNNI
+            onnxruntime's fast kernels saturate with 8-bit weights; with 7 they are exact.
+        layers: name pattern of layers -> bits of their weights, None for float.
+        tensors: name pattern of activations -> their bits, 2..8.
+    """
+
+    bits: Bits = 8
+    act_bits: Bits = 8
     reduce_range: bool = False
-    overrides: Mapping[str, int | None] = field(default_factory=dict)
+    layers: Mapping[str, Bits | None] = field(default_factory=dict)
+    tensors: Mapping[str, Bits] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        check_bits(self.bits, "weights (--bits)")
-        check_bits(self.act_bits, "activations (--act-bits)")
-        for pattern, bits in self.overrides.items():
-            if bits is not None:
-                check_bits(bits, f"the weights of {pattern} (--layer)")
-        if self.preset not in PRESETS:
-            raise InputError(f"unknown preset {self.preset!r}; choose one of {', '.join(PRESETS)}.")
-        self.memory_bytes()
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the settings as JSON-able data."""
-        return asdict(self)
+@dataclass(frozen=True)
+class SynthesisSettings:
+    """How images are synthesized; None is the method's and the preset's.
 
-    def decisive(self) -> dict[str, Any]:
-        """Return those that decide the quantized model, as JSON-able data: two runs that agree in them give the same."""
-        return {name: value for name, value in asdict(self).items() if name not in _UNDECISIVE}
+    Args:
+        weights: class name of a term of the objective -> its weight, as ``{"TotalVariation": 3.0}``.
+
+    The others are fields of `ptq.SynthesisConfig`, which says what they are.
+    """
+
+    batch: Annotated[int, Meta(ge=2)] | None = None
+    iterations: Positive | None = None
+    half_resolution: Share | None = None
+    parameterization: Literal["pixels", "pyramid", "generator"] | None = None
+    focus: bool | None = None
+    initial_noise: Literal["pink", "white"] | None = None
+    lr: Rate | None = None
+    betas: tuple[Below1, Below1] | None = None
+    schedule: Literal["cosine", "plateau"] | None = None
+    per_image: bool | None = None
+    jitter: Below1 | None = None
+    flip: bool | None = None
+    swing: bool | None = None
+    low_pass: Weight | None = None
+    data_mixing: Share | None = None
+    feature_mixing: Literal["halves", "turns", "sum"] | None = None
+    weights: Mapping[str, Weight] | None = None
+
+
+@dataclass(frozen=True)
+class CalibrationSettings:
+    """Which images the network is calibrated with.
+
+    Args:
+        images: a synthesis method ("mixmix"), "noise", a folder or .npz of images, or an earlier images.safetensors.
+        count: how many images; None is the preset's. All of an images.safetensors are taken.
+        teachers: further models to synthesize images from, each MODEL or MODEL=FILE with its weights.
+        verifier: another model, which judges whether the images show what their labels say.
+        mixed_copies: of every image, with another in a random box, to reconstruct with.
+        synthesis: details of the synthesis.
+    """
+
+    images: str = "mixmix"
+    count: Positive | None = None
+    teachers: tuple[str, ...] = ()
+    verifier: str | None = None
+    mixed_copies: Count = 0
+    synthesis: SynthesisSettings = field(default_factory=SynthesisSettings)
+
+
+@dataclass(frozen=True)
+class ReconstructionSettings:
+    """How weights are rounded: a method, and fields of `ptq.ReconstructConfig`, which says what they are.
+
+    None is the method's and the preset's.
+    """
+
+    method: Method = "qdrop"
+    unit: Literal["layer", "block"] | None = None
+    joint: bool | None = None
+    drop: Share | None = None
+    fisher: bool | None = None
+    iterations: Count | None = None
+    batch: Positive | None = None
+    lr_rounding: Rate | None = None
+    lr_scale: Weight | None = None
+    warmup: Share | None = None
+    sharpness: Annotated[float, Meta(ge=1)] | None = None
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """What accuracy is measured with.
+
+    Args:
+        data: labeled images, a folder or .npz; None leaves accuracy out.
+    """
+
+    data: str | None = None
+
+
+@dataclass(frozen=True)
+class OutputSettings:
+    """What is written.
+
+    Args:
+        folder: the run directory.
+        format: of the file's weights: "packed", below 5 bits in 4 or 2, or "int8"; None packs where onnxruntime is as
+            fast with it.
+    """
+
+    folder: str = "runs/ptq"
+    format: Format | None = None
+
+
+@dataclass(frozen=True)
+class ExecutionSettings:
+    """With what effort, and on what.
+
+    Args:
+        preset: how much time to spend, on synthesis and on reconstruction.
+        seed: of everything random, 0..2^32 - 1.
+        device: "cpu", "cuda", "cuda:1", ...; None takes a GPU where there is one.
+        threads: of the CPU; None takes all cores.
+        memory_limit: of the activations that reconstruction keeps in memory, "1GiB"; what is more lies on disk.
+            None takes half of what is free.
+    """
+
+    preset: Preset = "default"
+    seed: Seed = 0
+    device: Device | None = None
+    threads: Threads | None = None
+    memory_limit: str | None = None
 
     def memory_bytes(self) -> int | None:
         """Return the memory limit in bytes."""
         return None if self.memory_limit is None else byte_count(self.memory_limit)
 
-    def command(self) -> str:
-        """Return the command line that repeats the run; options at their default are left out.
+
+@dataclass(frozen=True)
+class Settings:
+    """One run of the pipeline; a stage gets its part.
+
+    `ptq.make_settings` makes one from options as the command line has them.
+
+    Raises:
+        InputError: for a value that its field cannot have.
+
+    Example:
+        >>> settings = Settings(ModelSettings("resnet18"), QuantizationSettings(bits=4))
+        >>> settings.execution.preset, settings.reconstruction.iterations
+        ('default', None)
+    """
+
+    model: ModelSettings
+    quantization: QuantizationSettings = field(default_factory=QuantizationSettings)
+    calibration: CalibrationSettings = field(default_factory=CalibrationSettings)
+    reconstruction: ReconstructionSettings = field(default_factory=ReconstructionSettings)
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    output: OutputSettings = field(default_factory=OutputSettings)
+    execution: ExecutionSettings = field(default_factory=ExecutionSettings)
+
+    def __post_init__(self) -> None:
+        checked(type(self), leaf_values(self))
+        self.execution.memory_bytes()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the settings as JSON-able data."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Settings":
+        """Return the settings that `to_json` gave.
+
+        Raises:
+            InputError: for a field that there is not, or a value that its field cannot have.
 
         Example:
-            >>> Settings("resnet18", bits=4, out="runs/a").command()
-            'ptq quantize --model resnet18 --bits 4 --out runs/a'
+            >>> Settings.from_json({"model": {"name": "resnet18"}}).quantization.bits
+            8
         """
-        words = ["ptq", "quantize"]
-        for item in fields(self):
-            value = getattr(self, item.name)
-            if item.name == "overrides" or (value == item.default and item.name != "out"):
-                continue
-            words.append(f"--{item.name.replace('_', '-')}")
-            if value is not True:
-                words.append(option_text(item.name, value))
-        for text in layer_texts(self.overrides):
-            words += ["--layer", text]
-        return shlex.join(map(str, words))
+        return build(cls, checked(cls, flatten(cls, data)))
+
+    def decisive(self) -> "Settings":
+        """Return the settings without those that do not decide the quantized model.
+
+        Two runs that agree in what is left make the same one.
+        """
+        execution = replace(self.execution, memory_limit=None)
+        return replace(self, evaluation=EvaluationSettings(), output=OutputSettings(), execution=execution)
 
 
-def option_text(name: str, value: Any) -> Any:
-    """Return a setting as its option takes it: tuples as text, all else as it is.
+def chosen(settings: SynthesisSettings | ReconstructionSettings) -> dict[str, Any]:
+    """Return the fields of a stage that do not leave the choice to method and preset.
 
     Example:
-        >>> option_text("size", (224, 320)), option_text("bits", 4)
-        ('224x320', 4)
+        >>> chosen(ReconstructionSettings(iterations=2000))
+        {'iterations': 2000}
     """
-    if not isinstance(value, tuple):
-        return value
-    return ("x" if name == "size" else ",").join(map(str, value))
-
-
-def layer_texts(overrides: Mapping[str, int | None]) -> list[str]:
-    """Return per-layer bits as `--layer` takes them.
-
-    Example:
-        >>> layer_texts({"layer4.*": 8, "fc": None})
-        ['layer4.*=8', 'fc=float']
-    """
-    return [f"{pattern}={FLOAT if bits is None else bits}" for pattern, bits in overrides.items()]
+    values = {item.name: getattr(settings, item.name) for item in fields(settings) if item.name != "method"}
+    return {name: value for name, value in values.items() if value is not None}

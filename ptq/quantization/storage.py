@@ -9,7 +9,7 @@ from typing import Any
 from safetensors import SafetensorError
 from torch import nn
 
-from ptq.config.settings import Settings
+from ptq.config.settings import OutputSettings, Settings
 from ptq.data.preprocess import Preprocess
 from ptq.errors import InputError, reason
 from ptq.graph.preparation import prepare
@@ -71,16 +71,17 @@ def read_metadata(path: Path | str) -> dict[str, Any]:
 
 
 def settings_of(folder: Path) -> Settings:
-    """Return the settings that a run directory was made with, but for `out`, which is `folder`.
+    """Return the settings that a run directory was made with, but for the folder, which is this one.
 
     Raises:
         InputError: when its quantized model is missing, damaged, or of another version.
     """
     about = read_metadata(folder / "quantized.safetensors")["about"]
     try:
-        return Settings(**{**about["settings"], "out": str(folder)})
-    except (KeyError, TypeError) as error:
+        settings = Settings.from_json(about["settings"])
+    except (KeyError, TypeError, InputError) as error:
         raise InputError(f"{folder} was made by another version of ptq; quantize again.") from error
+    return replace(settings, output=OutputSettings(folder=str(folder)))
 
 
 def load_quantized(path: Path | str, model: nn.Module | None = None) -> QuantizedModel:

@@ -100,10 +100,10 @@ def _after_failure(failed: Sequence[str], run: str) -> Iterator[Step]:
 
 def _for_accuracy(settings: Settings, run: str) -> Iterator[Step]:
     """What gives points back, the cheapest first."""
-    bits, activations = settings.bits, settings.act_bits
+    bits, activations = settings.quantization.bits, settings.quantization.act_bits
     if activations < MAX_BITS:
         yield Step(f"Leave out --act-bits {activations}: 8 bits for activations cost neither time nor space.")
-    if settings.preset == "fast" and bits < MAX_BITS:
+    if settings.execution.preset == "fast" and bits < MAX_BITS:
         yield Step("Give it time: --preset default has more images and more iterations.")
     if bits < 4:
         yield Step(f"Take --bits 4: {bits} are few for weights.")
@@ -112,7 +112,7 @@ def _for_accuracy(settings: Settings, run: str) -> Iterator[Step]:
             "Give the layers that cost most 8 bits for their weights: this names them, with their options.",
             f"ptq inspect {run}",
         )
-    if settings.images == "noise":
+    if settings.calibration.images == "noise":
         yield Step("Leave out --images noise: synthesized images are better.")
     elif bits == MAX_BITS and activations == MAX_BITS:
         yield Step("Calibrate with real images, if you may use any: --images DIR; no labels are needed.")
@@ -123,7 +123,7 @@ def _to_use(report: Report, folder: str) -> Iterator[Step]:
     height, width = takes.size
     words = f"{width}×{height} pixels RGB in [0, 1], less {_channels(takes.mean)}, over {_channels(takes.std)}"
     yield Step(f"Use {folder}/model.onnx. It takes float32 (N, 3, height, width): {words}.")
-    if report.settings.bits > 4:
+    if report.settings.quantization.bits > 4:
         yield Step("For a smaller file, as fast, try --bits 4.")
 
 

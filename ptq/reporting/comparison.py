@@ -126,7 +126,8 @@ def _names(paths: Sequence[Path]) -> list[str]:
 
 
 def _bits(report: Report) -> str:
-    return f"{report.settings.bits}/{report.settings.act_bits}"
+    bits = report.settings.quantization
+    return f"{bits.bits}/{bits.act_bits}"
 
 
 def _top1(report: Report) -> float | None:

@@ -33,7 +33,7 @@ class Entry:
 
 def data_key(report: Report) -> Hashable:
     """Return what accuracy was measured on: without labels each run's own images, which nobody else has."""
-    return report.settings.data or id(report), report.validation.validated_on
+    return report.settings.evaluation.data or id(report), report.validation.validated_on
 
 
 def machine_key(report: Report) -> Hashable:
@@ -98,7 +98,7 @@ def _version(library: str) -> Callable[[Report], str]:
 
 
 def _data_words(report: Report) -> str:
-    return f"{report.validation.validated_on} images of {report.settings.data}"
+    return f"{report.validation.validated_on} images of {report.settings.evaluation.data}"
 
 
 def _machine_words(report: Report) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ptq.analysis.distributions import LayerDistribution
+from ptq.config.flat_options import named_values
 from ptq.reconstruction.results import BlockResult
 from ptq.reporting import gallery, plots
 from ptq.reporting.advice import badges, next_steps
@@ -43,16 +44,16 @@ def content(report: Report, folder: Path | None) -> dict[str, Any]:
         report: of the run.
         folder: holds images.safetensors; None leaves the images out.
     """
-    settings, measured, images = report.settings, report.validation, report.images
+    bits, measured, images = report.settings.quantization, report.validation, report.images
     columns = figure_columns(measured)
     tiles = gallery.tiles(folder / "images.safetensors", images.names) if folder else []
     return {
         "title": report.model.name,
-        "subtitle": f"weights {settings.bits} bits, activations {settings.act_bits} bits; {image_lines(images)[0]}",
+        "subtitle": f"weights {bits.bits} bits, activations {bits.act_bits} bits; {image_lines(images)[0]}",
         "badges": badges(report),
         "failures": measured.failed,
         "cards": [*_cards(report)],
-        "steps": next_steps(report, str(folder or settings.out)),
+        "steps": next_steps(report, str(folder or report.settings.output.folder)),
         "measured_on": _measured_on(report),
         "columns": columns,
         "rows": [row for row in figure_rows(measured, columns) if any(row[1:])],
@@ -186,7 +187,7 @@ def _stages(seconds: Mapping[str, float]) -> list[dict[str, str]]:
 def _facts(report: Report) -> Iterator[tuple[str, str]]:
     """What another run must agree in to give the same, and what this one ran on."""
     yield from _named("model: ", asdict(report.model))
-    yield from _named("", report.settings.to_json())
+    yield from _named("", named_values(report.settings))
     yield from ((f"version of {name}", version) for name, version in report.versions.items())
     yield from _named("machine: ", asdict(report.machine))
 

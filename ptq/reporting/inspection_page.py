@@ -9,7 +9,7 @@ from rich.console import Console
 
 from ptq.analysis.sensitivity import BlockSensitivity, LayerSensitivity, Sensitivity
 from ptq.config.choices import MAX_BITS
-from ptq.config.settings import layer_texts
+from ptq.config.flat_options import pattern_texts
 from ptq.reporting.inspection import Inspection
 from ptq.reporting.tables import Table
 from ptq.reporting.text import image_lines
@@ -24,9 +24,9 @@ MOST = 5  # layers that advice names
 
 def headlines(found: Inspection) -> list[str]:
     """Return what was inspected, on which images, and what quantization costs as a whole."""
-    settings, (noun, *others) = found.settings, image_lines(found.images)
+    bits, (noun, *others) = found.settings.quantization, image_lines(found.images)
     lines = [
-        f"{found.name}: weights {settings.bits} bits, activations {settings.act_bits} bits",
+        f"{found.name}: weights {bits.bits} bits, activations {bits.act_bits} bits",
         f"ranges from {noun}; measured on {found.latest.images} of them",
         *others,
     ]
@@ -102,10 +102,10 @@ def advice(found: Inspection) -> str:
     coarse = [layer for layer in worst if not _by_input(layer) and layer.weight.bits < MAX_BITS]
     narrow = [layer for layer in worst if _by_input(layer) and _input_bits(layer) < MAX_BITS]
     if coarse:
-        overrides = {**found.settings.overrides, **{layer.name: MAX_BITS for layer in coarse}}
+        layers = {**found.settings.quantization.layers, **{layer.name: MAX_BITS for layer in coarse}}
         text.append(
             f"With {MAX_BITS} bits for the weights there the file is not slower: "
-            f"{' '.join(f'--layer {shlex.quote(one)}' for one in layer_texts(overrides))}."
+            f"{' '.join(f'--layer {shlex.quote(one)}' for one in pattern_texts(layers))}."
         )
     if narrow:
         text.append(f"In {', '.join(layer.name for layer in narrow)} most noise is the input's: raise --act-bits.")

@@ -63,7 +63,7 @@ def markdown(report: Report) -> str:
         "report": report,
         "badges": badges(report),
         "figures": Table("", ("", *columns), figure_rows(report.validation, columns)).markdown(),
-        "steps": next_steps(report, report.settings.out),
+        "steps": next_steps(report, report.settings.output.folder),
         "notes": [*report.notes, *report.validation.unmeasured, *exactness_lines(report.validation.exact)],
         "image_lines": image_lines(report.images),
         "blocks": Table(

@@ -4,6 +4,7 @@ from dataclasses import asdict
 
 from ptq.analysis.distributions import LayerDistribution
 from ptq.calibration import CalibrationSet
+from ptq.config.flat_options import command
 from ptq.config.settings import Settings
 from ptq.data.class_names import label_names
 from ptq.export.packing import CONTAINERS, supported
@@ -58,8 +59,8 @@ def summarize(
         worst_layers=tuple(layers),
         images=ImageFacts.from_json({"count": len(images), "names": names, **images.provenance}),
         settings=settings,
-        command=settings.command(),
-        seed=settings.seed,
+        command=command(settings),
+        seed=settings.execution.seed,
         versions=library_versions(),
         machine=this_machine(),
     )
@@ -67,7 +68,7 @@ def summarize(
 
 def _container(settings: Settings) -> list[str]:
     """Why low-bit weights take a byte each, where nobody asked for that."""
-    if settings.bits > CONTAINERS[-1].bits or settings.format is not None or supported():
+    if settings.quantization.bits > CONTAINERS[-1].bits or settings.output.format is not None or supported():
         return []
     return ["weights lie in int8: the onnxruntime at hand does not run packed ones in integers"]
 

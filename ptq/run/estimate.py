@@ -27,7 +27,6 @@ from ptq.models.model import Model
 from ptq.progress import SILENT, Progress, Task
 from ptq.quantization.quantized_model import QuantizedModel
 from ptq.reconstruction.activation_cache import ActivationCache
-from ptq.reconstruction.config import method_preset
 from ptq.reconstruction.loop import reconstruct
 from ptq.reconstruction.results import BlockResult
 from ptq.run.inputs import (
@@ -40,6 +39,7 @@ from ptq.run.inputs import (
     load_network,
     load_teachers,
     load_verifier,
+    reconstruct_config,
     synthesis_teachers,
 )
 from ptq.utils.device import use_device
@@ -109,31 +109,31 @@ def estimate_run(settings: Settings, progress: Progress = SILENT, model: Model |
         PtqError: for whatever would stop the run before its long stages, or its export.
 
     Example:
-        >>> estimate_run(Settings("resnet18", bits=4)).seconds["synthesize"]
+        >>> estimate_run(make_settings("resnet18", bits=4)).seconds["synthesize"]
         412.7
     """
-    watch, device = Stopwatch(), use_device(settings.device, settings.threads)
+    watch, device = Stopwatch(), use_device(settings.execution.device, settings.execution.threads)
     with watch("load"):
-        model = model or load_network(settings)
-        teachers, verifier = load_teachers(settings), load_verifier(settings)
-        evaluation = load_evaluation(settings, model)
+        model = model or load_network(settings.model)
+        teachers, verifier = load_teachers(settings.calibration), load_verifier(settings.calibration)
+        evaluation = load_evaluation(settings.evaluation, model)
         graph_model = prepare(model.module, (3, *model.preprocess.size))
-        quantized_model = insert_planned_quantizers(graph_model, settings)
+        quantized_model = insert_planned_quantizers(graph_model, settings.quantization)
     with progress.stage("estimate_run", 4) as task:
-        source = image_source(settings, model.preprocess)
+        source = image_source(settings.calibration, settings.execution, model.preprocess)
         images, count, synthesis = _images(model, source, teachers, verifier, device)
         task.advance()
         few = replace(images, images=images.images[:IMAGES], labels=images.labels[:IMAGES])
         inputs = model.preprocess.normalize(few.floats())
         quantized_model.to(device)
-        ranges, passing = _calibration(quantized_model, inputs, settings.seed)
+        ranges, passing = _calibration(quantized_model, inputs, settings.execution.seed)
         task.advance()
         growing, fitting, cached = _reconstruction(graph_model, settings, inputs, model, device)
         task.advance()
         quantized_model.to(torch.device("cpu"))
         measured, export, validation = _file(quantized_model, model, few, settings)
         task.advance()
-    share = count * (1 + settings.mixed_copies) / len(inputs)
+    share = count * (1 + settings.calibration.mixed_copies) / len(inputs)
     shown = count if evaluation is None else len(evaluation)
     one = _timed(lambda: quantized_model.integer_forward(inputs.cpu())) / len(inputs)
     return Estimate(
@@ -209,12 +209,12 @@ def _reconstruction(
     graph_model: GraphModel, settings: Settings, inputs: Tensor, model: Model, device: torch.device
 ) -> tuple[float, float, int]:
     """Seconds that grow with the images, of these; seconds of all iterations; bytes cached of these images."""
-    config = method_preset(settings.method, settings.preset, model.preprocess.size)
+    config = reconstruct_config(settings.reconstruction, settings.execution, model.preprocess.size)
 
     def tune(iterations: int) -> tuple[float, float, int]:
-        quantized_model = insert_planned_quantizers(graph_model, settings)
+        quantized_model = insert_planned_quantizers(graph_model, settings.quantization)
         quantized_model.module.to(device)
-        calibrate(quantized_model, inputs, seed=settings.seed)
+        calibrate(quantized_model, inputs, seed=config.seed)
         clock, one, spent, cached = _Clock(), 0.0, 0.0, 0
 
         def settle(_: int, result: BlockResult) -> None:
@@ -269,12 +269,12 @@ def _file(
     """What the file of this quantized model is like, and the seconds that export and validation take."""
     with tempfile.TemporaryDirectory(prefix="ptq-") as folder:
         path = Path(folder) / "model.onnx"
-        export = _timed(lambda: export_qdq(quantized_model, path, format=settings.format))
+        export = _timed(lambda: export_qdq(quantized_model, path, format=settings.output.format))
         measured: list[Validation] = []
         batches = ValidationBatches(None, images)
         validation = _timed(
             lambda: measured.append(
-                validate(path, quantized_model, model.preprocess, batches, threads=settings.threads)
+                validate(path, quantized_model, model.preprocess, batches, threads=settings.execution.threads)
             )
         )
     return measured[0], export, validation

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from ptq.config.flat_options import named_values
 from ptq.config.settings import Settings
 from ptq.graph.preparation import GraphModel
 from ptq.models.model import Model
@@ -24,16 +25,16 @@ def decided_by(
     Args:
         settings: those that play a part, device and threads as they turned out.
         model: its weights, and what its images go through.
-        teachers: as `settings.teachers` has them; their weights.
+        teachers: as `settings.calibration.teachers` has them; their weights.
         graph_model: the network's structure, which a module or a file brings along.
         device: where the run computes.
     """
     preprocess = {f"preprocess {k}": value for k, value in asdict(model.preprocess).items()}
-    named = zip(settings.teachers, teachers, strict=True)
+    named = zip(settings.calibration.teachers, teachers, strict=True)
     structure = re.sub(r"\b0x[0-9a-f]+", "", str(graph_model.module))  # addresses differ from run to run
     versions = library_versions()
     return {
-        **settings.decisive(),
+        **named_values(settings.decisive()),
         "device": str(device),
         "threads": torch.get_num_threads(),
         **preprocess,

@@ -58,11 +58,11 @@ def validate_run(
     report = read_report(folder)
     if about["model"] is None:
         raise InputError(f"{folder} was made from a Python module: use ptq.validate with that module.")
-    model = load_network(settings_of(folder))
+    model = load_network(settings_of(folder).model)
     if model.sha256 != report.model.sha256:
         raise InputError(f"{model.name} has other weights now than when {folder} was made.")
     images = CalibrationSet.load(folder / "images.safetensors")
-    data = data or data_of(report.settings)
+    data = data or data_of(report.settings.evaluation)
     evaluation = load_eval(data, model.preprocess, model.num_classes) if data else None
     quantized_model = load(folder, model.module)
     measured = validate(
@@ -70,7 +70,7 @@ def validate_run(
         quantized_model,
         model.preprocess,
         ValidationBatches(evaluation, images),
-        threads=threads or report.settings.threads,
+        threads=threads or report.settings.execution.threads,
         exact=exact,
         runtimes=runtimes,
         progress=progress,

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,15 @@ from ptq.calibration.dataset import CalibrationSet
 from ptq.calibration.quality import with_quality
 from ptq.calibration.synthesis import gaussian_noise, synthesize
 from ptq.calibration.synthesis_config import SYNTHESIS_METHODS, SynthesisConfig, synthesis_preset
-from ptq.config.settings import Settings
+from ptq.config.settings import (
+    CalibrationSettings,
+    EvaluationSettings,
+    ExecutionSettings,
+    ModelSettings,
+    QuantizationSettings,
+    ReconstructionSettings,
+    chosen,
+)
 from ptq.data.datasets import EvalSet, load_eval, load_images
 from ptq.data.preprocess import IMAGENET, Preprocess
 from ptq.errors import InputError
@@ -24,6 +32,7 @@ from ptq.progress import SILENT, Progress
 from ptq.quantization.insertion import insert_quantizers
 from ptq.quantization.plan import make_plan
 from ptq.quantization.quantized_model import QuantizedModel
+from ptq.reconstruction.config import ReconstructConfig, method_preset
 from ptq.utils.files import sweep
 from ptq.utils.work_store import WorkStore
 
@@ -42,6 +51,7 @@ __all__ = [
     "load_teachers",
     "load_verifier",
     "own_network",
+    "reconstruct_config",
     "synthesis_teachers",
 ]
 
@@ -66,10 +76,19 @@ class ImageSource:
         return self.name in SYNTHESIS_METHODS
 
 
-def image_source(settings: Settings, preprocess: Preprocess) -> ImageSource:
-    """Return the source that the settings name, for a network with this input."""
+def image_source(settings: CalibrationSettings, execution: ExecutionSettings, preprocess: Preprocess) -> ImageSource:
+    """Return the source that the settings name: as method and preset say, but for what is set.
+
+    Args:
+        settings: the source, the number of images, details of the synthesis.
+        execution: the preset and the seed.
+        preprocess: says how large the network's input is.
+    """
     method = settings.images if settings.images in SYNTHESIS_METHODS else "mixmix"
-    return ImageSource(settings.images, synthesis_preset(settings.preset, preprocess, method, seed=settings.seed))
+    changes = {"seed": execution.seed, **chosen(settings.synthesis)}
+    if settings.count is not None:
+        changes["count"] = settings.count
+    return ImageSource(settings.images, synthesis_preset(execution.preset, preprocess, method, **changes))
 
 
 def calibration_images(
@@ -143,10 +162,10 @@ def keep_images(folder: Path, store: WorkStore, make: Callable[..., CalibrationS
     return CalibrationSet.load(path)
 
 
-def load_network(settings: Settings) -> Model:
+def load_network(settings: ModelSettings) -> Model:
     """Load the model to be quantized, with the weights and the preprocessing that the settings give it."""
     return load_model(
-        settings.model,
+        settings.name,
         Path(settings.weights) if settings.weights else None,
         size=settings.size,
         resize=settings.resize,
@@ -155,29 +174,48 @@ def load_network(settings: Settings) -> Model:
     )
 
 
-def load_teachers(settings: Settings) -> list[Model]:
+def load_teachers(settings: CalibrationSettings) -> list[Model]:
     """Load the models to synthesize from besides the one to be quantized."""
     return [load_teacher(ref) for ref in settings.teachers]
 
 
-def load_verifier(settings: Settings) -> Model | None:
+def load_verifier(settings: CalibrationSettings) -> Model | None:
     """Load the held-out classifier that judges the images; None where the settings name none."""
     return load_teacher(settings.verifier) if settings.verifier else None
 
 
-def load_evaluation(settings: Settings, model: Model) -> EvalSet | None:
+def load_evaluation(settings: EvaluationSettings, model: Model) -> EvalSet | None:
     """Load the labeled images to measure accuracy with; None where the settings name none."""
     if settings.data is None:
         return None
     return load_eval(settings.data, model.preprocess, model.num_classes)
 
 
-def insert_planned_quantizers(graph_model: GraphModel, settings: Settings) -> QuantizedModel:
+def insert_planned_quantizers(graph_model: GraphModel, settings: QuantizationSettings) -> QuantizedModel:
     """Return the quantized model that the settings plan; its quantizers have no ranges yet."""
     plan = make_plan(
-        graph_model, settings.bits, settings.act_bits, reduce_range=settings.reduce_range, layers=settings.overrides
+        graph_model,
+        settings.bits,
+        settings.act_bits,
+        reduce_range=settings.reduce_range,
+        layers=settings.layers,
+        tensors=settings.tensors,
     )
     return insert_quantizers(graph_model, plan)
+
+
+def reconstruct_config(
+    settings: ReconstructionSettings, execution: ExecutionSettings, size: tuple[int, int]
+) -> ReconstructConfig:
+    """Return how blocks are reconstructed: as method and preset say, but for what is set.
+
+    Args:
+        settings: the method, and what is set.
+        execution: the preset and the seed.
+        size: (height, width) of the network's input.
+    """
+    preset = method_preset(settings.method, execution.preset, size)
+    return replace(preset, seed=execution.seed, **chosen(settings))
 
 
 def load_teacher(ref: str) -> Model:
@@ -212,7 +250,7 @@ class ValidationBatches:
                 yield self.images.floats(slice(start, start + self.size)), None
 
 
-def data_of(settings: Settings) -> str | None:
+def data_of(settings: EvaluationSettings) -> str | None:
     """What accuracy was measured on, if that is still where it was."""
     data = settings.data
     if data is None or Path(data).exists():

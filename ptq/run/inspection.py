@@ -61,13 +61,14 @@ def inspect_run(
     folder, where = Path(folder), use_device(device, threads)
     about = read_metadata(folder / "quantized.safetensors")["about"]
     settings = settings_of(folder)
+    seed = settings.execution.seed
     network = _network(folder, settings, about, model)
     images = CalibrationSet.load(folder / "images.safetensors")
-    many = mixed_copies(images, settings.mixed_copies, settings.seed)
+    many = mixed_copies(images, settings.calibration.mixed_copies, seed)
     after = load_quantized(folder, network.module)
     before = insert_quantizers(after.require_float_model(), after.plan)
     inputs = network.preprocess.normalize(many.floats())
-    _calibrate(before, inputs, settings.seed, where, progress)
+    _calibrate(before, inputs, seed, where, progress)
     after.module.to(where)
     used = inputs[: len(images)]  # mixed copies are for reconstruction alone
     found = [
@@ -94,18 +95,18 @@ def inspect_model(
         InputError: whatever a user can act on.
 
     Example:
-        >>> found = inspect_model(Settings("resnet18", bits=4, images="runs/a/images.safetensors"))
+        >>> found = inspect_model(make_settings("resnet18", bits=4, images="runs/a/images.safetensors"))
         >>> sorted(found.before.layers, key=lambda layer: layer.cost.kl)[-1].name
         'conv1'
     """
-    device = use_device(settings.device, settings.threads)
-    network = model or load_network(settings)
+    device = use_device(settings.execution.device, settings.execution.threads)
+    network = model or load_network(settings.model)
     graph_model = prepare(network.module, (3, *network.preprocess.size))
-    quantized_model = insert_planned_quantizers(graph_model, settings)
-    source = image_source(settings, network.preprocess)
+    quantized_model = insert_planned_quantizers(graph_model, settings.quantization)
+    source = image_source(settings.calibration, settings.execution, network.preprocess)
     images = calibration_images(network, source, device=device, progress=progress)
     inputs = network.preprocess.normalize(images.floats())
-    _calibrate(quantized_model, inputs, settings.seed, device, progress)
+    _calibrate(quantized_model, inputs, settings.execution.seed, device, progress)
     found = measure_sensitivity(quantized_model, inputs, images=count, progress=progress)
     facts = ImageFacts.from_json({"count": len(images), **images.provenance})
     return Inspection(settings, network.name, facts, found, None)
@@ -118,7 +119,7 @@ def _network(folder: Path, settings: Settings, about: dict[str, Any], module: nn
     elif about["model"] is None:
         raise InputError(f"{folder} was made from a Python module: use ptq.inspect_run(folder, model) from Python.")
     else:
-        model = load_network(settings)
+        model = load_network(settings.model)
     if model.sha256 != read_report(folder).model.sha256:
         raise InputError(f"{model.name} has other weights now than when {folder} was made.")
     return model

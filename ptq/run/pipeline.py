@@ -1,7 +1,7 @@
 """The whole road from a trained network to a validated ONNX file. Read `run` first."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from ptq.calibration.activation_ranges import calibrate
 from ptq.calibration.data_mixing import mixed_copies
 from ptq.calibration.dataset import CalibrationSet
 from ptq.calibration.synthesis_config import synthesis_preset
+from ptq.config.flat_options import make_settings
 from ptq.config.recipe_file import write_recipe
 from ptq.config.settings import Settings
 from ptq.data.preprocess import Preprocess
@@ -26,7 +27,6 @@ from ptq.quantization.plan import make_plan
 from ptq.quantization.quantized_model import QuantizedModel
 from ptq.quantization.storage import save_quantized
 from ptq.reconstruction.activation_cache import ActivationCache
-from ptq.reconstruction.config import ReconstructConfig, method_preset
 from ptq.reconstruction.loop import reconstruct
 from ptq.reporting.html import refresh
 from ptq.reporting.report import Report
@@ -46,6 +46,7 @@ from ptq.run.inputs import (
     load_teachers,
     load_verifier,
     own_network,
+    reconstruct_config,
 )
 from ptq.utils.device import use_device
 from ptq.utils.environment import Stopwatch
@@ -94,15 +95,16 @@ def run(
     Raises:
         PtqError: whatever a user can act on, an unfinished run of other settings among it.
     """
-    watch, device = Stopwatch(), use_device(settings.device, settings.threads)
+    seed = settings.execution.seed
+    watch, device = Stopwatch(), use_device(settings.execution.device, settings.execution.threads)
     by_name = model is None
     with watch("load"):
-        model = model or load_network(settings)
-        teachers, verifier = load_teachers(settings), load_verifier(settings)
-        evaluation = load_evaluation(settings, model)
+        model = model or load_network(settings.model)
+        teachers, verifier = load_teachers(settings.calibration), load_verifier(settings.calibration)
+        evaluation = load_evaluation(settings.evaluation, model)
         graph_model = prepare(model.module, (3, *model.preprocess.size))
-        quantized_model = insert_planned_quantizers(graph_model, settings)
-        folder = run_folder(settings.out)
+        quantized_model = insert_planned_quantizers(graph_model, settings.quantization)
+        folder = run_folder(settings.output.folder)
         decides = decided_by(settings, model, teachers, graph_model, device)
         store = resume(folder / "run.part", decides, restart)
         if restart:
@@ -111,42 +113,42 @@ def run(
         if say is not None and (done := store.words() or batches):
             say(f"continues an interrupted run: {done} already done")
     with watch("synthesize"):
-        source = image_source(settings, model.preprocess)
+        source = image_source(settings.calibration, settings.execution, model.preprocess)
         make = partial(calibration_images, model, source, teachers, verifier, device=device, progress=progress)
         images = keep_images(folder, store, make)
     del teachers, verifier, make  # they are not needed any more, and may be large
-    many = mixed_copies(images, settings.mixed_copies, settings.seed)
+    many = mixed_copies(images, settings.calibration.mixed_copies, seed)
     quantized_model.to(device)
     with watch("calibrate"):
         if store.restore("ranges", quantized_model.module) is None:
-            calibrate(quantized_model, _inputs(model, many), seed=settings.seed, progress=progress)
+            calibrate(quantized_model, _inputs(model, many), seed=seed, progress=progress)
             store.save("ranges", quantized_model.module)
     with watch("reconstruct"):
         blocks = reconstruct(
             quantized_model,
             _inputs(model, many),
-            _method(settings, model.preprocess.size),
-            cache=ActivationCache(settings.memory_bytes(), folder),
+            reconstruct_config(settings.reconstruction, settings.execution, model.preprocess.size),
+            cache=ActivationCache(settings.execution.memory_bytes(), folder),
             store=store,
             progress=progress,
         )
     quantized_model.to(torch.device("cpu"))
     about = {
-        "model": settings.model if by_name else None,
+        "model": settings.model.name if by_name else None,
         "preprocess": asdict(model.preprocess),
         "num_classes": model.num_classes,
-        "settings": settings.decisive(),
+        "settings": settings.decisive().to_json(),
     }
     save_quantized(quantized_model, folder / "quantized.safetensors", about)
     with watch("export"):
-        export_qdq(quantized_model, folder / "model.onnx", _metadata(settings, images), format=settings.format)
+        export_qdq(quantized_model, folder / "model.onnx", _metadata(settings, images), format=settings.output.format)
     with watch("validate"):
         measured = validate(
             folder / "model.onnx",
             quantized_model,
             model.preprocess,
             ValidationBatches(evaluation, images),
-            threads=settings.threads,
+            threads=settings.execution.threads,
             progress=progress,
         )
     with watch("look at the worst layers"):
@@ -180,7 +182,8 @@ def quantize(
         preprocess: of your own module: size, mean and standard deviation; ImageNet's at 224 are assumed, with a
             warning, when not given.
         restart: discard an unfinished run in the run directory, in place of continuing it.
-        options: further fields of `Settings`: act_bits, preset, data, out, seed, ...
+        options: act_bits, preset, data, out, seed, ...: those of the command line, with ``layers={"fc": None}`` for
+            `--layer fc=float`, and ``settings={"reconstruction.iterations": 2000}`` for `--set`.
 
     Returns:
         The quantized model, the images, the report and the run directory.
@@ -193,11 +196,10 @@ def quantize(
         >>> made.report.validation.agreement["onnx"]
     """
     if isinstance(model, str):
-        return run(Settings(model=model, bits=bits, **options), progress, restart=restart)
+        return run(make_settings(model, bits, **options), progress, restart=restart)
     model = own_network(model, preprocess, options)
     options.setdefault("out", f"runs/{model.name}-w{bits}a{options.get('act_bits', 8)}")
-    settings = Settings(model=model.name, bits=bits, **options)
-    return run(settings, progress, model, restart=restart)
+    return run(make_settings(model.name, bits, **options), progress, model, restart=restart)
 
 
 @dataclass(frozen=True)
@@ -251,9 +253,11 @@ def calibrate_datafree(
 
 def synthesize_images(settings: Settings, progress: Progress = SILENT) -> CalibrationSet:
     """Write images.safetensors and images.png into the run directory, and nothing else."""
-    folder, device = run_folder(settings.out), use_device(settings.device, settings.threads)
-    model, teachers, verifier = load_network(settings), load_teachers(settings), load_verifier(settings)
-    source = image_source(settings, model.preprocess)
+    folder = run_folder(settings.output.folder)
+    device = use_device(settings.execution.device, settings.execution.threads)
+    model = load_network(settings.model)
+    teachers, verifier = load_teachers(settings.calibration), load_verifier(settings.calibration)
+    source = image_source(settings.calibration, settings.execution, model.preprocess)
     make = partial(calibration_images, model, source, teachers, verifier, device=device, progress=progress)
     return keep_images(folder, WorkStore(), make)
 
@@ -263,10 +267,8 @@ def _inputs(model: Model, images: CalibrationSet) -> Tensor:
     return model.preprocess.normalize(images.floats())
 
 
-def _method(settings: Settings, size: tuple[int, int]) -> ReconstructConfig:
-    return replace(method_preset(settings.method, settings.preset, size), seed=settings.seed)
 
 
 def _metadata(settings: Settings, images: CalibrationSet) -> Mapping[str, str]:
-    source = str(images.provenance.get("source", settings.images))
-    return {"model": settings.model, "seed": str(settings.seed), "images": source}
+    source = str(images.provenance.get("source", settings.calibration.images))
+    return {"model": settings.model.name, "seed": str(settings.execution.seed), "images": source}

@@ -92,7 +92,7 @@ QUANTIZE = ("quantize", "--model", "resnet18", "--bits", "4")
         (("synthesize",), "--model"),
         (("validate", "nowhere"), "there is nothing at nowhere"),
         (("validate",), "RUN_DIR"),
-        (("quantize",), "quantize"),
+        (("quantize",), "--model"),
     ],
 )
 def test_bad_options_are_refused_before_any_work(

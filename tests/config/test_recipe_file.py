@@ -1,7 +1,6 @@
 """Recipes: what is written reads back, and says the same as the command line."""
 
 import shlex
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +8,15 @@ import pytest
 from hypothesis import given, strategies as st
 from typer.testing import CliRunner, Result
 
+import ptq
 from ptq.cli.commands import app
 from ptq.cli.parsing import settings_from
-from ptq.config.recipe_file import read_recipe, write_recipe
-from ptq.config.settings import PRESETS, Settings
-from ptq.errors import PtqError
+from ptq.config.flat_options import OPTIONS, command, named_values
+from ptq.config.nested import leaf_types
+from ptq.config.recipe_file import assignment, read_recipe, recipe_values, toml_text, write_recipe
+from ptq.config.settings import Settings
+from tests.helpers.settings import any_settings, any_value
 
-TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
-TRIPLE = st.tuples(*[st.floats(0, 1)] * 3)
 OTHERWISE: dict[str, tuple[list[str], Any]] = {  # options and values that are nobody's default
     "model": (["--model", "resnet34"], "resnet34"),
     "bits": (["--bits", "3"], 3),
@@ -40,8 +40,10 @@ OTHERWISE: dict[str, tuple[list[str], Any]] = {  # options and values that are n
     "std": (["--std", "0.5"], (0.5, 0.5, 0.5)),
     "format": (["--format", "int8"], "int8"),
     "reduce_range": (["--reduce-range"], True),
-    "overrides": (["--layer", "fc=float", "--layer", "layer1.*=8"], {"fc": None, "layer1.*": 8}),
+    "tensors": (["--tensor", "layer1.*=7", "--tensor", "fc=6"], {"layer1.*": 7, "fc": 6}),
+    "layers": (["--layer", "fc=float", "--layer", "layer1.*=8"], {"fc": None, "layer1.*": 8}),
 }
+EVERYTHING = [word for words, _ in OTHERWISE.values() for word in words]
 
 
 def dump(*arguments: str) -> Result:
@@ -58,98 +60,126 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def said(result: Result, folder: Path) -> dict[str, Any]:
     assert result.exit_code == 0, result.output
     (folder / "recipe.toml").write_text(result.stdout)
-    return read_recipe(folder / "recipe.toml")
+    return named_values(read_recipe(folder / "recipe.toml"))
 
 
-@given(
-    st.builds(
-        Settings,
-        model=TEXT,
-        bits=st.integers(2, 8),
-        act_bits=st.integers(2, 8),
-        preset=st.sampled_from(PRESETS),
-        teachers=st.lists(TEXT).map(tuple),
-        weights=st.none() | TEXT,
-        out=TEXT,
-        seed=st.integers(0, 2**31),
-        size=st.none() | st.tuples(st.integers(1, 999), st.integers(1, 999)),
-        mean=st.none() | TRIPLE,
-        reduce_range=st.booleans(),
-        overrides=st.dictionaries(TEXT, st.none() | st.integers(2, 8)),
-    )
-)
+@given(any_settings())
 def test_what_is_written_reads_back(tmp_path_factory: pytest.TempPathFactory, settings: Settings) -> None:
     folder = tmp_path_factory.getbasetemp()
     write_recipe(settings, folder)
-    assert Settings(**read_recipe(folder / "recipe.toml")) == settings
+    assert read_recipe(folder / "recipe.toml") == settings
+
+
+def test_a_recipe_has_every_field(here: Path) -> None:
+    text = dump("--model", "resnet18", "--bits", "4").stdout
+    missing = [name for name in leaf_types(Settings) if name.rpartition(".")[2] not in text]
+    assert missing == []
 
 
 def test_every_setting_has_an_option_that_reaches_it(here: Path) -> None:
-    assert {field.name for field in fields(Settings)} == set(OTHERWISE)
+    assert OTHERWISE.keys() == OPTIONS.keys()
     for name, (words, value) in OTHERWISE.items():
         given_ = words if name in ("model", "bits") else ["--model", "resnet18", "--bits", "4", *words]
         rest = {"model": ["--bits", "4"], "bits": ["--model", "resnet18"]}.get(name, [])
         assert said(dump(*given_, *rest), here)[name] == value
 
 
-def test_a_recipe_says_what_the_command_line_does_not(here: Path) -> None:
-    words = [word for words, _ in OTHERWISE.values() for word in words]
-    everything = said(dump(*words), here)
-    assert everything == {name: value for name, (_, value) in OTHERWISE.items()}
+def test_options_come_before_assignments_and_those_before_the_recipe(here: Path) -> None:
+    everything = said(dump(*EVERYTHING), here)
+    assert {name: everything[name] for name in OTHERWISE} == {name: value for name, (_, value) in OTHERWISE.items()}
     assert said(dump("--config", "recipe.toml"), here) == everything
     other = said(dump("--config", "recipe.toml", "--bits", "6", "--layer", "conv1=4"), here)
-    assert other == everything | {"bits": 6, "overrides": {"conv1": 4}}
+    assert other == everything | {"bits": 6, "layers": {"conv1": 4}}
+    (here / "r.toml").write_text("[model]\nname = 'vgg11'\n[quantization]\nbits = 3\nact_bits = 4\n")
+    words = ("--config", "r.toml", "--set", "quantization.act_bits=5", "--set", "quantization.bits=5", "--bits", "6")
+    found = said(dump(*words), here)
+    assert (found["model"], found["bits"], found["act_bits"]) == ("vgg11", 6, 5)
+    found = said(dump(*words, "--set", "quantization.act_bits=7"), here)
+    assert found["act_bits"] == 7  # the last of its name
+    # An option at its default counts where it is given.
+    assert said(dump(*words, "--act-bits", "8"), here)["act_bits"] == 8
 
 
 def test_the_command_of_a_run_is_its_recipe(here: Path) -> None:
-    words = [word for words, _ in OTHERWISE.values() for word in words]
-    settings = Settings(**said(dump(*words), here))
-    assert Settings(**said(dump(*shlex.split(settings.command())[2:]), here)) == settings
+    said(dump(*EVERYTHING, "--set", "calibration.synthesis.betas=[0.1, 0.2]"), here)
+    settings = read_recipe("recipe.toml")
+    said(dump(*shlex.split(command(settings))[2:]), here)
+    assert read_recipe("recipe.toml") == settings
 
 
-def test_short_forms(here: Path) -> None:
-    (here / "r.toml").write_text("model = 'a'\nbits = 4\nsize = 64\nmean = 0.5\nstd = [1, 1, 1]\n")
-    found = read_recipe("r.toml")
-    assert (found["size"], found["mean"], found["std"]) == ((64, 64), (0.5,) * 3, (1, 1, 1))
+@pytest.mark.parametrize("name", leaf_types(Settings))
+@given(st.data())
+def test_every_field_can_be_assigned(name: str, data: st.DataObject) -> None:
+    value = data.draw(any_value(name).filter(lambda one: one is not None))
+    assert assignment(f"{name}={toml_text(value)}") == {name: value}
+
+
+def test_text_may_stand_without_quotes_and_tables_inline() -> None:
+    assert assignment("execution.device=cuda:1") == {"execution.device": "cuda:1"}
+    assert assignment("model.weights=a=b.pth") == {"model.weights": "a=b.pth"}
+    assert assignment("quantization.layers={fc='float', 'layer4.*'=8}") == {
+        "quantization.layers": {"fc": None, "layer4.*": 8}
+    }
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("text", "named"),
     [
-        ("bits = ", "is not TOML"),
-        ("\xff", "is not TOML"),
-        ("[" * 5000, "is not TOML"),
-        ("bit = 4", "'bit', which is no option; did you mean bits?"),
-        ("overrides = {a = 4}", "which is no option"),
-        ("bits = 'four'", 'bits cannot be "four"'),
-        ("bits = 4.5", "bits cannot be 4.5"),
-        ("bits = true", "bits cannot be true"),
-        ("reduce-range = 1", "reduce-range cannot be 1"),
-        ("teachers = 'resnet18'", 'teachers cannot be "resnet18"'),
-        ("mean = [0.5, 0.5]", "mean cannot be [0.5, 0.5]"),
-        ("layers = 4", "layers cannot be 4"),
-        ("[layers]\nfc = 'integer'", 'layers cannot be {"fc" = "integer"}'),
-        ("[layers]\nfc = 9", "--layer: 'fc=9'"),
-        ("[layers]\nfc = 1", "--layer: 'fc=1'"),
+        ("", "NAME=VALUE"),
+        ("reconstruction.iterations", "NAME=VALUE"),
+        ("reconstruction.itertions=5", "reconstruction.iterations"),
+        ("reconstruction.iterations=-1", "reconstruction.iterations"),
+        ("reconstruction.iterations=2k", "2k"),
+        ("reconstruction={iterations='x'}", "reconstruction.iterations"),
+        ("iterations=5", "reconstruction.iterations"),
+        ("=5", "model"),
+        ("reconstruction=5", "reconstruction"),
+        ("execution.preset=quick", "fast, default, best"),
+        ("execution.seed=1979-05-27", "execution.seed"),
     ],
 )
-def test_recipes_that_cannot_be(here: Path, content: str, message: str) -> None:
+def test_assignments_that_cannot_be(text: str, named: str) -> None:
+    with pytest.raises(ptq.InputError, match="--set") as error:
+        assignment(text)
+    assert named in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        ("bits = ", "TOML"),
+        ("\xff", "TOML"),
+        ("[" * 5000, "TOML"),
+        ("bits = 4", "quantization.bits"),
+        ("[quantization]\nbit = 4", "quantization.bits"),
+        ("[quantisation]\nbits = 4", "quantization.bits"),
+        ("[quantization]\nbits = 'four'", "'four'"),
+        ("[quantization.layers]\nfc = 'integer'", "quantization.layers"),
+        ("quantization = 4", "quantization"),
+        ("[model]\nsize = [1, 2, 3]", "model.size"),
+        ("[calibration.synthesis]\nlr = 0", "calibration.synthesis.lr"),
+    ],
+)
+def test_recipes_that_cannot_be(here: Path, content: str, named: str) -> None:
     (here / "r.toml").write_bytes(content.encode("latin-1"))
+    with pytest.raises(ptq.InputError, match=r"--config.*r\.toml") as error:
+        recipe_values("r.toml")
+    assert named in str(error.value)
     result = dump("--model", "resnet18", "--bits", "4", "--config", "r.toml")
-    assert result.exit_code == 2
-    assert message in result.stderr
-    assert "Traceback" not in result.stderr
+    assert result.exit_code == 2 and len(result.stderr.splitlines()) == 1
+
+
+def test_a_recipe_without_a_model_is_one_for_the_command_line_alone(here: Path) -> None:
+    (here / "r.toml").write_text("[quantization]\nbits = 4\n")
+    with pytest.raises(ptq.InputError, match=r"r\.toml names no model"):
+        read_recipe("r.toml")
+    assert said(dump("--model", "vgg11", "--config", "r.toml"), here)["bits"] == 4
 
 
 def test_a_recipe_that_is_not_there(here: Path) -> None:
-    result = dump("--config", "no.toml")
-    assert (result.exit_code, "cannot read no.toml" in result.stderr) == (2, True)
+    with pytest.raises(ptq.InputError, match=r"no\.toml"):
+        recipe_values("no.toml")
 
 
-def test_what_no_setting_is_called_is_left_out() -> None:
-    assert settings_from({"model": "vgg11", "bits": 4, "restart": True}, "").model == "vgg11"
-
-
-def test_bits_of_a_layer_are_checked() -> None:
-    with pytest.raises(PtqError, match=r"fc .* between 2 and 8 bits, not 9"):
-        Settings("resnet18", bits=4, overrides={"fc": 9})
+def test_the_run_directory_has_the_name_of_model_and_bits() -> None:
+    assert settings_from({"model": "vgg11", "bits": 4}).output.folder == "runs/vgg11-w4a8"

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import onnx
@@ -11,11 +12,10 @@ from hypothesis import given, strategies as st
 from onnx import TensorProto
 
 import ptq
-from ptq.cli.options import Format
+from ptq.config.choices import Format
 from ptq.export import export_qdq, ort, packing, qdq
 from ptq.export.onnx_files import QuantizedFile
 from ptq.export.packing import CONTAINERS, LEAST, Container, supported
-from ptq.export.qdq import FORMATS
 from tests.helpers import networks
 
 WIDTHS = {2: TensorProto.INT2, 3: TensorProto.INT4, 4: TensorProto.INT4, 5: TensorProto.INT8}
@@ -31,7 +31,7 @@ def types(path: Path) -> Counter[int]:
 @pytest.mark.parametrize("name", ["resnet", "mobilenet", "upsampling"])
 def test_packed_and_plain_files_compute_the_same(name: str, bits: int, tmp_path: Path) -> None:
     quantized_model, x = (networks.quantized_network(name, bits, 8), networks.images(16, seed=3).numpy())
-    made = {f: export_qdq(quantized_model, tmp_path / f"{f}.onnx", format=f) for f in FORMATS}
+    made = {f: export_qdq(quantized_model, tmp_path / f"{f}.onnx", format=f) for f in get_args(Format)}
     sizes = {n: layer.weight_quantizer.codes.numel() for n, layer in quantized_model.layers().items()}
     widths = (
         WIDTHS.get(spec.bits, TensorProto.INT8) if sizes[n] >= LEAST else TensorProto.INT8
@@ -71,7 +71,3 @@ def test_containers_that_onnxruntime_cannot_load_are_not_used(tmp_path: Path, mo
         export_qdq(quantized_model, path, format="packed")
     with pytest.raises(ptq.InputError):
         export_qdq(quantized_model, path, format="int3")
-
-
-def test_the_command_line_has_the_same_formats() -> None:
-    assert [f.value for f in Format] == list(FORMATS)

@@ -108,6 +108,10 @@ def _option(what: str, says: str, *more: str, **changed: str) -> Case:
     return Case(what, quantize(*more, **changed), says, torch=False)
 
 
+def _recipe(what: str, says: str, content: str) -> Case:
+    return Case(what, quantize("--config", "r.toml"), says, lambda at: (at / "r.toml").write_text(content), torch=False)
+
+
 LONG = "a" * 5000
 
 OPTIONS = (
@@ -152,10 +156,25 @@ OPTIONS = (
         lambda at: (at / "run").touch(),
         torch=False,
     ),
+    _option("an assignment without a value", "give NAME=VALUE", "--set", "reconstruction.iterations"),
+    _option("a misspelt setting", "did you mean reconstruction.iterations?", "--set", "reconstruction.itertions=5"),
+    _option(
+        "iterations below 0", "--set: reconstruction.iterations cannot be -1", "--set", "reconstruction.iterations=-1"
+    ),
+    _option("a word for a number", "cannot be '2k': expected int", "--set", "reconstruction.iterations=2k"),
+    _option("a method assigned that there is not", "did you mean brecq?", "--set", "reconstruction.method=breck"),
+    _option("no such layer bits", "--layer: 'fc=9'", "--layer", "fc=9"),
+    _option("an activation in float", "--tensor: 'fc=float'; give", "--tensor", "fc=float"),
+    _option("a recipe that is not there", "--config: cannot read no.toml", "--config", "no.toml"),
+    _recipe("a recipe that is no TOML", "r.toml is not TOML", "bits = "),
+    _recipe("a recipe without tables", "did you mean quantization.bits?", "bits = 4"),
+    _recipe("a misspelt key in a recipe", "did you mean reconstruction.drop?", "[reconstruction]\ndorp = 0.5"),
+    _recipe("a recipe with 9 bits for a layer", "quantization.layers cannot be", "[quantization.layers]\nfc = 9"),
+    _recipe("data in a recipe that are not there", "--data: there is nothing at no", "[evaluation]\ndata = 'no'"),
     Case("no model", ("quantize", "--bits", "4"), "--model", torch=False),
     Case("no bits", ("quantize", "--model", "net.py:net"), "--bits", torch=False),
-    Case("no such command", ("quantize",), "quantize", torch=False),
-    Case("no such recipe", ("synthesize", "--model", "net.py:net", "--recipe", "magic"), "--recipe", torch=False),
+    Case("no options", ("quantize",), "--model", torch=False),
+    Case("no such synthesis", ("synthesize", "--model", "net.py:net", "--method", "magic"), "--method", torch=False),
     Case("a run that is not there", ("validate", "nowhere"), "there is nothing at nowhere", torch=False),
     Case(
         "nothing to inspect", ("inspect",), "give the directory of a finished run, or --model and --bits", torch=False

@@ -3,6 +3,7 @@
 from typing import Any
 
 from ptq.analysis.distributions import Histogram
+from ptq.config.flat_options import make_settings
 from ptq.reporting.report import Report
 
 __all__ = ["check", "histogram", "made_up"]
@@ -108,7 +109,7 @@ def _data() -> dict[str, Any]:
                 "verifier": "judge",
             },
         },
-        "settings": {"model": "tinynet", "bits": 4, "data": "val", "out": "runs/tinynet-w4a8", "seed": 7},
+        "settings": make_settings("tinynet", 4, data="val", out="runs/tinynet-w4a8", seed=7).to_json(),
         "command": "ptq quantize --model tinynet --bits 4 --data val --out runs/tinynet-w4a8 --seed 7",
         "seed": 7,
         "versions": {"python": "3.11.7", "ptq": "0.1.0", "torch": "2.14.1", "onnxruntime": "1.32.0"},

@@ -12,7 +12,7 @@ from torch import nn
 from ptq.analysis.histograms import worst_layers
 from ptq.analysis.sensitivity import measure_sensitivity
 from ptq.calibration.activation_ranges import calibrate
-from ptq.config.settings import Settings
+from ptq.config.flat_options import make_settings
 from ptq.errors import InputError
 from ptq.export.lowering import IntegerLayer, lower
 from ptq.export.qdq import export_qdq
@@ -153,10 +153,10 @@ def test_headers_that_do_not_hold_together_are_refused(key: str, value: Any, mes
 
 
 def test_settings_of_another_version_are_refused(saved: Path) -> None:
-    about = {"model": None, "settings": {"model": "net", "bits": 4, "magic": True}}
+    about = {"model": None, "settings": {"model": {"name": "net", "magic": True}}}
     save_tensors(saved, {}, read_header(saved) | {"about": about})
     with pytest.raises(InputError, match="another version of ptq; quantize again"):
         settings_of(saved.parent)
-    about = {"model": None, "settings": {"model": "net", "bits": 4}}
+    about = {"model": None, "settings": {"model": {"name": "net"}, "quantization": {"bits": 4}}}
     save_tensors(saved, {}, read_header(saved) | {"about": about})
-    assert settings_of(saved.parent) == Settings("net", 4, out=str(saved.parent))
+    assert settings_of(saved.parent) == make_settings("net", 4, out=str(saved.parent))

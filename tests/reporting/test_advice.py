@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from ptq.config.flat_options import make_settings
 from ptq.reporting.advice import badges, lost, next_steps
 from ptq.reporting.report import Report
 from tests.helpers.reports import check, made_up
@@ -15,7 +16,7 @@ def report(points: float | None = 0.5, failed: tuple[str, ...] = (), **settings:
     """A report of a network that lost so many points."""
     top1 = {} if points is None else {"float": 80.0, "onnx": 80.0 - points}
     gates = [check("sound"), *(check(f"check {i}", line) for i, line in enumerate(failed))]
-    return made_up(top1=top1, gates=gates, settings={"model": "tinynet", "bits": 4, **settings})
+    return made_up(top1=top1, gates=gates, settings=make_settings("tinynet", **{"bits": 4, **settings}).to_json())
 
 
 def texts(found: Report) -> str:

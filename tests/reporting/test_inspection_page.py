@@ -11,8 +11,8 @@ import pytest
 from rich.console import Console
 
 from ptq.analysis.sensitivity import Sensitivity, measure_sensitivity
-from ptq.cli.parsing import layer_bits
-from ptq.config.settings import Settings
+from ptq.cli.parsing import bits_by_pattern
+from ptq.config.flat_options import make_settings
 from ptq.reconstruction.config import METHODS
 from ptq.reconstruction.loop import reconstruct
 from ptq.reporting.inspection import Inspection
@@ -30,7 +30,7 @@ def found(weight_bits: int = 3, act_bits: int = 4, after: bool = True) -> Inspec
     if after:
         reconstruct(quantized_model, x, replace(METHODS["qdrop"], batch=8, iterations=10))
         later = measure_sensitivity(quantized_model, x)
-    settings = Settings("resnet", weight_bits, act_bits)
+    settings = make_settings("resnet", weight_bits, act_bits=act_bits)
     return Inspection(settings, "resnet", IMAGES, before, later)
 
 
@@ -102,7 +102,7 @@ def test_advice_names_layers_by_what_makes_their_noise() -> None:
     weights = advice(hurt(2, 8))
     assert "--layer" in weights and "--act-bits" not in weights
     words = shlex.split(weights[weights.index("--layer") :].rstrip("."))
-    named = layer_bits(words[1::2])
+    named = bits_by_pattern(words[1::2])
     cost = {layer.name: layer.cost.kl for layer in found(2, 8, after=False).before.layers}
     assert set(named.values()) == {8}
     assert max(cost, key=lambda name: cost[name]) in named
@@ -112,7 +112,7 @@ def test_advice_names_layers_by_what_makes_their_noise() -> None:
 
 def test_advice_keeps_the_overrides_there_are() -> None:
     inspection = hurt(2, 8)
-    chosen = replace(inspection.settings, overrides={"blocks.9.*": None})
+    chosen = make_settings("resnet", layers={"blocks.9.*": None})
     assert "--layer 'blocks.9.*=float' --layer " in advice(replace(inspection, settings=chosen))
 
 

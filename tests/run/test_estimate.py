@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from ptq.cli.commands import app
 from ptq.cli.estimate_page import print_estimate
+from ptq.config.flat_options import make_settings
 from ptq.config.settings import Settings
 from ptq.data.preprocess import Preprocess
 from ptq.models.model import Model, as_model
@@ -25,12 +26,12 @@ def model(digits: Any) -> Model:
 
 
 def settings(folder: Path, **options: Any) -> Settings:
-    return Settings("digits", **{"bits": 4, "preset": "fast", "threads": 1, "out": str(folder / "run"), **options})
+    return make_settings("digits", **{"bits": 4, "preset": "fast", "threads": 1, "out": str(folder / "run"), **options})
 
 
 @pytest.mark.slow
 def test_the_run_is_what_the_estimate_said(model: Model, tmp_path: Path) -> None:
-    chosen = settings(tmp_path, overrides={"fc": None}, mixed_copies=1)
+    chosen = settings(tmp_path, layers={"fc": None}, mixed_copies=1)
     said = estimate_run(chosen, model=model)
     assert list(tmp_path.iterdir()) == []
     report = run(chosen, model=model).report
@@ -81,4 +82,4 @@ def test_the_command_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     result = CliRunner().invoke(app, ["quantize", "--model", "resnet18", "--bits", "3", "--dry-run"])
     assert result.exit_code == 0, result.output
     assert "gelu" in result.stdout and "3.3 min" in result.stdout
-    assert seen[0].bits == 3 and list(tmp_path.iterdir()) == []
+    assert seen[0].quantization.bits == 3 and list(tmp_path.iterdir()) == []

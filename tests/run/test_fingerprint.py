@@ -1,11 +1,11 @@
 """What decides a run: each thing is seen, and nothing else."""
 
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
+from ptq.config.flat_options import make_settings
 from ptq.config.settings import Settings
 from ptq.graph.preparation import prepare
 from ptq.models.model import Model, as_model
@@ -13,7 +13,8 @@ from ptq.run.fingerprint import decided_by
 from tests.helpers.networks import SHAPE, build
 
 CPU = torch.device("cpu")
-SETTINGS = Settings("net", 4, teachers=("other",), threads=None)
+GIVEN: dict[str, Any] = {"model": "net", "bits": 4, "teachers": ["other"]}
+SETTINGS = make_settings(**GIVEN)
 
 
 def small(activation: type[nn.Module] = nn.ReLU) -> nn.Module:
@@ -43,18 +44,25 @@ def test_the_same_twice_is_the_same() -> None:
 
 
 def test_where_what_is_measured_with_and_memory_do_not_count() -> None:
-    other = replace(SETTINGS, out="elsewhere", data="val", memory_limit="1GiB")
+    other = make_settings(**GIVEN, out="elsewhere", data="val", memory_limit="1GiB")
     assert changed(settings=other) == set()
 
 
 def test_settings_count() -> None:
-    other = replace(SETTINGS, bits=3, seed=1, method="brecq", overrides={"conv": 8})
-    assert changed(settings=other) == {"bits", "seed", "method", "overrides"}
+    other = make_settings(
+        **GIVEN | {"bits": 3},
+        seed=1,
+        method="brecq",
+        layers={"conv": 8},
+        tensors={"fc": 7},
+        settings={"reconstruction.iterations": 9},
+    )
+    assert changed(settings=other) == {"bits", "seed", "method", "layers", "tensors", "reconstruction.iterations"}
 
 
 def test_threads_and_device_count_as_they_turned_out() -> None:
     assert facts(model(small()))["threads"] == torch.get_num_threads()
-    assert changed(settings=replace(SETTINGS, threads=torch.get_num_threads())) == set()
+    assert changed(settings=make_settings(**GIVEN, threads=torch.get_num_threads())) == set()
     assert changed(device=torch.device("meta")) == {"device"}
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from ptq.config.settings import Settings
+from ptq.config.flat_options import make_settings
 from ptq.errors import PtqError
 from ptq.export import Validation, validate
 from ptq.export.results import Check
@@ -29,7 +29,9 @@ def test_a_finished_run_can_be_measured_again(digits: Any, tmp_path: Path, monke
         "def net():\n    return ResNet()\n"
     )
     np.savez(tmp_path / "data.npz", images=digits.images.numpy(), labels=digits.labels.numpy())
-    settings = Settings(f"{factory}:net", 8, weights=str(weights), preset="fast", out=str(tmp_path / "run"), threads=1)
+    settings = make_settings(
+        f"{factory}:net", 8, weights=str(weights), preset="fast", out=str(tmp_path / "run"), threads=1
+    )
     made = pipeline.run(settings)
     assert made.report.validation.top1 == {}  # nothing labeled, nothing claimed
     measured = validate_run(made.folder, data=str(tmp_path / "data.npz"), threads=None)

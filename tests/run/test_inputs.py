@@ -1,9 +1,9 @@
 """Calibration images from every source that a user can name, and what happens after an interruption."""
 
 import warnings
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from ptq.calibration import CalibrationSet, gaussian_noise, synthesis_preset
-from ptq.config.settings import Settings
+from ptq.config.flat_options import make_settings
+from ptq.config.settings import EvaluationSettings, Settings
 from ptq.data.preprocess import IMAGENET, Preprocess
 from ptq.errors import InputError, ModelError
 from ptq.models.model import Model, as_model
@@ -69,18 +70,20 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inputs, "synthesis_preset", preset)
 
 
-def settings(folder: Path, **options: object) -> Settings:
-    return Settings("net", 8, out=str(folder / "run"), **options)  # type: ignore[arg-type]
+def settings(folder: Path, **options: Any) -> Settings:
+    return make_settings("net", out=str(folder / "run"), **options)
 
 
 def made_for(model: Model, chosen: Settings, folder: Path | None = None) -> CalibrationSet:
-    source, teachers = image_source(chosen, model.preprocess), load_teachers(chosen)
-    return calibration_images(model, source, teachers, load_verifier(chosen), folder=folder)
+    source = image_source(chosen.calibration, chosen.execution, model.preprocess)
+    teachers, verifier = load_teachers(chosen.calibration), load_verifier(chosen.calibration)
+    return calibration_images(model, source, teachers, verifier, folder=folder)
 
 
 def kept(folder: Path, model: Model, finished: WorkStore) -> CalibrationSet:
     """The images of a run directory."""
-    source = image_source(settings(folder), model.preprocess)
+    chosen = settings(folder)
+    source = image_source(chosen.calibration, chosen.execution, model.preprocess)
     return keep_images(folder, finished, partial(calibration_images, model, source))
 
 
@@ -136,7 +139,7 @@ def test_an_interrupted_run_finds_its_batches(model: Model, tmp_path: Path, monk
     monkeypatch.setattr("ptq.calibration.synthesis._optimize", None)  # nothing is left to optimize
     assert torch.equal(made_for(model, chosen, tmp_path / "parts").images, made.images)
     with pytest.raises(TypeError):
-        made_for(model, replace(chosen, seed=1), tmp_path / "parts")
+        made_for(model, settings(tmp_path, seed=1), tmp_path / "parts")
 
 
 def test_images_that_are_finished_are_not_made_again_and_altered_ones_are(model: Model, tmp_path: Path) -> None:
@@ -182,9 +185,9 @@ def test_a_network_says_once_what_images_it_takes() -> None:
 
 
 def test_a_run_is_measured_again_on_its_own_data(tmp_path: Path) -> None:
-    assert data_of(Settings("net", 8)) is None
+    assert data_of(EvaluationSettings()) is None
     (tmp_path / "data.npz").touch()
-    there = Settings("net", 8, data=str(tmp_path / "data.npz"))
+    there = EvaluationSettings(str(tmp_path / "data.npz"))
     assert data_of(there) == str(tmp_path / "data.npz")
     (tmp_path / "data.npz").unlink()
     with pytest.warns(UserWarning, match="no accuracy without --data"):

@@ -1,7 +1,6 @@
 """Inspecting a trained network by command: a finished run, and one that is yet to be quantized."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,8 @@ from torch import nn
 
 import ptq
 from ptq.calibration import CalibrationSet
+from ptq.config.flat_options import make_settings
+from ptq.config.nested import build, leaf_values
 from ptq.config.settings import Settings
 from ptq.data.preprocess import Preprocess
 from ptq.errors import PtqError
@@ -33,10 +34,10 @@ def settings(digits: Any, tmp_path_factory: pytest.TempPathFactory) -> Settings:
     (folder / "net.py").write_text(FACTORY)
     torch.save(digits.model.state_dict(), folder / "net.pth")
     CalibrationSet.from_pixels(digits.train_images[:96]).save(folder / "images.safetensors")
-    return Settings(
+    return make_settings(
         f"{folder / 'net.py'}:net",
         2,
-        4,
+        act_bits=4,
         preset="fast",
         weights=str(folder / "net.pth"),
         images=str(folder / "images.safetensors"),
@@ -51,9 +52,9 @@ def run_dir(settings: Settings) -> Path:
 
 
 def of_a_model(settings: Settings, *more: str) -> tuple[str, ...]:
-    weights = settings.weights
+    weights = settings.model.weights
     assert weights is not None
-    return ("inspect", "--model", settings.model, "--weights", weights, "--threads", "1", *more)
+    return ("inspect", "--model", settings.model.name, "--weights", weights, "--threads", "1", *more)
 
 
 @pytest.mark.slow
@@ -78,7 +79,16 @@ def test_reconstruction_helps_the_network_and_every_block_alone(run_dir: Path) -
 
 @pytest.mark.slow
 def test_the_state_before_is_rebuilt_as_it_was(settings: Settings, tmp_path: Path) -> None:
-    chosen = replace(settings, method="nearest", mixed_copies=1, seed=3, out=str(tmp_path / "run"))
+    chosen = build(
+        Settings,
+        leaf_values(settings)
+        | {
+            "reconstruction.method": "nearest",
+            "calibration.mixed_copies": 1,
+            "execution.seed": 3,
+            "output.folder": str(tmp_path / "run"),
+        },
+    )
     found = ptq.inspect_run(pipeline.run(chosen).folder, threads=1)
     assert found.before == found.after
 
@@ -101,7 +111,7 @@ def test_a_run_by_command(run_dir: Path) -> None:
 @pytest.mark.slow
 def test_a_model_by_command(settings: Settings, tmp_path: Path) -> None:
     file = tmp_path / "figures.json"
-    arguments = of_a_model(settings, "--bits", "2", "--act-bits", "4", "--images", settings.images)
+    arguments = of_a_model(settings, "--bits", "2", "--act-bits", "4", "--images", settings.calibration.images)
     result = call(*arguments, "--all", "--json", str(file), "--count", "96")
     assert result.exit_code == 0, result.output
     data = json.loads(file.read_text())
@@ -139,7 +149,7 @@ def test_a_run_of_a_module_needs_the_module(digits: Any, settings: Settings, tmp
         4,
         preprocess=PREPROCESS,
         method="nearest",
-        images=settings.images,
+        images=settings.calibration.images,
         out=str(tmp_path / "run"),
         threads=1,
     )

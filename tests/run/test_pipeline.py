@@ -12,7 +12,6 @@ import torch
 
 import ptq
 from ptq.calibration import CalibrationSet
-from ptq.config.settings import Settings
 from ptq.data.preprocess import Preprocess
 from ptq.errors import PtqError
 from ptq.export import Validation, ort, validate
@@ -71,7 +70,7 @@ def test_the_run_directory_is_complete(made: Run) -> None:
         "report.html",
         "recipe.toml",
     }
-    recipe = Settings(**ptq.read_recipe(made.folder / "recipe.toml"))
+    recipe = ptq.read_recipe(made.folder / "recipe.toml")
     assert recipe == made.report.settings
     report = json.loads((made.folder / "report.json").read_text())
     assert set(report["top1"]) >= {"float", "simulated", "onnx"}
@@ -176,27 +175,6 @@ def test_calibrate_datafree_leaves_the_model_as_it_was(digits: Any) -> None:
     x = digits.inputs(digits.images)
     right = (calibrated.quantized_model.integer_forward(x).argmax(1) == digits.labels).float().mean()
     assert right > 0.95
-
-
-@pytest.mark.parametrize("bits", [-3, 0, 1, 9])
-def test_absurd_bits_are_refused_before_any_work(bits: int) -> None:
-    with pytest.raises(PtqError, match="bits"):
-        Settings("resnet18", bits)
-
-
-def test_the_command_repeats_the_run() -> None:
-    settings = Settings("resnet18", 4, act_bits=4, teachers=("a", "b"), size=(64, 96), out="runs/x")
-    assert settings.command() == (
-        "ptq quantize --model resnet18 --bits 4 --act-bits 4 --teachers a,b --out runs/x --size 64x96"
-    )
-    settings = Settings("resnet18", 4, memory_limit="1GiB")
-    assert settings.command().endswith(" --memory-limit 1GiB")
-    assert settings.memory_bytes() == 1 << 30
-
-
-def test_a_memory_limit_that_is_no_size_is_refused_before_any_work() -> None:
-    with pytest.raises(PtqError, match="--memory-limit: 'lots' is no size"):
-        Settings("resnet18", 4, memory_limit="lots")
 
 
 def test_everything_promised_is_exported() -> None:

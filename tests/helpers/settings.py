@@ -1,0 +1,53 @@
+"""Random settings, from the types of their fields."""
+
+import types
+from collections import abc
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from hypothesis import strategies as st
+
+from ptq.config.nested import build, leaf_types
+from ptq.config.settings import Settings
+
+__all__ = ["any_settings", "any_value"]
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
+OF_A_FORM = {
+    "execution.device": st.sampled_from([None, "cpu", "cuda:1"]),
+    "execution.memory_limit": st.sampled_from([None, "0", "1.5 GiB"]),
+}
+
+
+def any_settings() -> st.SearchStrategy[Settings]:
+    """Settings of which every field has any value that it can have."""
+    values = st.fixed_dictionaries({name: any_value(name) for name in leaf_types(Settings)})
+    return values.map(lambda found: build(Settings, found))
+
+
+def any_value(name: str) -> st.SearchStrategy[Any]:
+    """Any value that a field can have."""
+    return OF_A_FORM[name] if name in OF_A_FORM else _of(leaf_types(Settings)[name])
+
+
+def _of(hint: Any) -> st.SearchStrategy[Any]:
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin in (types.UnionType, Union):
+        return st.one_of([_of(part) for part in parts])
+    if origin is Annotated:
+        meta = parts[1]
+        low = meta.ge if meta.gt is None else meta.gt
+        high = meta.le if meta.lt is None else meta.lt
+        if parts[0] is int:
+            return st.integers(low, 2**40 if high is None else high)
+        return st.floats(
+            low, high, exclude_min=meta.gt is not None, exclude_max=meta.lt is not None, allow_infinity=False
+        )
+    if origin is Literal:
+        return st.sampled_from(parts)
+    if origin is tuple:
+        return st.lists(_of(parts[0])).map(tuple) if parts[-1] is ... else st.tuples(*map(_of, parts))
+    if origin is abc.Mapping:
+        return st.dictionaries(TEXT, _of(parts[1]))
+    finite = st.floats(allow_nan=False, allow_infinity=False)
+    plain: dict[Any, st.SearchStrategy[Any]] = {str: TEXT, bool: st.booleans(), float: finite, type(None): st.none()}
+    return plain[hint]
