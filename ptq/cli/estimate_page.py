@@ -14,7 +14,9 @@ def estimate_lines(found: Estimate) -> list[str]:
     """Return what a run will do and take, a line each.
 
     Example:
-        >>> print(*estimate_lines(estimate_run(make_settings("resnet18", bits=4))), sep="\\n")
+        >>> found = Estimate("net", (), (), ("gelu",), 8, {"onnx": 9000}, {"onnx": 1.5}, {"load": 2.0}, 1 << 20, 1 << 10)
+        >>> estimate_lines(found)[0]
+        'left in float: gelu'
     """
     kept = ", ".join(found.kept_float)
     total = sum(found.seconds.values())

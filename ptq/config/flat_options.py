@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ptq.config.choices import suggestion
-from ptq.config.nested import FLOAT, build, checked, leaf_values
+from ptq.config.nested import FLOAT, build, checked, flatten, leaf_values
 from ptq.config.recipe_file import toml_text
 from ptq.config.settings import ModelSettings, Settings
 from ptq.errors import InputError
@@ -58,7 +58,7 @@ def make_settings(model: str, bits: int = 8, *, settings: Mapping[str, Any] | No
     Args:
         model: its name, such as "resnet50".
         bits: of the weights, 2..8.
-        settings: any other settings, by dotted name.
+        settings: any other settings, by dotted name or nested.
         options: act_bits, preset, out, ...: the keys of `OPTIONS`. They come before `settings`.
 
     Raises:
@@ -70,7 +70,7 @@ def make_settings(model: str, bits: int = 8, *, settings: Mapping[str, Any] | No
         ('fast', 2000)
     """
     given = {"model": model, "bits": bits, **options}
-    return build(Settings, checked(Settings, settings or {}) | setting_values(given))
+    return build(Settings, checked(Settings, flatten(Settings, settings or {})) | setting_values(given))
 
 
 def setting_values(options: Mapping[str, Any], flags: bool = False) -> dict[str, Any]:
@@ -137,7 +137,7 @@ def command(settings: Settings) -> str:
 
     Example:
         >>> command(make_settings("resnet18", 4, out="runs/a", settings={"reconstruction.batch": 16}))
-        'ptq quantize --model resnet18 --bits 4 --out runs/a --set reconstruction.batch=16'
+        'ptq quantize --model resnet18 --bits 4 --set reconstruction.batch=16 --out runs/a'
     """
     return shlex.join(["ptq", "quantize", *_words(settings)])
 

@@ -109,8 +109,10 @@ def estimate_run(settings: Settings, progress: Progress = SILENT, model: Model |
         PtqError: for whatever would stop the run before its long stages, or its export.
 
     Example:
-        >>> estimate_run(make_settings("resnet18", bits=4)).seconds["synthesize"]
-        412.7
+        >>> settings = ptq.make_settings("net", bits=4, images="noise", method="nearest")
+        >>> found = estimate_run(settings, model=ptq.as_model(net, size=16, mean=(0.5,) * 3, std=(0.25,) * 3))
+        >>> list(found.seconds)
+        ['load', 'synthesize', 'calibrate', 'reconstruct', 'export', 'validate']
     """
     watch, device = Stopwatch(), use_device(settings.execution.device, settings.execution.threads)
     with watch("load"):
