@@ -269,8 +269,6 @@ def _inputs(model: Model, images: CalibrationSet) -> Tensor:
     return model.preprocess.normalize(images.floats())
 
 
-
-
 def _metadata(settings: Settings, images: CalibrationSet) -> Mapping[str, str]:
     source = str(images.provenance.get("source", settings.calibration.images))
     return {"model": settings.model.name, "seed": str(settings.execution.seed), "images": source}
