@@ -137,15 +137,12 @@ def synthesize(
     """Synthesize calibration images alone; `ptq quantize --images` takes them."""
     given = given_options(context) | {"images": synthesis_method}
     settings = settings_from(given, assignments=assignments, required=("model",), suffix="images")
-    from ptq.cli.run_page import print_run
+    from ptq.cli.run_page import print_images
     from ptq.reporting.report import ImageFacts
-    from ptq.reporting.text import image_lines
     from ptq.run import pipeline
 
     images = pipeline.synthesize_images(settings, progress())
-    facts = ImageFacts.from_json({"count": len(images), **images.provenance})
-    typer.echo("\n" + "\n".join(image_lines(facts)))
-    print_run(Path(settings.output.folder))
+    print_images(ImageFacts.from_json({"count": len(images), **images.provenance}), Path(settings.output.folder))
 
 
 @app.command()
