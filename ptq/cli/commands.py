@@ -97,7 +97,7 @@ def quantize(
     The run directory has the file, the images, the report and the quantized model; see report.html first, or report.md
     without the extra `report`. A run that was interrupted continues when the same command is given again.
 
-    Options come before --set, --set before --config.
+    --model and --bits are needed, here or in a recipe. Options come before --set, and --set before --config.
     """
     settings = settings_from(given_options(context), config=config, assignments=assignments)
     if dump_config:

@@ -48,7 +48,7 @@ Model = Annotated[
         "--model",
         metavar="M",
         help="A torchvision classifier (resnet50), timm:NAME, efficientnet_lite0|1|2 (weights "
-        "come with the extra 'zoo'), or FILE.py:factory. Needed, here or in a recipe.",
+        "come with the extra 'zoo'), or FILE.py:factory.",
         autocompletion=complete_model,
         rich_help_panel="Model",
     ),
@@ -60,7 +60,7 @@ Bits = Annotated[
         min=choices.MIN_BITS,
         max=choices.MAX_BITS,
         help="Bits of the weights. Activations stay at 8 unless --act-bits says otherwise: "
-        "8 bits is what integer kernels compute in, fewer save no time. Needed, here or in a recipe.",
+        "8 bits is what integer kernels compute in, fewer save no time.",
     ),
 ]
 ActBits = Annotated[int, typer.Option(min=choices.MIN_BITS, max=choices.MAX_BITS, help="Bits of the activations.")]
