@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ptq.analysis.distributions import LayerDistribution
+from ptq.analysis.distributions import Histogram, LayerDistribution
 from ptq.config.flat_options import named_values
 from ptq.reconstruction.results import BlockResult
 from ptq.reporting import gallery, plots
@@ -26,6 +26,8 @@ from ptq.utils.units import (
 )
 
 __all__ = ["Chart", "content"]
+
+FARTHEST = 1e30  # that matplotlib can draw axes to
 
 
 @dataclass(frozen=True)
@@ -166,6 +168,8 @@ def _layer(layer: LayerDistribution) -> dict[str, Any]:
         parts.append(("input", layer.input, layer.input_bits, "value"))
     charts = []
     for name, data, bits, unit in parts:
+        if not _drawable(data):
+            continue
         beyond = f"{percent_text(100 * data.clipped)} clipped"
         alt = f"histogram of the {name} of {layer.name}: {beyond}"
         charts.append(Chart(f"{name}, {bits} bits, {beyond}", alt, plots.histogram(data, unit, 1 << bits, alt)))
@@ -174,6 +178,12 @@ def _layer(layer: LayerDistribution) -> dict[str, Any]:
         "detail": f"output {decibel_text(layer.sqnr)} dB above the noise of quantizing this layer alone",
         "charts": charts,
     }
+
+
+def _drawable(data: Histogram) -> bool:
+    """Whether axes can have such ends: activations may be infinite, and files say anything."""
+    ends = (data.low, data.high, data.step, data.grid_low, data.grid_high)
+    return bool(data.counts) and all(abs(end) < FARTHEST for end in ends)
 
 
 def _stages(seconds: Mapping[str, float]) -> list[dict[str, str]]:

@@ -19,7 +19,7 @@ from ptq.reporting.html import page, refresh, write_html_report
 from ptq.reporting.report import Teacher
 from ptq.reporting.report_files import write_report
 from tests.helpers.pages import Page
-from tests.helpers.reports import check, made_up
+from tests.helpers.reports import check, histogram, made_up
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=http://evil.test/x onerror=alert(1)>&amp;{{ 7 * 7 }}$x$"
 
@@ -133,6 +133,13 @@ def test_figures_that_are_no_numbers_do_no_harm(odd: float) -> None:
     text = page(replace(report, blocks=blocks, worst_layers=layers))
     shares = re.findall(r"--(?:from|to|share): ([^%]+)%", text)
     assert shares and all(0 <= float(share) <= 100 for share in shares)
+
+
+@pytest.mark.parametrize("odd", [math.inf, math.nan, 1e308])
+def test_histograms_that_cannot_be_drawn_are_left_out(odd: float) -> None:
+    report = made_up()
+    layers = tuple(replace(layer, weight=histogram(low=odd)) for layer in report.worst_layers)
+    assert len(Page(page(replace(report, worst_layers=layers))).of("svg")) == 1 + 1  # losses, and the input
 
 
 def test_made_anew_it_is_the_same(tmp_path: Path) -> None:
