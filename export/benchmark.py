@@ -60,7 +60,7 @@ def measure_costs(
         image: (1, C, H, W), normalized.
         threads: of every runtime.
         runs: of each network, in turns.
-        float_path: keep the float ONNX file here.
+        float_path: the float ONNX file; written where it is not there yet, and kept.
         baseline: quantize the float network with onnxruntime's quantize_static, too.
         runtimes: others to measure the file in ("openvino").
 
@@ -75,7 +75,7 @@ def measure_costs(
         if reference is not None:
             example = torch.from_numpy(image).repeat(2, 1, 1, 1)
             target = Path(folder) / "float.onnx" if float_path is None else Path(float_path)
-            files = {"float": export_float(reference, target, example), **files}
+            files = {"float": target if target.exists() else export_float(reference, target, example), **files}
             if baseline:
                 try:
                     static = quantize_static(target, Path(folder) / "static.onnx", image)

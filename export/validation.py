@@ -63,7 +63,7 @@ def validate(
         runs: of each network for the latency, in turns; at least 30 for a median worth reporting.
         tolerance: points of top-1 (without labels, of agreement with float) by which optimized, unoptimized and
             simulated may differ before a check fails. One image out of few is always allowed.
-        float_path: keep the float ONNX file, that latency and size are compared with, here.
+        float_path: the float ONNX file that latency and size are compared with; written where it is not there yet.
         exact: compare the file with exact integer arithmetic, too, on up to 64 images; slow.
         baseline: compare latency with onnxruntime's quantize_static, too, where there is a float network.
         runtimes: others that shall run the file: "openvino".

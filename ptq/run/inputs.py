@@ -26,12 +26,14 @@ from ptq.config.settings import (
 from ptq.data.datasets import EvalSet, load_eval, load_images
 from ptq.data.preprocess import IMAGENET, Preprocess
 from ptq.errors import InputError
+from ptq.graph.fx_helpers import LAYERS, module_of
 from ptq.graph.preparation import GraphModel
 from ptq.models.model import Model, as_model, load_model
 from ptq.progress import SILENT, Progress
 from ptq.quantization.insertion import insert_quantizers
 from ptq.quantization.plan import make_plan
 from ptq.quantization.quantized_model import QuantizedModel
+from ptq.quantization.spec import QuantPlan
 from ptq.reconstruction.config import ReconstructConfig, method_preset
 from ptq.utils.files import sweep
 from ptq.utils.work_store import WorkStore
@@ -53,6 +55,7 @@ __all__ = [
     "own_network",
     "reconstruct_config",
     "synthesis_teachers",
+    "warn_of_float_weights",
 ]
 
 BATCHES = "images.part"  # folder of a run directory where finished batches wait until all images are there
@@ -202,6 +205,20 @@ def insert_planned_quantizers(graph_model: GraphModel, settings: QuantizationSet
         tensors=settings.tensors,
     )
     return insert_quantizers(graph_model, plan)
+
+
+def warn_of_float_weights(graph_model: GraphModel, plan: QuantPlan) -> None:
+    """Warn where most of the weights stay in float, which no layer of integers reads: an LSTM, a Conv3d."""
+    graph = graph_model.module
+    layers = [module_of(graph, node) for node in graph.graph.nodes if node.name in plan.weights]
+    quantized = sum(layer.weight.numel() for layer in layers if isinstance(layer, LAYERS))
+    total = sum(parameter.numel() for parameter in graph.parameters() if parameter.dim() > 1)
+    if quantized < total / 2:
+        warnings.warn(
+            f"{100 * (1 - quantized / total):.0f} % of the weights stay in float: the file will be about as large and "
+            "as slow as the float one",
+            stacklevel=2,
+        )
 
 
 def reconstruct_config(

@@ -18,7 +18,7 @@ from ptq.config.flat_options import make_settings
 from ptq.config.recipe_file import write_recipe
 from ptq.config.settings import Settings
 from ptq.data.preprocess import Preprocess
-from ptq.export import export_qdq, validate
+from ptq.export import export_float, export_qdq, validate
 from ptq.graph.preparation import prepare
 from ptq.models.model import Model, load_model
 from ptq.progress import SILENT, Progress
@@ -47,10 +47,11 @@ from ptq.run.inputs import (
     load_verifier,
     own_network,
     reconstruct_config,
+    warn_of_float_weights,
 )
 from ptq.utils.device import use_device
 from ptq.utils.environment import Stopwatch
-from ptq.utils.files import run_folder
+from ptq.utils.files import TEMPORARY, run_folder
 from ptq.utils.work_store import WorkStore, resume
 
 __all__ = ["Calibrated", "Run", "calibrate_datafree", "quantize", "run", "synthesize_images"]
@@ -112,6 +113,11 @@ def run(
         batches = "a part of the images" if (folder / BATCHES).is_dir() else ""
         if say is not None and (done := store.words() or batches):
             say(f"continues an interrupted run: {done} already done")
+        warn_of_float_weights(graph_model, quantized_model.plan)
+        # What cannot be written as ONNX is refused now, and not after all the work; validation measures this file, too.
+        float_file = folder / "run.part" / f"{TEMPORARY}float.onnx"
+        float_file.parent.mkdir(exist_ok=True)
+        export_float(graph_model.module, float_file, graph_model.example(2))
     with watch("synthesize"):
         source = image_source(settings.calibration, settings.execution, model.preprocess)
         make = partial(calibration_images, model, source, teachers, verifier, device=device, progress=progress)
@@ -149,6 +155,7 @@ def run(
             model.preprocess,
             ValidationBatches(evaluation, images),
             threads=settings.execution.threads,
+            float_path=float_file,
             progress=progress,
         )
     with watch("look at the worst layers"):
