@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from ptq.calibration.objectives import BatchNormStatistics, ImageMoments, Label, SparseVariation, Term, TotalVariation
-from ptq.config.choices import Preset, SynthesisMethod, check_choice
+from ptq.config.choices import check_choice
 from ptq.data.preprocess import Preprocess
 from ptq.errors import InputError
 
@@ -239,8 +239,8 @@ def synthesis_preset(
             >>> synthesis_preset("fast", IMAGENET, weights={"Label": 0.1}).terms[-1]
             Label(weight=0.1)
     """
-    check_choice(name, Preset, "preset")
-    check_choice(method, SynthesisMethod, "synthesis method")
+    check_choice(name, PRESETS, "preset")
+    check_choice(method, SYNTHESIS_METHODS, "synthesis method")
     unknown = changes.keys() - {field.name for field in fields(SynthesisConfig)}
     if unknown:
         raise InputError(f"synthesis has no setting {', '.join(sorted(unknown))}.")

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import onnx
@@ -70,7 +71,7 @@ def export_qdq(
         "layers": str(len(quantized_model.plan.weights)),
     }
     if format is not None:
-        check_choice(format, Format, "format")
+        check_choice(format, get_args(Format), "format")
     containers = () if format == "int8" else supported()
     if format == "packed" and not containers:
         raise MachineError(

@@ -8,7 +8,7 @@ be there fails a check.
 import os
 from collections.abc import Callable, Iterable, Sequence, Sized
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -89,7 +89,7 @@ def validate(
         reference = quantized_model.float_model.module
     file = QuantizedFile(path)
     for runtime in runtimes:
-        check_choice(runtime, Runtime, "runtime")
+        check_choice(runtime, get_args(Runtime), "runtime")
     networks = _networks(path, threads, quantized_model, reference, runtimes)
     comparison = ExactComparison(path) if exact else None
     logits, labels, image = _run_all(networks, batches, preprocess, progress, comparison)

@@ -32,6 +32,7 @@ from typer.testing import CliRunner
 
 import ptq
 import ptq.calibration
+import ptq.config
 import ptq.export
 import ptq.reconstruction.kernels
 from ptq.calibration.observers import OBSERVERS
@@ -274,7 +275,7 @@ def test_the_map_of_contributing_has_every_package_in_the_order_of_imports() -> 
 def test_the_reference_has_every_public_name() -> None:
     pages = "".join(page.read_text() for page in (CHECKOUT / "docs" / "api").glob("*.md"))
     shown = [path.rpartition(".")[2] for path in re.findall(r"^::: (\S+)$", pages, re.MULTILINE)]
-    public = {n for p in (ptq, ptq.calibration, ptq.export, ptq.reconstruction.kernels) for n in p.__all__}
+    public = {n for p in (ptq, ptq.config, ptq.calibration, ptq.export, ptq.reconstruction.kernels) for n in p.__all__}
     assert sorted(shown) == sorted(public)
 
 

@@ -12,14 +12,13 @@ import typer
 from ptq.cli import options
 from ptq.cli.messages import ReportedGroup, progress
 from ptq.cli.parsing import existing, given_options, read_option, settings_from
-from ptq.config.choices import Runtime, SynthesisMethod, check_choice
+from ptq.config.choices import DEFAULT_METHOD, Runtime, SynthesisMethod, check_choice
 from ptq.config.flat_options import flag
 from ptq.config.recipe_file import recipe_text
 from ptq.config.settings import (
     CalibrationSettings as Calibration,
     ExecutionSettings as Execution,
     QuantizationSettings as Quantization,
-    ReconstructionSettings as Reconstruction,
 )
 from ptq.errors import InputError
 
@@ -67,7 +66,7 @@ def quantize(
     act_bits: options.ActBits = Quantization.act_bits,
     reduce_range: options.ReduceRange = Quantization.reduce_range,
     preset: options.Preset = Execution.preset,
-    method: options.Method = Reconstruction.method,
+    method: options.Method = DEFAULT_METHOD,
     out: options.Out = None,
     seed: options.Seed = Execution.seed,
     device: options.Device = None,
@@ -160,7 +159,7 @@ def validate(
     run_dir = target if target.is_dir() else target.parent
     evaluation = None if data is None else existing("--data", data)
     for runtime in runtimes or ():
-        check_choice(runtime, Runtime, "runtime")
+        check_choice(runtime, get_args(Runtime), "runtime")
     from ptq.cli.run_page import print_run
     from ptq.run.finished_runs import validate_run
 

@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 import typer
 
-from ptq.config.choices import MAX_BITS, MIN_BITS, SynthesisMethod
+from ptq.config.choices import MAX_BITS, MIN_BITS, Method, SynthesisMethod, check_choice
 from ptq.config.flat_options import OPTIONS, flag, setting_values
 from ptq.config.nested import FLOAT, build
 from ptq.config.recipe_file import assignment, recipe_values
@@ -24,6 +24,7 @@ __all__ = [
     "given_options",
     "image_source",
     "input_size",
+    "known_method",
     "model_ref",
     "out_folder",
     "per_channel",
@@ -151,6 +152,16 @@ def image_source(option: str, text: str) -> str:
     return text
 
 
+def known_method(option: str, text: str) -> str:
+    """Return a method of reconstruction that there is.
+
+    Raises:
+        InputError: for any other.
+    """
+    check_choice(text, get_args(Method), f"method ({option})")
+    return text
+
+
 def out_folder(path: str | None, model: str, suffix: str) -> Path:
     """Return where a run goes: `path`, or runs/<model>-<suffix> with the model's name made fit for it.
 
@@ -241,6 +252,7 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
 
 _REFERENCES: Mapping[str, Callable[[str, Any], Any]] = {
     "model.name": model_ref,
+    "reconstruction.method": known_method,
     "model.weights": existing,
     "calibration.images": image_source,
     "calibration.teachers": lambda option, refs: tuple(weighted_ref(option, ref) for ref in refs),

@@ -5,11 +5,12 @@ The choices of a type are ``typing.get_args`` of it.
 
 import difflib
 from collections.abc import Iterable
-from typing import Literal, get_args
+from typing import Literal
 
 from ptq.errors import InputError
 
 __all__ = [
+    "DEFAULT_METHOD",
     "MAX_BITS",
     "MIN_BITS",
     "Format",
@@ -27,6 +28,8 @@ Preset = Literal["fast", "default", "best"]
 
 Method = Literal["qdrop", "brecq", "adaround", "nearest"]
 """How weights are rounded; see `ptq.reconstruction.config`."""
+
+DEFAULT_METHOD: Method = "qdrop"
 
 SynthesisMethod = Literal["mixmix", "zeroq", "deepinversion", "genie", "synq"]
 """How images are synthesized; see `ptq.calibration.synthesis_config`."""
@@ -52,24 +55,24 @@ def check_bits(bits: int, what: str) -> int:
     return bits
 
 
-def check_choice(value: str, choices: object, what: str) -> None:
+def check_choice(value: str, known: Iterable[str], what: str) -> None:
     """Refuse a value that is none of the choices.
 
     Args:
         value: what was chosen.
-        choices: a ``Literal`` of this module.
+        known: the choices there are.
         what: is chosen, for the message.
 
     Raises:
         InputError: with the nearest choice, or all of them.
 
     Example:
-        >>> check_choice("brecc", Method, "method")
+        >>> check_choice("brecc", get_args(Method), "method")
         Traceback (most recent call last):
         ptq.errors.InputError: unknown method 'brecc'; did you mean brecq?
     """
-    if value not in get_args(choices):
-        raise InputError(f"unknown {what} {value!r}{suggestion(value, get_args(choices))}")
+    if value not in (known := list(known)):
+        raise InputError(f"unknown {what} {value!r}{suggestion(value, known)}")
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

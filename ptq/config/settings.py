@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
-from ptq.config.choices import MAX_BITS, MIN_BITS, Format, Method, Preset
+from ptq.config.choices import DEFAULT_METHOD, MAX_BITS, MIN_BITS, Format, Preset
 from ptq.config.nested import build, checked, flatten, leaf_values
 from ptq.utils.units import byte_count
 
@@ -133,12 +133,15 @@ class CalibrationSettings:
 
 @dataclass(frozen=True)
 class ReconstructionSettings:
-    """How weights are rounded: a method, and fields of `ptq.ReconstructConfig`, which says what they are.
+    """How weights are rounded; None is the method's and the preset's.
 
-    None is the method's and the preset's.
+    Args:
+        method: a key of `ptq.reconstruction.config.METHODS`, to which Python may add.
+
+    The others are fields of `ptq.ReconstructConfig`, which says what they are.
     """
 
-    method: Method = "qdrop"
+    method: str = DEFAULT_METHOD
     unit: Literal["layer", "block"] | None = None
     joint: bool | None = None
     drop: Share | None = None

@@ -10,7 +10,7 @@ QDrop    (Wei et al., ICLR 2022)     one block at a time, weights and scales tog
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from ptq.config.choices import Method, Preset, check_choice
+from ptq.config.choices import check_choice
 
 __all__ = ["ITERATIONS", "METHODS", "ReconstructConfig", "method_preset"]
 
@@ -75,8 +75,8 @@ def method_preset(method: str, preset: str, size: tuple[int, int] = (224, 224)) 
         >>> method_preset("qdrop", "default", (32, 32)).batch
         32
     """
-    check_choice(method, Method, "method")
-    check_choice(preset, Preset, "preset")
+    check_choice(method, METHODS, "method")
+    check_choice(preset, ITERATIONS, "preset")
     config = METHODS[method]
     if not config.iterations:
         return config

@@ -20,9 +20,9 @@ def test_registries_have_what_can_be_chosen(choices: object, registry: dict[str,
 
 def test_a_choice_that_there_is_not_comes_with_the_nearest() -> None:
     with pytest.raises(ptq.InputError, match="brecq"):
-        check_choice("breck", Method, "method")
+        check_choice("breck", get_args(Method), "method")
     for method in get_args(Method):
-        check_choice(method, Method, "method")
+        check_choice(method, get_args(Method), "method")
 
 
 @pytest.mark.parametrize("bits", [-3, 0, 1, 9, 4.0])

@@ -54,7 +54,7 @@ def test_short_forms(name: str, value: Any, held: Any) -> None:
         ("model.mean", [0.5, 0.5]),
         ("model.mean", float("nan")),
         ("model.size", 0),
-        ("reconstruction.method", "magic"),
+        ("execution.preset", "magic"),
         ("reconstruction.lr_rounding", float("inf")),
         ("execution.seed", -1),
         ("execution.device", "gpu"),
