@@ -1,4 +1,4 @@
-"""The quantized network: one graph, computed in integers or on real numbers with gradients."""
+"""The quantized network: one graph, computed in integers or on real numbers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -26,9 +26,8 @@ def load(folder: Path | str, model: nn.Module | None = None) -> QuantizedModel:
 
     Args:
         folder: as `quantize` wrote it.
-        model: the float network. Needed where the run was made from a module and not from a
-            reference, and wherever the float network is to be compared with: without it,
-            ``quantized_model.prepared`` has the structure only, and NaN for weights.
+        model: the float network. Needed where the run was made from a module and not by a name, and wherever
+            the float network is to be compared with. Without it ``float_model`` is None.
 
     Raises:
         InputError: when it is damaged or of another network.

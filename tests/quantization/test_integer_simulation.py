@@ -28,7 +28,7 @@ def in_onnxruntime(quantized_model: QuantizedModel, x: Tensor, folder: Path) -> 
 
 @pytest.mark.parametrize("name", networks.NETWORKS)
 @pytest.mark.parametrize("bits", [(8, 8), (2, 4)])
-def test_student_and_onnxruntime_give_the_same_numbers(name: str, bits: tuple[int, int], tmp_path: Path) -> None:
+def test_simulation_and_onnxruntime_give_the_same_numbers(name: str, bits: tuple[int, int], tmp_path: Path) -> None:
     quantized_model, x = networks.quantized_network(name, *bits), networks.images(64, seed=3)
     expected = in_onnxruntime(quantized_model, x, tmp_path)
     # A code that fell to the other side would show as thousandths; what a last layer in float leaves
