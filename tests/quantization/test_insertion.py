@@ -69,22 +69,22 @@ def test_the_plan_of_another_network_is_refused() -> None:
 
 
 def test_a_module_of_several_results_gets_no_quantizer_itself() -> None:
-    class Attention(nn.Module):
+    class Recurrent(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.stem = nn.Conv2d(3, 8, 4, 4)
-            self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+            self.recurrent = nn.GRU(8, 8, batch_first=True)
             self.head = nn.Linear(8, 10)
 
         def forward(self, x: Tensor) -> Tensor:
             x = self.stem(x).flatten(2).permute(0, 2, 1)
-            x = x + self.attention(x, x, x, need_weights=False)[0]
+            x = x + self.recurrent(x)[0]
             logits: Tensor = self.head(x[:, 0])
             return logits
 
-    graph_model = prepare(Attention().eval(), (3, 16, 16))
+    graph_model = prepare(Recurrent().eval(), (3, 16, 16))
     plan = make_plan(graph_model, 8)
-    assert "attention" not in plan.activations and "getitem" in plan.activations
+    assert "recurrent" not in plan.activations and "getitem" in plan.activations
     quantized_model = insert_quantizers(graph_model, plan)
     for quantizer in quantized_model.quantizers().values():
         quantizer.set_range(torch.tensor(-8.0), torch.tensor(8.0))
