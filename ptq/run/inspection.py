@@ -95,11 +95,10 @@ def inspect_model(
         InputError: whatever a user can act on.
 
     Example:
-        >>> settings = ptq.make_settings("net", bits=4, images="noise")
-        >>> model = ptq.as_model(net, size=16, mean=(0.5,) * 3, std=(0.25,) * 3)
-        >>> found = inspect_model(settings, model, count=8)
-        >>> found.before.network.kl > 0
-        True
+        >>> settings = ptq.make_settings("resnet18", bits=4, images="runs/a/images.safetensors")
+        >>> found = inspect_model(settings)  # doctest: +SKIP
+        >>> sorted(found.before.layers, key=lambda layer: layer.cost.kl)[-1].name  # doctest: +SKIP
+        'conv1'
     """
     device = use_device(settings.execution.device, settings.execution.threads)
     network = model or load_network(settings.model)

@@ -200,7 +200,8 @@ def quantize(
 
     Example:
         >>> model = ptq.as_model(net, size=16, mean=(0.5,) * 3, std=(0.25,) * 3)
-        >>> made = quantize(model, bits=4, images="noise", method="nearest", out="runs/mine")
+        >>> few = {"calibration.count": 4}
+        >>> made = quantize(model, bits=4, images="noise", method="nearest", out="runs/mine", settings=few)
         >>> made.report.bits["stem_0"], (made.folder / "model.onnx").is_file()
         (8, True)
     """
