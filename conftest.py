@@ -1,5 +1,6 @@
 """What the examples in docstrings take for granted: a small network, images, and what comes of them."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -35,3 +36,20 @@ def _folder_of_examples(request: pytest.FixtureRequest) -> None:
     """What examples write lands in a folder of their own."""
     if isinstance(request.node, pytest.DoctestItem):
         request.getfixturevalue("monkeypatch").chdir(request.getfixturevalue("tmp_path"))
+        if request.node.name.startswith("ptq.reporting"):
+            _finished_runs()
+
+
+def _finished_runs() -> None:
+    """Run directories with what their pages are made from."""
+    import torch
+
+    from ptq.calibration import CalibrationSet
+    from ptq.reporting.report_files import write_report
+    from tests.helpers.reports import made_up
+
+    for name, size in (("w8a8", 1_200_000), ("w4a8", 600_000)):
+        folder = Path("runs", name)
+        folder.mkdir(parents=True)
+        write_report(made_up(size_bytes__onnx=size), folder)
+        CalibrationSet.from_pixels(torch.zeros(4, 3, 8, 8, dtype=torch.uint8)).save(folder / "images.safetensors")

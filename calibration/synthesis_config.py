@@ -219,25 +219,24 @@ def synthesis_preset(
 ) -> SynthesisConfig:
     """Return the settings called "fast", "default" or "best" for a network with this input.
 
-        Args:
-            name: a key of `PRESETS`.
-            preprocess: says how large the images are.
-            method: a key of `SYNTHESIS_METHODS`.
-            weights: class name of a term of the method -> another weight.
-            changes: fields of `SynthesisConfig` to set otherwise, after the method.
+    Args:
+        name: a key of `PRESETS`.
+        preprocess: says how large the images are.
+        method: a key of `SYNTHESIS_METHODS`.
+        weights: class name of a term of the method -> another weight.
+        changes: fields of `SynthesisConfig` to set otherwise, after the method.
 
-        Raises:
-            InputError: when preset, method, a term or a field is unknown.
+    Raises:
+        InputError: when preset, method, a term or a field is unknown.
 
-        Example:
-            >>> from ptq.config.choices import Preset, SynthesisMethod, check_choice
-    from ptq.data.preprocess import IMAGENET
-            >>> synthesis_preset("fast", IMAGENET).count
-            32
-            >>> synthesis_preset("fast", IMAGENET, "genie").parameterization
-            'generator'
-            >>> synthesis_preset("fast", IMAGENET, weights={"Label": 0.1}).terms[-1]
-            Label(weight=0.1)
+    Example:
+        >>> from ptq.data.preprocess import IMAGENET
+        >>> synthesis_preset("fast", IMAGENET).count
+        32
+        >>> synthesis_preset("fast", IMAGENET, "genie").parameterization
+        'generator'
+        >>> synthesis_preset("fast", IMAGENET, weights={"Label": 0.1}).terms[-1]
+        Label(weight=0.1)
     """
     check_choice(name, PRESETS, "preset")
     check_choice(method, SYNTHESIS_METHODS, "synthesis method")

@@ -120,5 +120,5 @@ def test_preparing_keeps_the_output_and_blocks_compose(spec: Spec) -> None:
 @pytest.mark.slow
 @settings(max_examples=20)
 @given(cases())
-def test_file_simulation_and_oracle_agree(case: Case) -> None:
+def test_file_simulation_and_integer_reference_agree(case: Case) -> None:
     check(case)

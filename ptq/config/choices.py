@@ -67,7 +67,7 @@ def check_choice(value: str, known: Iterable[str], what: str) -> None:
         InputError: with the nearest choice, or all of them.
 
     Example:
-        >>> check_choice("brecc", get_args(Method), "method")
+        >>> check_choice("brecc", ("brecq", "qdrop"), "method")
         Traceback (most recent call last):
         ptq.errors.InputError: unknown method 'brecc'; did you mean brecq?
     """

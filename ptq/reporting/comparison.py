@@ -75,7 +75,7 @@ class Comparison:
 
         Example:
             >>> compare(["runs/w8a8", "runs/w4a8"]).winners()[-1]
-            ('smallest', 'w4a8', 'size 3.36 MB')
+            ('smallest', 'w4a8', 'size 0.60 MB')
         """
         found: list[tuple[str, str, str]] = []
         if len({entry.model for entry in self.entries}) > 1:

@@ -58,7 +58,7 @@ def write_html_report(folder: Path | str) -> Path:
         MachineError: when matplotlib is missing, when the disk is full.
 
     Example:
-        >>> write_html_report("runs/resnet18-w4a8").name
+        >>> write_html_report("runs/w4a8").name
         'report.html'
     """
     folder = Path(folder)

@@ -1,5 +1,6 @@
 """The whole road from a trained network to a validated ONNX file. Read `run` first."""
 
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -51,7 +52,7 @@ from ptq.run.inputs import (
 )
 from ptq.utils.device import use_device
 from ptq.utils.environment import Stopwatch
-from ptq.utils.files import TEMPORARY, run_folder
+from ptq.utils.files import run_folder
 from ptq.utils.work_store import WorkStore, resume
 
 __all__ = ["Calibrated", "Run", "calibrate_datafree", "quantize", "run", "synthesize_images"]
@@ -96,6 +97,18 @@ def run(
     Raises:
         PtqError: whatever a user can act on, an unfinished run of other settings among it.
     """
+    with tempfile.TemporaryDirectory(prefix="ptq-") as scratch:
+        return _run(settings, progress, model, restart, say, Path(scratch) / "float.onnx")
+
+
+def _run(
+    settings: Settings,
+    progress: Progress,
+    model: Model | None,
+    restart: bool,
+    say: Callable[[str], object] | None,
+    float_file: Path,
+) -> Run:
     seed = settings.execution.seed
     watch, device = Stopwatch(), use_device(settings.execution.device, settings.execution.threads)
     by_name = model is None
@@ -115,8 +128,6 @@ def run(
             say(f"continues an interrupted run: {done} already done")
         warn_of_float_weights(graph_model, quantized_model.plan)
         # What cannot be written as ONNX is refused now, and not after all the work; validation measures this file, too.
-        float_file = folder / "run.part" / f"{TEMPORARY}float.onnx"
-        float_file.parent.mkdir(exist_ok=True)
         export_float(graph_model.module, float_file, graph_model.example(2))
     with watch("synthesize"):
         source = image_source(settings.calibration, settings.execution, model.preprocess)

@@ -71,9 +71,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Exported
         ("upsampling", (4, 8)),
     ],
 )
-def test_file_computes_what_the_student_computes(
-    name: str, bits: tuple[int, int], exported: Callable[..., Exported]
-) -> None:
+def test_file_computes_what_was_simulated(name: str, bits: tuple[int, int], exported: Callable[..., Exported]) -> None:
     made = exported(name, *bits)
     x = networks.images(64, seed=3)
     with torch.no_grad():
@@ -117,7 +115,7 @@ def test_batch_is_free(exported: Callable[..., Exported]) -> None:
     assert torch.equal(run(path, x), one_by_one)
 
 
-def test_student_stays_untouched(tmp_path: Path) -> None:
+def test_the_quantized_model_stays_untouched(tmp_path: Path) -> None:
     quantized_model = networks.quantized_network("mobilenet")
     before = {k: v.clone() for k, v in quantized_model.module.state_dict().items()}
     code = quantized_model.module.code
@@ -185,7 +183,7 @@ def test_activation_folds_exactly(activation: nn.Module, bits: int) -> None:
         assert torch.allclose(twin(x), quantized_model.module(x), atol=1e-5)
 
 
-def test_unfinished_students_are_refused(tmp_path: Path) -> None:
+def test_unfinished_models_are_refused(tmp_path: Path) -> None:
     graph_model = prepare(networks.build("mobilenet"), networks.SHAPE)
     path = tmp_path / "model.onnx"
     with pytest.raises(ptq.ExportError):

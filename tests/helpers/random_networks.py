@@ -52,12 +52,7 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class Network(nn.Module):
-    """What a spec describes, in eval mode, with BatchNorms as after training.
-
-    Example:
-        >>> Network(spec)(images(spec, 2)).shape
-        torch.Size([2, 5])
-    """
+    """What a spec describes, in eval mode, with BatchNorms as after training."""
 
     def __init__(self, spec: Spec) -> None:
         super().__init__()

@@ -89,13 +89,13 @@ def _images(folder: Path) -> list[Path]:
 
 
 @cache
-def _student() -> Any:
+def _quantized_model() -> Any:
     return networks.quantized_network("mobilenet", 4, 8)
 
 
-def _students(folder: Path) -> list[Path]:
+def _quantized_models(folder: Path) -> list[Path]:
     about: dict[str, Any] = {"model": None, "preprocess": {}, "num_classes": 10, "settings": {}}
-    save_quantized(_student(), folder / "a.safetensors", about)
+    save_quantized(_quantized_model(), folder / "a.safetensors", about)
     return [folder / "a.safetensors"]
 
 
@@ -180,7 +180,7 @@ def _read_batch(path: Path) -> None:
 
 
 def _onnx(folder: Path) -> list[Path]:
-    return [export_qdq(_student(), folder / "a.onnx")]
+    return [export_qdq(_quantized_model(), folder / "a.onnx")]
 
 
 def _read_onnx(path: Path) -> None:
@@ -195,7 +195,7 @@ READERS = (
     Reader("weights.pth", _pth, _weights),
     Reader("weights.safetensors", _safetensors, _weights),
     Reader("images.safetensors", _images, CalibrationSet.load),
-    Reader("quantized.safetensors", _students, lambda path: load_quantized(path, networks.build("mobilenet"))),
+    Reader("quantized.safetensors", _quantized_models, lambda path: load_quantized(path, networks.build("mobilenet"))),
     Reader("data.npz", _npz, _read_npz),
     Reader("picture", _pictures, _read_picture),
     Reader("report.json", _reports, lambda path: markdown(read_report(path.parent))),

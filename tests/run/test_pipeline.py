@@ -97,14 +97,14 @@ def test_the_run_directory_is_complete(made: Run) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_loads_back_into_the_same_student(digits: Any, made: Run) -> None:
+def test_a_run_loads_back_into_the_same_quantized_model(digits: Any, made: Run) -> None:
     quantized_model = ptq.load(made.folder, digits.model)
     x = digits.inputs(digits.images[:32])
     assert torch.equal(quantized_model.integer_forward(x), made.quantized_model.integer_forward(x))
 
 
 @pytest.mark.slow
-def test_the_file_computes_what_the_student_computes(digits: Any, made: Run) -> None:
+def test_the_file_computes_what_was_simulated(digits: Any, made: Run) -> None:
     x = digits.inputs(digits.images)
     onnx = ort.run(ort.session(made.folder / "model.onnx"), x.numpy())
     assert np.abs(onnx - made.quantized_model.integer_forward(x).numpy()).max() < 0.05 * np.abs(onnx).max()
@@ -156,14 +156,14 @@ def failing(*arguments: Any, **options: Any) -> Validation:
 
 
 @pytest.mark.slow
-def test_a_run_that_fails_a_gate_has_a_report_that_says_which(
+def test_a_run_that_fails_a_check_has_a_report_that_says_which(
     digits: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipeline, "validate", failing)
     with pytest.raises(PtqError, match=r"- it is not small\."):
         run(digits, tmp_path, 8, 8, preset="fast", images="noise")
     page = (tmp_path / "run" / "report.html").read_text()
-    assert "failed 1 of 10 gates" in page and "it is not small." in page and "9 MB" in page
+    assert "failed 1 of 10 checks" in page and "it is not small." in page and "9 MB" in page
 
 
 @pytest.mark.slow
