@@ -27,7 +27,7 @@ from .quantization.spec import QuantPlan as QuantPlan, QuantSpec as QuantSpec
 from .reconstruction.config import ReconstructConfig as ReconstructConfig
 from .reconstruction.loop import reconstruct as reconstruct
 from .reconstruction.results import BlockResult as BlockResult
-from .reporting.html import write_html_report as write_html_report
+from .reporting.html.page import write_html_report as write_html_report
 from .reporting.inspection import Inspection as Inspection
 from .reporting.report import Report as Report
 from .run.finished_runs import load as load

@@ -16,7 +16,7 @@ from ptq.cli.estimate_page import print_estimate
 from ptq.cli.run_page import report_lines
 from ptq.reporting.comparison import compare
 from ptq.reporting.comparison_files import print_comparison, write_comparison
-from ptq.reporting.html import page
+from ptq.reporting.html.page import page
 from ptq.reporting.inspection_page import markdown as inspection_markdown, print_inspection
 from ptq.reporting.report_files import markdown, write_report
 from tests.helpers.inspections import made_up_estimate, made_up_inspection

@@ -206,7 +206,7 @@ def inspect(
         if of_a_model := given.keys() - {"device", "threads"}:
             raise InputError(f"{flag(min(of_a_model))}: {run_dir} says this by itself; give one of the two")
         where = read_option("device", device)
-        from ptq.reporting import inspection_page as findings
+        from ptq.reporting import inspection_page
         from ptq.run import inspection
 
         found = inspection.inspect_run(run_dir, count=count, device=where, threads=threads, progress=progress())
@@ -218,12 +218,12 @@ def inspect(
                 f"--images: nothing is synthesized here; give the images.safetensors of ptq synthesize --model {model}"
             )
         settings = settings_from(given | {"images": images, "preset": "fast"}, suffix="inspect")
-        from ptq.reporting import inspection_page as findings
+        from ptq.reporting import inspection_page
         from ptq.run import inspection
 
         found = inspection.inspect_model(settings, count=count, progress=progress())
-    wrote = findings.write_inspection(found, run_dir, json)
-    findings.print_inspection(found, None if everything else top)
+    wrote = inspection_page.write_inspection(found, run_dir, json)
+    inspection_page.print_inspection(found, None if everything else top)
     for path in wrote:
         typer.echo(f"wrote {path}")
 
@@ -233,7 +233,7 @@ def report(
     run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run, finished or failed in validation.")],
 ) -> None:
     """Make report.html of a run anew, from what is in its directory; needs the extra `report`."""
-    from ptq.reporting.html import write_html_report
+    from ptq.reporting.html.page import write_html_report
 
     typer.echo(f"wrote {write_html_report(run_dir)}")
 

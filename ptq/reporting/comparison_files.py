@@ -11,12 +11,12 @@ from rich.console import Console
 
 from ptq.errors import InputError
 from ptq.reporting.comparison import Comparison
-from ptq.reporting.html import require
+from ptq.reporting.html.page import require
 from ptq.reporting.rendering import render
 from ptq.utils.files import atomic
 
 if TYPE_CHECKING:
-    from ptq.reporting.plots import Point
+    from ptq.reporting.html.plots import Point
 
 __all__ = ["check_suffix", "print_comparison", "write_comparison"]
 
@@ -68,7 +68,7 @@ def _markdown(found: Comparison, path: Path) -> dict[str, str]:
     parts = [found.table(bold).markdown(), "\n".join(f"- {note}" for note in found.notes)]
     files: dict[str, str] = {}
     if importlib.util.find_spec("matplotlib") is not None:
-        from ptq.reporting import plots
+        from ptq.reporting.html import plots
 
         score, panels = _panels(found)
         if panels:
@@ -89,8 +89,8 @@ def _csv(found: Comparison, path: Path) -> dict[str, str]:
 
 def _html(found: Comparison, path: Path) -> dict[str, str]:
     require()
-    from ptq.reporting import plots
-    from ptq.reporting.html_content import Chart
+    from ptq.reporting.html import plots
+    from ptq.reporting.html.content import Chart
 
     score, panels = _panels(found)
     charts = [
@@ -115,7 +115,7 @@ _WRITERS: dict[str, Callable[[Comparison, Path], dict[str, str]]] = {".md": _mar
 
 def _panels(found: Comparison) -> "tuple[str, dict[str, list[Point]]]":
     """What the vertical axis of all charts shows, and the points of each; charts of nothing are left out."""
-    from ptq.reporting.plots import Point
+    from ptq.reporting.html.plots import Point
 
     measured = [entry.report.validation for entry in found.entries]
     labeled = all("onnx" in one.top1 for one in measured)

@@ -1,4 +1,4 @@
-"""Pages from templates: Markdown as it is, HTML with all text escaped but the drawings of `ptq.reporting.plots`."""
+"""Pages from templates: Markdown as it is, HTML with all text escaped but the drawings of `ptq.reporting.html.plots`."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -218,7 +218,7 @@ def _reconstruction(
         calibrate(quantized_model, inputs, seed=config.seed)
         clock, one, spent, cached = _Clock(), 0.0, 0.0, 0
 
-        def settle(_: int, result: BlockResult) -> None:
+        def count(_: int, result: BlockResult) -> None:
             nonlocal one, spent, cached
             one, spent = one + _mean(clock.steps), spent + sum(clock.steps)
             cached = max(cached, result.memory)
@@ -226,9 +226,7 @@ def _reconstruction(
 
         few = replace(config, iterations=min(iterations, config.iterations))
         cache = ActivationCache(1 << 62)
-        seconds = _timed(
-            lambda: reconstruct(quantized_model, inputs, few, cache=cache, progress=clock, on_block=settle)
-        )
+        seconds = _timed(lambda: reconstruct(quantized_model, inputs, few, cache=cache, progress=clock, on_block=count))
         return max(0.0, seconds - spent), one * config.iterations, cached
 
     tune(1)  # kernels are compiled once

@@ -29,7 +29,7 @@ from ptq.quantization.quantized_model import QuantizedModel
 from ptq.quantization.storage import save_quantized
 from ptq.reconstruction.activation_cache import ActivationCache
 from ptq.reconstruction.loop import reconstruct
-from ptq.reporting.html import refresh
+from ptq.reporting.html.page import refresh
 from ptq.reporting.report import Report
 from ptq.reporting.report_files import write_report
 from ptq.reporting.summary import summarize

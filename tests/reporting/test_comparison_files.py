@@ -14,8 +14,8 @@ from ptq.reporting.comparison import Comparison, compare
 from ptq.reporting.comparison_files import print_comparison, write_comparison
 from tests.helpers.pages import Page
 from tests.helpers.reports import check
+from tests.reporting.html.test_page import HOSTILE
 from tests.reporting.test_comparison import write as run
-from tests.reporting.test_html import HOSTILE
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from ptq.reporting.plots import Point, histogram as drawn, loss_curves, tradeoff, tradeoff_file
+from ptq.reporting.html.plots import Point, histogram as drawn, loss_curves, tradeoff, tradeoff_file
 from tests.helpers.reports import histogram
 
 POINTS = [Point("float", 18.6, 88.8, True), Point("a", 3.4, 85.6), Point("</text><b>$x$&", 3.41, 85.5)]

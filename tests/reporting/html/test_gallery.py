@@ -11,7 +11,7 @@ from hypothesis import given, strategies as st
 from PIL import Image
 
 from ptq.calibration import CalibrationSet
-from ptq.reporting.gallery import WIDEST, tiles
+from ptq.reporting.html.gallery import WIDEST, tiles
 from ptq.utils.sampling import spread
 
 

@@ -9,8 +9,8 @@ from typing import Any
 from ptq.analysis.distributions import Histogram, LayerDistribution
 from ptq.config.flat_options import named_values
 from ptq.reconstruction.results import BlockResult
-from ptq.reporting import gallery, plots
 from ptq.reporting.advice import badges, next_steps
+from ptq.reporting.html import gallery, plots
 from ptq.reporting.report import Report
 from ptq.reporting.text import bits_text, exactness_lines, figure_columns, figure_rows, image_lines, memory_lines
 from ptq.utils.units import (

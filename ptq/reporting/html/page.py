@@ -80,6 +80,6 @@ def page(report: Report, folder: Path | None = None) -> str:
         MachineError: when matplotlib is missing.
     """
     require()
-    from ptq.reporting.html_content import content
+    from ptq.reporting.html.content import content
 
     return render("report.html.j2", content(report, folder))

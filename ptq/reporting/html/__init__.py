@@ -1,0 +1,1 @@
+"""report.html and other pages: what stands in them, with pictures and charts."""
