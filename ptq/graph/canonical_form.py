@@ -93,8 +93,19 @@ def _canonicalize_function(graph: fx.GraphModule, node: fx.Node) -> None:
             shape = (-1, *node.meta["example"].shape[1:])
             _retarget(node, torch.reshape)
             node.args, node.kwargs = (sole_input(node), shape), {}
+        case "getattr":
+            _item_of_result(node)
         case _ if name in LAYER_FUNCTIONS:
             layer_from_function(graph, node, name)
+
+
+def _item_of_result(node: fx.Node) -> None:
+    """Write `x.sort(1).values` as `x.sort(1)[0]`: torch.export gives plain tuples, which have no names."""
+    source, name = node.args[0], node.args[1]
+    names = getattr(source.meta.get("example"), "__match_args__", ()) if isinstance(source, fx.Node) else ()
+    if name in names:
+        _retarget(node, operator.getitem)
+        node.args = (source, names.index(name))
 
 
 def _neutral_operand(node: fx.Node, name: str) -> fx.Node | None:

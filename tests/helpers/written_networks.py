@@ -234,6 +234,7 @@ EXACT: Mapping[str, Make] = {
     "log-mean-exp pooling": pooled(lambda x: torch.log(torch.exp(x).mean((2, 3)))),
     "deviation pooling": pooled(lambda x: (x - x.mean((2, 3), keepdim=True)).pow(2).mean((2, 3)).sqrt()),
     "softmax-weighted sum": pooled(lambda x: (x.flatten(2) * x.flatten(2).sum(1, keepdim=True).softmax(-1)).sum(-1)),
+    "sorted and the largest": layer(lambda m, x: m.inner(x).sort(1).values + x.max(1, keepdim=True).values),
     "GELU between": layer(lambda m, x: F.gelu(m.inner(x)) + x),
     "AvgPool2d with a divisor": lambda: Body(nn.AvgPool2d(2, divisor_override=3)),
     "F.avg_pool2d with a divisor": layer(lambda m, x: F.avg_pool2d(x, 3, 1, 1, divisor_override=5)),
