@@ -31,9 +31,9 @@ def verify(model: nn.Module, graph: nn.Module, example: Tensor) -> None:
     scale = float(expected.abs().max())
     if not math.isfinite(scale):
         raise ModelError(f"the model's output is NaN or infinite{_culprits(model)}")
-    half = _computes_in_half(model, example)
+    again, half = _run_again(model, example)
     close = (HALF if half else CLOSE) * scale + 1e-6
-    if _apart(expected, _run(model, example)) > close:
+    if _apart(expected, again) > close:
         raise ModelError(
             "the model gives another answer each time it is asked: take what is random out of its forward, such as "
             "F.dropout without training=self.training"
@@ -79,22 +79,20 @@ def _apart(one: Tensor, other: Tensor) -> float:
     return float((one - other).abs().max()) if one.shape == other.shape else math.inf
 
 
-def _computes_in_half(model: nn.Module, example: Tensor) -> bool:
-    """Whether weights, or a layer within autocast, are in half precision."""
-    if any(p.dtype in (torch.float16, torch.bfloat16) for p in model.parameters()):
-        return True
-    seen: list[bool] = []
+def _run_again(model: nn.Module, example: Tensor) -> tuple[Tensor, bool]:
+    """The model's answer, and whether weights, or a layer within autocast, are in half precision."""
+    half = any(p.dtype in (torch.float16, torch.bfloat16) for p in model.parameters())
 
     def look(*_: object) -> None:
-        seen.append(torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"))
+        nonlocal half
+        half |= torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda")
 
     hooks = [module.register_forward_pre_hook(look) for module in model.modules()]
     try:
-        _run(model, example)
+        return _run(model, example), half
     finally:
         for hook in hooks:
             hook.remove()
-    return any(seen)
 
 
 def _culprits(model: nn.Module) -> str:

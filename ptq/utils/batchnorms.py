@@ -32,8 +32,9 @@ def plain_batchnorms(model: nn.Module, example: Tensor) -> None:
         >>> type(model[1]).__name__
         'BatchNorm2d'
     """
-    calls = record_calls(model, example, _may_be_one)
-    for module, seen in calls.items():
+    if not any(map(_may_be_one, model.modules())):
+        return  # nearly always: the run below would be for nothing
+    for module, seen in record_calls(model, example, _may_be_one).items():
         for candidate in _candidates(module, seen[0][0].dim()):
             if all(same_output(candidate, x, y) for x, y in seen):
                 replace_module(model, module, candidate)
