@@ -65,7 +65,7 @@ def measure(
         graph_model = prepare(model.module, (3, *size))
         quantized_model = insert_quantizers(graph_model, make_plan(graph_model, bits, act_bits))
         inputs = model.preprocess.normalize(images.floats())
-        calibrate(quantized_model, inputs, seed=seed)
+        calibrate(quantized_model, inputs, preprocess=model.preprocess, seed=seed)
         reconstruct(quantized_model, inputs, config)
         seconds = time.perf_counter() - started
         logits = logits_of(quantized_model.integer_forward, model, real.test)

@@ -60,7 +60,7 @@ def measure(network: str, cases: list[str], count: int, data: Path) -> list[dict
     for case in cases:
         bits, act_bits = (int(part) for part in case[1:].split("a"))
         quantized_model = insert_quantizers(graph_model, make_plan(graph_model, bits, act_bits))
-        calibrate(quantized_model, inputs[:CALIBRATE_WITH])
+        calibrate(quantized_model, inputs[:CALIBRATE_WITH], preprocess=model.preprocess)
         with tempfile.TemporaryDirectory() as folder:
             path = export_qdq(quantized_model, Path(folder) / "model.onnx")
             opened, integer_reference = ort.session(path), IntegerReference(path)

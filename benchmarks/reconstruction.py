@@ -68,7 +68,7 @@ def measure(
     bits, act_bits = (int(part) for part in case[1:].split("a"))
     graph_model = prepare(model.module, (3, *size))
     quantized_model = insert_quantizers(graph_model, make_plan(graph_model, bits, act_bits))
-    calibrate(quantized_model, inputs, seed=seed)
+    calibrate(quantized_model, inputs, preprocess=model.preprocess, seed=seed)
     started = time.perf_counter()
     blocks = reconstruct(quantized_model, inputs, config)
     seconds = time.perf_counter() - started

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from ptq.calibration.observers import OBSERVERS, Observer, weight_range
+from ptq.calibration.observers import OBSERVERS, Observer, reach, weight_range
+from ptq.data.preprocess import Preprocess
 from ptq.errors import InputError, ModelError
 from ptq.graph.fx_helpers import watch
 from ptq.progress import SILENT, Progress
@@ -41,6 +42,7 @@ def calibrate(
     quantized_model: QuantizedModel,
     inputs: Tensor,
     *,
+    preprocess: Preprocess | None = None,
     observer: str = "mse",
     batch: int = 32,
     seed: int = 0,
@@ -51,6 +53,8 @@ def calibrate(
     Args:
         quantized_model: as `insert_quantizers` returns it; changed in place.
         inputs: calibration images as the network takes them, (N, C, H, W), normalized.
+        preprocess: what made the inputs out of images. All that a pixel can be is known then, and the network's input
+            gets the range of that, be the images as dull as they like; not where inputs lie beyond it.
         observer: a key of `OBSERVERS`, for activations; weights always take the search for the least error.
         batch: images per forward pass.
         seed: of the sampling of activations.
@@ -86,12 +90,24 @@ def calibrate(
             values = samples[name].values()
             if not bool(torch.isfinite(values).all()):
                 raise ModelError(f"the activations of {name} are NaN or infinite on the calibration images.")
-            values = observed(values, quantizer.spec)
-            quantizer.set_range(*rule(values, quantizer.spec))
+            if quantizer.spec.grid == "images":
+                quantizer.set_range(*reach(_possible(values, preprocess), quantizer.spec))
+            else:
+                quantizer.set_range(*rule(observed(values, quantizer.spec), quantizer.spec))
             task.advance()
     for layer in quantized_model.layers().values():
         set_weight_range(layer)
     return quantized_model
+
+
+def _possible(seen: Tensor, preprocess: Preprocess | None) -> Tensor:
+    """All that an input can be, if that is known and true of what was seen; otherwise what was seen."""
+    if preprocess is None:
+        return seen
+    levels = preprocess.levels()
+    low, high = levels.aminmax()
+    slack = (high - low) / 1000  # arithmetic in float32
+    return levels if low - slack <= seen.min() and seen.max() <= high + slack else seen
 
 
 def set_weight_range(layer: QuantLayer) -> None:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from ptq.quantization.affine import fake_quant, qparams
 from ptq.quantization.spec import QuantSpec
 
-__all__ = ["OBSERVERS", "Observer", "minmax", "mse", "percentile", "weight_range"]
+__all__ = ["OBSERVERS", "Observer", "minmax", "mse", "percentile", "reach", "weight_range"]
 
 Observer = Callable[[Tensor, QuantSpec], tuple[Tensor, Tensor]]
 
@@ -28,6 +28,33 @@ def minmax(values: Tensor, spec: QuantSpec) -> tuple[Tensor, Tensor]:
         (tensor(-1.), tensor(3.))
     """
     return values.min(), values.max()
+
+
+def reach(values: Tensor, spec: QuantSpec, steps: int = 64) -> tuple[Tensor, Tensor]:
+    """Return a range that reaches all of `values`, widened by up to two steps to where its codes hit them best.
+
+    For values that are known: if they are whole steps apart and 0 is one of them, every code is one of them.
+
+    Args:
+        values: any shape; all that there can be.
+        spec: per tensor.
+        steps: candidates.
+
+    Example:
+        >>> pixels = (torch.arange(256) - 127) / 128
+        >>> reach(pixels, ptq.QuantSpec(8))
+        (tensor(-0.9922), tensor(1.))
+    """
+    low, high = values.min().clamp(max=0.0), values.max().clamp(min=0.0)
+    narrow, _ = qparams(low, high, spec)
+    best = torch.inf
+    for widen in torch.linspace(0.0, 2.0, steps + 1).tolist():
+        scale = narrow * (1 + widen / (spec.qmax - spec.qmin))
+        zero_point = (spec.qmin - low / scale).round()
+        wrong = fake_quant(values, scale, zero_point, spec.qmin, spec.qmax) - values
+        if (error := float(wrong.square().mean())) < best:
+            best, found = error, ((spec.qmin - zero_point) * scale, (spec.qmax - zero_point) * scale)
+    return found
 
 
 def percentile(values: Tensor, spec: QuantSpec, share: float = 0.9999) -> tuple[Tensor, Tensor]:

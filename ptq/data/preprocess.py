@@ -24,11 +24,12 @@ class Preprocess:
         resize: shorter side of an image before the center crop to `size`, in pixels.
         interpolation: "bilinear" or "bicubic", for that resize.
         mean: of red, green and blue, subtracted from values in [0, 1].
-        std: divided by after that.
+        std: divided by after that. Where both are given for values in 0..255 (a mean of 127 and a standard deviation
+            of 64), they are divided by 255.
 
     Raises:
-        InputError: for sizes below 1, a standard deviation that is not positive, values on the
-            0..255 scale.
+        InputError: for sizes below 1, a standard deviation that is not positive, a mean on another scale than the
+            standard deviation.
 
     Example:
         >>> Preprocess((224, 224), 256, "bilinear", (0.5,) * 3, (0.5,) * 3).resize
@@ -57,7 +58,12 @@ class Preprocess:
         if min(self.std) <= 0:
             raise InputError(f"std is {self.std}: each must be above 0")
         if max(*self.mean, *self.std) > 2:
-            raise InputError(f"mean {self.mean} and std {self.std} look like the 0..255 scale: divide by 255")
+            if min(self.std) < 1 or 0 < max(self.mean) <= 2:
+                raise InputError(
+                    f"mean {self.mean} and std {self.std}: give both for values in 0..255, or both in 0..1"
+                )
+            for name, values in (("mean", self.mean), ("std", self.std)):
+                object.__setattr__(self, name, triple([value / 255 for value in values]))
 
     def normalize(self, images: Tensor) -> Tensor:
         """Turn float RGB images in [0, 1], (N, 3, H, W), into what the network takes.
@@ -68,6 +74,18 @@ class Preprocess:
         """
         mean, std = self._per_channel(images)
         return (images - mean) / std
+
+    def levels(self) -> Tensor:
+        """Return all that the network can get from 8-bit images: (3, 256), a row for each channel.
+
+        Example:
+            >>> Preprocess((2, 2), 2, "bilinear", (0.5,) * 3, (0.25,) * 3).levels().aminmax()
+            torch.return_types.aminmax(
+            min=tensor(-2.),
+            max=tensor(2.))
+        """
+        pixels = torch.arange(256) / 255
+        return self.normalize(pixels.expand(3, 1, 256)).squeeze(1)
 
     def denormalize(self, inputs: Tensor) -> Tensor:
         """Undo `normalize`: from what the network takes to RGB, in [0, 1] where it came from images."""

@@ -117,7 +117,7 @@ def as_model(
     Args:
         module: maps (N, 3, H, W) to (N, classes).
         size: (height, width) of its input in pixels, or one number for both.
-        mean, std: per channel, in units of [0, 1]; ImageNet's when not given.
+        mean, std: per channel, both for values in [0, 1] or both in 0..255; ImageNet's when not given.
         resize: shorter side before the center crop; `size` when not given.
         name: of the network, in reports.
         classes: their names, for reports; as many as the network has classes.

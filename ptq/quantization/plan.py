@@ -30,7 +30,7 @@ from ptq.quantization.integer_ops import (
     tail,
 )
 from ptq.quantization.layers import weight_axis
-from ptq.quantization.spec import QuantPlan, QuantSpec
+from ptq.quantization.spec import Grid, QuantPlan, QuantSpec
 
 __all__ = ["Selection", "assign_bits", "make_plan", "select"]
 
@@ -210,13 +210,14 @@ def assign_bits(
         if node in of_tensors and not grids.get(node, "free").startswith("hard"):
             of_tensors[node] = edge_bits
     bound = {node: grid for node, grid in grids.items() if of_tensors.get(node) == MAX_BITS}
+    pictures: dict[fx.Node, Grid] = {node: "images" for node in of_tensors if node.op == "placeholder"}
     for node, bits in (activations or {}).items():
         if node in bound and bits != MAX_BITS:
             raise InputError(f"{node.name} must keep {MAX_BITS} bits: a gate reads or writes its codes.")
         of_tensors[node] = bits
     return QuantPlan(
         {node.name: _weight_spec(graph, node, bits) for node, bits in of_weights.items()},
-        {node.name: QuantSpec(bits, grid=bound.get(node, "free")) for node, bits in of_tensors.items()},
+        {node.name: QuantSpec(bits, grid=(pictures | bound).get(node, "free")) for node, bits in of_tensors.items()},
         _notes(selection, weight_bits, act_bits, edge_bits, reduce_range),
     )
 

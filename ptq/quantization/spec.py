@@ -10,7 +10,7 @@ from ptq.errors import InputError
 __all__ = ["Grid", "QuantPlan", "QuantSpec"]
 
 
-Grid = Literal["free", "hardsigmoid", "hardswish", "sigmoid", "zero_to_one"]
+Grid = Literal["free", "hardsigmoid", "hardswish", "images", "sigmoid", "zero_to_one"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,8 @@ class QuantSpec:
         symmetric: the zero point is 0.
         axis: dimension with a scale of its own for every index; None for one scale per tensor.
         grid: what fixes scale and zero point (`ptq.quantization.activation_grids`): nothing ("free"), the gate that
-            reads the tensor, or the range [0, 1) of what a sigmoid writes. All but "free" stay as calibration sets them.
+            reads the tensor, the range [0, 1) of what a sigmoid writes, or what pixels an image can have ("images").
+            All but "free" stay as calibration sets them.
 
     Raises:
         InputError: for a bit width outside 2..8, or an unknown grid.

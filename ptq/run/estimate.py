@@ -215,7 +215,7 @@ def _reconstruction(
     def tune(iterations: int) -> tuple[float, float, int]:
         quantized_model = insert_planned_quantizers(graph_model, settings.quantization)
         quantized_model.module.to(device)
-        calibrate(quantized_model, inputs, seed=config.seed)
+        calibrate(quantized_model, inputs, preprocess=model.preprocess, seed=config.seed)
         clock, one, spent, cached = _Clock(), 0.0, 0.0, 0
 
         def count(_: int, result: BlockResult) -> None:

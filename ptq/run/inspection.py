@@ -68,7 +68,7 @@ def inspect_run(
     after = load_quantized(folder, network.module)
     before = insert_quantizers(after.require_float_model(), after.plan)
     inputs = network.preprocess.normalize(many.floats())
-    _calibrate(before, inputs, seed, where, progress)
+    _calibrate(before, network, inputs, seed, where, progress)
     after.module.to(where)
     used = inputs[: len(images)]  # mixed copies are for reconstruction alone
     found = [
@@ -107,7 +107,7 @@ def inspect_model(
     source = image_source(settings.calibration, settings.execution, network.preprocess)
     images = calibration_images(network, source, device=device, progress=progress)
     inputs = network.preprocess.normalize(images.floats())
-    _calibrate(quantized_model, inputs, settings.execution.seed, device, progress)
+    _calibrate(quantized_model, network, inputs, settings.execution.seed, device, progress)
     found = measure_sensitivity(quantized_model, inputs, images=count, progress=progress)
     facts = ImageFacts.from_json({"count": len(images), **images.provenance})
     return Inspection(settings, network.name, facts, found, None)
@@ -127,6 +127,6 @@ def _network(folder: Path, settings: Settings, about: dict[str, Any], module: nn
 
 
 def _calibrate(
-    quantized_model: QuantizedModel, inputs: Tensor, seed: int, device: torch.device, progress: Progress
+    quantized_model: QuantizedModel, network: Model, inputs: Tensor, seed: int, device: torch.device, progress: Progress
 ) -> None:
-    calibrate(quantized_model.to(device), inputs, seed=seed, progress=progress)
+    calibrate(quantized_model.to(device), inputs, preprocess=network.preprocess, seed=seed, progress=progress)

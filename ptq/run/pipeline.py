@@ -138,7 +138,7 @@ def _run(
     quantized_model.to(device)
     with watch("calibrate"):
         if store.restore("ranges", quantized_model.module) is None:
-            calibrate(quantized_model, _inputs(model, many), seed=seed, progress=progress)
+            calibrate(quantized_model, _inputs(model, many), preprocess=model.preprocess, seed=seed, progress=progress)
             store.save("ranges", quantized_model.module)
     with watch("reconstruct"):
         blocks = reconstruct(
@@ -268,7 +268,8 @@ def calibrate_datafree(
     quantized_model = insert_quantizers(graph_model, make_plan(graph_model, bits, act_bits))
     source = ImageSource("mixmix", synthesis_preset(preset, network.preprocess, seed=seed))
     images = calibration_images(network, source, teachers, device=use_device(device), progress=progress)
-    calibrate(quantized_model, network.preprocess.normalize(images.floats()), seed=seed, progress=progress)
+    inputs = network.preprocess.normalize(images.floats())
+    calibrate(quantized_model, inputs, preprocess=network.preprocess, seed=seed, progress=progress)
     return Calibrated(quantized_model, images)
 
 

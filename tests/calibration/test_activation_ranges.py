@@ -8,12 +8,15 @@ import torch
 from torch import nn
 
 from ptq.calibration.activation_ranges import calibrate
+from ptq.data.preprocess import IMAGENET, Preprocess
 from ptq.errors import InputError, ModelError
 from ptq.graph.preparation import prepare
 from ptq.progress import Task
 from ptq.quantization.insertion import insert_quantizers
 from ptq.quantization.plan import make_plan
 from ptq.quantization.quantized_model import QuantizedModel
+from ptq.reconstruction.config import ReconstructConfig
+from ptq.reconstruction.loop import reconstruct
 from tests.helpers.networks import NETWORKS, SHAPE, build, images
 
 
@@ -43,8 +46,40 @@ def test_extremes_are_never_missed() -> None:
     x = images(200)
     x[137, 1, 5, 5], x[2, 0, 0, 0] = 90.0, -60.0
     quantizer = calibrate(placed(), x, observer="minmax", batch=100).quantizers()["x"]
-    assert quantizer.scale.item() == pytest.approx(150 / 255)
-    assert quantizer.zero_point.item() == round(60 / (150 / 255))
+    assert quantizer.scale.item() == pytest.approx(150 / 255, rel=0.01)
+    assert quantizer.zero_point.item() == pytest.approx(60 / (150 / 255), abs=2)
+
+
+BYTES = Preprocess((16, 16), 16, "bilinear", (127 / 255,) * 3, (128 / 255,) * 3)
+HALF = Preprocess((16, 16), 16, "bilinear", (0.5,) * 3, (0.5,) * 3)
+
+
+@pytest.mark.parametrize("preprocess", [IMAGENET, BYTES, HALF], ids=["imagenet", "bytes", "half"])
+def test_the_input_has_the_range_of_all_pixels_however_dull_the_images(preprocess: Preprocess) -> None:
+    gray = preprocess.normalize(0.5 + 0.1 * torch.rand(8, *SHAPE))
+    quantizer = calibrate(placed(), gray, preprocess=preprocess).quantizers()["x"]
+    levels = preprocess.levels()
+    step = float(levels.max() - levels.min()) / 255
+    assert quantizer.scale.item() == pytest.approx(step, rel=0.01)
+    error = (quantizer(levels) - levels).abs()
+    assert error.max() <= 0.51 * step, "nothing is cut off"
+    # Codes that are whole pixels lose nothing; half a step between zero and the pixels costs no more than chance.
+    assert error.square().mean().sqrt() <= (1e-4 if preprocess is BYTES else 0.3) * step
+
+
+def test_inputs_that_no_image_gives_have_their_own_range() -> None:
+    x = IMAGENET.normalize(torch.rand(8, *SHAPE))
+    wide = calibrate(placed(), 3 * x, preprocess=IMAGENET).quantizers()["x"]
+    assert wide.scale.item() == pytest.approx(float(3 * (x.max() - x.min())) / 255, rel=0.02)
+
+
+def test_reconstruction_leaves_the_range_of_pixels() -> None:
+    x = IMAGENET.normalize(torch.rand(8, *SHAPE))
+    quantized_model = calibrate(placed(), x, preprocess=IMAGENET)
+    before = quantized_model.quantizers()["x"].scale.clone()
+    reconstruct(quantized_model, x, ReconstructConfig(iterations=4, batch=4, lr_scale=0.1))
+    assert torch.equal(quantized_model.quantizers()["x"].scale, before)
+    assert not torch.equal(quantized_model.quantizers()["stem_2"].scale, before)
 
 
 def test_ranges_are_those_of_the_float_network() -> None:

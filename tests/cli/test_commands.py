@@ -238,7 +238,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (("--model", "net.py:net", "--weights", "broken.safetensors"), "broken.safetensors"),
         (("--model", "net.py:net", "--size", "1"), "does not run on 3x1x1 images"),
         (("--model", "net.py:net", "--std", "0"), "std"),
-        (("--model", "net.py:net", "--mean", "123.7,116.3,103.5"), "divide by 255"),
+        (("--model", "net.py:net", "--mean", "123.7,116.3,103.5"), "0..255"),
         (("--model", "net.py:net", "--data", "empty"), "no folders of images"),
         (("--model", "net.py:net", "--data", "empty.npz"), "not a readable .npz"),
         (("--model", "net.py:net", "--device", "cuda:77"), "cuda:77"),

@@ -29,6 +29,21 @@ def test_numbers_stand_for_all_sides_and_channels() -> None:
     assert triple(0.5) == triple([0.5]) == (0.5, 0.5, 0.5)
 
 
+def test_values_for_bytes_are_those_for_shares_times_255() -> None:
+    of_bytes = BASE.override(mean=(123.7, 116.3, 103.5), std=(58.4, 57.1, 57.4))
+    shares = BASE.override(mean=[v / 255 for v in (123.7, 116.3, 103.5)], std=[v / 255 for v in (58.4, 57.1, 57.4)])
+    assert of_bytes == shares
+    assert BASE.override(mean=0, std=64).normalize(torch.ones(1, 3, 1, 1)).max() == pytest.approx(255 / 64)
+    assert BASE.override(mean=0, std=255) == BASE.override(mean=0, std=1)
+
+
+def test_levels_are_what_bytes_become() -> None:
+    image = torch.randint(0, 256, (1, 3, 8, 8), generator=torch.Generator().manual_seed(0))
+    seen, levels = BASE.normalize(image.float() / 255), BASE.levels()
+    assert levels.shape == (3, 256)
+    assert all(torch.allclose(seen[0, c], levels[c][image[0, c]]) for c in range(3))
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
@@ -40,6 +55,7 @@ def test_numbers_stand_for_all_sides_and_channels() -> None:
         ({"mean": (float("nan"),) * 3}, "mean"),
         ({"std": (0.1, 0.0, 0.1)}, "std"),
         ({"mean": (123.7, 116.3, 103.5)}, "0..255"),
+        ({"std": (64.0, 64.0, 64.0)}, "0..255"),
     ],
 )
 def test_nonsense_is_refused(change: dict[str, object], says: str) -> None:

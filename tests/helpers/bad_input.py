@@ -212,7 +212,7 @@ MODELS = (
     _model("a size that no memory holds", "net.py:net", "check its input --size", "--size", "99999"),
     _model("a resize smaller than the crop", "net.py:net", "give a --resize of at least 8", "--resize", "4"),
     _model("a deviation of 0", "net.py:net", "each must be above 0", "--std", "0"),
-    _model("a mean on the scale of bytes", "net.py:net", "divide by 255", "--mean", "123.7,116.3,103.5"),
+    _model("a mean on the scale of bytes", "net.py:net", "0..255", "--mean", "123.7,116.3,103.5"),
     _model("a GPU that is not there", "net.py:net", "use --device cpu", "--device", "cuda:77"),
     _model("an unknown teacher", "net.py:net", "did you mean resnet18", "--teachers", "resnet81"),
     _model("a verifier that fails", "net.py:net", "net.py:raises() failed", "--verifier", "net.py:raises"),

@@ -56,12 +56,14 @@ def test_activations_read_and_are_read_at_full_width() -> None:
     assert {name for name, b in bits.items() if b == 4} == {"mean", "relu"}
     assert list(bits) == ["x", "conv", "silu", "mul_1", "mean", "relu", "excite", "sigmoid", "mul", "mean_1"]
     grids = {name: spec.grid for name, spec in plan.activations.items() if spec.grid != "free"}
+    assert grids.pop("x") == "images"
     assert grids == {"conv": "sigmoid", "silu": "zero_to_one", "excite": "sigmoid", "sigmoid": "zero_to_one"}
 
 
 def test_hard_gates_read_the_codes_of_their_input() -> None:
     plan = make_plan(prepared_of("hard_gates"), 4, 4, edge_bits=4)
     grids = {name: spec.grid for name, spec in plan.activations.items() if spec.grid != "free"}
+    assert grids.pop("x") == "images"
     assert grids == {"stem_0": "hardswish", "excite": "hardsigmoid", "hidden": "hardswish"}
     # Its own 8 bits, although the first layer's edge has 4; no quantizer behind the gates themselves.
     assert all(plan.activations[name].bits == 8 for name in grids)
@@ -81,7 +83,7 @@ def test_a_gate_whose_input_others_read_stays_in_float() -> None:
             return self.head(self.right(x).mean((2, 3)))  # type: ignore[no-any-return]
 
     plan = make_plan(prepare(Other().eval(), SHAPE), 8)
-    assert {spec.grid for spec in plan.activations.values()} == {"free"}
+    assert {name: spec.grid for name, spec in plan.activations.items() if spec.grid != "free"} == {"x": "images"}
     assert "hardsigmoid" in plan.activations
 
 
