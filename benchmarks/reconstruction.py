@@ -3,8 +3,8 @@
     python -m benchmarks.reconstruction DATA [--networks resnet20,...] [--bits w4a4,...] [--variants default,...]
                                         [--seeds 0,1,2] [--iterations 1000] [--workers 2]
 
-DATA is described in benchmarks/networks.py. CIFAR networks see 512 of the 1,280 training images, others with every seed. EfficientNet-Lite0
-sees the 128 images that are held apart from those it is judged by. A variant is a row of VARIANTS: the default method with something
+DATA is described in benchmarks/networks.py. CIFAR networks see 512 of the 1,280 training images, others with every seed. The
+networks of ImageNet see the 128 images that are held apart from those they are judged by. A variant is a row of VARIANTS: the default method with something
 changed.
 
 Rows are added to results/reconstruction.json as they are finished. results/reconstruction.md is made from it.
