@@ -15,6 +15,7 @@ from torch import nn
 from ptq.errors import PtqError
 from ptq.export import ort
 from ptq.export.checks import ATTEMPTS, not_slower
+from ptq.export.onnx_files import size_bytes
 from ptq.export.openvino import open_openvino
 from ptq.export.ort_static import quantize_static
 from ptq.export.qdq import export_float
@@ -88,7 +89,7 @@ def measure_costs(
         }
         if "openvino" in runtimes:
             networks["openvino"] = open_openvino(path, threads)
-        size = {name: file.stat().st_size for name, file in files.items()}
+        size = {name: size_bytes(file) for name, file in files.items()}
         for _ in range(ATTEMPTS):
             latency = {**ort.latencies(networks, image, runs), "threads": threads}
             costs = Costs(latency, size, tuple(unmeasured))

@@ -1,4 +1,7 @@
-"""ONNX files as they are read, without a runtime: sound ones or a message, and what they say of their layers."""
+"""ONNX files as they are read, without a runtime: sound ones or a message, and what they say of their layers.
+
+A file of more than 2 GB, which protobuf does not write, has its weights in a second file beside it: model.onnx.data.
+"""
 
 from pathlib import Path
 
@@ -9,11 +12,30 @@ from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 from ptq.errors import ExportError, InputError, reason
 
-__all__ = ["INTEGER_LAYER_OPS", "LAYER_OPS", "QuantizedFile", "read_onnx"]
+__all__ = ["INTEGER_LAYER_OPS", "LARGE", "LAYER_OPS", "QuantizedFile", "data_file", "read_onnx", "size_bytes"]
+
+LARGE = 2_000_000_000
+"""Bytes of weights above which they have a file of their own; protobuf ends at 2^31, and the graph needs some."""
 
 INTEGER_LAYER_OPS = ("Conv", "Gemm", "MatMul")
 """Layers that onnxruntime has integer kernels for."""
 LAYER_OPS = (*INTEGER_LAYER_OPS, "ConvTranspose")
+
+
+def data_file(path: Path | str) -> Path:
+    """Return where the weights of an ONNX file lie that is too large for one file.
+
+    Example:
+        >>> data_file("runs/mine/model.onnx").name
+        'model.onnx.data'
+    """
+    path = Path(path)
+    return path.with_name(f"{path.name}.data")
+
+
+def size_bytes(path: Path | str) -> int:
+    """Return the size of an ONNX file, and of its weights where they lie beside it."""
+    return sum(file.stat().st_size for file in (Path(path), data_file(path)) if file.exists())
 
 
 def read_onnx(path: Path | str) -> ModelProto:
@@ -31,7 +53,7 @@ def read_onnx(path: Path | str) -> ModelProto:
         raise InputError(f"there is no file {path}: quantize again.")
     try:
         model = onnx.load(str(path))
-        onnx.checker.check_model(model)
+        onnx.checker.check_model(str(path))  # by its name: as a message it could not be above 2 GB
         for constant in model.graph.initializer:  # which the checker leaves out
             if constant.data_type not in helper.get_all_tensor_dtypes():
                 raise ValueError(f"{constant.name!r} is of type {constant.data_type}, which is none")

@@ -182,5 +182,8 @@ def optimized(path: Path | str) -> onnx.GraphProto:
         # One level below all: the last one renames float convolutions for a blocked layout.
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         options.optimized_model_filepath = str(Path(folder) / "optimized.onnx")
+        # Only the graph is wanted, and a file with its weights may not be above 2 GB.
+        options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights")
+        options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
         _open(path, options)
         return onnx.load(options.optimized_model_filepath, load_external_data=False).graph

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from ptq.errors import ExportError, reason
 from ptq.export import ort
+from ptq.export.onnx_files import data_file
 
 __all__ = ["quantize_static"]
 
@@ -40,8 +41,17 @@ def quantize_static(source: Path, target: Path, images: NDArray[np.float32]) -> 
             return next(self.left, None)
 
     prepared = target.with_name(f"{target.stem}.prepared.onnx")
+    large = data_file(source).exists()
     try:
-        quant_pre_process(str(source), str(prepared))
+        quant_pre_process(
+            str(source),
+            str(prepared),
+            skip_optimization=large,  # its documentation says so for models above 2 GB
+            skip_symbolic_shape=large,
+            save_as_external_data=large,
+            all_tensors_to_one_file=True,
+            external_data_location=data_file(prepared).name,
+        )
         quantization.quantize_static(
             str(prepared),
             str(target),
@@ -50,9 +60,11 @@ def quantize_static(source: Path, target: Path, images: NDArray[np.float32]) -> 
             quant_format=quantization.QuantFormat.QDQ,
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
+            use_external_data_format=large,
         )
     except Exception as error:  # it raises whatever it meets
         raise ExportError(f"onnxruntime.quantization.quantize_static fails on this network: {reason(error)}") from error
     finally:
-        prepared.unlink(missing_ok=True)
+        for file in (prepared, data_file(prepared)):
+            file.unlink(missing_ok=True)
     return target

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ptq.config.choices import Format, check_choice
 from ptq.errors import ExportError, MachineError, reason
+from ptq.export import onnx_files
 from ptq.export.custom_ops import TRANSLATIONS
 from ptq.export.lowering import lower
 from ptq.export.packing import pack, supported
@@ -140,8 +141,17 @@ def _innermost(error: BaseException) -> BaseException:
 def _write(model: ir.Model, path: Path, metadata: Mapping[str, str]) -> Path:
     model.producer_name, model.producer_version = "ptq", _version()
     model.metadata_props.update({f"ptq.{key}": value for key, value in metadata.items()})
+    weights = sum(
+        value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None
+    )
+    data = onnx_files.data_file(path)
+    large = weights > onnx_files.LARGE
+    if large or data.exists():
+        # Two files cannot be replaced at once: better none than the one of before beside the other of now.
+        path.unlink(missing_ok=True)
+        data.unlink(missing_ok=True)
     with atomic(path) as temporary:
-        ir.save(model, temporary)
+        ir.save(model, temporary, external_data=data.name if large else None)
         try:
             onnx.checker.check_model(str(temporary), full_check=True)
         except onnx.checker.ValidationError as error:

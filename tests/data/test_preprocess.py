@@ -33,8 +33,8 @@ def test_values_for_bytes_are_those_for_shares_times_255() -> None:
     of_bytes = BASE.override(mean=(123.7, 116.3, 103.5), std=(58.4, 57.1, 57.4))
     shares = BASE.override(mean=[v / 255 for v in (123.7, 116.3, 103.5)], std=[v / 255 for v in (58.4, 57.1, 57.4)])
     assert of_bytes == shares
-    assert BASE.override(mean=0, std=64).normalize(torch.ones(1, 3, 1, 1)).max() == pytest.approx(255 / 64)
-    assert BASE.override(mean=0, std=255) == BASE.override(mean=0, std=1)
+    assert BASE.override(mean=[0] * 3, std=[64] * 3).normalize(torch.ones(1, 3, 1, 1)).max() == pytest.approx(255 / 64)
+    assert BASE.override(mean=[0] * 3, std=[255] * 3) == BASE.override(mean=[0] * 3, std=[1] * 3)
 
 
 def test_levels_are_what_bytes_become() -> None:
