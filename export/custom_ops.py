@@ -33,8 +33,11 @@ UINT8_MAX = 255
 
 
 @torch.library.custom_op("ptq::quantize_dequantize", mutates_args=())
-def quantize_dequantize(x: Tensor, scale: Tensor, zero_point: Tensor, lo: int, hi: int) -> Tensor:
-    """Quantize `x` to codes within [lo, hi] and back; `scale` () float32, `zero_point` () uint8."""
+def quantize_dequantize(x: Tensor, scale: Tensor, zero_point: Tensor, lo: int, hi: int, clip: bool) -> Tensor:
+    """Quantize `x` to codes within [lo, hi] and back; `scale` () float32, `zero_point` () uint8.
+
+    `clip` writes the Clip into the file even where uint8 alone keeps the codes within [lo, hi].
+    """
     return fake_quant(x, scale, zero_point.float(), lo, hi)
 
 
@@ -101,7 +104,7 @@ def keep_float(x: Tensor) -> Tensor:
 
 
 @quantize_dequantize.register_fake
-def _like_x(x: Tensor, scale: Tensor, zero_point: Tensor, lo: int, hi: int) -> Tensor:
+def _like_x(x: Tensor, scale: Tensor, zero_point: Tensor, lo: int, hi: int, clip: bool) -> Tensor:
     return torch.empty_like(x)
 
 
@@ -115,9 +118,9 @@ for _operator in (conv, conv_transpose, linear, global_average_pool, hard_gate, 
     _operator.register_fake(_operator._init_fn)
 
 
-def _write_quantize_dequantize(x: Any, scale: Any, zero_point: Any, lo: int, hi: int) -> Any:
+def _write_quantize_dequantize(x: Any, scale: Any, zero_point: Any, lo: int, hi: int, clip: bool) -> Any:
     codes = op.QuantizeLinear(x, scale, zero_point)
-    if lo > 0 or hi < UINT8_MAX:
+    if clip or lo > 0 or hi < UINT8_MAX:
         # Between the two, on integers: onnxruntime fuses what is around it. A float Clip would not fuse.
         low, high = (_uint8(bound) for bound in (lo, hi))
         codes = op.Clip(codes, low, high)

@@ -30,20 +30,26 @@ __all__ = ["lower"]
 
 
 class QuantizeDequantize(nn.Module):
-    """An activation through uint8 codes within [lo, hi]."""
+    """An activation through uint8 codes within [lo, hi].
+
+    Args:
+        scale, zero_point: of the grid, each ().
+        bounds: lo and hi.
+        clip: write the Clip to [lo, hi] even where it changes no code.
+    """
 
     scale: Tensor
     zero_point: Tensor
 
-    def __init__(self, scale: Tensor, zero_point: Tensor, bounds: tuple[int, int]) -> None:
+    def __init__(self, scale: Tensor, zero_point: Tensor, bounds: tuple[int, int], clip: bool = False) -> None:
         super().__init__()
         self.register_buffer("scale", scale.detach().float().clone())
         self.register_buffer("zero_point", zero_point.detach().to(torch.uint8))
-        self.bounds = bounds
+        self.bounds, self.clip = bounds, clip
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape stays."""
-        y: Tensor = custom_ops.quantize_dequantize(x, self.scale, self.zero_point, *self.bounds)
+        y: Tensor = custom_ops.quantize_dequantize(x, self.scale, self.zero_point, *self.bounds, self.clip)
         return y
 
     def unclipped(self) -> "QuantizeDequantize":
@@ -191,7 +197,9 @@ def lower(quantized_model: fx.GraphModule) -> fx.GraphModule:
         if isinstance(module, Quantizer):
             folded = folded_activation(quantized_model, node)
             source = sole_input(node if folded is None else folded)
-            grids[node] = _grid(module, None if folded is None else module_of(quantized_model, folded))
+            # onnxruntime makes one of two roundings in a row, on a grid of its own; a Clip between them prevents that.
+            apart = source in grids and moves_data(quantized_model, source)
+            grids[node] = _grid(module, None if folded is None else module_of(quantized_model, folded), clip=apart)
             new[node] = call(str(node.target), grids[node], new[source])
         elif isinstance(module, QuantLayer):
             source, pads = _padding(quantized_model, sole_input(node), module)
@@ -227,11 +235,11 @@ def lower(quantized_model: fx.GraphModule) -> fx.GraphModule:
     return lowered.eval()
 
 
-def _grid(quantizer: Quantizer, activation: nn.Module | None) -> QuantizeDequantize:
+def _grid(quantizer: Quantizer, activation: nn.Module | None, clip: bool) -> QuantizeDequantize:
     if not quantizer.calibrated:
         raise ExportError("the quantized model has an activation without a range: calibrate it before export.")
     bounds = code_bounds(quantizer, activation)
-    return QuantizeDequantize(quantizer.scale, quantizer.zero_point, bounds)
+    return QuantizeDequantize(quantizer.scale, quantizer.zero_point, bounds, clip)
 
 
 def _padding(

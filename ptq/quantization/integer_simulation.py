@@ -10,6 +10,7 @@ differs, and with them a few predictions in a thousand. So a quantized model tha
 - a product is the integer product times scale_a * scale_b / scale_y, plus the zero point, and then rounded (QLinearMul);
 - a hard sigmoid is a clamp of codes (`ptq.quantization.activation_grids`);
 - a global average is the integer sum times scale_x / (scale_y * height * width) (QLinearGlobalAveragePool);
+- a softmax is a share of a sum times floor(1 / scale_y), with the floor that the kernel has (QLinearSoftmax);
 - everything else dequantizes, computes in float32 and quantizes again, as the ONNX operators say.
 
 Every rounding is half to even.
@@ -24,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from ptq.graph.fx_helpers import averages_globally, foldable, module_of, sole_input
+from ptq.graph.fx_helpers import argument, averages_globally, foldable, module_of, op_name, sole_input
 from ptq.quantization.activation_grids import gate_codes, is_hard
 from ptq.quantization.integer_ops import moves_data
 from ptq.quantization.layers import QuantLayer, apply_layer
@@ -186,6 +187,8 @@ def _pending(n: fx.Node, module: nn.Module | None, values: list[Codes]) -> Pendi
         return _layer(module, values[0])
     if averages_globally(module):
         return _global_average(values[0])
+    if (dim := _softmax_dim(n, module)) is not None:
+        return _softmax(values[0], dim)
     if n.op == "call_function" and len(values) == len(n.args) == 2:
         if n.target is operator.add:
             return _sum(*values)
@@ -245,6 +248,23 @@ def _product(a: Codes, b: Codes) -> Pending:
         return (a.values * b.values * ratio + y.zero_point).round() - y.zero_point
 
     return Pending(lambda: a.real() * b.real(), scaled)
+
+
+def _softmax_dim(n: fx.Node, module: nn.Module | None) -> int | None:
+    """The dimension that a softmax sums over, or None for other nodes."""
+    if isinstance(module, nn.Softmax):
+        return module.dim
+    if n.op not in ("call_function", "call_method") or op_name(n) != "softmax":
+        return None
+    dim: int | None = argument(n, 1, "dim")
+    return dim
+
+
+def _softmax(x: Codes, dim: int) -> Pending:
+    def real() -> Tensor:
+        return x.real().double().softmax(dim).float()
+
+    return Pending(real, lambda y: real() * (1 / y.scale).floor())
 
 
 def _global_average(x: Codes) -> Pending:
