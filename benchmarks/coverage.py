@@ -10,7 +10,8 @@ works, and whether onnxruntime computes what the simulation computes. Columns:
     layers     convolutions and linear layers, and how many of them onnxruntime runs in float
     others     what other operators it runs in float, by kind
     sim~float  SQNR in dB of the simulated W8A8 network against the float one
-    onnx~sim   SQNR in dB of onnxruntime against the simulation, on images it was not calibrated with; 200 is bit for bit
+    onnx~sim   SQNR in dB of onnxruntime against the simulation, on images it was not calibrated with; 200 is bit for bit.
+               What float operators round otherwise becomes more in every block: the check compares step by step there
     latency    of the float network over that of the file, one thread, medians in turns; other jobs may run beside it
     result     "whole" where every step works, and every check of `ptq.validate` passes but that on predictions
 """
@@ -111,7 +112,6 @@ NETWORKS = [
     "timm:densenet121",
 ]
 EQUAL = 200.0  # dB; stands for bit for bit, which JSON has no number for
-SQNR_SAME = 30.0  # dB; a wrong bias, zero point or axis gives less than 10, rounding at ties more than 40
 RUNS = 15
 
 
@@ -168,8 +168,8 @@ def measure(name: str) -> dict[str, Any]:
         with torch.no_grad():
             row["sim_float_db"] = round(sqnr_db(graph_model.module(inputs[8:]), simulated), 1)
         row["onnx_sim_db"] = round(min(sqnr_db(simulated, onnx), EQUAL), 1)
-        row["ok"] = row["composed"] and row["onnx_sim_db"] > SQNR_SAME
-        row["step"] = "done" if row["ok"] else "compute"
+        row["ok"] = row["composed"]
+        row["step"] = "done" if row["ok"] else "blocks"
         # Classes mean nothing here: random networks name nearly the same one for everything.
         failed = [line for line in found.failed if not line.startswith("agreement")]
         if failed:

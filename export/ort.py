@@ -25,7 +25,17 @@ from onnx import TensorProto, helper
 from ptq.errors import ExportError, InputError, reason
 from ptq.export.onnx_files import INTEGER_LAYER_OPS
 
-__all__ = ["PRECISE", "exact_by_default", "float_layers", "float_operators", "latencies", "optimized", "run", "session"]
+__all__ = [
+    "PRECISE",
+    "exact_by_default",
+    "float_layers",
+    "float_operators",
+    "latencies",
+    "optimized",
+    "run",
+    "run_all",
+    "session",
+]
 
 PRECISE = ("session.x64quantprecision", "1")
 CONVERTING = (
@@ -103,11 +113,21 @@ def run(opened: Any, images: NDArray[np.float32]) -> NDArray[np.float32]:
     Raises:
         ExportError: when onnxruntime stops, as for images of another size.
     """
+    (logits,) = run_all(opened, images)
+    return np.asarray(logits)
+
+
+def run_all(opened: Any, images: NDArray[np.float32]) -> list[NDArray[Any]]:
+    """Return all outputs of a file for normalized `images` (N, C, H, W), in its order.
+
+    Raises:
+        ExportError: when onnxruntime stops, as for images of another size.
+    """
     try:
-        (logits,) = opened.run(None, {opened.get_inputs()[0].name: np.ascontiguousarray(images)})
+        outputs: list[NDArray[Any]] = opened.run(None, {opened.get_inputs()[0].name: np.ascontiguousarray(images)})
     except Exception as error:
         raise ExportError(f"onnxruntime stopped: {reason(error)}") from error
-    return np.asarray(logits)
+    return outputs
 
 
 def latencies(

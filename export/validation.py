@@ -7,12 +7,11 @@ be there fails a check.
 
 import os
 from collections.abc import Callable, Iterable, Sequence, Sized
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ptq.config.choices import Runtime, check_choice
@@ -25,6 +24,7 @@ from ptq.export.integer_reference import ExactComparison
 from ptq.export.onnx_files import QuantizedFile
 from ptq.export.openvino import open_openvino
 from ptq.export.results import Validation
+from ptq.export.stepwise import IMAGES, compare_stepwise
 from ptq.progress import SILENT, Progress
 from ptq.quantization.quantized_model import QuantizedModel
 from ptq.utils.metrics import agreement, top1
@@ -92,7 +92,7 @@ def validate(
         check_choice(runtime, get_args(Runtime), "runtime")
     networks = _networks(path, threads, quantized_model, reference, runtimes)
     comparison = ExactComparison(path) if exact else None
-    logits, labels, image = _run_all(networks, batches, preprocess, progress, comparison)
+    logits, labels, few = _run_all(networks, batches, preprocess, progress, comparison)
     if len({y.shape for y in logits.values()}) > 1:
         shapes = ", ".join(f"{name} {tuple(y.shape)}" for name, y in logits.items())
         raise InputError(f"{path} is another network's file: outputs are of {shapes}.")
@@ -109,18 +109,29 @@ def validate(
     float_layers = tuple(ort.float_layers(optimized))
     float_operators = tuple(ort.float_operators(optimized))
     costs = measure_costs(
-        path, reference, image, threads=threads, runs=runs, float_path=float_path, baseline=baseline, runtimes=runtimes
+        path,
+        reference,
+        few[:1].numpy(),
+        threads=threads,
+        runs=runs,
+        float_path=float_path,
+        baseline=baseline,
+        runtimes=runtimes,
     )
+    stepwise = None
+    if quantized_model is not None:
+        stepwise = partial(compare_stepwise, path, quantized_model, few, threads=threads)
     evidence = Evidence(
         file,
         quantized_model,
-        float_layers,
-        float_operators,
-        logits,
-        scores,
-        max(tolerance, 100.0 / count),
-        comparison.result() if comparison else None,
-        costs.latency_ms,
+        float_layers=float_layers,
+        float_operators=float_operators,
+        logits=logits,
+        top1=scores,
+        tolerance=max(tolerance, 100.0 / count),
+        exact=comparison.result() if comparison else None,
+        stepwise=stepwise,
+        latency_ms=costs.latency_ms,
     )
     return Validation(
         validated_on=count,
@@ -170,11 +181,11 @@ def _run_all(
     preprocess: Preprocess,
     progress: Progress,
     comparison: ExactComparison | None,
-) -> tuple[dict[str, Tensor], Tensor, NDArray[np.float32]]:
-    """Return the logits of every network, the labels (-1 unknown) and one normalized image."""
+) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """Return the logits of every network, the labels (-1 unknown) and a few normalized images."""
     logits: dict[str, list[Tensor]] = {name: [] for name in networks}
     labels: list[Tensor] = []
-    image: NDArray[np.float32] | None = None
+    few: Tensor | None = None
     total = len(batches) if isinstance(batches, Sized) else 0
     with progress.stage("validate", total) as task:
         for images, truth in batches:
@@ -184,8 +195,8 @@ def _run_all(
             if comparison is not None:
                 comparison.add(x, logits["onnx"][-1])
             labels.append(torch.full((len(x),), -1) if truth is None else truth)
-            image = x[:1].numpy() if image is None else image
+            few = x[:IMAGES] if few is None else few
             task.advance()
-    if image is None:
+    if few is None:
         raise InputError("there are no images to validate with.")
-    return {name: torch.cat(parts) for name, parts in logits.items()}, torch.cat(labels), image
+    return {name: torch.cat(parts) for name, parts in logits.items()}, torch.cat(labels), few

@@ -2,6 +2,7 @@
 
 import tempfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from ptq.export.integer_reference import IntegerReference
 from ptq.export.lowering import lower
 from ptq.export.onnx_files import QuantizedFile
 from ptq.export.results import failures
+from ptq.export.stepwise import compare_stepwise
 from ptq.graph.blocks import assign_blocks, compose, split
 from ptq.graph.preparation import GraphModel, prepare
 from ptq.quantization.insertion import insert_quantizers
@@ -84,17 +86,26 @@ def check_file(case: Case, quantized_model: QuantizedModel, folder: Path) -> Non
     path = export_qdq(quantized_model, folder / "model.onnx", format=case.format)
     x = images(case.spec, 6, seed=3)
     optimized = ort.optimized(path)
-    float_layers = ort.float_layers(optimized)
-    failed = failures(run_checks(Evidence(QuantizedFile(path), quantized_model, float_layers)))
-    assert failed == [], failed
+    float_layers, float_operators = ort.float_layers(optimized), ort.float_operators(optimized)
     opened, plain = ort.session(path), ort.session(path, optimize=False)
     given, simulated = torch.from_numpy(ort.run(opened, x.numpy())), quantized_model.integer_forward(x)
     assert torch.isfinite(given).all()
+    evidence = Evidence(
+        QuantizedFile(path),
+        quantized_model,
+        float_layers=float_layers,
+        float_operators=float_operators,
+        logits={"onnx": given, "simulated": simulated},
+        tolerance=100.0,
+        stepwise=partial(compare_stepwise, path, quantized_model, x),
+    )
+    failed = failures(run_checks(evidence))
+    assert failed == [], failed
     one_by_one = np.concatenate([ort.run(opened, x[i : i + 1].numpy()) for i in range(len(x))])
     unoptimized = torch.from_numpy(ort.run(plain, x.numpy()))
     assert unoptimized.shape == given.shape
     assert apart(lower(quantized_model.module)(x), quantized_model.module(x)) < 1e-5
-    if float_layers or ort.float_operators(optimized):
+    if float_layers or float_operators:
         return  # rounds real numbers, whose last bits depend on the order of summation
     integer_reference = torch.from_numpy(IntegerReference(path)(x.numpy()))
     found = {"one by one": torch.from_numpy(one_by_one), "simulated": simulated, "integer_reference": integer_reference}

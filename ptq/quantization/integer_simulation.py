@@ -18,7 +18,7 @@ Every rounding is half to even.
 
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,7 +31,7 @@ from ptq.quantization.integer_ops import moves_data
 from ptq.quantization.layers import QuantLayer, apply_layer
 from ptq.quantization.quantizers import Quantizer
 
-__all__ = ["code_bounds", "folded_activation", "hard_gate", "run_exact"]
+__all__ = ["code_bounds", "folded_activation", "hard_gate", "replay", "run_exact"]
 
 EXACT = 2**24  # integers up to here, and so their sums, are exact in float32
 
@@ -88,6 +88,34 @@ def run_exact(quantized_model: fx.GraphModule, x: Tensor) -> Tensor:
     """
     with torch.no_grad():
         y: Tensor = _Integers(quantized_model).run(x)
+    return y
+
+
+def replay(
+    quantized_model: fx.GraphModule,
+    x: Tensor,
+    codes: Mapping[str, Tensor],
+    compare: Callable[[str, Tensor, Tensor], object],
+) -> Tensor:
+    """Run a quantized model's graph in integer arithmetic, and go on from codes that another runtime computed.
+
+    Args:
+        quantized_model: calibrated, in eval mode.
+        x: images as the network takes them, float32 (N, C, H, W).
+        codes: name of a quantizer -> the codes that the other runtime computed for `x`. Where it is not named, the
+            simulation goes on from its own.
+        compare: told of every quantizer in `codes`: its name, the simulation's codes, and those given.
+
+    Returns:
+        The network's output, computed from the last codes.
+
+    Example:
+        >>> codes = {"x": torch.full(images.shape, 128, dtype=torch.uint8)}
+        >>> y = replay(quantized_model.module, images, codes, lambda name, own, given: print(name))
+        x
+    """
+    with torch.no_grad():
+        y: Tensor = _Replay(quantized_model, codes, compare).run(x)
     return y
 
 
@@ -167,6 +195,27 @@ class _Integers(fx.Interpreter):
         if isinstance(moved, Tensor):
             return replace(source, values=moved)
         return tuple(replace(source, values=part) for part in moved)
+
+
+class _Replay(_Integers):
+    """Puts given codes in the place of those that quantizers give."""
+
+    def __init__(
+        self,
+        quantized_model: fx.GraphModule,
+        codes: Mapping[str, Tensor],
+        compare: Callable[[str, Tensor, Tensor], object],
+    ) -> None:
+        super().__init__(quantized_model)
+        self.codes, self.compare = codes, compare
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        if not isinstance(module_of(self.quantized_model, n), Quantizer) or sole_input(n).name not in self.codes:
+            return result
+        given = self.codes[sole_input(n).name].float()
+        self.compare(sole_input(n).name, result.values + result.zero_point, given)
+        return replace(result, values=given - result.zero_point)
 
 
 def _real(value: Any) -> Any:

@@ -1,5 +1,6 @@
 """What fails a file, and what does not."""
 
+import math
 from typing import Any
 
 import onnx
@@ -12,6 +13,7 @@ from ptq.export import checks, ort
 from ptq.export.checks import EQUAL_DB, MARGIN, Evidence, not_slower, run_checks
 from ptq.export.onnx_files import QuantizedFile
 from ptq.export.results import Check, failures
+from ptq.export.stepwise import ComparedCodes, Stepwise
 
 LAUNCH = 0.1  # ms; that other tests set it is undone here
 
@@ -67,8 +69,38 @@ def test_numbers_are_those_of_the_simulation(file: QuantizedFile, noise: float, 
     lines = failures(found(file, logits))
     assert bool(lines) == fails
     assert not fails or f"at least {EQUAL_DB:.0f} dB" in lines[0]
-    assert failures(found(file, logits, float_operators=["softmax"])) == []
     assert failures(found(file, {"onnx": simulated})) == []
+
+
+def stepwise(
+    differing: int = 0, farthest: int = 1, count: int = 10_000, output: float = 90.0, watched: float = math.inf
+) -> Stepwise:
+    compared = ComparedCodes("conv", count, differing, farthest if differing else 0)
+    return Stepwise((ComparedCodes("x", count, 0, 0), compared), output, watched)
+
+
+@pytest.mark.parametrize(
+    ("steps", "said"),
+    [
+        (stepwise(), ""),
+        (stepwise(differing=51), ""),
+        (stepwise(differing=1, count=10), ""),
+        (stepwise(differing=52), "conv (52 of 10000, by up to 1)"),
+        (stepwise(differing=1, farthest=2), "conv (1 of 10000, by up to 2)"),
+        (stepwise(output=59.0), "59 dB"),
+        (stepwise(output=math.nan), "nan dB"),
+        (stepwise(watched=20.0), "20 dB"),
+    ],
+)
+def test_what_float_operators_round_is_compared_step_by_step(file: QuantizedFile, steps: Stepwise, said: str) -> None:
+    """Where outputs differ: flipped codes become more in the blocks behind them."""
+    simulated = torch.randn(8, 10, generator=torch.Generator().manual_seed(0))
+    logits = {"simulated": simulated, "onnx": simulated * 1.1}
+    lines = failures(found(file, logits, float_operators=["softmax"], stepwise=lambda: steps))
+    assert said in "".join(lines) and bool(lines) == bool(said)
+    for other in ({"stepwise": lambda: steps}, {"float_operators": ["softmax"]}):
+        (line,) = failures(found(file, logits, **other))
+        assert f"at least {EQUAL_DB:.0f} dB" in line
 
 
 def test_a_check_that_is_passed_says_what_was_measured(file: QuantizedFile) -> None:
