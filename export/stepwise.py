@@ -24,7 +24,7 @@ from onnx import TensorProto, helper
 from torch import Tensor
 
 from ptq.export import ort
-from ptq.export.onnx_files import read_onnx
+from ptq.export.onnx_files import data_file, read_onnx
 from ptq.quantization.integer_simulation import replay
 from ptq.quantization.quantized_model import QuantizedModel
 from ptq.utils.metrics import sqnr_db
@@ -111,7 +111,7 @@ def _with_codes(
     model.graph.output.extend(helper.make_tensor_value_info(t, TensorProto.UINT8, None) for t in known.values())
     with tempfile.TemporaryDirectory(prefix="ptq-") as folder:
         with_codes = Path(folder) / "codes.onnx"
-        onnx.save(model, str(with_codes))
+        onnx.save(model, str(with_codes), save_as_external_data=data_file(path).exists())
         output, *codes = ort.run_all(ort.session(with_codes, threads=threads), images)
     return torch.from_numpy(output), dict(zip(known, map(torch.from_numpy, codes), strict=True))
 

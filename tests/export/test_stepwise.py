@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from ptq.calibration.activation_ranges import calibrate
 from ptq.data.preprocess import Preprocess
-from ptq.export import export_qdq, ort, validate
+from ptq.export import export_qdq, onnx_files, ort, validate
 from ptq.export.stepwise import compare_stepwise
 from ptq.graph.preparation import prepare
 from ptq.quantization.insertion import insert_quantizers
@@ -69,6 +69,15 @@ def made(network: Callable[[], nn.Module], bits: tuple[int, int], folder: Path) 
 @pytest.fixture(scope="module", params=[(8, 8), (4, 4)])
 def gelu(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Made:
     return made(Gelu, request.param, tmp_path_factory.mktemp("gelu"))
+
+
+def test_a_file_with_weights_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnx_files, "LARGE", 1000)
+    quantized_model, path = made(Gelu, (8, 8), tmp_path)
+    assert onnx_files.data_file(path).exists()
+    found = compare_stepwise(path, quantized_model, networks.images(4, seed=3))
+    assert found.output_db > 100 and found.watched_db == np.inf
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_nothing_differs_but_numbers_in_the_middle_between_two_codes(gelu: Made) -> None:
