@@ -41,7 +41,8 @@ from ptq.utils.metrics import kl_divergence, top1
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},
-    "nearest rounding": {"iterations": 0},
+    "nearest rounding": {"iterations": 0, "correct_bias": False},
+    "nearest rounding, biases corrected": {"iterations": 0},
     "no drop": {"drop": 0.0},
     "fixed scales": {"lr_scale": 0.0},
     "weights before scales": {"joint": False},

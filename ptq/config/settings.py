@@ -152,6 +152,8 @@ class ReconstructionSettings:
     lr_scale: Weight | None = None
     warmup: Share | None = None
     sharpness: Annotated[float, Meta(ge=1)] | None = None
+    tune_below: float | None = None
+    correct_bias: bool | None = None
 
 
 @dataclass(frozen=True)

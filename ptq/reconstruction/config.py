@@ -24,12 +24,15 @@ class ReconstructConfig:
         joint: learn roundings and scales of activations together; otherwise roundings first, then scales.
         drop: share of the activations left in float at random, of block inputs and inside (QDrop).
         fisher: weight errors by squared gradients of the network's loss (BRECQ).
-        iterations: per unit and phase; 0 keeps nearest rounding.
+        iterations: per unit and phase; 0 keeps nearest rounding everywhere.
         batch: images per iteration.
         lr_rounding: Adam learning rate of the rounding variables.
         lr_scale: Adam learning rate of the scales of activations, relative to each scale; falls as a cosine.
         warmup: share of the iterations before roundings begin to be decided.
         sharpness: of the roundings at the end; it grows geometrically from 1.
+        tune_below: a block where all has 8 bits is tuned if nearest rounding leaves its output fewer dB than this; 0 tunes none
+            but the hopeless.
+        correct_bias: where nearest rounding stays, let a bias take the mean error out.
         seed: same seed, same machine: same result, bit for bit.
     """
 
@@ -43,6 +46,8 @@ class ReconstructConfig:
     lr_scale: float = 1e-3
     warmup: float = 0.2
     sharpness: float = 100.0
+    tune_below: float = 25.0
+    correct_bias: bool = True
     seed: int = 0
 
 
@@ -81,4 +86,5 @@ def method_preset(method: str, preset: str, size: tuple[int, int] = (224, 224)) 
     if not config.iterations:
         return config
     batch = SMALL if max(size) <= 64 else LARGE
-    return replace(config, iterations=ITERATIONS[preset], batch=batch)
+    tune_below = 0.0 if preset == "fast" else config.tune_below
+    return replace(config, iterations=ITERATIONS[preset], batch=batch, tune_below=tune_below)

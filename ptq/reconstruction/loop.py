@@ -3,7 +3,8 @@
 One loop over the blocks; what happens inside one is `ptq.reconstruction.optimization`, and the published methods are
 configurations (`ptq.reconstruction.config`). Every block reads what the quantized blocks before it give, and is
 fitted to what the float block gives on float inputs. Where learning did not beat nearest rounding on
-the calibration images, nearest rounding stays. Blocks that an interrupted run finished are only run again.
+the calibration images, nearest rounding stays. A block that has 8 bits and is good enough with nearest rounding is not tuned. Where
+nearest rounding stays, a bias takes the mean error out. Blocks that an interrupted run finished are only run again.
 """
 
 import time
@@ -15,22 +16,21 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from ptq.graph.blocks import compose, extract, split
-from ptq.graph.fx_helpers import foldable, module_of, sole_input, watch
+from ptq.graph.fx_helpers import foldable, module_of, sole_input
 from ptq.progress import SILENT, Progress, Task
 from ptq.quantization.layers import QuantLayer
 from ptq.quantization.quantized_model import QuantizedModel
 from ptq.quantization.quantizers import Quantizer
 from ptq.reconstruction.activation_cache import ActivationCache
+from ptq.reconstruction.bias_correction import correct_bias
 from ptq.reconstruction.config import METHODS, ReconstructConfig
 from ptq.reconstruction.optimization import Pair, optimize
+from ptq.reconstruction.passes import capture, in_parts, output_sqnr, run_cached
 from ptq.reconstruction.results import BlockResult, Curve
-from ptq.reconstruction.soft_modules import learns
-from ptq.utils.metrics import decibels
+from ptq.reconstruction.soft_modules import is_low, learns
 from ptq.utils.work_store import WorkStore
 
 __all__ = ["reconstruct"]
-
-BATCH = 16  # images at a time where no gradients are needed
 
 
 def reconstruct(
@@ -76,7 +76,7 @@ def reconstruct(
     results = []
     with progress.stage("reconstruct", max(1, total)) as task:
         for block in work:
-            target = _run(block.float_block, x_float, cache)
+            target = run_cached(block.float_block, x_float, cache)
             known = store.restore(block.key, block.quantized_block)
             if known is None:
                 result = _tune(block, Pair(x_quantized, x_float, target), cache, config, task)
@@ -88,18 +88,22 @@ def reconstruct(
             if on_block is not None:
                 on_block(block.index, result)
             x_float = target  # before the next tensor is made, because three of them are the most at a time
-            x_quantized = _run(block.quantized_block, x_quantized, cache)
+            x_quantized = run_cached(block.quantized_block, x_quantized, cache)
     return results
 
 
 @dataclass(frozen=True)
 class _Block:
-    """A block in float and quantized, the (float, quantized) units of it to optimize, what follows it in float."""
+    """A block in float and quantized, the (float, quantized) units of it to optimize, what follows it in float.
+
+    `low` says that something in it has fewer than 8 bits.
+    """
 
     index: int
     float_block: fx.GraphModule
     quantized_block: fx.GraphModule
     units: list[tuple[fx.GraphModule, fx.GraphModule]]
+    low: bool
     rest: list[fx.GraphModule]
 
     @property
@@ -114,25 +118,30 @@ def _work(quantized_model: QuantizedModel, config: ReconstructConfig) -> Iterato
     float_blocks = split(quantized_model.require_float_model().module, quantized_model.blocks)
     for index, (float_block, block) in enumerate(zip(float_blocks, quantized_model.split(), strict=True)):
         units = list(_units(float_block, block, config))
-        yield _Block(index, float_block, block, units, float_blocks[index + 1 :])
+        low = any(is_low(module_of(block, node)) for node in block.graph.nodes)
+        yield _Block(index, float_block, block, units, low, float_blocks[index + 1 :])
 
 
 def _tune(block: _Block, pair: Pair, cache: ActivationCache, config: ReconstructConfig, task: Task) -> BlockResult:
-    """Fit a block, and keep that if it is better than nearest rounding."""
+    """Fit a block where there is something to gain, and keep that if it is better than nearest rounding."""
     started = time.perf_counter()
     quantized = block.quantized_block
-    sqnr = nearest = _sqnr(quantized, pair.x_quantized, pair.target)
+    sqnr = nearest = output_sqnr(quantized, pair.x_quantized, pair.target)
     kept = "skipped"
     losses: tuple[Curve, ...] = ()
-    if block.units and config.iterations:
+    if block.iterations(config) and (block.low or not nearest >= config.tune_below):
         before = {name: value.clone() for name, value in quantized.state_dict().items()}
         weight = _fisher(compose(block.rest), pair.target, cache) if config.fisher else None
         seed = config.seed * 1_000_003 + block.index * 1_009  # whatever the blocks before it drew
         losses = _fit(block, replace(pair, weight=weight), cache, replace(config, seed=seed), task)
-        sqnr, kept = _sqnr(quantized, pair.x_quantized, pair.target), "learned"
+        sqnr, kept = output_sqnr(quantized, pair.x_quantized, pair.target), "learned"
         if not sqnr >= nearest:  # NaN is no better either
             quantized.load_state_dict(before)
             sqnr, kept = nearest, "nearest"
+    elif block.iterations(config):
+        task.advance(block.iterations(config))  # the total has them
+    if kept != "learned" and config.correct_bias:
+        sqnr = correct_bias(block.float_block, quantized, pair, sqnr)
     layers = tuple(n.name for n in quantized.graph.nodes if isinstance(module_of(quantized, n), QuantLayer))
     return BlockResult(
         name=layers[-1] if layers else f"block{block.index}",
@@ -155,9 +164,9 @@ def _fit(
         return optimize(block.quantized_block, whole, config, task)
     curves: list[Curve] = []
     for number, (float_unit, unit) in enumerate(block.units):
-        x_float = _capture(block.float_block, float_unit, whole.x_float, cache)
-        x_quantized = _capture(block.quantized_block, unit, whole.x_quantized, cache)
-        pair = Pair(x_quantized, x_float, _run(float_unit, x_float, cache))
+        x_float = _input_of(block.float_block, float_unit, whole.x_float, cache)
+        x_quantized = _input_of(block.quantized_block, unit, whole.x_quantized, cache)
+        pair = Pair(x_quantized, x_float, run_cached(float_unit, x_float, cache))
         curves += optimize(unit, pair, replace(config, seed=config.seed + number), task)
     return tuple(curves)
 
@@ -191,41 +200,10 @@ def _layer_and_activation(graph: fx.GraphModule, node: fx.Node) -> list[fx.Node]
     return nodes
 
 
-def _parts(x: Tensor, network: nn.Module) -> Iterator[Tensor]:
-    """Cached activations in pieces, in float32 on the network's device."""
-    device = next(iter(network.state_dict().values()), x).device
-    for part in x.split(BATCH):
-        yield part.to(device).float()
-
-
-@torch.no_grad()
-def _run(network: fx.GraphModule, x: Tensor, cache: ActivationCache) -> Tensor:
-    """What a network gives on cached activations, cached."""
-    return cache.gather((network(part) for part in _parts(x, network)), len(x))
-
-
-@torch.no_grad()
-def _sqnr(block: fx.GraphModule, x: Tensor, target: Tensor) -> float:
-    """Signal-to-quantization-noise ratio in dB of what a block gives on cached activations."""
-    signal = noise = 0.0
-    for part, wanted in zip(_parts(x, block), _parts(target, block), strict=True):
-        signal += float(wanted.square().sum(dtype=torch.float64))
-        noise += float((block(part) - wanted).square().sum(dtype=torch.float64))
-    return decibels(signal, noise)
-
-
-def _capture(graph: fx.GraphModule, unit: fx.GraphModule, x: Tensor, cache: ActivationCache) -> Tensor:
+def _input_of(graph: fx.GraphModule, unit: fx.GraphModule, x: Tensor, cache: ActivationCache) -> Tensor:
     """Run `graph` on `x` and return what flows into `unit`, a part of it."""
     first = next(n for n in unit.graph.nodes if n.op == "call_module")
-    wanted = sole_input(next(n for n in graph.graph.nodes if n.name == first.name))
-
-    def parts() -> Iterator[Tensor]:
-        for part in _parts(x, graph):
-            seen: list[Tensor] = []
-            watch(graph, part, {wanted.name: seen.append})
-            yield seen[0]
-
-    return cache.gather(parts(), len(x))
+    return capture(graph, sole_input(next(n for n in graph.graph.nodes if n.name == first.name)).name, x, cache)
 
 
 def _fisher(network: nn.Module, target: Tensor, cache: ActivationCache) -> Tensor:
@@ -236,7 +214,7 @@ def _fisher(network: nn.Module, target: Tensor, cache: ActivationCache) -> Tenso
     """
 
     def parts() -> Iterator[Tensor]:
-        for part in _parts(target, network):
+        for part in in_parts(target, network):
             with torch.enable_grad():
                 leaf = part.requires_grad_()
                 logits = network(leaf).flatten(1)

@@ -18,7 +18,8 @@ class BlockResult:
         layers: node names of its layers.
         sqnr_nearest: dB of the block's output with nearest rounding, on the calibration images.
         sqnr: dB with what was kept.
-        kept: "learned", "nearest" (learning did not help) or "skipped" (nothing below 8 bits).
+        kept: "learned", "nearest" (learning did not help) or "skipped" (not tuned: it has 8 bits and is good enough, or the
+            method does not learn). A bias may have been corrected in the latter two.
         seconds: spent.
         memory: most bytes of activations that were kept in memory up to this block.
         disk: the same on disk.

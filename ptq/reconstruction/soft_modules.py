@@ -20,11 +20,16 @@ from ptq.reconstruction.kernels import quantize_activation, rectified_sigmoid, s
 from ptq.reconstruction.kernels.reference import GAMMA, ZETA
 from ptq.utils.autocast import fast_bfloat16, in_float32, wants_float32
 
-__all__ = ["DropMask", "LearnedScale", "SoftBlock", "SoftLayer", "learns", "soften"]
+__all__ = ["DropMask", "LearnedScale", "SoftBlock", "SoftLayer", "is_low", "learns", "soften"]
 
 
 def learns(module: nn.Module | None) -> bool:
-    """Whether there is anything to gain over nearest rounding: below 8 bits."""
+    """Whether reconstruction can learn something about it: roundings, or a scale that nothing else binds."""
+    return isinstance(module, QuantLayer) or (isinstance(module, Quantizer) and module.spec.grid == "free")
+
+
+def is_low(module: nn.Module | None) -> bool:
+    """Whether it quantizes to fewer than 8 bits."""
     if isinstance(module, QuantLayer):
         return module.weight_quantizer.spec.bits < MAX_BITS
     return isinstance(module, Quantizer) and module.spec.bits < MAX_BITS
@@ -206,13 +211,13 @@ def soften(unit: fx.GraphModule, mask: DropMask | None, roundings: bool = True, 
     Args:
         unit: a part of a calibrated quantized model.
         mask: of the activations that are quantized; None quantizes all of them.
-        roundings: learn those of weights below 8 bits.
+        roundings: learn those of weights.
         scales: learn those of activations, but for those that a gate binds; without, activations stay in float.
 
     Example:
         >>> block = soften(quantized_model.split()[0], mask=None)
         >>> block(images).shape, len(block.scales)
-        (torch.Size([8, 8, 8, 8]), 2)
+        (torch.Size([8, 8, 8, 8]), 1)
     """
     graph = fx.GraphModule(unit, _copy(unit.graph))
     made: dict[object, nn.Module] = {}  # one for every module, however often it is called
@@ -235,7 +240,7 @@ def soften(unit: fx.GraphModule, mask: DropMask | None, roundings: bool = True, 
             gains[module] = scale.gain
             _replace(graph, node, scale)
         elif isinstance(module, QuantLayer):
-            device, soft = module.weight_quantizer.codes.device, roundings and learns(module)
+            device, soft = module.weight_quantizer.codes.device, roundings
             slow = fast_bfloat16(device) and wants_float32(module.op, device, weights=soft)
             made[module] = made.get(module) or (SoftLayer(module, slow) if soft else FixedLayer(module, slow))
             _replace(graph, node, made[module])

@@ -78,8 +78,8 @@ def legend(found: Inspection) -> list[str]:
     ]
     if found.after is not None:
         lines.append(
-            "reconstruction tunes a block as a whole: a layer in it, or its weight, may have fewer dB by "
-            "itself than before"
+            "reconstruction tunes a block as a whole, and makes good for the blocks before it: a layer, or its weight, "
+            "may have fewer dB by itself than before"
         )
     return lines
 

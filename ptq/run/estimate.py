@@ -220,7 +220,8 @@ def _reconstruction(
 
         def count(_: int, result: BlockResult) -> None:
             nonlocal one, spent, cached
-            one, spent = one + _mean(clock.steps), spent + sum(clock.steps)
+            if result.losses:  # what was not tuned took no iterations
+                one, spent = one + _mean(clock.steps), spent + sum(clock.steps)
             cached = max(cached, result.memory)
             clock.restart()
 

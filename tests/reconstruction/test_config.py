@@ -1,6 +1,6 @@
 """Methods and budgets: plain data."""
 
-from dataclasses import replace
+from dataclasses import asdict
 
 import pytest
 
@@ -14,7 +14,13 @@ def test_presets_scale_the_budget_and_nothing_else(method: str) -> None:
     iterations = [config.iterations for config in made]
     assert iterations == sorted(iterations)
     for config in made:
-        assert replace(config, iterations=0, batch=0) == replace(METHODS[method], iterations=0, batch=0)
+        budget = {"iterations": config.iterations, "batch": config.batch, "tune_below": config.tune_below}
+        assert asdict(config) == asdict(METHODS[method]) | budget
+
+
+def test_fast_leaves_8_bits_alone() -> None:
+    tuned = {preset: method_preset("qdrop", preset).tune_below for preset in ITERATIONS}
+    assert tuned.pop("fast") == 0 and min(tuned.values()) > 0
 
 
 def test_nearest_stays_nearest() -> None:

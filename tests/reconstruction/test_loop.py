@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ptq.calibration.activation_ranges import calibrate
 from ptq.errors import InputError
@@ -128,7 +128,7 @@ def test_codes_end_beside_the_float_weight(network: str, method: str) -> None:
             layer = done.quantized_model.layers()[name]
             quantizer, weight = layer.weight_quantizer, layer.weight_quantizer.float_weight
             nearest = done.before[f"{_target(done.quantized_model, name)}.weight_quantizer._codes"]
-            if result.kept == "learned" and quantizer.spec.bits < 8:
+            if result.kept == "learned":
                 assert quantizer.rounding is Rounding.LEARNED
                 floor = (weight / _broadcast(quantizer, weight)).floor()
                 lowest, highest = quantizer.spec.qmin, quantizer.spec.qmax
@@ -187,10 +187,21 @@ def test_progress_reaches_its_total_with_layers_that_learn_no_scales(method: str
     assert progress.done == (0 if method == "nearest" else progress.total)
 
 
-def test_nearest_changes_nothing() -> None:
+def test_nearest_changes_nothing_but_biases() -> None:
     done = outcome("resnet", "nearest")
-    assert all(torch.equal(v, done.before[k]) for k, v in done.quantized_model.module.state_dict().items())
+    state = done.quantized_model.module.state_dict()
+    changed = {key for key, value in state.items() if not torch.equal(value, done.before[key])}
+    assert changed and all(key.endswith(".op.bias") for key in changed)
     assert {result.kept for result in done.results} == {"skipped"}
+    assert any(result.sqnr > result.sqnr_nearest for result in done.results)
+
+
+def test_without_bias_correction_nearest_changes_nothing() -> None:
+    quantized_model = quantized_network("resnet", 3, 4)
+    before = {k: v.clone() for k, v in quantized_model.module.state_dict().items()}
+    results = reconstruct(quantized_model, images(8), replace(METHODS["nearest"], correct_bias=False))
+    assert all(torch.equal(v, before[k]) for k, v in quantized_model.module.state_dict().items())
+    assert all(result.sqnr == result.sqnr_nearest for result in results)
 
 
 @pytest.mark.parametrize("method", [m for m in METHODS if m != "nearest"])
@@ -249,10 +260,49 @@ def test_learning_helps_the_whole_network() -> None:
     assert sqnr_db(model(x), learned.integer_forward(x)) > sqnr_db(model(x), nearest.integer_forward(x)) + 1
 
 
-def test_eight_bits_leave_nothing_to_learn() -> None:
-    quantized_model = quantized_network("resnet", 8, 8)
-    results = reconstruct(quantized_model, images(8), quick("qdrop"))
-    assert {result.kept for result in results} == {"skipped"}
+@pytest.mark.parametrize("method", [m for m in METHODS if m != "nearest"])
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_of_8_bits_only_what_is_noisy_is_tuned(method: str, share: float) -> None:
+    ratios = sorted(r.sqnr for r in reconstruct(quantized_network("resnet", 8, 8), images(8), METHODS["nearest"]))
+    bound = [-1e9, *ratios, 1e9][round(share * (len(ratios) + 1))]
+    quantized_model, progress = quantized_network("resnet", 8, 8), Recorder()
+    before = {name: layer.weight_quantizer.codes.clone() for name, layer in quantized_model.layers().items()}
+    config = replace(quick(method, 4), tune_below=bound)
+    results = reconstruct(quantized_model, images(8), config, progress=progress)
+    for result in results:
+        assert bool(result.losses) == (result.sqnr_nearest < bound)
+        if not result.losses:
+            assert result.kept == "skipped"
+            for name in result.layers:
+                assert torch.equal(quantized_model.layers()[name].weight_quantizer.codes, before[name])
+    assert progress.done == progress.total
+    assert {bool(r.losses) for r in results} == {0.0: {False}, 0.5: {False, True}, 1.0: {True}}[share]
+
+
+class OutlierChannel(nn.Module):
+    """Of what a dense layer reads one channel is small, and its weights are a hundred times the others, which get few codes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.expand, self.project, self.head = nn.Conv2d(3, 16, 1), nn.Conv2d(16, 16, 1), nn.Linear(16, 4)
+        with torch.no_grad():
+            for parameter in self.expand.parameters():
+                parameter[0] /= 100
+            self.project.weight[:, 0] *= 100
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.project(self.expand(x).relu()).relu().mean((2, 3)))
+        return logits
+
+
+def test_of_8_bits_a_block_with_an_outlying_channel_is_tuned_and_gains() -> None:
+    graph_model = prepare(OutlierChannel().eval(), SHAPE)
+    quantized_model = calibrate(insert_quantizers(graph_model, make_plan(graph_model, 8, 8)), images(COUNT))
+    results = reconstruct(quantized_model, images(COUNT), quick("qdrop", 60))
+    tuned = [result for result in results if result.losses]
+    assert tuned and all(result.sqnr_nearest < METHODS["qdrop"].tune_below for result in tuned)
+    assert any(result.kept == "learned" and result.sqnr > result.sqnr_nearest + 1 for result in tuned)
 
 
 def test_an_uncalibrated_model_is_refused() -> None:

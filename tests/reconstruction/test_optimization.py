@@ -11,7 +11,7 @@ from ptq.quantization.spec import QuantSpec
 from ptq.reconstruction import soft_modules
 from ptq.reconstruction.config import METHODS, ReconstructConfig
 from ptq.reconstruction.optimization import Pair, optimize
-from ptq.reconstruction.soft_modules import learns
+from ptq.reconstruction.soft_modules import is_low, learns
 from ptq.utils import autocast
 from tests.helpers.networks import images, quantized_network
 
@@ -148,9 +148,16 @@ def test_a_unit_with_nothing_to_learn_still_counts(method: str) -> None:
     assert task.done == phases * METHODS[method].iterations
 
 
-def test_eight_bits_have_nothing_to_learn() -> None:
-    assert learns(Quantizer(QuantSpec(7)))
-    assert not learns(Quantizer(QuantSpec(8)))
+def test_roundings_and_free_scales_can_be_learned() -> None:
+    assert learns(Quantizer(QuantSpec(8)))
+    assert not learns(Quantizer(QuantSpec(8, grid="images")))
     assert not learns(nn.ReLU())
     assert not learns(None)
     assert all(learns(layer) for layer in layers(residual_block()[0]))
+
+
+def test_below_8_bits_is_low() -> None:
+    assert is_low(Quantizer(QuantSpec(7)))
+    assert not is_low(Quantizer(QuantSpec(8)))
+    assert not is_low(None)
+    assert all(is_low(layer) for layer in layers(residual_block()[0]))

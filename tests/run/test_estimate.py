@@ -70,6 +70,16 @@ def test_nearest_rounding_and_noise_take_no_steps(model: Model, tmp_path: Path) 
     assert all(block.name in shown for block in said.blocks)
 
 
+def test_what_is_not_tuned_takes_no_iterations(model: Model, tmp_path: Path) -> None:
+    def seconds(tune_below: float) -> float:
+        changed = {"reconstruction.iterations": 10**6, "reconstruction.tune_below": tune_below}
+        return estimate_run(settings(tmp_path, bits=8, images="noise", settings=changed), model=model).seconds[
+            "reconstruct"
+        ]
+
+    assert seconds(1000.0) > 100 > seconds(0.0)
+
+
 def test_the_command_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Settings] = []
 
