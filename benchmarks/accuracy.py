@@ -21,6 +21,8 @@ from benchmarks import networks
 from benchmarks.rows import Rows, add_rows, footer
 from ptq.config.choices import Preset
 from ptq.config.flat_options import make_settings
+from ptq.errors import ValidationError
+from ptq.reporting.report_files import read_report
 from ptq.run.pipeline import run
 
 CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
@@ -60,7 +62,11 @@ def measure(case: str, seed: int, data: Path, preset: str) -> dict[str, Any]:
     given = {"model": model, "weights": weights, "data": networks.test_images(network, data), **quantization}
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        report = run(make_settings(**given, seed=seed, preset=preset, out=folder)).report.to_json()
+        try:
+            run(make_settings(**given, seed=seed, preset=preset, out=folder))
+        except ValidationError as error:  # a network that has lost too much is a row, too
+            print(error)
+        report = read_report(Path(folder)).to_json()
     seconds = round(time.perf_counter() - started, 1)
     row = {"case": case, "seed": seed, "preset": preset, "total_seconds": seconds}
     return row | {key: report[key] for key in KEEP}

@@ -84,6 +84,12 @@ class QuantizedFile:
         self._constants = {t.name: t for t in model.graph.initializer}
         self._layers = [node for node in model.graph.node if node.op_type in LAYER_OPS]
 
+    def narrowest(self) -> int | None:
+        """The fewest bits that the file says it has for weights and activations; None where it does not say."""
+        kinds = (self.metadata.get(f"ptq.{kind}_bits", "") for kind in ("weight", "activation"))
+        widths = [int(bits) for bits in ",".join(kinds).split(",") if bits.isdigit()]
+        return min(widths, default=None)
+
     def layers(self) -> list[str]:
         """Names of all convolutions and matrix products."""
         return [node.name for node in self._layers]

@@ -6,7 +6,11 @@ from typing import Any
 
 from ptq.errors import ValidationError
 
-__all__ = ["Check", "Exact", "Validation", "failures"]
+__all__ = ["SAME_PREDICTIONS", "SPEED", "Check", "Exact", "Validation", "failures"]
+
+SAME_PREDICTIONS = "it predicts what the float network predicts"
+SPEED = "not slower than "
+"""Names of checks, or how they begin, that a right file can fail: what to do is something else then."""
 
 
 @dataclass(frozen=True)

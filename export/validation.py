@@ -49,6 +49,7 @@ def validate(
     exact: bool = False,
     baseline: bool = True,
     runtimes: Sequence[str] = (),
+    remedy: str = Evidence.remedy,
     progress: Progress = SILENT,
 ) -> Validation:
     """Run an exported file and compare it with the simulation and with float.
@@ -67,6 +68,8 @@ def validate(
         exact: compare the file with exact integer arithmetic, too, on up to 64 images; slow.
         baseline: compare latency with onnxruntime's quantize_static, too, where there is a float network.
         runtimes: others that shall run the file: "openvino".
+        remedy: what to do where predictions are not those of float, in sentences; for the message.
+        progress: told of every batch.
 
     Returns:
         The figures; `failed` names the checks that failed, and `raise_for_failure` raises for them.
@@ -132,6 +135,7 @@ def validate(
         exact=comparison.result() if comparison else None,
         stepwise=stepwise,
         latency_ms=costs.latency_ms,
+        remedy=remedy,
     )
     return Validation(
         validated_on=count,

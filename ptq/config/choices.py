@@ -13,6 +13,7 @@ __all__ = [
     "DEFAULT_METHOD",
     "MAX_BITS",
     "MIN_BITS",
+    "REDUCED_BITS",
     "Format",
     "Method",
     "Preset",
@@ -42,6 +43,7 @@ Runtime = Literal["openvino"]
 
 MIN_BITS = 2
 MAX_BITS = 8  # every code lives in an 8-bit container, because that is what integer kernels read
+REDUCED_BITS = 7  # of weights: two products of a uint8 and 7 bits fit the 16-bit sums of AVX2 kernels
 
 
 def check_bits(bits: int, what: str) -> int:

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from torch import fx
 
-from ptq.config.choices import MAX_BITS
+from ptq.config.choices import MAX_BITS, REDUCED_BITS
 from ptq.errors import InputError, ModelError
 from ptq.graph.fx_helpers import foldable, input_tensors, module_of, sole_input
 from ptq.graph.preparation import GraphModel
@@ -34,7 +34,6 @@ from ptq.quantization.spec import Grid, QuantPlan, QuantSpec
 
 __all__ = ["Selection", "assign_bits", "make_plan", "select"]
 
-REDUCED_BITS = 7  # two products of a uint8 and a 7-bit weight fit the 16-bit sums of AVX2 kernels
 Bits = TypeVar("Bits", int, int | None)
 
 

@@ -2,16 +2,20 @@
 
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from ptq.config.choices import MAX_BITS
+from ptq.analysis.distributions import LayerDistribution
+from ptq.config.choices import MAX_BITS, REDUCED_BITS
+from ptq.config.flat_options import command
 from ptq.config.settings import Settings
+from ptq.export.results import SAME_PREDICTIONS, SPEED
 from ptq.reporting.report import Report
-from ptq.utils.units import number_text, short_text
+from ptq.utils.units import number_text, percent_text, short_text
 
-__all__ = ["Badge", "Step", "badges", "lost", "next_steps"]
+__all__ = ["Badge", "Step", "badges", "lost", "next_steps", "remedy"]
 
 KEPT = 1.0  # points of top-1 that nobody would quantize again for; the checks allow as much between simulation and file
+WORST = 3  # layers that are named
 MUCH = 10.0  # beyond it a file is of no use to most
 
 
@@ -58,10 +62,29 @@ def badges(report: Report) -> list[Badge]:
 def _accuracy(report: Report) -> Badge:
     points = lost(report)
     if points is None:
+        if _lost_too_much(report):
+            return Badge(
+                "failed", f"accuracy: predicts as float on {percent_text(report.validation.agreement['onnx'])}"
+            )
         return Badge("unknown", "accuracy: not measured")
     state = "passed" if points <= KEPT else "warned" if points <= MUCH else "failed"
     text = f"{number_text(points)} points lost" if round(points, 2) > 0 else "nothing lost"
-    return Badge(state, f"accuracy: {text}")
+    return Badge("failed" if _lost_too_much(report) else state, f"accuracy: {text}")
+
+
+def _lost_too_much(report: Report) -> bool:
+    return any(check.name == SAME_PREDICTIONS and not check.passed for check in report.validation.checks)
+
+
+def remedy(settings: Settings, layers: Sequence[LayerDistribution]) -> str:
+    """Return what to do about a network that has lost its predictions, in sentences for a message.
+
+    Args:
+        settings: of the run.
+        layers: those that lose most, the worst first.
+    """
+    first = list(_against_loss(settings, layers, shlex.quote(settings.output.folder)))[:2]
+    return " ".join(f"{step.text} ({step.command})" if step.command else step.text for step in first)
 
 
 def next_steps(report: Report, folder: str) -> list[Step]:
@@ -73,7 +96,7 @@ def next_steps(report: Report, folder: str) -> list[Step]:
     """
     run = shlex.quote(folder)
     if report.validation.failed:
-        return [*_after_failure(report.validation.failed, run)]
+        return [*_after_failure(report, run)]
     points = lost(report)
     steps = [*_for_accuracy(report.settings, run)] if points is None or points > KEPT else []
     if points is None:
@@ -84,18 +107,38 @@ def next_steps(report: Report, folder: str) -> list[Step]:
     return [*_to_use(report, folder)]
 
 
-def _after_failure(failed: Sequence[str], run: str) -> Iterator[Step]:
-    if all(line.startswith("the file is slower") for line in failed):
+def _after_failure(report: Report, run: str) -> Iterator[Step]:
+    failed = [check.name for check in report.validation.checks if not check.passed]
+    if any(name != SAME_PREDICTIONS and not name.startswith(SPEED) for name in failed):
+        yield Step(
+            "Do not use this file: make it again. Where that fails as well, onnxruntime computes something else than "
+            "it should, which is worth a report."
+        )
+    elif SAME_PREDICTIONS in failed:
+        yield Step("This is no success: the file computes what it should, but the network has lost too much by it.")
+        yield from _against_loss(report.settings, report.worst_layers, run)
+    else:
         yield Step(
             "The file computes what it should; only its speed is in doubt. Measure again when nothing else runs on "
             "this machine.",
             f"ptq validate {run}",
         )
-    else:
-        yield Step(
-            "Do not use this file: make it again. Where that fails as well, onnxruntime computes something else than "
-            "it should, which is worth a report."
+
+
+def _against_loss(settings: Settings, layers: Sequence[LayerDistribution], run: str) -> Iterator[Step]:
+    """More bits for the layers that lose most, or none where they have all; then what else gives points back."""
+    most = REDUCED_BITS if settings.quantization.reduce_range else MAX_BITS
+    few = [layer for layer in layers if layer.bits < most]
+    if names := [layer.name for layer in (few or layers)[:WORST]]:
+        given = {**settings.quantization.layers, **dict.fromkeys(names, most if few else None)}
+        changed = replace(settings, quantization=replace(settings.quantization, layers=given))
+        what = (
+            f"Give the layers that lose most {most} bits for their weights"
+            if few
+            else "Leave the layers that lose most in float"
         )
+        yield Step(f"{what}: {', '.join(names)}.", command(changed))
+    yield from _for_accuracy(settings, run)
 
 
 def _for_accuracy(settings: Settings, run: str) -> Iterator[Step]:

@@ -14,6 +14,7 @@ from ptq.export.results import Validation
 from ptq.progress import SILENT, Progress
 from ptq.quantization.quantized_model import QuantizedModel
 from ptq.quantization.storage import load_quantized, read_metadata, settings_of
+from ptq.reporting.advice import remedy
 from ptq.reporting.html.page import refresh
 from ptq.reporting.report_files import read_report, write_report
 from ptq.run.inputs import ValidationBatches, data_of, load_network
@@ -72,6 +73,7 @@ def validate_run(
         threads=threads or report.settings.execution.threads,
         exact=exact,
         runtimes=runtimes,
+        remedy=remedy(report.settings, report.worst_layers),
         progress=progress,
     )
     write_report(replace(report, validation=measured), folder)

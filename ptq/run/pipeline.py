@@ -29,6 +29,7 @@ from ptq.quantization.quantized_model import QuantizedModel
 from ptq.quantization.storage import save_quantized
 from ptq.reconstruction.activation_cache import ActivationCache
 from ptq.reconstruction.loop import reconstruct
+from ptq.reporting.advice import remedy
 from ptq.reporting.html.page import refresh
 from ptq.reporting.report import Report
 from ptq.reporting.report_files import write_report
@@ -159,6 +160,8 @@ def _run(
     save_quantized(quantized_model, folder / "quantized.safetensors", about)
     with watch("export"):
         export_qdq(quantized_model, folder / "model.onnx", _metadata(settings, images), format=settings.output.format)
+    with watch("look at the worst layers"):
+        layers = worst_layers(quantized_model, model.preprocess.normalize(images.floats(slice(4))))
     with watch("validate"):
         measured = validate(
             folder / "model.onnx",
@@ -167,10 +170,9 @@ def _run(
             ValidationBatches(evaluation, images),
             threads=settings.execution.threads,
             float_path=float_file,
+            remedy=remedy(settings, layers),
             progress=progress,
         )
-    with watch("look at the worst layers"):
-        layers = worst_layers(quantized_model, model.preprocess.normalize(images.floats(slice(4))))
     report = summarize(settings, model, quantized_model, images, blocks, measured, layers, watch, store.words())
     write_report(report, folder)
     write_recipe(settings, folder)

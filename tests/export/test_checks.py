@@ -1,5 +1,6 @@
 """What fails a file, and what does not."""
 
+import copy
 import math
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from ptq.export import checks, ort
 from ptq.export.checks import EQUAL_DB, MARGIN, Evidence, not_slower, run_checks
 from ptq.export.onnx_files import QuantizedFile
-from ptq.export.results import Check, failures
+from ptq.export.results import SAME_PREDICTIONS, Check, failures
 from ptq.export.stepwise import ComparedCodes, Stepwise
 
 LAUNCH = 0.1  # ms; that other tests set it is undone here
@@ -70,6 +71,44 @@ def test_numbers_are_those_of_the_simulation(file: QuantizedFile, noise: float, 
     assert bool(lines) == fails
     assert not fails or f"at least {EQUAL_DB:.0f} dB" in lines[0]
     assert failures(found(file, {"onnx": simulated})) == []
+
+
+def sure(count: int, wrong: int, unsure: int = 0) -> dict[str, Tensor]:
+    """Logits of `count` images on which float is sure, of which the file gets some wrong, and of some where it is not."""
+    float_logits = predicting(*[0] * count, *[1] * unsure)
+    float_logits[count:] *= 0.5
+    onnx_logits = predicting(*[2] * wrong, *[0] * (count - wrong), *[3] * unsure)
+    return {"float": float_logits, "onnx": onnx_logits}
+
+
+@pytest.mark.parametrize(
+    ("bits", "logits", "fails"),
+    [
+        ({}, sure(64, 32), False),
+        ({}, sure(64, 33), True),
+        ({}, sure(15, 15), None),  # too few to say
+        ({}, sure(0, 0, 64), None),  # nearly tied, as all are in a network that was not trained
+        ({}, sure(64, 0, 600), False),
+        ({"weight": "8", "activation": "8"}, sure(100, 10), False),
+        ({"weight": "7", "activation": "8"}, sure(100, 11), True),
+        ({"weight": "4,8", "activation": "8"}, sure(100, 11), False),
+        ({"weight": "8", "activation": "4,8"}, sure(100, 11), False),
+        ({"weight": "4,8", "activation": "4,8"}, sure(100, 95), True),
+    ],
+)
+def test_a_network_that_lost_its_predictions_fails(
+    bits: dict[str, str], logits: dict[str, Tensor], fails: bool | None, file: QuantizedFile
+) -> None:
+    said = copy.copy(file)
+    said.metadata = {f"ptq.{kind}_bits": widths for kind, widths in bits.items()}
+    answers = [c for c in found(said, logits, remedy="Do this.") if c.name == SAME_PREDICTIONS]
+    assert [not answer.passed for answer in answers] == ([] if fails is None else [fails])
+    assert all(answer.failure.endswith("Do this.") for answer in answers if not answer.passed)
+
+
+def test_one_output_names_no_classes(file: QuantizedFile) -> None:
+    one = torch.linspace(-9, 9, 64)[:, None]
+    assert not [c for c in found(file, {"float": one, "onnx": -one}) if c.name == SAME_PREDICTIONS]
 
 
 def stepwise(

@@ -1,12 +1,14 @@
 """What a report says to do: the file and its accuracy are judged apart, and what is advised exists."""
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from ptq.config.flat_options import make_settings
-from ptq.reporting.advice import badges, lost, next_steps
+from ptq.export.results import SAME_PREDICTIONS, SPEED
+from ptq.reporting.advice import badges, lost, next_steps, remedy
 from ptq.reporting.report import Report
 from tests.helpers.reports import check, made_up
 from tests.test_docs import options_of
@@ -66,14 +68,47 @@ def test_without_labels_they_are_asked_for_first() -> None:
 
 
 def test_a_failed_file_is_not_to_be_used_and_a_slow_one_measured_again() -> None:
-    slow = "the file is slower than the float network: 2 against 1 ms."
-    assert "ptq validate" in texts(report(failed=(slow,)))
-    wrong = texts(report(failed=(slow, "outputs differ.")))
+    slow = check(f"{SPEED}the float network", "the file is slower than the float network: 2 against 1 ms.")
+    assert "ptq validate" in texts(made_up(gates=[slow]))
+    wrong = texts(made_up(gates=[slow, check("numbers", "outputs differ."), check(SAME_PREDICTIONS, "lost.")]))
     assert "ptq validate" not in wrong and "model.onnx" not in wrong
+
+
+def collapsed(same: float = 5.0, **settings: Any) -> Report:
+    """A report of a network that has lost its predictions; no labels, and a file of which nothing is wrong."""
+    gates = [check("sound"), check(SAME_PREDICTIONS, "it has lost too much.")]
+    given = make_settings("tinynet", **{"bits": 4, **settings}).to_json()
+    return made_up(top1={}, agreement__onnx=same, gates=gates, settings=given)
+
+
+def test_a_network_that_lost_its_predictions_is_no_success() -> None:
+    file, accuracy = badges(collapsed())
+    assert (file.state, accuracy.state) == ("failed", "failed") and "5.00" in accuracy.text
+    labeled = made_up(gates=[check(SAME_PREDICTIONS, "it has lost too much.")])
+    assert badges(labeled)[1].state == "failed"
+    first, second, *_ = next_steps(collapsed(), "runs/a b")
+    assert "no success" in first.text
+    assert second.command.startswith("ptq quantize --model tinynet --bits 4") and "--layer conv2=8" in second.command
+    assert "--act-bits 4" in texts(collapsed(act_bits=4)) and "model.onnx" not in texts(collapsed())
+
+
+def test_a_layer_that_has_all_bits_is_left_in_float() -> None:
+    layers = [replace(layer, bits=8) for layer in collapsed().worst_layers]
+    report = replace(collapsed(bits=8), worst_layers=tuple(layers))
+    assert "--layer conv2=float --layer stem=float" in texts(report)
+    reduced = replace(report, settings=make_settings("tinynet", bits=8, reduce_range=True))
+    few = replace(reduced, worst_layers=(replace(layers[0], bits=6), replace(layers[1], bits=7)))
+    assert "--layer conv2=7" in texts(few) and "stem=" not in texts(few)
+
+
+def test_the_message_says_what_to_do_first() -> None:
+    said = remedy(make_settings("tinynet", bits=4, act_bits=4), collapsed().worst_layers)
+    assert "--layer conv2=8" in said and "--act-bits 4" in said and "inspect" not in said
+    assert remedy(make_settings("tinynet", bits=4), [])
 
 
 def test_options_that_are_advised_exist() -> None:
     cases = [report(p, bits=b, act_bits=4, preset="fast", images="noise") for p in (None, 0.1, 9) for b in (2, 8)]
-    cases.append(report(5.0, bits=8))
+    cases += [report(5.0, bits=8), collapsed(), collapsed(act_bits=4)]
     named = set(re.findall(r"--[a-z-]+", "".join(map(texts, cases))))
     assert named <= options_of("quantize") | options_of("validate"), named

@@ -89,7 +89,10 @@ def test_the_state_before_is_rebuilt_as_it_was(settings: Settings, tmp_path: Pat
             "output.folder": str(tmp_path / "run"),
         },
     )
-    found = ptq.inspect_run(pipeline.run(chosen).folder, threads=1)
+    # 2 bits rounded to the nearest lose the predictions. The run says so, and is there to be looked at.
+    with pytest.raises(ptq.ValidationError, match=r"--layer blocks_.*=8"):
+        pipeline.run(chosen)
+    found = ptq.inspect_run(chosen.output.folder, threads=1)
     assert found.before == found.after
 
 

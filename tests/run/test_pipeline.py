@@ -163,7 +163,7 @@ def test_a_run_that_fails_a_check_has_a_report_that_says_which(
     with pytest.raises(PtqError, match=r"- it is not small\."):
         run(digits, tmp_path, 8, 8, preset="fast", images="noise")
     page = (tmp_path / "run" / "report.html").read_text()
-    assert "failed 1 of 10 checks" in page and "it is not small." in page and "9 MB" in page
+    assert "failed 1 of 11 checks" in page and "it is not small." in page and "9 MB" in page
 
 
 @pytest.mark.slow
