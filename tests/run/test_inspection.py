@@ -72,8 +72,8 @@ def test_reconstruction_helps_the_network_and_every_block_alone(run_dir: Path) -
         if told["kept"] == "learned":
             assert block.isolated > before.isolated
             assert block.cumulative == pytest.approx(told["sqnr"], abs=0.5)
-        else:  # the step that it reads may have been learned, and its bias lies on that step's grid
-            assert block.isolated == pytest.approx(before.isolated, abs=0.1)
+        else:  # its bias may take out what the blocks before it add, which it does not see alone
+            assert block.cumulative > before.cumulative
             assert block.cumulative == pytest.approx(told["sqnr"], abs=1.5)
 
 
@@ -84,6 +84,7 @@ def test_the_state_before_is_rebuilt_as_it_was(settings: Settings, tmp_path: Pat
         leaf_values(settings)
         | {
             "reconstruction.method": "nearest",
+            "reconstruction.correct_bias": False,
             "calibration.mixed_copies": 1,
             "execution.seed": 3,
             "output.folder": str(tmp_path / "run"),
@@ -155,6 +156,7 @@ def test_a_run_of_a_module_needs_the_module(digits: Any, settings: Settings, tmp
         images=settings.calibration.images,
         out=str(tmp_path / "run"),
         threads=1,
+        settings={"reconstruction.correct_bias": False},
     )
     result = call("inspect", str(made.folder))
     assert result.exit_code == 2
