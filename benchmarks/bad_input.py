@@ -1,4 +1,4 @@
-"""Mistakes that users make, and what they are told: the table in tests/helpers/bad_input.py, run through the command line.
+"""Mistakes that users make, and what they are told: the tables in tests/helpers/bad_input, run through the command line.
 
     python -m benchmarks.bad_input
 
@@ -76,7 +76,8 @@ def page(cases: Any, prepare_folder: Any, quantize: Any) -> Iterator[str]:
 def main() -> None:
     """Run all cases and write the page."""
     os.environ.update(OFFLINE)
-    from tests.helpers.bad_input import CASES, prepare_folder, quantize
+    from tests.helpers.bad_input import CASES
+    from tests.helpers.bad_input.case import prepare_folder, quantize
 
     with tempfile.TemporaryDirectory() as home:
         os.environ["TORCH_HOME"] = home

@@ -1,4 +1,4 @@
-"""Every mistake of the table in bad_input.py: one message, exit status 2, nothing half-written, no traceback."""
+"""Every mistake of the tables in tests/helpers/bad_input: one message, exit status 2, nothing half-written, no traceback."""
 
 import os
 import resource
@@ -18,7 +18,9 @@ from ptq.data.datasets import load_images
 from ptq.data.preprocess import Preprocess
 from ptq.utils.files import TEMPORARY
 from tests.helpers import CHECKOUT
-from tests.helpers.bad_input import CASES, NETWORK, OPTIONS, Case, prepare_folder, quantize
+from tests.helpers.bad_input import CASES
+from tests.helpers.bad_input.case import NETWORK, Case, prepare_folder, quantize
+from tests.helpers.bad_input.options import OPTIONS
 
 
 def call(*arguments: str) -> Result:

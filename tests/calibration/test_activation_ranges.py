@@ -1,8 +1,5 @@
 """Calibration fills every range, repeatably, and refuses what it cannot use."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import pytest
 import torch
 from torch import nn
@@ -11,13 +8,13 @@ from ptq.calibration.activation_ranges import calibrate
 from ptq.data.preprocess import IMAGENET, Preprocess
 from ptq.errors import InputError, ModelError
 from ptq.graph.preparation import prepare
-from ptq.progress import Task
 from ptq.quantization.insertion import insert_quantizers
 from ptq.quantization.plan import make_plan
 from ptq.quantization.quantized_model import QuantizedModel
 from ptq.reconstruction.config import ReconstructConfig
 from ptq.reconstruction.loop import reconstruct
 from tests.helpers.networks import NETWORKS, SHAPE, build, images
+from tests.helpers.progress import Recorder
 
 
 def placed(name: str = "resnet", model: nn.Module | None = None) -> QuantizedModel:
@@ -130,22 +127,7 @@ def test_biases_of_dead_channels_fit_the_int32_grid(transposed: bool) -> None:
     torch.testing.assert_close(bias, layer.op.bias, rtol=1e-3, atol=0)
 
 
-class Counting:
-    """Adds up what is reported."""
-
-    def __init__(self) -> None:
-        self.total, self.done = 0, 0
-
-    @contextmanager
-    def stage(self, name: str, total: int) -> Iterator[Task]:
-        self.total += total
-        yield self
-
-    def advance(self, n: int = 1, **figures: float) -> None:
-        self.done += n
-
-
 def test_progress_reaches_its_total() -> None:
-    progress = Counting()
+    progress = Recorder()
     calibrate(placed(), images(40), batch=16, progress=progress)
     assert progress.done == progress.total > 0

@@ -1,8 +1,6 @@
 """Every method on small networks: never worse than nearest rounding, on the grid, repeatable."""
 
 import gc
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from itertools import pairwise
@@ -10,13 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ptq.calibration.activation_ranges import calibrate
 from ptq.errors import InputError
 from ptq.graph.blocks import split
 from ptq.graph.preparation import prepare
-from ptq.progress import Task
 from ptq.quantization.insertion import insert_quantizers
 from ptq.quantization.plan import make_plan
 from ptq.quantization.quantized_model import QuantizedModel
@@ -29,6 +26,7 @@ from ptq.reconstruction.results import BlockResult
 from ptq.utils.metrics import sqnr_db
 from ptq.utils.work_store import WorkStore
 from tests.helpers.networks import SHAPE, build, images, quantized_network
+from tests.helpers.progress import Recorder
 
 COUNT = 24
 
@@ -36,24 +34,6 @@ COUNT = 24
 def quick(method: str, iterations: int = 12) -> ReconstructConfig:
     config = METHODS[method]
     return replace(config, batch=8, iterations=iterations if config.iterations else 0)
-
-
-class Recorder:
-    """What a progress bar would have shown."""
-
-    def __init__(self) -> None:
-        self.total, self.done, self.open = 0, 0, False
-
-    @contextmanager
-    def stage(self, name: str, total: int) -> Iterator[Task]:
-        self.total, self.open = total, True
-        yield self
-        self.open = False
-
-    def advance(self, n: int = 1, **figures: float) -> None:
-        assert self.open
-        assert all(value == value for value in figures.values())
-        self.done += n
 
 
 class Outcome:
@@ -258,51 +238,6 @@ def test_learning_helps_the_whole_network() -> None:
     nearest, learned = quantized_network("resnet", 3, 8), quantized_network("resnet", 3, 8)
     reconstruct(learned, x, replace(quick("qdrop", 60), batch=16))
     assert sqnr_db(model(x), learned.integer_forward(x)) > sqnr_db(model(x), nearest.integer_forward(x)) + 1
-
-
-@pytest.mark.parametrize("method", [m for m in METHODS if m != "nearest"])
-@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
-def test_of_8_bits_only_what_is_noisy_is_tuned(method: str, share: float) -> None:
-    ratios = sorted(r.sqnr for r in reconstruct(quantized_network("resnet", 8, 8), images(8), METHODS["nearest"]))
-    bound = [-1e9, *ratios, 1e9][round(share * (len(ratios) + 1))]
-    quantized_model, progress = quantized_network("resnet", 8, 8), Recorder()
-    before = {name: layer.weight_quantizer.codes.clone() for name, layer in quantized_model.layers().items()}
-    config = replace(quick(method, 4), tune_below=bound)
-    results = reconstruct(quantized_model, images(8), config, progress=progress)
-    for result in results:
-        assert bool(result.losses) == (result.sqnr_nearest < bound)
-        if not result.losses:
-            assert result.kept == "skipped"
-            for name in result.layers:
-                assert torch.equal(quantized_model.layers()[name].weight_quantizer.codes, before[name])
-    assert progress.done == progress.total
-    assert {bool(r.losses) for r in results} == {0.0: {False}, 0.5: {False, True}, 1.0: {True}}[share]
-
-
-class OutlierChannel(nn.Module):
-    """Of what a dense layer reads one channel is small, and its weights are a hundred times the others, which get few codes."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.expand, self.project, self.head = nn.Conv2d(3, 16, 1), nn.Conv2d(16, 16, 1), nn.Linear(16, 4)
-        with torch.no_grad():
-            for parameter in self.expand.parameters():
-                parameter[0] /= 100
-            self.project.weight[:, 0] *= 100
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.project(self.expand(x).relu()).relu().mean((2, 3)))
-        return logits
-
-
-def test_of_8_bits_a_block_with_an_outlying_channel_is_tuned_and_gains() -> None:
-    graph_model = prepare(OutlierChannel().eval(), SHAPE)
-    quantized_model = calibrate(insert_quantizers(graph_model, make_plan(graph_model, 8, 8)), images(COUNT))
-    results = reconstruct(quantized_model, images(COUNT), quick("qdrop", 60))
-    tuned = [result for result in results if result.losses]
-    assert tuned and all(result.sqnr_nearest < METHODS["qdrop"].tune_below for result in tuned)
-    assert any(result.kept == "learned" and result.sqnr > result.sqnr_nearest + 1 for result in tuned)
 
 
 def test_an_uncalibrated_model_is_refused() -> None:

@@ -1,0 +1,73 @@
+"""Networks that cannot be quantized."""
+
+from tests.helpers.bad_input.case import NETWORK, Case, quantize
+
+__all__ = ["MODELS"]
+
+
+def _model(what: str, name: str, says: str, *more: str, **changed: str) -> Case:
+    return Case(what, quantize(*more, model=name, **changed), says)
+
+
+MODELS = (
+    _model("a misspelt torchvision model", "resnet5O", "did you mean resnet50"),
+    _model("a misspelt timm model", "timm:resnet1b", "did you mean timm:resnet"),
+    _model("a name like none", "qqqqqq", "A model is a torchvision name, timm:NAME"),
+    _model("weights to download, no network", "resnet50", "check the network, or give a file with --weights"),
+    _model(
+        "a function that is not there", "net.py:none", "net.py has no function 'none': write net.py:NAME; it has net"
+    ),
+    _model("no function named", "net.py", "alone names no function"),
+    _model("a factory that raises", "net.py:raises", "net.py:raises() failed: RuntimeError: no such checkpoint"),
+    _model("a factory of no module", "net.py:number", "returned a int: it must return an nn.Module"),
+    _model("a factory with arguments", "net.py:wants", "missing 1 required positional argument"),
+    _model("weights that are NaN", "net.py:nan", "holds NaN or infinite values"),
+    _model("weights that are infinite", "net.py:infinite", "holds NaN or infinite values"),
+    _model("a network without BatchNorm", "net.py:plain", "BatchNorm", images="mixmix"),
+    _model(
+        "control flow that depends on pixels", "net.py:branching", "without control flow that depends on tensor values"
+    ),
+    _model("a network with two results", "net.py:two", "wrap it in a module that picks the class scores"),
+    _model("a network that gives images", "net.py:pixels", "it must return (1, classes)"),
+    _model("a network with nothing to quantize", "net.py:no_layers", "no convolution and no linear layer"),
+    _model("a network for gray images", "net.py:gray", "its first convolution takes 1 channel:"),
+    _model("a size too small for the network", "net.py:net", "does not run on 3x1x1 images", "--size", "1"),
+    _model("a size that no memory holds", "net.py:net", "check its input --size", "--size", "99999"),
+    _model("a resize smaller than the crop", "net.py:net", "give a --resize of at least 8", "--resize", "4"),
+    _model("a deviation of 0", "net.py:net", "each must be above 0", "--std", "0"),
+    _model("a mean on the scale of bytes", "net.py:net", "0..255", "--mean", "123.7,116.3,103.5"),
+    _model("a GPU that is not there", "net.py:net", "use --device cpu", "--device", "cuda:77"),
+    _model("an unknown teacher", "net.py:net", "did you mean resnet18", "--teachers", "resnet81"),
+    _model("a verifier that fails", "net.py:net", "net.py:raises() failed", "--verifier", "net.py:raises"),
+    Case("a teacher without BatchNorm", quantize("--teachers", "net.py:plain", images="mixmix"), "BatchNorm"),
+    Case(
+        "a file that is no Python",
+        quantize(model="bad.py:net"),
+        "importing bad.py failed: SyntaxError",
+        lambda at: (at / "bad.py").write_text("def net(:"),
+    ),
+    Case(
+        "a file that ends the process",
+        quantize(model="bad.py:net"),
+        "importing bad.py failed: SystemExit",
+        lambda at: (at / "bad.py").write_text("raise SystemExit(0)"),
+    ),
+    Case(
+        "preprocessing with unknown keys",
+        quantize(model="bad.py:net"),
+        "PREPROCESS in bad.py must be a dict with keys among",
+        lambda at: (at / "bad.py").write_text(NETWORK.replace("size=8", "sise=8")),
+    ),
+    Case(
+        "preprocessing with a word for a size",
+        quantize(model="bad.py:net"),
+        "the input size is",
+        lambda at: (at / "bad.py").write_text(NETWORK.replace("size=8", "size='big'")),
+    ),
+    Case(
+        "preprocessing with a word for a mean",
+        quantize(model="bad.py:net"),
+        "PREPROCESS in bad.py: could not convert string to float",
+        lambda at: (at / "bad.py").write_text(NETWORK.replace("mean=(0.5,", "mean=('half',")),
+    ),
+)

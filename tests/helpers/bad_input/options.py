@@ -1,0 +1,83 @@
+"""Mistakes in what the command line or a recipe says."""
+
+from tests.helpers.bad_input.case import Case, quantize
+
+__all__ = ["OPTIONS"]
+
+
+def _option(what: str, says: str, *more: str, **changed: str) -> Case:
+    return Case(what, quantize(*more, **changed), says, torch=False)
+
+
+def _recipe(what: str, says: str, content: str) -> Case:
+    return Case(what, quantize("--config", "r.toml"), says, lambda at: (at / "r.toml").write_text(content), torch=False)
+
+
+LONG = "a" * 5000
+
+OPTIONS = (
+    *(_option(f"{bits} bits", "--bits", bits=bits) for bits in ("0", "1", "9", "-3", "four", "4.5")),
+    _option("16 bits for activations", "--act-bits", "--act-bits", "16"),
+    _option("no such preset", "--preset", "--preset", "quick"),
+    _option("no such method", "--method", "--method", "magic"),
+    _option("no such format", "--format", "--format", "zip"),
+    _option("a negative seed", "--seed", "--seed", "-1"),
+    _option("a seed of 70 bits", "--seed", "--seed", str(2**70)),
+    _option("no threads", "--threads", "--threads", "0"),
+    _option("100,000 threads", "--threads", "--threads", "100000"),
+    _option("a size of 0", "--size: '0' is no size; give 224", "--size", "0"),
+    _option("half a size", "--size: '224x' is no size; give 224", "--size", "224x"),
+    _option("two means for three channels", "--mean: '0.5,0.5'; give three numbers", "--mean", "0.5,0.5"),
+    _option("a mean that is no number", "--mean: 'nan'; give three numbers", "--mean", "nan"),
+    _option("a deviation that is a word", "--std: 'red'; give three numbers", "--std", "red"),
+    _option("a memory limit that is no size", "--memory-limit: 'lots' is no size; give 1GiB", "--memory-limit", "lots"),
+    _option("a memory limit beyond all machines", "more than any machine has", "--memory-limit", "9" * 30 + "TB"),
+    _option("no such device", "--device: 'gpu'; give cpu, cuda or cuda:N", "--device", "gpu"),
+    _option("an option that does not exist", "--color", "--color", "red"),
+    _option("data that are not there", "--data: there is nothing at nowhere", "--data", "nowhere"),
+    _option("weights that are not there", "--weights: there is nothing at no.pth", "--weights", "no.pth"),
+    _option("a path longer than the system allows", "--weights: there is nothing at aaa", "--weights", LONG),
+    _option("images misspelt", "--images: 'mixmax' is none of mixmix, zeroq", images="mixmax"),
+    _option("a comma too many in the teachers", "--teachers: name a model", "--teachers", "resnet18,,"),
+    _option("a teacher's file that is not there", "--teachers: there is no file no.py", "--teachers", "no.py:net"),
+    _option(
+        "a teacher's weights that are not there",
+        "--teachers: there is nothing at no.pth",
+        "--teachers",
+        "resnet18=no.pth",
+    ),
+    _option("a verifier's file that is not there", "--verifier: there is no file no.py", "--verifier", "no.py:net"),
+    _option("an empty model name", "--model: name a model", model=""),
+    _option("a model file that is not there", "--model: there is no file no.py", model="no.py:net"),
+    _option("a model file named as a Python module", "'net:net' is no model; write net.py:net", model="net:net"),
+    Case(
+        "the directory is a file",
+        quantize(),
+        "--out: run is a file; give a folder",
+        lambda at: (at / "run").touch(),
+        torch=False,
+    ),
+    _option("an assignment without a value", "give NAME=VALUE", "--set", "reconstruction.iterations"),
+    _option("a misspelt setting", "did you mean reconstruction.iterations?", "--set", "reconstruction.itertions=5"),
+    _option(
+        "iterations below 0", "--set: reconstruction.iterations cannot be -1", "--set", "reconstruction.iterations=-1"
+    ),
+    _option("a word for a number", "cannot be '2k': expected int", "--set", "reconstruction.iterations=2k"),
+    _option("a method assigned that there is not", "did you mean brecq?", "--set", "reconstruction.method=breck"),
+    _option("no such layer bits", "--layer: 'fc=9'", "--layer", "fc=9"),
+    _option("an activation in float", "--tensor: 'fc=float'; give", "--tensor", "fc=float"),
+    _option("a recipe that is not there", "--config: cannot read no.toml", "--config", "no.toml"),
+    _recipe("a recipe that is no TOML", "r.toml is not TOML", "bits = "),
+    _recipe("a recipe without tables", "did you mean quantization.bits?", "bits = 4"),
+    _recipe("a misspelt key in a recipe", "did you mean reconstruction.drop?", "[reconstruction]\ndorp = 0.5"),
+    _recipe("a recipe with 9 bits for a layer", "quantization.layers cannot be", "[quantization.layers]\nfc = 9"),
+    _recipe("data in a recipe that are not there", "--data: there is nothing at no", "[evaluation]\ndata = 'no'"),
+    Case("no model", ("quantize", "--bits", "4"), "--model", torch=False),
+    Case("no bits", ("quantize", "--model", "net.py:net"), "--bits", torch=False),
+    Case("no options", ("quantize",), "--model", torch=False),
+    Case("no such synthesis", ("synthesize", "--model", "net.py:net", "--method", "magic"), "--method", torch=False),
+    Case("a run that is not there", ("validate", "nowhere"), "there is nothing at nowhere", torch=False),
+    Case(
+        "nothing to inspect", ("inspect",), "give the directory of a finished run, or --model and --bits", torch=False
+    ),
+)
