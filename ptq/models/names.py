@@ -1,13 +1,12 @@
 """The names of models at hand, read from files: importing torchvision or timm takes seconds, refusing a name should not."""
 
 import difflib
-import importlib.util
 import re
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 
 from ptq.errors import InputError
+from ptq.utils.packages import files_of_package
 
 __all__ = ["BUNDLED", "check_name", "provider_of", "timm_names", "torchvision_names"]
 
@@ -88,8 +87,4 @@ def _nearest(name: str, known: Sequence[str], prefix: str, timm: Sequence[str] =
 
 def _sources(package: str) -> list[str]:
     """The text of a package's files of models; none where it is not installed."""
-    spec = importlib.util.find_spec(package)  # found, and not run
-    if spec is None or spec.origin is None:
-        return []
-    folder = Path(spec.origin).parent / "models"
-    return [file.read_text(encoding="utf-8") for file in sorted(folder.glob("*.py"))]
+    return [file.read_text(encoding="utf-8") for file in files_of_package(package, "models/*.py")]

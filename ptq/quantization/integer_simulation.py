@@ -211,10 +211,13 @@ class _Replay(_Integers):
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
-        if not isinstance(module_of(self.quantized_model, n), Quantizer) or sole_input(n).name not in self.codes:
+        if not isinstance(module_of(self.quantized_model, n), Quantizer):
             return result
-        given = self.codes[sole_input(n).name].float()
-        self.compare(sole_input(n).name, result.values + result.zero_point, given)
+        name = sole_input(n).name
+        if name not in self.codes:
+            return result
+        given = self.codes[name].float()
+        self.compare(name, result.values + result.zero_point, given)
         return replace(result, values=given - result.zero_point)
 
 

@@ -209,14 +209,15 @@ def assign_bits(
         if node in of_tensors and not grids.get(node, "free").startswith("hard"):
             of_tensors[node] = edge_bits
     bound = {node: grid for node, grid in grids.items() if of_tensors.get(node) == MAX_BITS}
-    pictures: dict[fx.Node, Grid] = {node: "images" for node in of_tensors if node.op == "placeholder"}
+    images: dict[fx.Node, Grid] = {node: "images" for node in of_tensors if node.op == "placeholder"}
+    known = images | bound
     for node, bits in (activations or {}).items():
         if node in bound and bits != MAX_BITS:
             raise InputError(f"{node.name} must keep {MAX_BITS} bits: a gate reads or writes its codes.")
         of_tensors[node] = bits
     return QuantPlan(
         {node.name: _weight_spec(graph, node, bits) for node, bits in of_weights.items()},
-        {node.name: QuantSpec(bits, grid=(pictures | bound).get(node, "free")) for node, bits in of_tensors.items()},
+        {node.name: QuantSpec(bits, grid=known.get(node, "free")) for node, bits in of_tensors.items()},
         _notes(selection, weight_bits, act_bits, edge_bits, reduce_range),
     )
 

@@ -86,9 +86,8 @@ class LearnedScale(nn.Module):
         self._quantizer, self.mask = (quantizer,), mask  # in a tuple: it is not part of this module
         self.register_buffer("scale", quantizer.scale.clone())
         self.register_buffer("grid", self.scale.new_tensor([*bounds, *codes]))
-        free = quantizer.spec.grid == "free"
         if gain is None:
-            gain = nn.Parameter(torch.ones_like(self.scale), requires_grad=free)
+            gain = nn.Parameter(torch.ones_like(self.scale), requires_grad=learns(quantizer))
         self.gain = gain
 
     def forward(self, x: Tensor) -> Tensor:

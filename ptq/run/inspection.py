@@ -4,8 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ptq.analysis.sensitivity import measure_sensitivity
 from ptq.calibration.activation_ranges import calibrate
@@ -18,7 +17,6 @@ from ptq.graph.preparation import prepare
 from ptq.models.model import Model, as_model
 from ptq.progress import SILENT, Progress
 from ptq.quantization.insertion import insert_quantizers
-from ptq.quantization.quantized_model import QuantizedModel
 from ptq.quantization.storage import load_quantized, read_metadata, settings_of
 from ptq.reporting.inspection import Inspection
 from ptq.reporting.report import ImageFacts
@@ -68,7 +66,7 @@ def inspect_run(
     after = load_quantized(folder, network.module)
     before = insert_quantizers(after.require_float_model(), after.plan)
     inputs = network.preprocess.normalize(many.floats())
-    _calibrate(before, network, inputs, seed, where, progress)
+    calibrate(before.to(where), inputs, preprocess=network.preprocess, seed=seed, progress=progress)
     after.module.to(where)
     used = inputs[: len(images)]  # mixed copies are for reconstruction alone
     found = [
@@ -107,7 +105,8 @@ def inspect_model(
     source = image_source(settings.calibration, settings.execution, network.preprocess)
     images = calibration_images(network, source, device=device, progress=progress)
     inputs = network.preprocess.normalize(images.floats())
-    _calibrate(quantized_model, network, inputs, settings.execution.seed, device, progress)
+    seed = settings.execution.seed
+    calibrate(quantized_model.to(device), inputs, preprocess=network.preprocess, seed=seed, progress=progress)
     found = measure_sensitivity(quantized_model, inputs, images=count, progress=progress)
     facts = ImageFacts.from_json({"count": len(images), **images.provenance})
     return Inspection(settings, network.name, facts, found, None)
@@ -124,9 +123,3 @@ def _network(folder: Path, settings: Settings, about: dict[str, Any], module: nn
     if model.sha256 != read_report(folder).model.sha256:
         raise InputError(f"{model.name} has other weights now than when {folder} was made.")
     return model
-
-
-def _calibrate(
-    quantized_model: QuantizedModel, network: Model, inputs: Tensor, seed: int, device: torch.device, progress: Progress
-) -> None:
-    calibrate(quantized_model.to(device), inputs, preprocess=network.preprocess, seed=seed, progress=progress)
