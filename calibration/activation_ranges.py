@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from ptq.calibration.observers import OBSERVERS, Observer, reach, weight_range
+from ptq.calibration.observers import OBSERVERS, reach, weight_range
+from ptq.calibration.output_error import batches_of, least_output_error, output_errors
 from ptq.data.preprocess import Preprocess
 from ptq.errors import InputError, ModelError
 from ptq.graph.fx_helpers import watch
@@ -15,6 +16,8 @@ from ptq.quantization.quantized_model import QuantizedModel
 
 __all__ = ["calibrate"]
 
+OUTPUT = "output"  # the observer that looks at the network's output
+WITHOUT_GRADIENT = "mse"  # what it leaves to another one
 SAMPLE = 1 << 15  # numbers kept per activation
 BIAS_LIMIT = 1 << 24  # int32 codes up to here are exact in float32, so simulation and kernel agree
 
@@ -43,7 +46,7 @@ def calibrate(
     inputs: Tensor,
     *,
     preprocess: Preprocess | None = None,
-    observer: str = "mse",
+    observer: str = OUTPUT,
     batch: int = 32,
     seed: int = 0,
     progress: Progress = SILENT,
@@ -55,7 +58,9 @@ def calibrate(
         inputs: calibration images as the network takes them, (N, C, H, W), normalized.
         preprocess: what made the inputs out of images. All that a pixel can be is known then, and the network's input
             gets the range of that, be the images as dull as they like; not where inputs lie beyond it.
-        observer: a key of `OBSERVERS`, for activations; weights always take the search for the least error.
+        observer: of activations: "output" for the range with which the network's output changes least, to first order
+            (one backward pass over a part of the images), or a key of `OBSERVERS`. Weights always take the search for
+            the least error.
         batch: images per forward pass.
         seed: of the sampling of activations.
 
@@ -74,30 +79,44 @@ def calibrate(
             f"calibration needs images of shape (N, {', '.join(map(str, float_model.input_shape))}), "
             f"not {tuple(inputs.shape)}."
         )
-    if observer not in OBSERVERS:
-        raise InputError(f"unknown observer {observer!r}; choose one of {', '.join(OBSERVERS)}.")
+    if observer not in (known := (OUTPUT, *OBSERVERS)):
+        raise InputError(f"unknown observer {observer!r}; choose one of {', '.join(known)}.")
     quantizers = quantized_model.quantizers()
+    free = [name for name, quantizer in quantizers.items() if quantizer.spec.grid != "images" and observer == OUTPUT]
     batches = inputs.split(batch)
     samples = {name: _Sample(max(SAMPLE // len(batches), 64), seed + i) for i, name in enumerate(quantizers)}
     device = next(float_model.module.parameters()).device
     watchers = {name: sample.add for name, sample in samples.items()}
-    with progress.stage("calibrate", len(batches) + len(quantizers)) as task:
+    passes = len(batches_of(inputs)) if free else 0
+    rule = OBSERVERS[WITHOUT_GRADIENT if observer == OUTPUT else observer]
+    with progress.stage("calibrate", len(batches) + passes + len(quantizers)) as task:
         for part in batches:
             watch(float_model.module, part.to(device), watchers)
             task.advance()
-        rule: Observer = OBSERVERS[observer]
-        for name, quantizer in quantizers.items():
-            values = samples[name].values()
-            if not bool(torch.isfinite(values).all()):
+        values = {name: sample.values() for name, sample in samples.items()}
+        for name, seen in values.items():
+            if not bool(torch.isfinite(seen).all()):
                 raise ModelError(f"the activations of {name} are NaN or infinite on the calibration images.")
-            if quantizer.spec.grid == "images":
-                quantizer.set_range(*reach(_possible(values, preprocess), quantizer.spec))
+        ends = {name: _ends(observed(values[name], quantizers[name].spec)) for name in free}
+        errors = (
+            output_errors(float_model.module, inputs, ends, sample=SAMPLE, seed=seed, step=task.advance) if free else {}
+        )
+        for name, quantizer in quantizers.items():
+            spec, seen = quantizer.spec, values[name]
+            if spec.grid == "images":
+                quantizer.set_range(*reach(_possible(seen, preprocess), spec))
+            elif name in errors:
+                quantizer.set_range(*least_output_error(errors[name], spec))
             else:
-                quantizer.set_range(*rule(observed(values, quantizer.spec), quantizer.spec))
+                quantizer.set_range(*rule(observed(seen, spec), spec))
             task.advance()
     for layer in quantized_model.layers().values():
         set_weight_range(layer)
     return quantized_model
+
+
+def _ends(values: Tensor) -> tuple[Tensor, Tensor]:
+    return values.min(), values.max()
 
 
 def _possible(seen: Tensor, preprocess: Preprocess | None) -> Tensor:

@@ -1,9 +1,11 @@
 """Observers: pure functions from a sample of numbers to the range over which they are quantized.
 
-For activations the whole range, percentiles, or the clipped range of least squared error. The last is the default: at
-low bits, clipping a few large values costs less than keeping them. Weights have a search of their own.
+For activations the whole range, percentiles, or the clipped range of least squared error: at low bits, clipping a few
+large values costs less than keeping them. `ptq.calibration.output_error` has one that looks at the network's output.
+Weights have a search of their own.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -14,7 +16,7 @@ from torch.nn import functional as F
 from ptq.quantization.affine import fake_quant, qparams
 from ptq.quantization.spec import QuantSpec
 
-__all__ = ["OBSERVERS", "Observer", "minmax", "mse", "percentile", "reach", "weight_range"]
+__all__ = ["OBSERVERS", "Observer", "least", "minmax", "mse", "percentile", "reach", "weight_range"]
 
 Observer = Callable[[Tensor, QuantSpec], tuple[Tensor, Tensor]]
 
@@ -62,8 +64,6 @@ def percentile(values: Tensor, spec: QuantSpec, share: float = 0.9999) -> tuple[
 def mse(values: Tensor, spec: QuantSpec, steps: int = 60) -> tuple[Tensor, Tensor]:
     """Return the range whose fake-quantization has the least mean square error, two scalars.
 
-    Both ends are shrunk together first, then each by itself.
-
     Args:
         values: a sample of the tensor, any shape; a few ten thousand numbers are enough.
         spec: per tensor.
@@ -71,9 +71,31 @@ def mse(values: Tensor, spec: QuantSpec, steps: int = 60) -> tuple[Tensor, Tenso
     """
     values = values.flatten().float()
     low, high = values.min().clamp(max=0.0), values.max().clamp(min=0.0)
-    error = partial(_mean_square_error, values, spec=spec)
-    shrinks = torch.linspace(1.0, 0.1 if spec.bits < 8 else 0.5, steps).tolist()
+    return least(partial(_mean_square_error, values, spec=spec), low, high, spec, steps)
+
+
+def least(
+    error: Callable[[Tensor, Tensor], float], low: Tensor, high: Tensor, spec: QuantSpec, steps: int = 60
+) -> tuple[Tensor, Tensor]:
+    """Return the range within `low` <= 0 <= `high` whose `error` is least, two scalars.
+
+    Both ends are shrunk together first, then each by itself.
+
+    Args:
+        error: of a range, given by its two ends.
+        low, high: what there is to cover, each ().
+        spec: its bits say how far a range can usefully shrink.
+        steps: candidates per search.
+
+    Example:
+        >>> least(lambda low, high: float((high - 2) ** 2), torch.tensor(0.0), torch.tensor(4.0), ptq.QuantSpec(4))[1]
+        tensor(2.0023)
+    """
+    least_share = 0.02 if spec.bits < 8 else 0.2
+    shrinks = torch.logspace(0.0, math.log10(least_share), steps).tolist()
     best = min(shrinks, key=lambda s: error(low * s, high * s))
+    finer = torch.linspace(best * shrinks[1], best, steps // 6).tolist()
+    best = min([best, *finer], key=lambda s: error(low * s, high * s))
     low, high = low * best, high * best
     if low < 0 < high:
         around = [1.0, *torch.linspace(0.6, 1.4, steps // 2).tolist()]
