@@ -11,6 +11,7 @@ from ptq.graph.fx_helpers import watch
 from ptq.progress import SILENT, Progress
 from ptq.quantization.activation_grids import observed
 from ptq.quantization.affine import qparams
+from ptq.quantization.integer_ops import finest_scale
 from ptq.quantization.layers import QuantLayer
 from ptq.quantization.quantized_model import QuantizedModel
 
@@ -101,14 +102,20 @@ def calibrate(
         errors = (
             output_errors(float_model.module, inputs, ends, sample=SAMPLE, seed=seed, step=task.advance) if free else {}
         )
+        nodes = {node.name: node for node in float_model.module.graph.nodes}
+        scales: dict[str, float] = {}
         for name, quantizer in quantizers.items():
             spec, seen = quantizer.spec, values[name]
             if spec.grid == "images":
-                quantizer.set_range(*reach(_possible(seen, preprocess), spec))
+                low, high = reach(_possible(seen, preprocess), spec)
             elif name in errors:
-                quantizer.set_range(*least_output_error(errors[name], spec))
+                low, high = least_output_error(errors[name], spec)
             else:
-                quantizer.set_range(*rule(observed(seen, spec), spec))
+                low, high = rule(observed(seen, spec), spec)
+            finest = finest_scale(float_model.module, nodes[name], scales)
+            widest = low.clamp(max=0.0) + finest * (spec.qmax - spec.qmin)
+            quantizer.set_range(low, torch.maximum(high, widest))
+            scales[name] = float(quantizer.scale)
             task.advance()
     for layer in quantized_model.layers().values():
         set_weight_range(layer)

@@ -4,19 +4,22 @@ These are onnxruntime's rules: what its integer kernels read and write, what sha
 gates read the codes of another tensor.
 """
 
+import math
 import operator
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
+from ptq.config.choices import MAX_BITS
 from ptq.graph.fx_helpers import LAYERS, argument, averages_globally, foldable, module_of, op_name, sole_input
-from ptq.quantization.spec import Grid
+from ptq.quantization.spec import Grid, QuantSpec
 
 __all__ = [
     "computes_in_integers",
     "consumers",
+    "finest_scale",
     "gate_grids",
     "is_convolution",
     "is_layer",
@@ -55,6 +58,10 @@ MOVING_FUNCTIONS = {
     "interpolate",
 }
 TABLES = (nn.Sigmoid, nn.LeakyReLU)  # looked up by code
+# In steps of the output, what a kernel may compute before it rounds and clamps: int32 holds 2^31, and the global average
+# takes no input whose step is 256 times that of the output's sum. Half of either, for scales that are learned later.
+LARGEST = 2.0**30
+LARGEST_AVERAGE = 2.0**15
 
 
 def moves_data(graph: fx.GraphModule, node: fx.Node) -> bool:
@@ -99,6 +106,27 @@ def computes_in_integers(graph: fx.GraphModule, node: fx.Node) -> bool:
     return node.target in (torch.cat, torch.concat, F.avg_pool2d)
 
 
+def finest_scale(graph: fx.GraphModule, node: fx.Node, scales: Mapping[str, float]) -> float:
+    """Return the smallest scale that a tensor may have for the kernel that writes it; 0 where any will do.
+
+    A result that cancels out, like the mean of x less its mean, is far smaller than the terms it is computed from. With
+    a scale as small, onnxruntime's QLinearGlobalAveragePool stops, and what QLinearAdd, QLinearMul and
+    QLinearAveragePool convert to int32 overflows: their largest results get the smallest code.
+
+    Args:
+        graph: a prepared float network.
+        node: a quantized one; an activation that its quantizer does stands for what it reads.
+        scales: those of quantized nodes, by name; what the node reads is in float where it is not there.
+    """
+    node = sole_input(node) if foldable(graph, node) else node
+    sources = [range_source(graph, read).name for read in node.all_input_nodes]
+    if not computes_in_integers(graph, node) or not all(name in scales for name in sources):
+        return 0.0
+    peaks = [scales[name] * QuantSpec(MAX_BITS).qmax for name in sources]
+    largest = math.prod(peaks) if node.target is operator.mul else sum(peaks)
+    return largest / (LARGEST_AVERAGE if averages_globally(module_of(graph, node)) else LARGEST)
+
+
 def range_source(graph: fx.GraphModule, node: fx.Node) -> fx.Node:
     """The node whose range `node` shares: back through everything that only moves data."""
     while moves_data(graph, node) or _hard_gate(graph, node):
@@ -117,6 +145,8 @@ def _hard_gate(graph: fx.GraphModule, node: fx.Node) -> Grid | None:
     scaled = {user for user in node.users if user.target is operator.mul}
     if len(scaled) < len(node.users) or moves_data(graph, source) or source.op == "placeholder":
         return None
+    if averages_globally(module_of(graph, source)):
+        return None  # whose kernel writes no grid that is far coarser than what it reads
     others = set(source.users) - {node}
     if not others:
         return "hardsigmoid"

@@ -1,5 +1,6 @@
 """Integer arithmetic in torch: onnxruntime's results, bit for bit, and the rules that give them."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,45 @@ def test_a_softmax_of_codes_and_two_roundings_in_a_row(bits: tuple[int, int], tm
     calibrate(quantized_model, networks.images(16))
     x = networks.images(64, seed=3)
     assert sqnr_db(quantized_model.integer_forward(x), in_onnxruntime(quantized_model, x, tmp_path)) > 100
+
+
+class Joined(nn.Module):
+    """A convolution of either channel of an image, and what is made of both."""
+
+    def __init__(self, join: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.join = join
+        self.first, self.second, self.last = (nn.Conv2d(n, 4, 1, bias=False) for n in (1, 1, 4))
+        self.second.weight = self.first.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.last(self.join(self.first(x[:, :1]), self.second(x[:, 1:])))
+        return y
+
+
+CANCELING: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "sum": torch.add,
+    "product": torch.mul,
+    "average": lambda a, b: F.avg_pool2d(a, 2) + F.avg_pool2d(b, 2),
+    "global average": lambda a, b: F.adaptive_avg_pool2d(a, 1) + b,
+    "global average of little": lambda a, b: F.hardsigmoid(F.adaptive_avg_pool2d(1e-9 * a, 1)) * b,
+}
+
+
+@pytest.mark.parametrize("name", CANCELING)
+def test_kernels_compute_what_canceled_out_on_the_calibration_images(name: str, tmp_path: Path) -> None:
+    """A result far smaller than its terms: its scale must be none that the kernel of onnxruntime cannot write."""
+    torch.manual_seed(0)
+    graph_model = prepare(Joined(CANCELING[name]).eval(), (2, 8, 8))
+    chessboard = (-1.0) ** torch.arange(72).reshape(8, 9)[:, :8]
+    nothing = torch.zeros(8, 8)
+    pairs = [(chessboard, -chessboard)] if name == "sum" else [(chessboard, nothing), (nothing, chessboard)]
+    x = torch.stack([torch.stack(pair) for pair in pairs])
+    quantized_model = calibrate(insert_quantizers(graph_model, make_plan(graph_model, 8)), x, observer="minmax")
+    x = torch.rand(6, 2, 8, 8)
+    expected = in_onnxruntime(quantized_model, x, tmp_path)
+    simulated = quantized_model.integer_forward(x)
+    torch.testing.assert_close(simulated, expected, rtol=0, atol=1e-6 * float(expected.abs().max()))
 
 
 def test_sums_beyond_float32_are_exact(tmp_path: Path) -> None:
