@@ -1,6 +1,8 @@
 """Does the graph compute what the model computes? And where it does not: is that the model's doing or ours?"""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -24,8 +26,8 @@ def verify(model: nn.Module, graph: nn.Module, example: Tensor) -> None:
         example: images (N, C, H, W), of another batch size than the graph was traced with.
 
     Raises:
-        ModelError: when the model is random, mixes the images of a batch, is changed by hooks or gives numbers that
-            are not finite; when the graph is bound to one batch size or computes something else.
+        ModelError: when the model is random, mixes the images of a batch, takes no single image, is changed by hooks or
+            gives numbers that are not finite; when the graph is bound to one batch size or computes something else.
     """
     expected = _run(model, example)
     scale = float(expected.abs().max())
@@ -38,7 +40,13 @@ def verify(model: nn.Module, graph: nn.Module, example: Tensor) -> None:
             "the model gives another answer each time it is asked: take what is random out of its forward, such as "
             "F.dropout without training=self.training"
         )
-    if _apart(expected[:1], _run(model, example[:1])) > close:
+    alone = _run(model, example[:1])
+    if alone.shape != expected[:1].shape:
+        raise ModelError(
+            f"the model answers one image with {tuple(alone.shape)} numbers, not {tuple(expected[:1].shape)}: a squeeze() "
+            "in its forward drops the batch where that is one image; write flatten(1), or squeeze with dimensions"
+        )
+    if _apart(expected[:1], alone) > close:
         raise ModelError(f"the model's answer for an image depends on the others in its batch{_mixing(model)}")
     try:
         actual: Tensor = graph.forward(example)  # not __call__, which prints before it raises
@@ -66,13 +74,39 @@ def _run(model: nn.Module, images: Tensor) -> Tensor:
     first = next((p for p in model.parameters() if p.is_floating_point()), images)
     try:
         model.eval()  # a statement: people's train() may return nothing
-        output = model(images.clone().to(first.device, first.dtype))
+        with _naming(model, len(images)):
+            output = model(images.clone().to(first.device, first.dtype))
     finally:
         for module, mode in training.items():
             module.training = mode
     if isinstance(output, list | tuple) and len(output) == 1:
         (output,) = output
     return output.detach().cpu().float()  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _naming(model: nn.Module, batch: int) -> Iterator[None]:
+    """Make what a model raises a message that names the module that was computing."""
+    path: list[str] = []
+
+    def leave(*_: object) -> None:
+        path.pop()
+
+    hooks = []
+    for name, module in model.named_modules():
+        hooks.append(module.register_forward_pre_hook(lambda *_, name=name: path.append(name)))
+        hooks.append(module.register_forward_hook(leave))
+    try:
+        yield
+    except Exception as error:  # people's networks raise whatever they like
+        where = path[-1] if path and path[-1] else "the model itself"
+        raise ModelError(
+            f"the model does not run on {batch} image{'s' if batch > 1 else ''}, at {where}: {reason(error)}. It must "
+            "take any number of them"
+        ) from error
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _apart(one: Tensor, other: Tensor) -> float:

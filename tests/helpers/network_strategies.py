@@ -1,5 +1,6 @@
 """Random specs of networks, drawn with hypothesis: it can shrink a network that fails to the few steps that matter."""
 
+import math
 from typing import Any
 
 from hypothesis import strategies as st
@@ -23,7 +24,7 @@ def specs(draw: st.DrawFn, most_steps: int = 12) -> Spec:
     for _ in range(draw(st.integers(1, most_steps))):
         step = _step(draw, shapes, steps)
         made = shapes_of(step, shapes)
-        if all(_sensible(one) for one in made) and _has_border(step, shapes):
+        if all(_sensible(one) for one in made) and _runs(step, shapes):
             steps.append(step)
             shapes += made
     head = draw(st.sampled_from(("pool", "mean", "flatten", "hidden", "conv")))
@@ -35,10 +36,12 @@ def _sensible(shape: Shape) -> bool:
     return min(shape) >= 1 and shape[0] <= MOST_CHANNELS and max(shape[1:]) <= MOST_PIXELS
 
 
-def _has_border(step: Step, shapes: list[Shape]) -> bool:
-    """Whether there are pixels enough for what a convolution reflects."""
-    reflects = step.facts.get("mode") == "reflect"
-    return not reflects or step.facts["padding"] < min(shapes[step.reads[0]][1:])
+def _runs(step: Step, shapes: list[Shape]) -> bool:
+    """Whether there are pixels enough for what a convolution reflects, and numbers enough for a norm of one image."""
+    shape = shapes[step.reads[0]]
+    if step.kind == "float norm":
+        return math.prod(shape) > 1
+    return step.facts.get("mode") != "reflect" or step.facts["padding"] < min(shape[1:])
 
 
 KINDS = (

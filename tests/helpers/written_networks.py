@@ -294,6 +294,17 @@ REFUSED: Mapping[str, tuple[Make, str]] = {
     "a hook that scales": (changed(hook_that_scales), "second.0"),
     "a hook on the network": (changed(hook_on_the_network), "the model itself"),
     "BatchNorm without statistics": (with_norm(lambda c: nn.BatchNorm2d(c, track_running_stats=False)), "first.1"),
+    "BatchNorm without statistics, of one pixel": (
+        lambda: Body(
+            pool=nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(16, track_running_stats=False), nn.Flatten())
+        ),
+        "pool.1",
+    ),
+    "a norm of one number": (
+        lambda: Body(pool=nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.GroupNorm(16, 16), nn.Flatten())),
+        "pool.1",
+    ),
+    "a squeeze that drops the batch": (pooled(lambda x: F.adaptive_avg_pool2d(x, 1).squeeze()), "squeeze"),
     "dropout that never stops": (pooled(lambda x: F.dropout(x.mean((2, 3)), 0.5)), "training="),
     "a scripted network": (lambda: torch.jit.script(nn.Sequential(conv(3, 10))), "nn.Module"),
     "weights of NaN": (changed(lambda net: net.fc.weight.data.fill_(torch.nan).numel()), "fc.weight"),
