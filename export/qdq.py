@@ -146,16 +146,14 @@ def _write(model: ir.Model, path: Path, metadata: Mapping[str, str]) -> Path:
     )
     data = onnx_files.data_file(path)
     large = weights > onnx_files.LARGE
-    if large or data.exists():
-        # Two files cannot be replaced at once: better none than the one of before beside the other of now.
-        path.unlink(missing_ok=True)
-        data.unlink(missing_ok=True)
     with atomic(path) as temporary:
         ir.save(model, temporary, external_data=data.name if large else None)
         try:
             onnx.checker.check_model(str(temporary), full_check=True)
         except onnx.checker.ValidationError as error:
             raise ExportError(f"the exported file is not valid ONNX, please report this: {reason(error)}") from error
+    if not large:
+        data.unlink(missing_ok=True)  # of the file that was replaced
     return path
 
 

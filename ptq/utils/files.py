@@ -1,6 +1,7 @@
 """Files that are either whole or absent, and the folder of a run."""
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,10 +16,11 @@ TEMPORARY = ".ptq-"  # how the names of unfinished files begin
 
 @contextmanager
 def atomic(path: Path | str) -> Iterator[Path]:
-    """Yield a temporary path beside `path` that replaces it when the block ends well.
+    """Yield a temporary path of the same name that replaces `path` when the block ends well.
 
     An exception or a full disk leaves the old file, or none, and never half of one. So does a kill, and
-    the temporary file besides, for `sweep` to remove.
+    the temporary folder besides, for `sweep` to remove. What the block writes beside the temporary path is moved beside
+    `path`, before it: a file that is there has all that it refers to.
 
     Raises:
         MachineError: when the directory cannot be written or the disk is full.
@@ -28,30 +30,36 @@ def atomic(path: Path | str) -> Iterator[Path]:
         ...     _ = temporary.write_text("{}")
     """
     path = Path(path)
-    temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{TEMPORARY}{path.stem}-", suffix=path.suffix)
-        os.close(handle)
-        temporary = Path(name)
-        yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp makes files that nobody else may read
-        temporary.replace(path)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f"{TEMPORARY}{path.stem}-") as folder:
+            temporary = Path(folder) / path.name
+            yield temporary
+            beside = [file for file in Path(folder).iterdir() if file != temporary]
+            if beside:
+                path.unlink(missing_ok=True)  # it may refer to the old ones
+            for file in (*beside, temporary):
+                file.chmod(0o666 & ~_umask())  # some libraries write files that nobody else may read
+                file.replace(path.with_name(file.name))
     except OSError as error:
         raise MachineError(
             f"cannot write {path}: {error.strerror or error}. Choose another --out or free some space."
         ) from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
 
 
 def sweep(folder: Path) -> None:
     """Remove the unfinished files that killed processes left in a folder; nobody may be writing there."""
     for path in folder.glob(f"{TEMPORARY}*"):
-        path.unlink(missing_ok=True)
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def run_folder(out: str) -> Path:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import ptq
 from ptq.calibration.activation_ranges import calibrate
 from ptq.data.preprocess import Preprocess
-from ptq.export import Validation, export_qdq, ort, validate
+from ptq.export import Validation, export_qdq, onnx_files, ort, validate
 from ptq.export.results import Check
 from ptq.graph.preparation import prepare
 from ptq.quantization.insertion import insert_quantizers
@@ -67,6 +67,23 @@ def test_figures_of_a_sound_file(digits: Any, trained: tuple[QuantizedModel, Pat
     assert min(found.latency_ms["float"], found.latency_ms["onnx"]) > 0
     assert found.latency_ms["threads"] == 1
     assert found.to_json()["top1"] == found.top1
+
+
+def test_figures_of_a_file_with_weights_beside_it(
+    digits: Any, trained: tuple[QuantizedModel, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnx_files, "LARGE", 1000)
+    quantized_model, one_file = trained
+    path, float_path = export_qdq(quantized_model, tmp_path / "model.onnx"), tmp_path / "float.onnx"
+    found = validate(
+        path, quantized_model, PREPROCESS, batches(digits), threads=1, runs=5, exact=True, float_path=float_path
+    )
+    assert found.failed == () and found.unmeasured == () and found.exact is not None
+    files = {file.name: file.stat().st_size for file in tmp_path.iterdir()}
+    assert set(files) == {"model.onnx", "model.onnx.data", "float.onnx", "float.onnx.data"}
+    assert found.size_bytes["onnx"] == files["model.onnx"] + files["model.onnx.data"] > files["model.onnx.data"] > 1000
+    alone = validate(one_file, quantized_model, PREPROCESS, batches(digits), threads=1, runs=1, baseline=False)
+    assert found.top1 == alone.top1 and {check.name for check in alone.checks} < {check.name for check in found.checks}
 
 
 def test_without_labels_or_simulation(digits: Any, trained: tuple[QuantizedModel, Path]) -> None:

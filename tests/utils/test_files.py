@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 import ptq
-from ptq.utils.files import atomic, sweep
+from ptq.utils.files import TEMPORARY, atomic, sweep
 
 
 def test_writes_the_file_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -29,6 +29,40 @@ def test_a_failure_keeps_the_old_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [target]
 
 
+@pytest.mark.parametrize("moves", [0, 1, 2])
+def test_a_file_that_is_there_has_what_was_written_beside_it(
+    moves: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where it stops between two moves; the old file may not refer to the new one beside it."""
+    file, beside = tmp_path / "a.txt", tmp_path / "a.txt.data"
+    move = Path.replace
+    moved: list[str] = []
+
+    def stops(source: Path, target: Path) -> Path:
+        if len(moved) == moves:
+            raise KeyboardInterrupt
+        moved.append(target.name)
+        return move(source, target)
+
+    def write(text: str) -> None:
+        with atomic(file) as temporary:
+            for path in (temporary, temporary.with_name(beside.name)):
+                path.write_text(text)
+
+    write("old")
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", stops)
+        if moves < 2:
+            with pytest.raises(KeyboardInterrupt):
+                write("new")
+        else:
+            write("new")
+    assert moved == [beside.name, file.name][:moves]
+    assert not file.exists() or file.read_text() == beside.read_text()
+    write("newer")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a.txt": "newer", "a.txt.data": "newer"}
+
+
 def test_an_interrupt_leaves_nothing(tmp_path: Path) -> None:
     def write() -> None:
         with atomic(tmp_path / "a.txt"):
@@ -41,8 +75,8 @@ def test_an_interrupt_leaves_nothing(tmp_path: Path) -> None:
 
 def test_others_may_read_what_was_written(tmp_path: Path) -> None:
     (tmp_path / "plain").touch()
-    with atomic(tmp_path / "a.txt"):
-        pass
+    with atomic(tmp_path / "a.txt") as temporary:
+        temporary.touch(0o600)
     assert (tmp_path / "a.txt").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
@@ -59,8 +93,11 @@ def test_a_folder_that_cannot_be_made_is_reported(tmp_path: Path) -> None:
 
 def test_what_a_kill_left_is_swept_away_and_nothing_else(tmp_path: Path) -> None:
     with atomic(tmp_path / "a.txt") as temporary:
-        left = tmp_path / f"{temporary.name}.left"
-        left.touch()
+        temporary.touch()
+        left = Path(f"{temporary.parent}.left")
+        left.mkdir()
+        (left / "a.txt").touch()
+    (tmp_path / f"{TEMPORARY}b").touch()
     (tmp_path / ".hidden").touch()
     (tmp_path / "deep").mkdir()
     sweep(tmp_path)
