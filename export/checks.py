@@ -14,7 +14,7 @@ from torch import Tensor
 from ptq.config.choices import Runtime
 from ptq.export import ort
 from ptq.export.onnx_files import QuantizedFile
-from ptq.export.results import SAME_PREDICTIONS, SPEED, Check, Exact
+from ptq.export.results import AS_GOOD, SAME_PREDICTIONS, SPEED, Check, Exact
 from ptq.export.stepwise import Stepwise
 from ptq.quantization.quantized_model import QuantizedModel
 from ptq.utils.metrics import agreement, sqnr_db
@@ -161,7 +161,7 @@ def same_accuracy(evidence: Evidence) -> Iterator[Check]:
             f"{measure} of the optimized file and of {called} differ by {apart:.2f} points (at most {tolerance:.2f})."
         )
         yield Check(
-            f"the file is as good {as_good_as}",
+            f"{AS_GOOD}{as_good_as}",
             f"{measured}; at most {tolerance:.2f} points apart",
             failure if apart > tolerance else "",
         )

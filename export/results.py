@@ -6,11 +6,15 @@ from typing import Any
 
 from ptq.errors import ValidationError
 
-__all__ = ["SAME_PREDICTIONS", "SPEED", "Check", "Exact", "Validation", "failures"]
+__all__ = ["AS_GOOD", "SAME_PREDICTIONS", "SPEED", "Check", "Exact", "Validation", "failures"]
 
+AS_GOOD = "the file is as good "
 SAME_PREDICTIONS = "it predicts what the float network predicts"
 SPEED = "not slower than "
-"""Names of checks, or how they begin, that a right file can fail: what to do is something else then."""
+"""Names of checks, or how they begin: on predictions, which mean nothing in a network that was not trained, and on speed.
+
+The last two a right file can fail: what to do is something else then.
+"""
 
 
 @dataclass(frozen=True)

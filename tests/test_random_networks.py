@@ -47,7 +47,9 @@ def cases(draw: st.DrawFn) -> Case:
     """Draw a network and how to quantize it."""
     bits = st.integers(2, 8)
     formats = st.sampled_from((None, "packed", "int8"))
-    return Case(draw(specs()), draw(bits), draw(bits), draw(formats), draw(st.sampled_from(("minmax", "mse", "output"))))
+    return Case(
+        draw(specs()), draw(bits), draw(bits), draw(formats), draw(st.sampled_from(("minmax", "mse", "output")))
+    )
 
 
 def apart(a: Tensor, b: Tensor) -> float:
