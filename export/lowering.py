@@ -23,7 +23,7 @@ from ptq.graph.fx_helpers import LAYERS, argument, attribute, averages_globally,
 from ptq.quantization.activation_grids import gate_codes
 from ptq.quantization.integer_ops import moves_data
 from ptq.quantization.integer_simulation import code_bounds, folded_activation, hard_gate
-from ptq.quantization.layers import INT32, Layer, QuantLayer, weight_axis
+from ptq.quantization.layers import LARGEST_BIAS, Layer, QuantLayer, weight_axis
 from ptq.quantization.quantizers import Quantizer, Rounding
 
 __all__ = ["lower"]
@@ -166,8 +166,8 @@ def _integer_bias(layer: QuantLayer) -> Dequantize | Tensor | None:
     repeats = scale.numel() // weight_scale.size
     if not np.array_equal(scale.numpy(), input_scale * np.tile(weight_scale, repeats)):
         raise ExportError("the scale of a bias is not scale_x * scale_w: please report this as a bug.")
-    codes = (bias.detach() / scale).round().clamp(-INT32 - 1, INT32)
-    return Dequantize(codes.double().clamp(-INT32 - 1, INT32).to(torch.int32), scale)
+    codes = (bias.detach() / scale).round().clamp(-LARGEST_BIAS, LARGEST_BIAS)
+    return Dequantize(codes.to(torch.int32), scale)
 
 
 def lower(quantized_model: fx.GraphModule) -> fx.GraphModule:

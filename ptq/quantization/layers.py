@@ -8,9 +8,9 @@ from torch.nn import functional as F
 from ptq.quantization.affine import quantize
 from ptq.quantization.quantizers import Quantizer, WeightQuantizer
 
-__all__ = ["INT32", "Layer", "QuantLayer", "apply_layer", "weight_axis"]
+__all__ = ["LARGEST_BIAS", "Layer", "QuantLayer", "apply_layer", "weight_axis"]
 
-INT32 = 2**31 - 1
+LARGEST_BIAS = 2**30  # as a code: products are added to it, and int32 must hold the sum
 Layer = nn.Conv2d | nn.ConvTranspose2d | nn.Linear
 
 
@@ -53,10 +53,10 @@ class QuantLayer(nn.Module):
         return self.input_quantizer.scale * scale
 
     def bias_codes(self, scale: Tensor) -> Tensor | None:
-        """Return the bias as integer-valued int32 codes on the grid `scale`, (C,)."""
+        """Return the bias as integer-valued codes, at most 2^30, on the grid `scale`, (C,)."""
         if self.op.bias is None:
             return None
-        return quantize(self.op.bias.detach(), scale, scale.new_zeros(()), -INT32 - 1, INT32)
+        return quantize(self.op.bias.detach(), scale, scale.new_zeros(()), -LARGEST_BIAS, LARGEST_BIAS)
 
     def bias(self) -> Tensor | None:
         """Return the bias on its int32 grid, (C,); as it is where the input is float."""

@@ -128,6 +128,20 @@ def test_sums_beyond_float32_are_exact(tmp_path: Path) -> None:
     assert torch.equal(quantized_model.integer_forward(x), in_onnxruntime(quantized_model, x, tmp_path))
 
 
+@pytest.mark.parametrize("name", ["convolution", "linear"])
+def test_a_bias_too_large_for_its_grid_is_no_overflow(name: str, tmp_path: Path) -> None:
+    """As what is left of a dead channel has, when its bias takes the error of a shortcut out."""
+    torch.manual_seed(0)
+    last = nn.Conv2d(8, 4, 1) if name == "convolution" else nn.Sequential(nn.Flatten(), nn.Linear(8 * 16, 4))
+    graph_model = prepare(nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), last).eval(), (3, 4, 4))
+    x = torch.randn(32, 3, 4, 4, generator=torch.Generator().manual_seed(1))
+    quantized_model = calibrate(insert_quantizers(graph_model, make_plan(graph_model, 8)), x)
+    bias = list(quantized_model.layers().values())[-1].op.bias
+    assert bias is not None
+    bias.data[:] = torch.tensor([1e6, -1e6, 1e9, 0.0])
+    assert torch.equal(quantized_model.integer_forward(x), in_onnxruntime(quantized_model, x, tmp_path))
+
+
 @given(st.integers(2, 8), st.floats(0, 10), st.floats(0.1, 10), st.sampled_from([None, nn.ReLU(), nn.ReLU6()]))
 def test_clamping_codes_is_rounding_what_was_clamped(
     bits: int, below: float, above: float, activation: nn.Module | None
