@@ -43,12 +43,14 @@ class ComparedCodes:
         name: of the quantizer.
         count: of codes.
         differing: how many are not the same.
+        numbers: how many different numbers those were that differ, where a float operator gave them; otherwise `differing`.
         farthest: the largest difference, in codes.
     """
 
     name: str
     count: int
     differing: int
+    numbers: int
     farthest: int
 
 
@@ -92,9 +94,11 @@ def compare_stepwise(path: Path | str, quantized_model: QuantizedModel, x: Tenso
     watched, codes = _with_codes(path, quantized_model, x.numpy(), threads)
     tensors: list[ComparedCodes] = []
 
-    def compare(name: str, simulated: Tensor, given: Tensor) -> None:
+    def compare(name: str, simulated: Tensor, given: Tensor, real: Tensor | None) -> None:
         apart = (simulated - given).abs()
-        tensors.append(ComparedCodes(name, apart.numel(), int(apart.count_nonzero()), int(apart.max())))
+        differing = int(apart.count_nonzero())
+        numbers = differing if real is None else real[apart > 0].unique().numel()
+        tensors.append(ComparedCodes(name, apart.numel(), differing, numbers, int(apart.max())))
 
     output = replay(quantized_model.module, x, codes, compare)
     return Stepwise(tuple(tensors), sqnr_db(watched, output), sqnr_db(plain, watched))

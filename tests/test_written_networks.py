@@ -68,7 +68,7 @@ def test_the_file_computes_what_was_simulated(name: str, tmp_path: Path) -> None
     optimized = ort.optimized(path)
     if ort.float_operators(optimized) or ort.float_layers(optimized):
         steps = compare_stepwise(path, quantized_model, x)
-        assert all(t.farthest <= 1 and t.differing <= max(1, FLIPPED * t.count) for t in steps.tensors)
+        assert all(t.farthest <= 1 and (t.differing <= FLIPPED * t.count or t.numbers == 1) for t in steps.tensors)
         assert steps.output_db > FLOAT_DB and steps.watched_db > EQUAL_DB
     else:
         assert torch.equal(simulated, given)

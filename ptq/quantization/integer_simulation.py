@@ -33,6 +33,7 @@ from ptq.quantization.quantizers import Quantizer
 
 __all__ = ["code_bounds", "folded_activation", "hard_gate", "replay", "run_exact"]
 
+Compare = Callable[[str, Tensor, Tensor, Tensor | None], object]
 EXACT = 2**24  # integers up to here, and so their sums, are exact in float32
 
 
@@ -91,12 +92,7 @@ def run_exact(quantized_model: fx.GraphModule, x: Tensor) -> Tensor:
     return y
 
 
-def replay(
-    quantized_model: fx.GraphModule,
-    x: Tensor,
-    codes: Mapping[str, Tensor],
-    compare: Callable[[str, Tensor, Tensor], object],
-) -> Tensor:
+def replay(quantized_model: fx.GraphModule, x: Tensor, codes: Mapping[str, Tensor], compare: Compare) -> Tensor:
     """Run a quantized model's graph in integer arithmetic, and go on from codes that another runtime computed.
 
     Args:
@@ -104,14 +100,15 @@ def replay(
         x: images as the network takes them, float32 (N, C, H, W).
         codes: name of a quantizer -> the codes that the other runtime computed for `x`. Where it is not named, the
             simulation goes on from its own.
-        compare: told of every quantizer in `codes`: its name, the simulation's codes, and those given.
+        compare: told of every quantizer in `codes`: its name, the simulation's codes, those given, and the real numbers
+            that were quantized; None for what an integer kernel computes.
 
     Returns:
         The network's output, computed from the last codes.
 
     Example:
         >>> codes = {"x": torch.full(images.shape, 128, dtype=torch.uint8)}
-        >>> y = replay(quantized_model.module, images, codes, lambda name, own, given: print(name))
+        >>> y = replay(quantized_model.module, images, codes, lambda name, *_: print(name))
         x
     """
     with torch.no_grad():
@@ -200,12 +197,7 @@ class _Integers(fx.Interpreter):
 class _Replay(_Integers):
     """Puts given codes in the place of those that quantizers give."""
 
-    def __init__(
-        self,
-        quantized_model: fx.GraphModule,
-        codes: Mapping[str, Tensor],
-        compare: Callable[[str, Tensor, Tensor], object],
-    ) -> None:
+    def __init__(self, quantized_model: fx.GraphModule, codes: Mapping[str, Tensor], compare: Compare) -> None:
         super().__init__(quantized_model)
         self.codes, self.compare = codes, compare
 
@@ -217,7 +209,8 @@ class _Replay(_Integers):
         if name not in self.codes:
             return result
         given = self.codes[name].float()
-        self.compare(name, result.values + result.zero_point, given)
+        source = self.env[sole_input(n)]
+        self.compare(name, result.values + result.zero_point, given, source if isinstance(source, Tensor) else None)
         return replace(result, values=given - result.zero_point)
 
 

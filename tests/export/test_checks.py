@@ -112,10 +112,17 @@ def test_one_output_names_no_classes(file: QuantizedFile) -> None:
 
 
 def stepwise(
-    differing: int = 0, farthest: int = 1, count: int = 10_000, output: float = 90.0, watched: float = math.inf
+    differing: int = 0,
+    farthest: int = 1,
+    count: int = 10_000,
+    output: float = 90.0,
+    watched: float = math.inf,
+    numbers: int | None = None,
 ) -> Stepwise:
-    compared = ComparedCodes("conv", count, differing, farthest if differing else 0)
-    return Stepwise((ComparedCodes("x", count, 0, 0), compared), output, watched)
+    compared = ComparedCodes(
+        "conv", count, differing, differing if numbers is None else numbers, farthest if differing else 0
+    )
+    return Stepwise((ComparedCodes("x", count, 0, 0, 0), compared), output, watched)
 
 
 @pytest.mark.parametrize(
@@ -124,6 +131,8 @@ def stepwise(
         (stepwise(), ""),
         (stepwise(differing=51), ""),
         (stepwise(differing=1, count=10), ""),
+        (stepwise(differing=900, numbers=1), ""),
+        (stepwise(differing=900, numbers=2), "conv (900 of 10000, by up to 1)"),
         (stepwise(differing=52), "conv (52 of 10000, by up to 1)"),
         (stepwise(differing=1, farthest=2), "conv (1 of 10000, by up to 2)"),
         (stepwise(output=59.0), "59 dB"),

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from ptq.calibration.activation_ranges import calibrate
 from ptq.data.preprocess import Preprocess
 from ptq.export import export_qdq, onnx_files, ort, validate
+from ptq.export.checks import FLIPPED
 from ptq.export.stepwise import compare_stepwise
 from ptq.graph.preparation import prepare
 from ptq.quantization.insertion import insert_quantizers
@@ -87,6 +88,30 @@ def test_nothing_differs_but_numbers_in_the_middle_between_two_codes(gelu: Made)
     assert found.tensors[0].count == 16 * 3 * 16 * 16  # as many images as are compared
     assert all(t.farthest <= 1 and t.differing <= 1 for t in found.tensors)
     assert found.output_db > 100 and found.watched_db == np.inf
+
+
+def test_many_numbers_that_are_the_same_may_lie_in_the_middle_between_two_codes(tmp_path: Path) -> None:
+    """A share of what a GELU reads is clipped to one code. Where what it gives for that is in the middle, all of it flips."""
+    quantized_model, _ = made(Gelu, (8, 8), tmp_path)
+    before, behind = (quantized_model.quantizers()[name] for name in ("middle", "gelu_1"))
+    before.set_range(torch.tensor(-1.0), torch.tensor(0.1))
+    largest = (before.spec.qmax - before.zero_point) * before.scale
+    middle = F.gelu(largest) / 80.5
+    path, x = tmp_path / "model.onnx", networks.images(16, seed=3)
+
+    def differing(scale: Tensor) -> tuple[float, int]:
+        """The share of the GELU's codes, and how many numbers, differ when the simulation has another scale."""
+        behind.set_scale(middle * (1 - 1e-6))
+        export_qdq(quantized_model, path)
+        behind.set_scale(scale)
+        (found,) = (t for t in compare_stepwise(path, quantized_model, x).tensors if t.name == "gelu_1")
+        return found.differing / found.count, found.numbers
+
+    assert differing(middle * (1 - 1e-6)) == (0, 0)
+    share, numbers = differing(middle * (1 + 1e-6))  # as if the GELU had come out otherwise in its last bits
+    assert share > FLIPPED and numbers == 1
+    share, numbers = differing(middle * (1 + 1e-2))
+    assert share > FLIPPED and numbers > 1
 
 
 @pytest.mark.parametrize("bits", [(8, 8), (4, 4)])
