@@ -29,7 +29,7 @@ def unwrap(model: object) -> nn.Module:
 
     Raises:
         InputError: for what is no nn.Module.
-        ModelError: for a ScriptModule or an exported program, whose Python code is gone.
+        ModelError: for a ScriptModule, also within the network, or an exported program, whose Python code is gone.
 
     Example:
         >>> unwrap(nn.DataParallel(net)) is net
@@ -42,6 +42,11 @@ def unwrap(model: object) -> nn.Module:
     if not isinstance(model, nn.Module):
         inside = ": give its .module" if isinstance(getattr(model, "module", None), nn.Module) else ""
         raise InputError(f"a network must be an nn.Module, not a {type(model).__name__}{inside}")
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise ModelError(
+                f"{name} is scripted, and cannot be traced again: put the nn.Module there that it was made from"
+            )
     return model
 
 

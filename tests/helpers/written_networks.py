@@ -307,5 +307,6 @@ REFUSED: Mapping[str, tuple[Make, str]] = {
     "a squeeze that drops the batch": (pooled(lambda x: F.adaptive_avg_pool2d(x, 1).squeeze()), "squeeze"),
     "dropout that never stops": (pooled(lambda x: F.dropout(x.mean((2, 3)), 0.5)), "training="),
     "a scripted network": (lambda: torch.jit.script(nn.Sequential(conv(3, 10))), "nn.Module"),
+    "a scripted part": (lambda: Body(nn.Sequential(nn.ReLU(), torch.jit.script(nn.ReLU()))), "middle.1"),
     "weights of NaN": (changed(lambda net: net.fc.weight.data.fill_(torch.nan).numel()), "fc.weight"),
 }

@@ -60,6 +60,7 @@ PARTS: Mapping[str, Callable[[int], nn.Module]] = {
     "GELU": part(lambda m, x: F.gelu(m.conv(x)) + x),
     "log of sums": part(lambda m, x: torch.log(torch.exp(x.clamp(max=4)) + 1)),
     "deviation": part(lambda m, x: x - x.mean((2, 3), keepdim=True)),
+    "mean deviation": part(lambda m, x: x + (x - x.mean((2, 3), keepdim=True)).mean((2, 3), keepdim=True)),
     # layers as functions
     "F.conv2d": part(lambda m, x: F.conv2d(x, matrix(m), m.vector)),
     "F.conv_transpose2d": part(lambda m, x: F.conv_transpose2d(x, matrix(m), m.vector)),
