@@ -1,6 +1,6 @@
 """Random networks by the thousand: preparing, blocks, export, simulation and onnxruntime must agree on each.
 
-    python -m benchmarks.fuzz --examples 2000 [--seed 0] [--steps 8]
+    python -m benchmarks.fuzz --examples 2000 [--seed 0]
 
 What must hold is `check` in tests/test_random_networks.py. Where it does not, the network is made as small as it fails for the
 same reason, and printed; the exit status is 1.
