@@ -35,6 +35,7 @@ from ptq.graph.preparation import prepare
 from ptq.quantization.insertion import insert_quantizers
 from ptq.quantization.plan import make_plan
 from ptq.reconstruction.config import method_preset
+from ptq.reconstruction.finetuning import finetune
 from ptq.reconstruction.loop import reconstruct
 from ptq.utils.environment import environment
 from ptq.utils.metrics import kl_divergence, top1
@@ -72,6 +73,7 @@ def measure(
     calibrate(quantized_model, inputs, preprocess=model.preprocess, seed=seed)
     started = time.perf_counter()
     blocks = reconstruct(quantized_model, inputs, config)
+    finetune(quantized_model, inputs, config)
     seconds = time.perf_counter() - started
     reference, logits = (
         logits_of(model.module, model, real.test),

@@ -20,7 +20,6 @@ __all__ = ["calibrate"]
 OUTPUT = "output"  # the observer that looks at the network's output
 WITHOUT_GRADIENT = "mse"  # what it leaves to another one
 SAMPLE = 1 << 15  # numbers kept per activation
-BIAS_LIMIT = 1 << 24  # int32 codes up to here are exact in float32, so simulation and kernel agree
 
 
 class _Sample:
@@ -144,8 +143,5 @@ def set_weight_range(layer: QuantLayer) -> None:
     """
     quantizer = layer.weight_quantizer
     scale, _ = qparams(*weight_range(quantizer.float_weight, quantizer.spec), quantizer.spec)
-    if layer.op.bias is not None and layer.input_quantizer is not None:
-        least = layer.op.bias.detach().abs() / (layer.input_quantizer.scale * BIAS_LIMIT)
-        channels = scale.numel()  # fewer than biases in a grouped transposed convolution
-        scale = torch.maximum(scale, least.reshape(-1, channels).amax(0))
     quantizer.set_scale(scale)
+    quantizer.set_scale(torch.maximum(scale, layer.least_weight_scale()))

@@ -154,6 +154,8 @@ class ReconstructionSettings:
     sharpness: Annotated[float, Meta(ge=1)] | None = None
     tune_below: float | None = None
     correct_bias: bool | None = None
+    finetune: Count | None = None
+    lr_finetune: Rate | None = None
 
 
 @dataclass(frozen=True)

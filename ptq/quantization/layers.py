@@ -2,6 +2,7 @@
 
 import copy
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -11,6 +12,7 @@ from ptq.quantization.quantizers import Quantizer, WeightQuantizer
 __all__ = ["LARGEST_BIAS", "Layer", "QuantLayer", "apply_layer", "weight_axis"]
 
 LARGEST_BIAS = 2**30  # as a code: products are added to it, and int32 must hold the sum
+EXACT_BIAS = 2**24  # codes up to here are exact in float32, so simulation and kernel agree
 Layer = nn.Conv2d | nn.ConvTranspose2d | nn.Linear
 
 
@@ -57,6 +59,17 @@ class QuantLayer(nn.Module):
         if self.op.bias is None:
             return None
         return quantize(self.op.bias.detach(), scale, scale.new_zeros(()), -LARGEST_BIAS, LARGEST_BIAS)
+
+    def least_weight_scale(self) -> Tensor:
+        """Return the scales of the weight, (C,), that are just large enough for the codes of the bias; 0 without one.
+
+        A channel whose weights are nearly zero would have a bias of more codes than float32 can tell apart.
+        """
+        channels = self.weight_quantizer.scale.numel()  # fewer than biases in a grouped transposed convolution
+        if self.op.bias is None or self.input_quantizer is None:
+            return torch.zeros_like(self.weight_quantizer.scale)
+        least = self.op.bias.detach().abs() / (self.input_quantizer.scale * EXACT_BIAS)
+        return least.reshape(-1, channels).amax(0)
 
     def bias(self) -> Tensor | None:
         """Return the bias on its int32 grid, (C,); as it is where the input is float."""

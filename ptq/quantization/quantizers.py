@@ -161,6 +161,10 @@ class WeightQuantizer(_Calibrated):
         self._codes = quantize(weight, of_channel, zero, self.spec.qmin, self.spec.qmax).to(torch.int8)
         self._learned.fill_(False)
 
+    def rescale(self, scale: Tensor) -> None:
+        """Set the scale, (C,) and > 0; the codes stay, so the weight they stand for becomes another."""
+        self.scale.copy_(scale)
+
     def harden(self, codes: Tensor) -> None:
         """Set the codes to those that were learned: integer-valued, shaped like the weight; the scale stays.
 

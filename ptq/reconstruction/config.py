@@ -33,6 +33,9 @@ class ReconstructConfig:
         tune_below: a block where all has 8 bits is tuned if nearest rounding leaves its output fewer dB than this; 0 tunes none
             but the hopeless.
         correct_bias: where nearest rounding stays, let a bias take the mean error out.
+        finetune: iterations of the whole network behind all units; 0 for none.
+        lr_finetune: Adam learning rate of what that learns: scales relative to each, biases in standard deviations of the
+            channel; falls as a cosine.
         seed: same seed, same machine: same result, bit for bit.
     """
 
@@ -48,6 +51,8 @@ class ReconstructConfig:
     sharpness: float = 100.0
     tune_below: float = 25.0
     correct_bias: bool = True
+    finetune: int = 0
+    lr_finetune: float = 1e-3
     seed: int = 0
 
 
@@ -62,6 +67,7 @@ METHODS: dict[str, ReconstructConfig] = {
 # Iterations, and pixels per iteration: 32 images of 32x32, or 8 of 224x224, hold about as much to
 # learn from, and the time of an iteration stays within bounds on a CPU.
 ITERATIONS = {"fast": 60, "default": 400, "best": 4000}
+FINETUNE = {"fast": 0, "default": 200, "best": 1000}
 SMALL, LARGE = 32, 8
 
 
@@ -87,4 +93,4 @@ def method_preset(method: str, preset: str, size: tuple[int, int] = (224, 224)) 
         return config
     batch = SMALL if max(size) <= 64 else LARGE
     tune_below = 0.0 if preset == "fast" else config.tune_below
-    return replace(config, iterations=ITERATIONS[preset], batch=batch, tune_below=tune_below)
+    return replace(config, iterations=ITERATIONS[preset], finetune=FINETUNE[preset], batch=batch, tune_below=tune_below)

@@ -7,6 +7,7 @@ the last word on each. There is no weight of a regularizer to choose for a netwo
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +18,10 @@ from ptq.progress import Task
 from ptq.reconstruction.config import ReconstructConfig
 from ptq.reconstruction.kernels import blend, mean_error
 from ptq.reconstruction.results import Curve
-from ptq.reconstruction.soft_modules import DropMask, SoftBlock, soften
+from ptq.reconstruction.soft_modules import DropMask, FixedLayer, SoftBlock, SoftLayer, soften
 from ptq.utils.autocast import fast_autocast
 
-__all__ = ["Pair", "optimize"]
+__all__ = ["Pair", "averaged", "optimize"]
 
 POINTS = 50  # of a curve: a mean each, because reading every loss would make a GPU wait
 TINY = 1e-20
@@ -56,10 +57,10 @@ def optimize(unit: fx.GraphModule, pair: Pair, config: ReconstructConfig, task: 
         device = next(iter(unit.state_dict().values()), pair.target).device
         drop = config.drop if scales else 0.0
         mask = DropMask(1 - drop, config.seed, device) if drop else None
-        block = soften(unit, mask, roundings, scales)
+        block = soften(unit, mask, SoftLayer if roundings else FixedLayer, scales)
         if block.layers or block.scales:
             factor = _loss_factor(unit, pair, device)
-            curves.append(_descend(block, pair, config, task, factor, mask, device))
+            curves.append(averaged(_descend(block, pair, config, factor, mask, device), config.iterations, task))
             block.commit()
         else:
             task.advance(config.iterations)
@@ -67,22 +68,15 @@ def optimize(unit: fx.GraphModule, pair: Pair, config: ReconstructConfig, task: 
 
 
 def _descend(
-    block: SoftBlock,
-    pair: Pair,
-    config: ReconstructConfig,
-    task: Task,
-    factor: float,
-    mask: DropMask | None,
-    device: torch.device,
-) -> Curve:
+    block: SoftBlock, pair: Pair, config: ReconstructConfig, factor: float, mask: DropMask | None, device: torch.device
+) -> Iterator[Tensor]:
+    """Yield the loss of every iteration."""
     groups: list[dict[str, Any]] = [
         {"params": [m.alpha for m in block.layers], "lr": config.lr_rounding},
         {"params": [m.gain for m in block.scales], "lr": config.lr_scale},
     ]
     optimizer = torch.optim.Adam([group for group in groups if group["params"]], fused=True)
     generator = torch.Generator().manual_seed(config.seed)
-    curve: list[float] = []
-    recent: list[Tensor] = []
     for iteration in range(config.iterations):
         share = iteration / config.iterations
         # Roundings keep their pace to the end, where they are decided; scales come to rest.
@@ -101,8 +95,16 @@ def _descend(
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
-        recent.append(loss.detach())
-        if len(recent) == -(-config.iterations // POINTS) or iteration + 1 == config.iterations:
+        yield loss.detach()
+
+
+def averaged(losses: Iterator[Tensor], iterations: int, task: Task) -> Curve:
+    """Go through all iterations, tell of each, and return means of the loss over pieces of them, at most `POINTS`."""
+    curve: list[float] = []
+    recent: list[Tensor] = []
+    for number, loss in enumerate(losses, 1):
+        recent.append(loss)
+        if len(recent) == -(-iterations // POINTS) or number == iterations:
             mean = float(torch.stack(recent).mean())
             curve.append(round(mean, 5))
             recent.clear()

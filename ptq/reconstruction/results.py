@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-__all__ = ["BlockResult", "Curve"]
+__all__ = ["BlockResult", "Curve", "FinetuneResult"]
 
 Curve = tuple[float, ...]  # means of the loss over equal pieces of a descent, 1 at its beginning
 
@@ -46,3 +46,35 @@ class BlockResult:
         """Rebuild a result from `to_json`'s data."""
         losses = tuple(tuple(curve) for curve in data.get("losses", ()))
         return BlockResult(**{**data, "layers": tuple(data["layers"]), "losses": losses})
+
+
+@dataclass(frozen=True)
+class FinetuneResult:
+    """What fine-tuning did to the whole network.
+
+    Args:
+        iterations: that it took.
+        images: that took no part in it, and tell what it brought.
+        before, after: mean divergence of the predictions on them from the float network's, in nats; of outputs that
+            are no predictions of classes, the squared error over their variance.
+        kept: whether it helped. If not, the network is as it was.
+        seconds: spent.
+        losses: means of the loss over equal pieces of the iterations, at most 50.
+    """
+
+    iterations: int
+    images: int
+    before: float
+    after: float
+    kept: bool
+    seconds: float
+    losses: Curve = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the result as JSON-able data."""
+        return asdict(self)
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> "FinetuneResult":
+        """Rebuild a result from `to_json`'s data."""
+        return FinetuneResult(**{**data, "losses": tuple(data["losses"])})

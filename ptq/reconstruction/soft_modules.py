@@ -20,7 +20,18 @@ from ptq.reconstruction.kernels import quantize_activation, rectified_sigmoid, s
 from ptq.reconstruction.kernels.reference import GAMMA, ZETA
 from ptq.utils.autocast import fast_bfloat16, in_float32, wants_float32
 
-__all__ = ["DropMask", "LearnedScale", "SoftBlock", "SoftLayer", "is_low", "learns", "soften"]
+__all__ = [
+    "DropMask",
+    "FixedLayer",
+    "LearnedScale",
+    "SoftBlock",
+    "SoftLayer",
+    "StandIn",
+    "in_precision",
+    "is_low",
+    "learns",
+    "soften",
+]
 
 
 def learns(module: nn.Module | None) -> bool:
@@ -101,7 +112,15 @@ class LearnedScale(nn.Module):
         self._quantizer[0].set_scale(self.scale * self.gain)
 
 
-class SoftLayer(nn.Module):
+class StandIn(nn.Module):
+    """What computes a layer of the quantized model while something is learned."""
+
+    def commit(self) -> None:
+        """Give the layer what was learned."""
+        raise NotImplementedError
+
+
+class SoftLayer(StandIn):
     """A layer that learns for every weight whether to round up or down (AdaRound, Nagel et al., ICML 2020).
 
     Starts where the soft weight equals the float weight (within the clipping range). AdaRound drives
@@ -138,7 +157,7 @@ class SoftLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer; shapes as the layer."""
         op = self._layer[0].op
-        return _apply(lambda part: apply_layer(op, part, self.weight(), op.bias), x, self.float32)
+        return in_precision(lambda part: apply_layer(op, part, self.weight(), op.bias), x, self.float32)
 
     @torch.no_grad()
     def undecided(self) -> float:
@@ -154,7 +173,7 @@ class SoftLayer(nn.Module):
         self._layer[0].weight_quantizer.harden(codes)
 
 
-class FixedLayer(nn.Module):
+class FixedLayer(StandIn):
     """A layer whose codes are decided."""
 
     rounded: Tensor
@@ -168,10 +187,14 @@ class FixedLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer; shapes as the layer."""
         op = self._layer[0].op
-        return _apply(lambda part: apply_layer(op, part, self.rounded, op.bias), x, self.float32)
+        return in_precision(lambda part: apply_layer(op, part, self.rounded, op.bias), x, self.float32)
+
+    def commit(self) -> None:
+        """Nothing was learned."""
 
 
-def _apply(forward: Callable[[Tensor], Tensor], x: Tensor, float32: bool) -> Tensor:
+def in_precision(forward: Callable[[Tensor], Tensor], x: Tensor, float32: bool) -> Tensor:
+    """Return what a layer gives, in float32 even within autocast if that is asked for."""
     return in_float32(forward, x) if float32 else forward(x)
 
 
@@ -181,13 +204,14 @@ class SoftBlock(nn.Module):
     Attributes:
         graph: computes the unit.
         layers: with soft roundings.
-        scales: one module for every scale that is learned.
+        scales: one module for every scale of activations that is learned.
     """
 
     def __init__(self, graph: fx.GraphModule) -> None:
         super().__init__()
         self.graph = graph
-        self.layers = [m for m in graph.modules() if isinstance(m, SoftLayer)]
+        self.stand_ins = [m for m in graph.modules() if isinstance(m, StandIn)]
+        self.layers = [m for m in self.stand_ins if isinstance(m, SoftLayer)]
         scales = [m for m in graph.modules() if isinstance(m, LearnedScale)]
         self.scales = list({m.gain: m for m in scales if m.gain.requires_grad}.values())
 
@@ -198,19 +222,25 @@ class SoftBlock(nn.Module):
 
     def commit(self) -> None:
         """Give the quantized model what was learned, every rounding decided."""
-        for layer in self.layers:
-            layer.commit()
         for scale in self.scales:
             scale.commit()
+        for layer in self.stand_ins:  # after the scales of what they read
+            layer.commit()
 
 
-def soften(unit: fx.GraphModule, mask: DropMask | None, roundings: bool = True, scales: bool = True) -> SoftBlock:
+def soften(
+    unit: fx.GraphModule,
+    mask: DropMask | None,
+    layer: Callable[[QuantLayer, bool], StandIn] = SoftLayer,
+    scales: bool = True,
+) -> SoftBlock:
     """Make the soft block of a unit, in which its roundings, its scales or both are learned.
 
     Args:
         unit: a part of a calibrated quantized model.
         mask: of the activations that are quantized; None quantizes all of them.
-        roundings: learn those of weights.
+        layer: makes what stands in for a layer, told whether it computes in float32 within autocast: `SoftLayer` learns
+            roundings, `FixedLayer` nothing.
         scales: learn those of activations, but for those that a gate binds; without, activations stay in float.
 
     Example:
@@ -239,9 +269,9 @@ def soften(unit: fx.GraphModule, mask: DropMask | None, roundings: bool = True, 
             gains[module] = scale.gain
             _replace(graph, node, scale)
         elif isinstance(module, QuantLayer):
-            device, soft = module.weight_quantizer.codes.device, roundings
-            slow = fast_bfloat16(device) and wants_float32(module.op, device, weights=soft)
-            made[module] = made.get(module) or (SoftLayer(module, slow) if soft else FixedLayer(module, slow))
+            device = module.weight_quantizer.codes.device
+            slow = fast_bfloat16(device) and wants_float32(module.op, device, weights=layer is not FixedLayer)
+            made[module] = made.get(module) or layer(module, slow)
             _replace(graph, node, made[module])
     graph.recompile()
     return SoftBlock(graph)

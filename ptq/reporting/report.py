@@ -10,7 +10,7 @@ from ptq.analysis.distributions import LayerDistribution
 from ptq.config.settings import Settings
 from ptq.errors import InputError
 from ptq.export.results import Validation
-from ptq.reconstruction.results import BlockResult
+from ptq.reconstruction.results import BlockResult, FinetuneResult
 from ptq.utils.environment import Machine
 
 __all__ = ["VERSION", "CachePeak", "ImageFacts", "ImageQuality", "ModelFacts", "Preprocessing", "Report", "Teacher"]
@@ -149,6 +149,7 @@ class Report:
         seed: of everything random.
         versions: library -> version.
         machine: what it ran on.
+        finetuning: what fine-tuning the whole network brought; None where there was none.
         version: of report.json's keys.
     """
 
@@ -168,6 +169,7 @@ class Report:
     seed: int
     versions: dict[str, str]
     machine: Machine
+    finetuning: FinetuneResult | None = None
     version: int = VERSION
 
     def to_json(self) -> dict[str, Any]:

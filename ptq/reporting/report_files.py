@@ -9,7 +9,15 @@ from ptq.reporting.advice import badges, next_steps
 from ptq.reporting.rendering import render
 from ptq.reporting.report import Report
 from ptq.reporting.tables import Table
-from ptq.reporting.text import bits_text, exactness_lines, figure_columns, figure_rows, image_lines, memory_lines
+from ptq.reporting.text import (
+    bits_text,
+    exactness_lines,
+    figure_columns,
+    figure_rows,
+    finetuning_line,
+    image_lines,
+    memory_lines,
+)
 from ptq.utils.files import atomic
 from ptq.utils.units import decibel_text, number_text
 
@@ -69,6 +77,7 @@ def markdown(report: Report) -> str:
         "blocks": Table(
             "", ("block", "bits", "nearest (dB)", "kept (dB)", "what was kept", "seconds"), blocks
         ).markdown(),
+        "finetuning": finetuning_line(report.finetuning) if report.finetuning else "",
         "stages": Table("", ("stage", "seconds"), stages).markdown(),
         "memory_lines": memory_lines(report),
     }

@@ -12,7 +12,7 @@ from ptq.export.results import Validation
 from ptq.models.model import Model
 from ptq.quantization.quantized_model import QuantizedModel
 from ptq.reconstruction.kernels import fused_cpu
-from ptq.reconstruction.results import BlockResult
+from ptq.reconstruction.results import BlockResult, FinetuneResult
 from ptq.reporting.report import CachePeak, ImageFacts, ModelFacts, Preprocessing, Report
 from ptq.utils.environment import Stopwatch, library_versions, peak_memory_bytes, this_machine
 
@@ -25,6 +25,7 @@ def summarize(
     quantized_model: QuantizedModel,
     images: CalibrationSet,
     blocks: list[BlockResult],
+    tuned: FinetuneResult | None,
     measured: Validation,
     layers: list[LayerDistribution],
     watch: Stopwatch,
@@ -47,6 +48,7 @@ def summarize(
             disk=max((block.disk for block in blocks), default=0),
         ),
         blocks=tuple(blocks),
+        finetuning=tuned,
         bits={name: spec.bits for name, spec in quantized_model.plan.weights.items()},
         activation_bits={name: spec.bits for name, spec in quantized_model.plan.activations.items()},
         notes=(

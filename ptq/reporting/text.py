@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from ptq.export.results import Exact, Validation
+from ptq.reconstruction.results import FinetuneResult
 from ptq.reporting.report import ImageFacts, Report
 from ptq.utils.units import byte_text, file_size_text, latency_text, number_text, percent_text, thread_text
 
@@ -114,6 +115,19 @@ def memory_lines(report: Report) -> list[str]:
         f"peak memory: {byte_text(report.peak_rss_bytes)}",
         f"peak of cached activations: {byte_text(cached.memory)} in memory, {byte_text(cached.disk)} on disk",
     ]
+
+
+def finetuning_line(found: FinetuneResult) -> str:
+    """Return what fine-tuning brought, in a sentence."""
+    brought = (
+        f"{found.before:.4f} -> {found.after:.4f}"
+        if found.kept
+        else f"it stays at {found.before:.4f}, nothing was kept"
+    )
+    return (
+        f"Fine-tuning of the whole network, {found.iterations} iterations: divergence from the float network's "
+        f"predictions on {found.images} images that took no part {brought}."
+    )
 
 
 def bits_text(layers: Iterable[str], bits: Mapping[str, int | None]) -> str:

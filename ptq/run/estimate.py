@@ -27,6 +27,7 @@ from ptq.models.model import Model
 from ptq.progress import SILENT, Progress, Task
 from ptq.quantization.quantized_model import QuantizedModel
 from ptq.reconstruction.activation_cache import ActivationCache
+from ptq.reconstruction.finetuning import finetune
 from ptq.reconstruction.loop import reconstruct
 from ptq.reconstruction.results import BlockResult
 from ptq.run.inputs import (
@@ -50,6 +51,7 @@ __all__ = ["Estimate", "PlannedBlock", "estimate_run"]
 STEPS = 12  # of synthesis per teacher: some at half resolution, some at full
 IMAGES = 16
 ITERATIONS = 12  # of reconstruction, per block
+FINETUNE = 3  # iterations of the whole network
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ def estimate_run(settings: Settings, progress: Progress = SILENT, model: Model |
     Example:
         >>> found = estimate_run(ptq.make_settings("resnet18", bits=4))  # doctest: +SKIP
         >>> list(found.seconds)  # doctest: +SKIP
-        ['load', 'synthesize', 'calibrate', 'reconstruct', 'export', 'validate']
+        ['load', 'synthesize', 'calibrate', 'reconstruct', 'fine-tune', 'export', 'validate']
     """
     watch, device = Stopwatch(), use_device(settings.execution.device, settings.execution.threads)
     with watch("load"):
@@ -130,6 +132,7 @@ def estimate_run(settings: Settings, progress: Progress = SILENT, model: Model |
         ranges, passing = _calibration(quantized_model, inputs, settings.execution.seed)
         task.advance()
         growing, fitting, cached = _reconstruction(graph_model, settings, inputs, model, device)
+        finetuning = _finetuning(quantized_model, settings, inputs, model)
         task.advance()
         quantized_model.to(torch.device("cpu"))
         measured, export, validation = _file(quantized_model, model, few, settings)
@@ -150,6 +153,7 @@ def estimate_run(settings: Settings, progress: Progress = SILENT, model: Model |
             "synthesize": synthesis,
             "calibrate": ranges + passing * (share - 1),
             "reconstruct": growing * share + fitting,
+            "fine-tune": finetuning,
             "export": export,
             "validate": validation + one * max(0, shown - len(few)),
         },
@@ -204,6 +208,16 @@ def _calibration(quantized_model: QuantizedModel, inputs: Tensor, seed: int) -> 
     first = once()
     once()  # without what is done once
     return first, clock.steps[0]
+
+
+def _finetuning(quantized_model: QuantizedModel, settings: Settings, inputs: Tensor, model: Model) -> float:
+    """Seconds of all iterations on the whole network; none where that is good enough before it is reconstructed."""
+    config = reconstruct_config(settings.reconstruction, settings.execution, model.preprocess.size)
+    if not config.finetune:
+        return 0.0
+    clock = _Clock()
+    found = finetune(quantized_model, inputs, replace(config, finetune=FINETUNE), progress=clock)
+    return 0.0 if found is None else _mean(clock.steps) * config.finetune
 
 
 def _reconstruction(

@@ -28,6 +28,7 @@ from ptq.quantization.plan import make_plan
 from ptq.quantization.quantized_model import QuantizedModel
 from ptq.quantization.storage import save_quantized
 from ptq.reconstruction.activation_cache import ActivationCache
+from ptq.reconstruction.finetuning import finetune
 from ptq.reconstruction.loop import reconstruct
 from ptq.reporting.advice import remedy
 from ptq.reporting.html.page import refresh
@@ -141,15 +142,18 @@ def _run(
         if store.restore("ranges", quantized_model.module) is None:
             calibrate(quantized_model, _inputs(model, many), preprocess=model.preprocess, seed=seed, progress=progress)
             store.save("ranges", quantized_model.module)
+    config = reconstruct_config(settings.reconstruction, settings.execution, model.preprocess.size)
     with watch("reconstruct"):
         blocks = reconstruct(
             quantized_model,
             _inputs(model, many),
-            reconstruct_config(settings.reconstruction, settings.execution, model.preprocess.size),
+            config,
             cache=ActivationCache(settings.execution.memory_bytes(), folder),
             store=store,
             progress=progress,
         )
+    with watch("fine-tune"):
+        tuned = finetune(quantized_model, _inputs(model, images), config, store=store, progress=progress)
     quantized_model.to(torch.device("cpu"))
     about = {
         "model": settings.model.name if by_name else None,
@@ -173,7 +177,7 @@ def _run(
             remedy=remedy(settings, layers),
             progress=progress,
         )
-    report = summarize(settings, model, quantized_model, images, blocks, measured, layers, watch, store.words())
+    report = summarize(settings, model, quantized_model, images, blocks, tuned, measured, layers, watch, store.words())
     write_report(report, folder)
     write_recipe(settings, folder)
     for name in ("inspect.md", "inspect.json"):

@@ -195,7 +195,7 @@ def test_at_the_start_a_view_computes_what_its_unit_does(name: str) -> None:
     for block, x in blocks(name):
         with torch.no_grad():
             expected = block(x)
-            nearest = soften(block, None, roundings=False)
+            nearest = soften(block, None, FixedLayer)
             close = torch.isclose(nearest(x), expected, rtol=1e-4, atol=1e-5)
             assert close.float().mean() > 0.999  # a tie may be rounded the other way
             # So do soft roundings, once they are decided.
@@ -265,7 +265,7 @@ def test_every_weight_learns_roundings_whatever_its_bits() -> None:
     for block, _ in blocks("resnet"):
         view = soften(block, None)
         assert len(view.layers) == sum(isinstance(m, QuantLayer) for m in modules(block))
-        assert not soften(block, None, roundings=False).layers
+        assert not soften(block, None, FixedLayer).layers
 
 
 def shared_unit() -> fx.GraphModule:
@@ -292,7 +292,7 @@ def test_a_module_that_is_called_twice_is_made_once() -> None:
     assert behind_relu.grid.tolist()[:2] == [0.0, math.inf]
     assert bare.grid.tolist()[:2] == [-math.inf, math.inf]
     assert len(view.scales) == 1 and behind_relu.gain is bare.gain
-    torch.testing.assert_close(soften(unit, None, roundings=False)(x), unit(x))
+    torch.testing.assert_close(soften(unit, None, FixedLayer)(x), unit(x))
 
 
 def test_cached_activations_may_be_in_bfloat16_whatever_the_machine() -> None:
@@ -314,6 +314,6 @@ def test_layers_stay_out_of_bfloat16_only_where_that_is_faster(weights: bool, mo
     unit = fx.GraphModule(root, graph)
     for fast in (True, False):
         monkeypatch.setattr(module_under_test, "fast_bfloat16", lambda device, fast=fast: fast)
-        (layer,) = modules(soften(unit, None, roundings=weights).graph)
+        (layer,) = modules(soften(unit, None, SoftLayer if weights else FixedLayer).graph)
         assert isinstance(layer, SoftLayer | FixedLayer)
         assert layer.float32 == (fast and weights)

@@ -12,7 +12,15 @@ from ptq.reconstruction.results import BlockResult
 from ptq.reporting.advice import badges, next_steps
 from ptq.reporting.html import gallery, plots
 from ptq.reporting.report import Report
-from ptq.reporting.text import bits_text, exactness_lines, figure_columns, figure_rows, image_lines, memory_lines
+from ptq.reporting.text import (
+    bits_text,
+    exactness_lines,
+    figure_columns,
+    figure_rows,
+    finetuning_line,
+    image_lines,
+    memory_lines,
+)
 from ptq.utils.units import (
     decibel_text,
     duration_text,
@@ -67,6 +75,7 @@ def content(report: Report, folder: Path | None) -> dict[str, Any]:
         "tiles": tiles,
         "scale": _scale(report.blocks),
         "blocks": [*_blocks(report)],
+        "finetuning": finetuning_line(report.finetuning) if report.finetuning else "",
         "curves": [*_curves(report.blocks)],
         "layers": [_layer(layer) for layer in report.worst_layers],
         "stages": _stages(report.seconds),
