@@ -8,11 +8,10 @@ flipped and shifted view of an image, so that no label is needed.
 
 import math
 import time
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from ptq.graph.fx_helpers import watch
@@ -23,12 +22,12 @@ from ptq.quantization.quantized_model import QuantizedModel
 from ptq.reconstruction.config import ReconstructConfig
 from ptq.reconstruction.optimization import averaged
 from ptq.reconstruction.results import FinetuneResult
-from ptq.reconstruction.soft_modules import SoftBlock, StandIn, in_precision, soften
+from ptq.reconstruction.soft_modules import LearnedScale, SoftBlock, StandIn, in_precision, soften
 from ptq.utils.autocast import fast_autocast
 from ptq.utils.metrics import decibels
 from ptq.utils.work_store import WorkStore
 
-__all__ = ["TunedLayer", "finetune", "prediction_error"]
+__all__ = ["TunedLayer", "finetune", "prediction_error", "tunable"]
 
 KEY = "finetuning"
 HELD_OUT = 8  # every eighth image takes no part, and tells whether it was worth it
@@ -84,7 +83,7 @@ def finetune(
     before = prediction_error(float_network, quantized_model.module, apart)
     state = {name: value.clone() for name, value in quantized_model.module.state_dict().items()}
     spread = _spread(float_network, quantized_model, inputs)
-    block = soften(quantized_model.module, None, layer=lambda layer, slow: TunedLayer(layer, slow, spread[layer]))
+    block = tunable(quantized_model.module, spread)
     with progress.stage("fine-tune", config.finetune) as task:
         curve = averaged(_descend(block, float_network, training, config, task), config.finetune, task)
     block.commit()
@@ -107,14 +106,20 @@ def finetune(
 class TunedLayer(StandIn):
     """A layer whose codes are decided; it learns a factor of the scale per channel, and a shift of the bias.
 
+    The bias lies on its grid, as it does in the kernel: at 4 bits, that grid is coarse.
+
     Args:
         layer: calibrated.
         float32: compute in float32 even within autocast.
         spread: the standard deviation of every output channel, (C,): the unit of the shift.
+
+    Attributes:
+        input_scale: that of the layer's input, while it is learned; None where the input is float.
     """
 
     rounded: Tensor
     spread: Tensor
+    input_scale: Callable[[], Tensor] | None = None
 
     def __init__(self, layer: QuantLayer, float32: bool, spread: Tensor) -> None:
         super().__init__()
@@ -125,25 +130,53 @@ class TunedLayer(StandIn):
         self.gain = nn.Parameter(torch.ones_like(layer.weight_quantizer.scale))
         self.shift = None if layer.op.bias is None else nn.Parameter(torch.zeros_like(layer.op.bias))
 
+    @property
+    def layer(self) -> QuantLayer:
+        """The layer that this one stands in for."""
+        return self._layer[0]
+
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer; shapes as the layer."""
-        layer = self._layer[0]
+        layer = self.layer
         weight = self.rounded * per_channel(self.gain, self.rounded, layer.weight_quantizer.spec.axis)
         return in_precision(lambda part: apply_layer(layer.op, part, weight, self._bias()), x, self.float32)
 
     def _bias(self) -> Tensor | None:
-        bias = self._layer[0].op.bias
-        return bias if self.shift is None or bias is None else bias.detach() + self.shift * self.spread
+        op = self.layer.op
+        if op.bias is None or self.shift is None:
+            return None
+        bias = op.bias.detach() + self.shift * self.spread
+        if self.input_scale is None:
+            return bias
+        scale = self.layer.weight_quantizer.scale * self.gain
+        grid = self.input_scale() * scale.repeat(op.bias.numel() // scale.numel())
+        codes = bias / grid
+        return (codes + (codes.round() - codes).detach()) * grid
 
     @torch.no_grad()
     def commit(self) -> None:
         """Give the quantized model's layer the scale and the bias that were learned; its codes stay."""
-        layer = self._layer[0]
-        if layer.op.bias is not None and (bias := self._bias()) is not None:
-            layer.op.bias.copy_(bias)
+        layer = self.layer
+        if layer.op.bias is not None and self.shift is not None:
+            layer.op.bias += self.shift * self.spread
         layer.weight_quantizer.rescale(
             torch.maximum(layer.weight_quantizer.scale * self.gain, layer.least_weight_scale())
         )
+
+
+def tunable(network: fx.GraphModule, spread: Mapping[QuantLayer, Tensor]) -> SoftBlock:
+    """Make what computes the same as a quantized network, and learns its scales and biases.
+
+    Args:
+        network: calibrated.
+        spread: the standard deviation of every output channel of every layer, (C,).
+    """
+    block = soften(network, None, lambda layer, float32: TunedLayer(layer, float32, spread[layer]))
+    scales = {m.quantizer: m for m in block.graph.modules() if isinstance(m, LearnedScale)}
+    for module in block.graph.modules():
+        if isinstance(module, TunedLayer) and (quantizer := module.layer.input_quantizer) is not None:
+            module.input_scale = scales[quantizer].current
+    return block
 
 
 def _descend(
@@ -211,7 +244,9 @@ def _both(float_network: nn.Module, network: nn.Module, inputs: Tensor) -> Itera
         yield float_network(x), network(x)
 
 
-def _spread(float_network: Any, quantized_model: QuantizedModel, inputs: Tensor) -> Mapping[QuantLayer, Tensor]:
+def _spread(
+    float_network: fx.GraphModule, quantized_model: QuantizedModel, inputs: Tensor
+) -> Mapping[QuantLayer, Tensor]:
     """The standard deviation of every output channel of every layer on a few images."""
     layers = quantized_model.layers()
     found: dict[QuantLayer, Tensor] = {}

@@ -104,12 +104,21 @@ class LearnedScale(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return `x` clamped and quantized; same shape."""
         keep = None if self.mask is None else self.mask(x)
-        return quantize_activation(x, self.scale * self.gain, self.grid, keep)
+        return quantize_activation(x, self.current(), self.grid, keep)
+
+    @property
+    def quantizer(self) -> Quantizer:
+        """The quantized model's quantizer."""
+        return self._quantizer[0]
+
+    def current(self) -> Tensor:
+        """Return the scale as it stands, ()."""
+        return self.scale * self.gain
 
     @torch.no_grad()
     def commit(self) -> None:
         """Give the quantized model's quantizer the scale that was learned."""
-        self._quantizer[0].set_scale(self.scale * self.gain)
+        self.quantizer.set_scale(self.current())
 
 
 class StandIn(nn.Module):

@@ -16,7 +16,8 @@ from ptq.quantization.insertion import insert_quantizers
 from ptq.quantization.plan import make_plan
 from ptq.quantization.quantized_model import QuantizedModel
 from ptq.reconstruction.config import ReconstructConfig
-from ptq.reconstruction.finetuning import finetune, prediction_error
+from ptq.reconstruction.finetuning import finetune, prediction_error, tunable
+from ptq.utils.metrics import sqnr_db
 from ptq.utils.work_store import WorkStore
 from tests.helpers.networks import NETWORKS, SHAPE, build, images
 from tests.helpers.progress import Recorder
@@ -44,6 +45,15 @@ def test_predictions_come_nearer_and_codes_stay(name: str) -> None:
     for n, layer in quantized_model.layers().items():
         assert torch.equal(layer.weight_quantizer.codes, codes[n])
         assert bool((layer.weight_quantizer.scale >= layer.least_weight_scale()).all())
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_what_learns_computes_what_the_network_computes(name: str) -> None:
+    """Rounded biases among it; the bound is that of a few numbers on another side of the middle between two codes."""
+    quantized_model, x = calibrated(name, bits=4), images(16)
+    spread = {layer: torch.ones(1) for layer in quantized_model.layers().values()}
+    with torch.no_grad():
+        assert sqnr_db(quantized_model.module(x), tunable(quantized_model.module, spread)(x)) > 35
 
 
 def test_images_that_took_no_part_tell_what_it_brought() -> None:
