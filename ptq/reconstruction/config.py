@@ -67,7 +67,7 @@ METHODS: dict[str, ReconstructConfig] = {
 # Iterations, and pixels per iteration: 32 images of 32x32, or 8 of 224x224, hold about as much to
 # learn from, and the time of an iteration stays within bounds on a CPU.
 ITERATIONS = {"fast": 60, "default": 400, "best": 4000}
-FINETUNE = {"fast": 0, "default": 200, "best": 1000}
+FINETUNE = {"fast": 0, "default": 0, "best": 0}
 SMALL, LARGE = 32, 8
 
 

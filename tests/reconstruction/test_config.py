@@ -14,7 +14,7 @@ def test_presets_scale_the_budget_and_nothing_else(method: str) -> None:
     iterations = [config.iterations for config in made]
     assert iterations == sorted(iterations)
     for config in made:
-        budget = {"iterations": config.iterations, "batch": config.batch, "tune_below": config.tune_below}
+        budget = {name: getattr(config, name) for name in ("iterations", "finetune", "batch", "tune_below")}
         assert asdict(config) == asdict(METHODS[method]) | budget
 
 
