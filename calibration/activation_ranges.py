@@ -1,10 +1,12 @@
 """Calibration: from images to the range of every activation and weight of a quantized model."""
 
+from collections.abc import Mapping
+
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
 from ptq.calibration.observers import OBSERVERS, reach, weight_range
-from ptq.calibration.output_error import batches_of, least_output_error, output_errors
+from ptq.calibration.output_error import batches_of, least_output_error, output_errors, output_sqnr
 from ptq.data.preprocess import Preprocess
 from ptq.errors import InputError, ModelError
 from ptq.graph.fx_helpers import watch
@@ -14,11 +16,16 @@ from ptq.quantization.affine import qparams
 from ptq.quantization.integer_ops import finest_scale
 from ptq.quantization.layers import QuantLayer
 from ptq.quantization.quantized_model import QuantizedModel
+from ptq.quantization.quantizers import Quantizer
 
 __all__ = ["calibrate"]
 
 OUTPUT = "output"  # the observer that looks at the network's output
 WITHOUT_GRADIENT = "mse"  # what it leaves to another one
+AUTO = "auto"  # the better of the two for the network
+CLEAR = 0.3  # dB of the network's output by which the first has to be better: reconstruction likes the second
+SHOWN = 32  # images that tell
+Ranges = Mapping[str, tuple[Tensor, Tensor]]
 SAMPLE = 1 << 15  # numbers kept per activation
 
 
@@ -46,7 +53,7 @@ def calibrate(
     inputs: Tensor,
     *,
     preprocess: Preprocess | None = None,
-    observer: str = OUTPUT,
+    observer: str = AUTO,
     batch: int = 32,
     seed: int = 0,
     progress: Progress = SILENT,
@@ -58,9 +65,9 @@ def calibrate(
         inputs: calibration images as the network takes them, (N, C, H, W), normalized.
         preprocess: what made the inputs out of images. All that a pixel can be is known then, and the network's input
             gets the range of that, be the images as dull as they like; not where inputs lie beyond it.
-        observer: of activations: "output" for the range with which the network's output changes least, to first order
-            (one backward pass over a part of the images), or a key of `OBSERVERS`. Weights always take the search for
-            the least error.
+        observer: of activations: a key of `OBSERVERS`; "output" for the range with which the network's output changes
+            least, to first order (a backward pass over a part of the images); or "auto", which takes that where it
+            leaves the output clearly less noise than "mse". Weights always take the search for the least error.
         batch: images per forward pass.
         seed: of the sampling of activations.
 
@@ -79,50 +86,70 @@ def calibrate(
             f"calibration needs images of shape (N, {', '.join(map(str, float_model.input_shape))}), "
             f"not {tuple(inputs.shape)}."
         )
-    if observer not in (known := (OUTPUT, *OBSERVERS)):
+    if observer not in (known := (AUTO, OUTPUT, *OBSERVERS)):
         raise InputError(f"unknown observer {observer!r}; choose one of {', '.join(known)}.")
     quantizers = quantized_model.quantizers()
-    free = [name for name, quantizer in quantizers.items() if quantizer.spec.grid != "images" and observer == OUTPUT]
     batches = inputs.split(batch)
     samples = {name: _Sample(max(SAMPLE // len(batches), 64), seed + i) for i, name in enumerate(quantizers)}
-    device = next(float_model.module.parameters()).device
+    graph = float_model.module
+    device = next(graph.parameters()).device
     watchers = {name: sample.add for name, sample in samples.items()}
-    passes = len(batches_of(inputs)) if free else 0
-    rule = OBSERVERS[WITHOUT_GRADIENT if observer == OUTPUT else observer]
-    with progress.stage("calibrate", len(batches) + passes + len(quantizers)) as task:
+    looks_at_output = observer in (AUTO, OUTPUT)
+    passes = len(batches_of(inputs)) if looks_at_output else 0
+    with progress.stage("calibrate", len(batches) + passes + 1) as task:
         for part in batches:
-            watch(float_model.module, part.to(device), watchers)
+            watch(graph, part.to(device), watchers)
             task.advance()
-        values = {name: sample.values() for name, sample in samples.items()}
-        for name, seen in values.items():
-            if not bool(torch.isfinite(seen).all()):
+        seen: dict[str, Tensor] = {}
+        for name, sample in samples.items():
+            values = sample.values()
+            if not bool(torch.isfinite(values).all()):
                 raise ModelError(f"the activations of {name} are NaN or infinite on the calibration images.")
-        ends = {name: _ends(observed(values[name], quantizers[name].spec)) for name in free}
-        errors = (
-            output_errors(float_model.module, inputs, ends, sample=SAMPLE, seed=seed, step=task.advance) if free else {}
-        )
-        nodes = {node.name: node for node in float_model.module.graph.nodes}
-        scales: dict[str, float] = {}
-        for name, quantizer in quantizers.items():
-            spec, seen = quantizer.spec, values[name]
-            if spec.grid == "images":
-                low, high = reach(_possible(seen, preprocess), spec)
-            elif name in errors:
-                low, high = least_output_error(errors[name], spec)
-            else:
-                low, high = rule(observed(seen, spec), spec)
-            finest = finest_scale(float_model.module, nodes[name], scales)
-            widest = low.clamp(max=0.0) + finest * (spec.qmax - spec.qmin)
-            quantizer.set_range(low, torch.maximum(high, widest))
-            scales[name] = float(quantizer.scale)
-            task.advance()
+            seen[name] = observed(values, quantizers[name].spec)
+        rule = OBSERVERS[WITHOUT_GRADIENT if looks_at_output else observer]
+        by_value = {
+            name: reach(_possible(values, preprocess), spec) if spec.grid == "images" else rule(values, spec)
+            for name, values in seen.items()
+            for spec in [quantizers[name].spec]
+        }
+        _set_ranges(graph, quantizers, by_value)
+        if looks_at_output:
+            ends = {name: (v.min(), v.max()) for name, v in seen.items() if quantizers[name].spec.grid != "images"}
+            errors = output_errors(graph, inputs, ends, sample=SAMPLE, seed=seed, step=task.advance)
+            by_output = {name: least_output_error(error, quantizers[name].spec) for name, error in errors.items()}
+            _take(graph, quantizers, by_value, by_value | by_output, inputs, always=observer == OUTPUT)
+        task.advance()
     for layer in quantized_model.layers().values():
         set_weight_range(layer)
     return quantized_model
 
 
-def _ends(values: Tensor) -> tuple[Tensor, Tensor]:
-    return values.min(), values.max()
+def _take(
+    graph: fx.GraphModule,
+    quantizers: Mapping[str, Quantizer],
+    usual: Ranges,
+    other: Ranges,
+    inputs: Tensor,
+    always: bool,
+) -> None:
+    """Set the other ranges, if always or where they leave the network's output clearly less noise than the usual ones."""
+    shown = inputs[:SHOWN].split(len(batches_of(inputs)[0]))
+    before = output_sqnr(graph, quantizers, shown)
+    _set_ranges(graph, quantizers, other)
+    if not always and not output_sqnr(graph, quantizers, shown) >= before + CLEAR:
+        _set_ranges(graph, quantizers, usual)
+
+
+def _set_ranges(graph: fx.GraphModule, quantizers: Mapping[str, Quantizer], ranges: Ranges) -> None:
+    """Give every quantizer its range, or a wider one where the kernel that writes it needs that."""
+    nodes = {node.name: node for node in graph.graph.nodes}
+    scales: dict[str, float] = {}
+    for name, quantizer in quantizers.items():
+        low, high = ranges[name]
+        finest = finest_scale(graph, nodes[name], scales)
+        widest = low.clamp(max=0.0) + finest * (quantizer.spec.qmax - quantizer.spec.qmin)
+        quantizer.set_range(low, torch.maximum(high, widest))
+        scales[name] = float(quantizer.scale)
 
 
 def _possible(seen: Tensor, preprocess: Preprocess | None) -> Tensor:

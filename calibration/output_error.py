@@ -5,7 +5,7 @@ squares add up, each times the squared gradient. Errors of clipping all point on
 then. The output is projected at random, so that its squared change is met in the mean whatever the task is.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +15,11 @@ from torch.utils._pytree import tree_leaves
 
 from ptq.calibration.observers import least
 from ptq.quantization.affine import fake_quant, qparams
+from ptq.quantization.quantizers import Quantizer
 from ptq.quantization.spec import QuantSpec
+from ptq.utils.metrics import decibels
 
-__all__ = ["OutputError", "least_output_error", "output_errors"]
+__all__ = ["OutputError", "least_output_error", "output_errors", "output_sqnr"]
 
 LEVELS = 1024  # between the smallest and the largest value, at which clipping is known
 SMALL = 64  # pixels; images up to this size hold less to learn from
@@ -188,3 +190,36 @@ def least_output_error(error: OutputError, spec: QuantSpec, steps: int = 60) -> 
         spec,
         steps,
     )
+
+
+class _Quantized(fx.Interpreter):
+    """Runs a float graph with quantizers behind the nodes of their names."""
+
+    def __init__(self, graph: fx.GraphModule, quantizers: Mapping[str, Quantizer]) -> None:
+        super().__init__(graph)
+        self.quantizers = quantizers
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        return self.quantizers[n.name](result) if n.name in self.quantizers else result
+
+
+@torch.no_grad()
+def output_sqnr(graph: fx.GraphModule, quantizers: Mapping[str, Quantizer], batches: Iterable[Tensor]) -> float:
+    """Return the dB of a float network's output when its activations are quantized, and its weights are not.
+
+    Args:
+        graph: the float network.
+        quantizers: with a range, by the name of the node behind which each stands.
+        batches: as the network takes them, (N, C, H, W) each.
+    """
+    device = next(graph.parameters()).device
+    quantized = _Quantized(graph, quantizers)
+    signal = noise = 0.0
+    for batch in batches:
+        x = batch.to(device)
+        pairs = zip(tree_leaves(graph(x)), tree_leaves(quantized.run(x)), strict=True)
+        for wanted, given in ((w.double(), g.double()) for w, g in pairs if isinstance(w, Tensor)):
+            signal += float(wanted.square().sum())
+            noise += float((given - wanted).square().sum())
+    return decibels(signal, noise)

@@ -25,8 +25,9 @@ from .quantization.plan import make_plan as make_plan
 from .quantization.quantized_model import QuantizedModel as QuantizedModel
 from .quantization.spec import QuantPlan as QuantPlan, QuantSpec as QuantSpec
 from .reconstruction.config import ReconstructConfig as ReconstructConfig
+from .reconstruction.finetuning import finetune as finetune
 from .reconstruction.loop import reconstruct as reconstruct
-from .reconstruction.results import BlockResult as BlockResult
+from .reconstruction.results import BlockResult as BlockResult, FinetuneResult as FinetuneResult
 from .reporting.html.page import write_html_report as write_html_report
 from .reporting.inspection import Inspection as Inspection
 from .reporting.report import Report as Report

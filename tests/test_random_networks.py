@@ -48,7 +48,7 @@ def cases(draw: st.DrawFn) -> Case:
     bits = st.integers(2, 8)
     formats = st.sampled_from((None, "packed", "int8"))
     return Case(
-        draw(specs()), draw(bits), draw(bits), draw(formats), draw(st.sampled_from(("minmax", "mse", "output")))
+        draw(specs()), draw(bits), draw(bits), draw(formats), draw(st.sampled_from(("minmax", "mse", "output", "auto")))
     )
 
 

@@ -63,7 +63,7 @@ def finetune(
 
     Example:
         >>> own = ptq.calibrate(ptq.insert_quantizers(graph_model, ptq.make_plan(graph_model, 4, 4)), images)
-        >>> result = finetune(own, images, ptq.ReconstructConfig(finetune=5, batch=4))
+        >>> result = ptq.finetune(own, images, ptq.ReconstructConfig(finetune=5, batch=4, tune_below=99.0))
         >>> result.after <= result.before
         True
     """

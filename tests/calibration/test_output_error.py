@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ptq.calibration.activation_ranges import calibrate
-from ptq.calibration.output_error import OutputError, least_output_error, output_errors
+from ptq.calibration.activation_ranges import CLEAR, calibrate
+from ptq.calibration.output_error import OutputError, least_output_error, output_errors, output_sqnr
 from ptq.graph.preparation import prepare
 from ptq.quantization.affine import fake_quant, qparams
 from ptq.quantization.insertion import insert_quantizers
@@ -59,6 +59,35 @@ def test_channels_that_nobody_reads_do_not_set_the_range() -> None:
     assert -12 < low < 0 < high < 12
     _, _, error = lost(Weighted((1.0, 1.0)), x)
     assert least_output_error(error, spec)[1] > 50
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_network_decides_which_ranges_it_has(name: str) -> None:
+    """Those of its output where they are clearly better, those of each tensor otherwise."""
+    graph_model, x = prepare(build(name), SHAPE), images(32)
+    made, decibels = {}, {}
+    for observer in ("auto", "mse", "output"):
+        quantized_model = calibrate(insert_quantizers(graph_model, make_plan(graph_model, 4, 4)), x, observer=observer)
+        made[observer] = [q.scale.item() for q in quantized_model.quantizers().values()]
+        decibels[observer] = output_sqnr(graph_model.module, quantized_model.quantizers(), [x])
+    assert made["auto"] == made["output" if decibels["output"] >= decibels["mse"] + CLEAR else "mse"]
+
+
+def test_channels_of_other_magnitudes_get_ranges_of_the_output() -> None:
+    torch.manual_seed(0)
+    first, second = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 3, padding=1)
+    net = nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))
+    with torch.no_grad():  # one channel is a hundred times as large, and hardly read
+        first.weight[0] *= 100
+        second.weight[:, 0] *= 1e-4
+    graph_model = prepare(net.eval(), SHAPE)
+    made = {}
+    for observer in ("auto", "mse", "output"):
+        quantized_model = calibrate(
+            insert_quantizers(graph_model, make_plan(graph_model, 4, 4)), images(32), observer=observer
+        )
+        made[observer] = [q.scale.item() for q in quantized_model.quantizers().values()]
+    assert made["auto"] == made["output"] != made["mse"]
 
 
 def test_what_has_no_gradient_is_left_to_the_error_of_the_tensor() -> None:
