@@ -49,6 +49,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "weights before scales": {"joint": False},
     "layer by layer": {"unit": "layer"},
     "Fisher weights": {"fisher": True},
+    "ranges by the tensor's error": {"observer": "mse"},
+    "ranges by the output's error": {"observer": "output"},
+    "fine-tuned as a whole": {"finetune": 200},
     "a mixed copy of every image": {"mixed_copies": 1},
 }
 KEYS = ("network", "case", "iterations", "variant", "seed")
@@ -65,12 +68,13 @@ def measure(
     changes = dict(VARIANTS[variant])
     images = mixed_copies(real.real(512, seed), changes.pop("mixed_copies", 0), seed)
     inputs = model.preprocess.normalize(images.floats())
+    observer = changes.pop("observer", "auto")
     config = replace(method_preset("qdrop", "default", size), iterations=iterations, seed=seed)
     config = replace(config, **changes)
     bits, act_bits = (int(part) for part in case[1:].split("a"))
     graph_model = prepare(model.module, (3, *size))
     quantized_model = insert_quantizers(graph_model, make_plan(graph_model, bits, act_bits))
-    calibrate(quantized_model, inputs, preprocess=model.preprocess, seed=seed)
+    calibrate(quantized_model, inputs, preprocess=model.preprocess, observer=observer, seed=seed)
     started = time.perf_counter()
     blocks = reconstruct(quantized_model, inputs, config)
     finetune(quantized_model, inputs, config)
