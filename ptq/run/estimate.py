@@ -113,7 +113,7 @@ def estimate_run(settings: Settings, progress: Progress = SILENT, model: Model |
     Example:
         >>> found = estimate_run(ptq.make_settings("resnet18", bits=4))  # doctest: +SKIP
         >>> list(found.seconds)  # doctest: +SKIP
-        ['load', 'synthesize', 'calibrate', 'reconstruct', 'fine-tune', 'export', 'validate']
+        ['load', 'synthesize', 'calibrate', 'reconstruct', 'export', 'validate']
     """
     watch, device = Stopwatch(), use_device(settings.execution.device, settings.execution.threads)
     with watch("load"):
@@ -153,7 +153,7 @@ def estimate_run(settings: Settings, progress: Progress = SILENT, model: Model |
             "synthesize": synthesis,
             "calibrate": ranges + passing * (share - 1),
             "reconstruct": growing * share + fitting,
-            "fine-tune": finetuning,
+            **({"fine-tune": finetuning} if finetuning else {}),
             "export": export,
             "validate": validation + one * max(0, shown - len(few)),
         },

@@ -152,8 +152,10 @@ def _run(
             store=store,
             progress=progress,
         )
-    with watch("fine-tune"):
-        tuned = finetune(quantized_model, _inputs(model, images), config, store=store, progress=progress)
+    tuned = None
+    if config.finetune:
+        with watch("fine-tune"):
+            tuned = finetune(quantized_model, _inputs(model, images), config, store=store, progress=progress)
     quantized_model.to(torch.device("cpu"))
     about = {
         "model": settings.model.name if by_name else None,
