@@ -193,3 +193,16 @@ def test_an_inspection_goes_with_the_network_it_was_of(digits: Any, tmp_path: Pa
     run(digits, tmp_path, 8, 8, preset="fast", images=str(images), method="nearest")
     left = {path.name for path in (tmp_path / "run").iterdir()}
     assert "mine.txt" in left and not any(name.startswith("inspect") for name in left)
+
+
+@pytest.mark.slow
+def test_what_fine_tuning_brought_is_in_the_report_and_exact_in_the_file(digits: Any, tmp_path: Path) -> None:
+    settings = {"reconstruction.finetune": 20, "calibration.count": 16}
+    made = run(digits, tmp_path, 3, 3, images="noise", method="nearest", settings=settings)
+    tuned = made.report.finetuning
+    assert tuned is not None and (tuned.iterations, tuned.images) == (20, 2)
+    assert tuned.after <= tuned.before
+    assert ptq.Report.from_json(json.loads((made.folder / "report.json").read_text())).finetuning == tuned
+    assert f"{tuned.before:.4f}" in (made.folder / "report.md").read_text()
+    assert made.report.seconds["fine-tune"] > 0
+    assert made.report.validation.disagreement == 0
