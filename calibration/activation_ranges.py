@@ -25,7 +25,7 @@ WITHOUT_GRADIENT = "mse"  # what it leaves to another one
 AUTO = "auto"  # the better of the two for the network
 CLEAR = 0.3  # dB of the network's output by which the first has to be better: reconstruction likes the second
 SHOWN = 32  # images that tell
-Ranges = Mapping[str, tuple[Tensor, Tensor]]
+Ranges = dict[str, tuple[Tensor, Tensor]]
 SAMPLE = 1 << 15  # numbers kept per activation
 
 
@@ -100,44 +100,38 @@ def calibrate(
         for part in batches:
             watch(graph, part.to(device), watchers)
             task.advance()
-        seen: dict[str, Tensor] = {}
-        for name, sample in samples.items():
-            values = sample.values()
+        rule = OBSERVERS[WITHOUT_GRADIENT if looks_at_output else observer]
+        ranges: Ranges = {}
+        ends: Ranges = {}
+        for name, quantizer in quantizers.items():
+            spec, values = quantizer.spec, samples[name].values()
             if not bool(torch.isfinite(values).all()):
                 raise ModelError(f"the activations of {name} are NaN or infinite on the calibration images.")
-            seen[name] = observed(values, quantizers[name].spec)
-        rule = OBSERVERS[WITHOUT_GRADIENT if looks_at_output else observer]
-        by_value = {
-            name: reach(_possible(values, preprocess), spec) if spec.grid == "images" else rule(values, spec)
-            for name, values in seen.items()
-            for spec in [quantizers[name].spec]
-        }
-        _set_ranges(graph, quantizers, by_value)
+            if spec.grid == "images":
+                ranges[name] = reach(_possible(values, preprocess), spec)
+            else:
+                values = observed(values, spec)
+                ranges[name], ends[name] = rule(values, spec), (values.min(), values.max())
         if looks_at_output:
-            ends = {name: (v.min(), v.max()) for name, v in seen.items() if quantizers[name].spec.grid != "images"}
             errors = output_errors(graph, inputs, ends, sample=SAMPLE, seed=seed, step=task.advance)
-            by_output = {name: least_output_error(error, quantizers[name].spec) for name, error in errors.items()}
-            _take(graph, quantizers, by_value, by_value | by_output, inputs, always=observer == OUTPUT)
+            by_output = ranges | {name: least_output_error(e, quantizers[name].spec) for name, e in errors.items()}
+            ranges = by_output if observer == OUTPUT else _better(graph, quantizers, ranges, by_output, inputs)
+        _set_ranges(graph, quantizers, ranges)
         task.advance()
     for layer in quantized_model.layers().values():
         set_weight_range(layer)
     return quantized_model
 
 
-def _take(
-    graph: fx.GraphModule,
-    quantizers: Mapping[str, Quantizer],
-    usual: Ranges,
-    other: Ranges,
-    inputs: Tensor,
-    always: bool,
-) -> None:
-    """Set the other ranges, if always or where they leave the network's output clearly less noise than the usual ones."""
-    shown = inputs[:SHOWN].split(len(batches_of(inputs)[0]))
-    before = output_sqnr(graph, quantizers, shown)
-    _set_ranges(graph, quantizers, other)
-    if not always and not output_sqnr(graph, quantizers, shown) >= before + CLEAR:
-        _set_ranges(graph, quantizers, usual)
+def _better(
+    graph: fx.GraphModule, quantizers: Mapping[str, Quantizer], usual: Ranges, other: Ranges, inputs: Tensor
+) -> Ranges:
+    """Return the other ranges, if they leave the network's output clearly less noise than the usual ones, or those."""
+    decibels = []
+    for ranges in (usual, other):
+        _set_ranges(graph, quantizers, ranges)
+        decibels.append(output_sqnr(graph, quantizers, batches_of(inputs[:SHOWN])))
+    return other if decibels[1] >= decibels[0] + CLEAR else usual
 
 
 def _set_ranges(graph: fx.GraphModule, quantizers: Mapping[str, Quantizer], ranges: Ranges) -> None:
@@ -170,5 +164,4 @@ def set_weight_range(layer: QuantLayer) -> None:
     """
     quantizer = layer.weight_quantizer
     scale, _ = qparams(*weight_range(quantizer.float_weight, quantizer.spec), quantizer.spec)
-    quantizer.set_scale(scale)
     quantizer.set_scale(torch.maximum(scale, layer.least_weight_scale()))

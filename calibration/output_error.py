@@ -5,7 +5,7 @@ squares add up, each times the squared gradient. Errors of clipping all point on
 then. The output is projected at random, so that its squared change is met in the mean whatever the task is.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from ptq.calibration.observers import least
 from ptq.quantization.affine import fake_quant, qparams
 from ptq.quantization.quantizers import Quantizer
 from ptq.quantization.spec import QuantSpec
-from ptq.utils.metrics import decibels
+from ptq.utils.metrics import sqnr_db_in_parts
 
 __all__ = ["OutputError", "least_output_error", "output_errors", "output_sqnr"]
 
@@ -66,19 +66,19 @@ class OutputError:
 class _Gathering:
     """Takes an activation and its gradient batch by batch, and keeps what `OutputError` needs."""
 
-    def __init__(self, per_batch: int, seed: int) -> None:
-        self.per_batch = per_batch
+    def __init__(self, low: Tensor, high: Tensor, per_batch: int, seed: int) -> None:
+        self.low, self.high, self.per_batch = low, high, per_batch
         self.generator = torch.Generator().manual_seed(seed)
         self.count = 0
         self.sampled: list[Tensor] = []
         self.sums: list[Tensor] = []
 
-    def add(self, values: Tensor, gradient: Tensor, low: Tensor, high: Tensor) -> None:
+    def add(self, values: Tensor, gradient: Tensor) -> None:
         values, gradient = values.float().flatten(1).cpu(), gradient.float().flatten(1).cpu()  # sums in one order
         images, self.count = values.shape
         chosen = torch.randint(values.numel(), (self.per_batch,), generator=self.generator)
         self.sampled.append(torch.stack([values.flatten()[chosen], gradient.flatten()[chosen].square()]))
-        level = ((values - low) / (high - low) * LEVELS).long().clamp(0, LEVELS - 1)
+        level = ((values - self.low) / (self.high - self.low) * LEVELS).long().clamp(0, LEVELS - 1)
         place = (level + LEVELS * torch.arange(images).unsqueeze(1)).flatten()
         self.sums.append(
             torch.stack(
@@ -89,29 +89,27 @@ class _Gathering:
             )
         )
 
-    def gathered(self, low: Tensor, high: Tensor) -> OutputError:
+    def gathered(self) -> OutputError:
         values, squares = torch.cat(self.sampled, 1)
         sums = torch.cat(self.sums, 1)
         none = sums.new_zeros(*sums.shape[:2], 1)
         above = torch.cat([sums.flip(2).cumsum(2).flip(2), none], 2).float()
         below = torch.cat([none, sums.cumsum(2)], 2).float()
-        return OutputError(values, squares, self.count, low, high, above, below)
+        return OutputError(values, squares, self.count, self.low, self.high, above, below)
 
 
 class _Differentiated(fx.Interpreter):
-    """Runs a graph and hands the values and, on the way back, the gradients of chosen nodes to `see`."""
+    """Runs a graph, and hands the values of nodes and, on the way back, their gradients to those that gather them."""
 
-    def __init__(
-        self, graph: fx.GraphModule, names: Collection[str], see: Callable[[str, Tensor, Tensor], None]
-    ) -> None:
+    def __init__(self, graph: fx.GraphModule, gathering: Mapping[str, _Gathering]) -> None:
         super().__init__(graph)
-        self.names, self.see = names, see
+        self.gathering = gathering
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
-        if n.name in self.names and result.requires_grad:
-            values = result.detach()
-            result.register_hook(lambda gradient: self.see(n.name, values, gradient.detach()))
+        if n.name in self.gathering and result.requires_grad:
+            values, gathering = result.detach(), self.gathering[n.name]
+            result.register_hook(lambda gradient: gathering.add(values, gradient.detach()))
         return result
 
 
@@ -154,9 +152,10 @@ def output_errors(
     device = next(graph.parameters()).device
     batches = batches_of(inputs)
     projections = torch.Generator().manual_seed(seed)
+    per_batch = max(sample // len(batches), 64)
     vary = {name: (low, high) for name, (low, high) in ends.items() if low < high}
-    gathering = {name: _Gathering(max(sample // len(batches), 64), seed + i) for i, name in enumerate(vary)}
-    seen = _Differentiated(graph, vary, lambda name, values, g: gathering[name].add(values, g, *vary[name]))
+    gathering = {name: _Gathering(*vary[name], per_batch, seed + i) for i, name in enumerate(vary)}
+    seen = _Differentiated(graph, gathering)
     for batch in batches:
         with torch.enable_grad():
             x = batch.to(device).clone().requires_grad_()
@@ -165,7 +164,7 @@ def output_errors(
             if outputs:
                 torch.autograd.grad(outputs, x, noise, allow_unused=True)
         step()
-    found = {name: g.gathered(*vary[name]) for name, g in gathering.items() if g.sampled}
+    found = {name: g.gathered() for name, g in gathering.items() if g.sampled}
     return {name: error for name, error in found.items() if _tells(error)}
 
 
@@ -215,11 +214,9 @@ def output_sqnr(graph: fx.GraphModule, quantizers: Mapping[str, Quantizer], batc
     """
     device = next(graph.parameters()).device
     quantized = _Quantized(graph, quantizers)
-    signal = noise = 0.0
-    for batch in batches:
-        x = batch.to(device)
-        pairs = zip(tree_leaves(graph(x)), tree_leaves(quantized.run(x)), strict=True)
-        for wanted, given in ((w.double(), g.double()) for w, g in pairs if isinstance(w, Tensor)):
-            signal += float(wanted.square().sum())
-            noise += float((given - wanted).square().sum())
-    return decibels(signal, noise)
+    return sqnr_db_in_parts(
+        (wanted, given)
+        for x in (batch.to(device) for batch in batches)
+        for wanted, given in zip(tree_leaves(graph(x)), tree_leaves(quantized.run(x)), strict=True)
+        if isinstance(wanted, Tensor)
+    )

@@ -23,7 +23,7 @@ from ptq.graph.fx_helpers import LAYERS, argument, attribute, averages_globally,
 from ptq.quantization.activation_grids import gate_codes
 from ptq.quantization.integer_ops import moves_data
 from ptq.quantization.integer_simulation import code_bounds, folded_activation, hard_gate
-from ptq.quantization.layers import LARGEST_BIAS, Layer, QuantLayer, weight_axis
+from ptq.quantization.layers import Layer, QuantLayer, weight_axis
 from ptq.quantization.quantizers import Quantizer, Rounding
 
 __all__ = ["lower"]
@@ -166,7 +166,8 @@ def _integer_bias(layer: QuantLayer) -> Dequantize | Tensor | None:
     repeats = scale.numel() // weight_scale.size
     if not np.array_equal(scale.numpy(), input_scale * np.tile(weight_scale, repeats)):
         raise ExportError("the scale of a bias is not scale_x * scale_w: please report this as a bug.")
-    codes = (bias.detach() / scale).round().clamp(-LARGEST_BIAS, LARGEST_BIAS)
+    codes = layer.bias_codes(scale)
+    assert codes is not None
     return Dequantize(codes.to(torch.int32), scale)
 
 

@@ -2,14 +2,13 @@
 
 import copy
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ptq.quantization.affine import quantize
 from ptq.quantization.quantizers import Quantizer, WeightQuantizer
 
-__all__ = ["LARGEST_BIAS", "Layer", "QuantLayer", "apply_layer", "weight_axis"]
+__all__ = ["Layer", "QuantLayer", "apply_layer", "weight_axis"]
 
 LARGEST_BIAS = 2**30  # as a code: products are added to it, and int32 must hold the sum
 EXACT_BIAS = 2**24  # codes up to here are exact in float32, so simulation and kernel agree
@@ -49,10 +48,12 @@ class QuantLayer(nn.Module):
         """Return scale_x * scale_w per output channel (C,), or None where the input is float."""
         if self.input_quantizer is None:
             return None
-        scale = self.weight_quantizer.scale
-        if isinstance(self.op, nn.ConvTranspose2d):
-            scale = scale.repeat(self.op.groups)
-        return self.input_quantizer.scale * scale
+        return self.bias_grid(self.input_quantizer.scale, self.weight_quantizer.scale)
+
+    def bias_grid(self, input_scale: Tensor, weight_scale: Tensor) -> Tensor:
+        """Return scale_x * scale_w per output channel, (C,), of any such scales: () and one per channel of the weight."""
+        groups = self.op.groups if isinstance(self.op, nn.ConvTranspose2d) else 1
+        return input_scale * weight_scale.repeat(groups)
 
     def bias_codes(self, scale: Tensor) -> Tensor | None:
         """Return the bias as integer-valued codes, at most 2^30, on the grid `scale`, (C,)."""
@@ -65,9 +66,10 @@ class QuantLayer(nn.Module):
 
         A channel whose weights are nearly zero would have a bias of more codes than float32 can tell apart.
         """
-        channels = self.weight_quantizer.scale.numel()  # fewer than biases in a grouped transposed convolution
+        weight = self.weight_quantizer.float_weight
+        channels = weight.shape[weight_axis(self.op)]  # fewer than biases in a grouped transposed convolution
         if self.op.bias is None or self.input_quantizer is None:
-            return torch.zeros_like(self.weight_quantizer.scale)
+            return weight.new_zeros(channels)
         least = self.op.bias.detach().abs() / (self.input_quantizer.scale * EXACT_BIAS)
         return least.reshape(-1, channels).amax(0)
 

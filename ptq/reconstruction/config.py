@@ -67,7 +67,6 @@ METHODS: dict[str, ReconstructConfig] = {
 # Iterations, and pixels per iteration: 32 images of 32x32, or 8 of 224x224, hold about as much to
 # learn from, and the time of an iteration stays within bounds on a CPU.
 ITERATIONS = {"fast": 60, "default": 400, "best": 4000}
-FINETUNE = {"fast": 0, "default": 0, "best": 0}
 SMALL, LARGE = 32, 8
 
 
@@ -93,4 +92,4 @@ def method_preset(method: str, preset: str, size: tuple[int, int] = (224, 224)) 
         return config
     batch = SMALL if max(size) <= 64 else LARGE
     tune_below = 0.0 if preset == "fast" else config.tune_below
-    return replace(config, iterations=ITERATIONS[preset], finetune=FINETUNE[preset], batch=batch, tune_below=tune_below)
+    return replace(config, iterations=ITERATIONS[preset], batch=batch, tune_below=tune_below)

@@ -15,19 +15,19 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from ptq.graph.fx_helpers import watch
-from ptq.progress import SILENT, Progress, Task
+from ptq.progress import SILENT, Progress
 from ptq.quantization.affine import per_channel
-from ptq.quantization.layers import QuantLayer, apply_layer
+from ptq.quantization.layers import QuantLayer
 from ptq.quantization.quantized_model import QuantizedModel
 from ptq.reconstruction.config import ReconstructConfig
 from ptq.reconstruction.optimization import averaged
 from ptq.reconstruction.results import FinetuneResult
-from ptq.reconstruction.soft_modules import LearnedScale, SoftBlock, StandIn, in_precision, soften
+from ptq.reconstruction.soft_modules import LearnedScale, SoftBlock, StandIn, soften
 from ptq.utils.autocast import fast_autocast
-from ptq.utils.metrics import decibels
+from ptq.utils.metrics import sqnr_db
 from ptq.utils.work_store import WorkStore
 
-__all__ = ["TunedLayer", "finetune", "prediction_error", "tunable"]
+__all__ = ["TunedLayer", "difference", "finetune", "outputs_of", "tunable"]
 
 KEY = "finetuning"
 HELD_OUT = 8  # every eighth image takes no part, and tells whether it was worth it
@@ -73,29 +73,30 @@ def finetune(
     if not config.finetune or len(inputs) < 2:
         return None
     if (known := store.restore(KEY, quantized_model.module)) is not None:
-        return FinetuneResult.from_json(known) if known else None
+        return FinetuneResult.from_json(known)
     started = time.perf_counter()
-    held_out = torch.arange(len(inputs)) % HELD_OUT == (HELD_OUT - 1 if len(inputs) >= HELD_OUT else len(inputs) - 1)
+    every = min(HELD_OUT, len(inputs))
+    held_out = torch.arange(len(inputs)) % every == every - 1
     apart, training = inputs[held_out], inputs[~held_out]
-    if _output_sqnr(float_network, quantized_model.module, apart) >= config.tune_below:
-        store.save(KEY, quantized_model.module)
+    wanted, given = outputs_of(float_network, apart), outputs_of(quantized_model.module, apart)
+    if sqnr_db(wanted, given) >= config.tune_below:
         return None
-    before = prediction_error(float_network, quantized_model.module, apart)
+    before = float(difference(given, wanted))
     state = {name: value.clone() for name, value in quantized_model.module.state_dict().items()}
-    spread = _spread(float_network, quantized_model, inputs)
-    block = tunable(quantized_model.module, spread)
+    block = tunable(quantized_model.module, _spread(float_network, quantized_model, inputs))
     with progress.stage("fine-tune", config.finetune) as task:
-        curve = averaged(_descend(block, float_network, training, config, task), config.finetune, task)
+        curve = averaged(_descend(block, float_network, training, config), config.finetune, task)
     block.commit()
-    after = prediction_error(float_network, quantized_model.module, apart)
-    if not after < before:  # NaN is no better either
+    after = float(difference(outputs_of(quantized_model.module, apart), wanted))
+    kept = after < before  # NaN is no better either
+    if not kept:
         quantized_model.module.load_state_dict(state)
     result = FinetuneResult(
         iterations=config.finetune,
         images=len(apart),
         before=before,
-        after=min(after, before) if after == after else before,
-        kept=after < before,
+        after=after if kept else before,
+        kept=kept,
         seconds=time.perf_counter() - started,
         losses=curve,
     )
@@ -122,34 +123,26 @@ class TunedLayer(StandIn):
     input_scale: Callable[[], Tensor] | None = None
 
     def __init__(self, layer: QuantLayer, float32: bool, spread: Tensor) -> None:
-        super().__init__()
-        self._layer, self.float32 = (layer,), float32
+        super().__init__(layer, float32)
         with torch.no_grad():
             self.register_buffer("rounded", layer.weight_quantizer())
         self.register_buffer("spread", spread)
         self.gain = nn.Parameter(torch.ones_like(layer.weight_quantizer.scale))
         self.shift = None if layer.op.bias is None else nn.Parameter(torch.zeros_like(layer.op.bias))
 
-    @property
-    def layer(self) -> QuantLayer:
-        """The layer that this one stands in for."""
-        return self._layer[0]
+    def weight(self) -> Tensor:
+        """The weight with its scale as it stands."""
+        return self.rounded * per_channel(self.gain, self.rounded, self.layer.weight_quantizer.spec.axis)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Apply the layer; shapes as the layer."""
-        layer = self.layer
-        weight = self.rounded * per_channel(self.gain, self.rounded, layer.weight_quantizer.spec.axis)
-        return in_precision(lambda part: apply_layer(layer.op, part, weight, self._bias()), x, self.float32)
-
-    def _bias(self) -> Tensor | None:
-        op = self.layer.op
-        if op.bias is None or self.shift is None:
+    def bias(self) -> Tensor | None:
+        """The bias as it stands, on the grid that it has with these scales."""
+        bias = self.layer.op.bias
+        if bias is None or self.shift is None:
             return None
-        bias = op.bias.detach() + self.shift * self.spread
+        bias = bias.detach() + self.shift * self.spread
         if self.input_scale is None:
             return bias
-        scale = self.layer.weight_quantizer.scale * self.gain
-        grid = self.input_scale() * scale.repeat(op.bias.numel() // scale.numel())
+        grid = self.layer.bias_grid(self.input_scale(), self.layer.weight_quantizer.scale * self.gain)
         codes = bias / grid
         return (codes + (codes.round() - codes).detach()) * grid
 
@@ -179,9 +172,7 @@ def tunable(network: fx.GraphModule, spread: Mapping[QuantLayer, Tensor]) -> Sof
     return block
 
 
-def _descend(
-    block: SoftBlock, float_network: nn.Module, inputs: Tensor, config: ReconstructConfig, task: Task
-) -> Iterator[Tensor]:
+def _descend(block: SoftBlock, float_network: nn.Module, inputs: Tensor, config: ReconstructConfig) -> Iterator[Tensor]:
     """Yield the loss of every iteration."""
     parameters = [p for p in block.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(parameters, lr=config.lr_finetune, fused=True)
@@ -193,7 +184,7 @@ def _descend(
         with fast_autocast(device):
             with torch.no_grad():
                 wanted = float_network(x)
-            loss = _difference(block(x).float(), wanted.float())
+            loss = difference(block(x).float(), wanted.float())
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -210,38 +201,21 @@ def _view(x: Tensor, generator: torch.Generator) -> Tensor:
     return F.pad(x, (left, left, up, up), "reflect")[:, :, top : top + height, start : start + width]
 
 
-def _difference(given: Tensor, wanted: Tensor) -> Tensor:
-    """The mean divergence of predictions (N, classes); of other outputs the squared error over their variance."""
+def difference(given: Tensor, wanted: Tensor) -> Tensor:
+    """Return the mean divergence of predictions (N, classes) from those wanted, in nats, ().
+
+    Of other outputs, the squared error over their variance.
+    """
     if wanted.dim() == 2 and wanted.shape[1] > 1:
         return F.kl_div(given.log_softmax(1), wanted.log_softmax(1), log_target=True, reduction="batchmean")
     return (given - wanted).square().mean() / wanted.var().clamp(min=1e-12)
 
 
 @torch.no_grad()
-def prediction_error(float_network: nn.Module, network: nn.Module, inputs: Tensor) -> float:
-    """Return the mean divergence of a quantized network's predictions from the float network's, in nats.
-
-    Of outputs that are not (N, classes), the squared error over their variance.
-    """
-    pairs = list(_both(float_network, network, inputs))
-    return float(_difference(torch.cat([given for _, given in pairs]), torch.cat([wanted for wanted, _ in pairs])))
-
-
-def _output_sqnr(float_network: nn.Module, network: nn.Module, inputs: Tensor) -> float:
-    """dB of the whole network's output."""
-    signal = noise = 0.0
-    for wanted, given in _both(float_network, network, inputs):
-        signal += float(wanted.double().square().sum())
-        noise += float((given - wanted).double().square().sum())
-    return decibels(signal, noise)
-
-
-@torch.no_grad()
-def _both(float_network: nn.Module, network: nn.Module, inputs: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    device = next(float_network.parameters()).device
-    for part in inputs.split(BATCH):
-        x = part.to(device)
-        yield float_network(x), network(x)
+def outputs_of(network: nn.Module, inputs: Tensor) -> Tensor:
+    """Return what a network gives for all images, a few at a time."""
+    device = next(iter(network.state_dict().values())).device
+    return torch.cat([network(part.to(device)) for part in inputs.split(BATCH)])
 
 
 def _spread(

@@ -7,7 +7,7 @@ from torch import Tensor, fx, nn
 
 from ptq.graph.fx_helpers import watch
 from ptq.reconstruction.activation_cache import ActivationCache
-from ptq.utils.metrics import decibels
+from ptq.utils.metrics import sqnr_db_in_parts
 
 __all__ = ["capture", "in_parts", "output_sqnr", "run_cached", "watched"]
 
@@ -30,11 +30,8 @@ def run_cached(network: fx.GraphModule, x: Tensor, cache: ActivationCache) -> Te
 @torch.no_grad()
 def output_sqnr(block: fx.GraphModule, x: Tensor, target: Tensor) -> float:
     """Return the signal-to-quantization-noise ratio in dB of what a block gives on cached activations."""
-    signal = noise = 0.0
-    for part, wanted in zip(in_parts(x, block), in_parts(target, block), strict=True):
-        signal += float(wanted.square().sum(dtype=torch.float64))
-        noise += float((block(part) - wanted).square().sum(dtype=torch.float64))
-    return decibels(signal, noise)
+    parts = zip(in_parts(x, block), in_parts(target, block), strict=True)
+    return sqnr_db_in_parts((wanted, block(part)) for part, wanted in parts)
 
 
 def watched(graph: fx.GraphModule, x: Tensor, name: str) -> Iterator[Tensor]:

@@ -20,18 +20,7 @@ from ptq.reconstruction.kernels import quantize_activation, rectified_sigmoid, s
 from ptq.reconstruction.kernels.reference import GAMMA, ZETA
 from ptq.utils.autocast import fast_bfloat16, in_float32, wants_float32
 
-__all__ = [
-    "DropMask",
-    "FixedLayer",
-    "LearnedScale",
-    "SoftBlock",
-    "SoftLayer",
-    "StandIn",
-    "in_precision",
-    "is_low",
-    "learns",
-    "soften",
-]
+__all__ = ["DropMask", "FixedLayer", "LearnedScale", "SoftBlock", "SoftLayer", "StandIn", "is_low", "learns", "soften"]
 
 
 def learns(module: nn.Module | None) -> bool:
@@ -122,11 +111,40 @@ class LearnedScale(nn.Module):
 
 
 class StandIn(nn.Module):
-    """What computes a layer of the quantized model while something is learned."""
+    """What computes a layer of the quantized model while something is learned.
+
+    Args:
+        layer: with a calibrated weight quantizer.
+        float32: compute in float32 even within autocast.
+    """
+
+    def __init__(self, layer: QuantLayer, float32: bool = False) -> None:
+        super().__init__()
+        self._layer, self.float32 = (layer,), float32  # in a tuple: its parameters are not those of this module
+
+    @property
+    def layer(self) -> QuantLayer:
+        """The layer that this one stands in for."""
+        return self._layer[0]
+
+    def weight(self) -> Tensor:
+        """The weight to compute with."""
+        raise NotImplementedError
+
+    def bias(self) -> Tensor | None:
+        """The bias to compute with."""
+        return self.layer.op.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the layer; shapes as the layer."""
+
+        def apply(part: Tensor) -> Tensor:
+            return apply_layer(self.layer.op, part, self.weight(), self.bias())
+
+        return in_float32(apply, x) if self.float32 else apply(x)
 
     def commit(self) -> None:
-        """Give the layer what was learned."""
-        raise NotImplementedError
+        """Give the layer what was learned: nothing here."""
 
 
 class SoftLayer(StandIn):
@@ -135,10 +153,6 @@ class SoftLayer(StandIn):
     Starts where the soft weight equals the float weight (within the clipping range). AdaRound drives
     the roundings to a decision by a regularizer; here they are decided by `sharpness`, which reconstruction
     raises from 1: the rectified sigmoid of ``sharpness * alpha`` becomes a jump from 0 to 1.
-
-    Args:
-        layer: with a calibrated weight quantizer.
-        float32: compute in float32 even within autocast.
     """
 
     base: Tensor
@@ -146,9 +160,8 @@ class SoftLayer(StandIn):
     sharpness: Tensor
 
     def __init__(self, layer: QuantLayer, float32: bool = False) -> None:
-        super().__init__()
-        self.spec, self.float32 = layer.weight_quantizer.spec, float32
-        self._layer = (layer,)  # in a tuple: its parameters are not those of this module
+        super().__init__(layer, float32)
+        self.spec = layer.weight_quantizer.spec
         weight = layer.weight_quantizer.float_weight
         scale = per_channel(layer.weight_quantizer.scale, weight, self.spec.axis)
         base = (weight / scale).floor()
@@ -163,11 +176,6 @@ class SoftLayer(StandIn):
         qmin, qmax = self.spec.qmin, self.spec.qmax
         return soft_round(self.base, self.alpha, self.scale, self.sharpness, qmin, qmax)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Apply the layer; shapes as the layer."""
-        op = self._layer[0].op
-        return in_precision(lambda part: apply_layer(op, part, self.weight(), op.bias), x, self.float32)
-
     @torch.no_grad()
     def undecided(self) -> float:
         """Return the share of the weights, 0..1, whose rounding is not within 1 % of a decision."""
@@ -179,7 +187,7 @@ class SoftLayer(StandIn):
         """Give the quantized model's layer the codes with every rounding decided."""
         up = (self.alpha >= 0).to(self.base.dtype)
         codes = (self.base + up).clamp(self.spec.qmin, self.spec.qmax)
-        self._layer[0].weight_quantizer.harden(codes)
+        self.layer.weight_quantizer.harden(codes)
 
 
 class FixedLayer(StandIn):
@@ -188,23 +196,13 @@ class FixedLayer(StandIn):
     rounded: Tensor
 
     def __init__(self, layer: QuantLayer, float32: bool = False) -> None:
-        super().__init__()
-        self._layer, self.float32 = (layer,), float32
+        super().__init__(layer, float32)
         with torch.no_grad():
             self.register_buffer("rounded", layer.weight_quantizer())
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Apply the layer; shapes as the layer."""
-        op = self._layer[0].op
-        return in_precision(lambda part: apply_layer(op, part, self.rounded, op.bias), x, self.float32)
-
-    def commit(self) -> None:
-        """Nothing was learned."""
-
-
-def in_precision(forward: Callable[[Tensor], Tensor], x: Tensor, float32: bool) -> Tensor:
-    """Return what a layer gives, in float32 even within autocast if that is asked for."""
-    return in_float32(forward, x) if float32 else forward(x)
+    def weight(self) -> Tensor:
+        """The weight that its codes stand for."""
+        return self.rounded
 
 
 class SoftBlock(nn.Module):

@@ -1,10 +1,12 @@
 """How good an answer is, and how near one is to another: pure functions of tensors."""
 
 import math
+from collections.abc import Iterable
 
+import torch
 from torch import Tensor
 
-__all__ = ["agreement", "decibels", "kl_divergence", "sqnr_db", "top1"]
+__all__ = ["agreement", "decibels", "kl_divergence", "sqnr_db", "sqnr_db_in_parts", "top1"]
 
 
 def top1(logits: Tensor, labels: Tensor) -> float:
@@ -42,6 +44,23 @@ def sqnr_db(reference: Tensor, approximation: Tensor) -> float:
     """
     signal = reference.double().square().sum().item()
     return decibels(signal, (reference.double() - approximation.double()).square().sum().item())
+
+
+def sqnr_db_in_parts(pairs: Iterable[tuple[Tensor, Tensor]]) -> float:
+    """Return `sqnr_db` of what comes as pairs of a part of the reference and a part of its approximation.
+
+    Squares are taken in the precision of the parts, so that no copy of a large one is made.
+
+    Example:
+        >>> import torch
+        >>> sqnr_db_in_parts([(torch.tensor([6.0]), torch.tensor([6.0])), (torch.tensor([8.0]), torch.tensor([9.0]))])
+        20.0
+    """
+    signal = noise = 0.0
+    for reference, approximation in pairs:
+        signal += float(reference.square().sum(dtype=torch.float64))
+        noise += float((approximation - reference).square().sum(dtype=torch.float64))
+    return decibels(signal, noise)
 
 
 def decibels(signal: float, noise: float) -> float:

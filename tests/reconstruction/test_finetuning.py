@@ -16,7 +16,7 @@ from ptq.quantization.insertion import insert_quantizers
 from ptq.quantization.plan import make_plan
 from ptq.quantization.quantized_model import QuantizedModel
 from ptq.reconstruction.config import ReconstructConfig
-from ptq.reconstruction.finetuning import finetune, prediction_error, tunable
+from ptq.reconstruction.finetuning import difference, finetune, outputs_of, tunable
 from ptq.utils.metrics import sqnr_db
 from ptq.utils.work_store import WorkStore
 from tests.helpers.networks import NETWORKS, SHAPE, build, images
@@ -31,7 +31,8 @@ def calibrated(name: str = "resnet", bits: int = 3) -> QuantizedModel:
 
 
 def error_of(quantized_model: QuantizedModel, x: torch.Tensor) -> float:
-    return prediction_error(quantized_model.require_float_model().module, quantized_model.module, x)
+    float_network = quantized_model.require_float_model().module
+    return float(difference(outputs_of(quantized_model.module, x), outputs_of(float_network, x)))
 
 
 @pytest.mark.parametrize("name", NETWORKS)
