@@ -77,7 +77,7 @@ def markdown(report: Report) -> str:
         "blocks": Table(
             "", ("block", "bits", "nearest (dB)", "kept (dB)", "what was kept", "seconds"), blocks
         ).markdown(),
-        "finetuning": finetuning_line(report.finetuning) if report.finetuning else "",
+        "finetuning": finetuning_line(report),
         "stages": Table("", ("stage", "seconds"), stages).markdown(),
         "memory_lines": memory_lines(report),
     }

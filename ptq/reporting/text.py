@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from ptq.export.results import Exact, Validation
-from ptq.reconstruction.results import FinetuneResult
 from ptq.reporting.report import ImageFacts, Report
 from ptq.utils.units import byte_text, file_size_text, latency_text, number_text, percent_text, thread_text
 
@@ -117,8 +116,11 @@ def memory_lines(report: Report) -> list[str]:
     ]
 
 
-def finetuning_line(found: FinetuneResult) -> str:
-    """Return what fine-tuning brought, in a sentence."""
+def finetuning_line(report: Report) -> str:
+    """Return what fine-tuning brought, in a sentence; empty where there was none."""
+    found = report.finetuning
+    if found is None:
+        return ""
     brought = (
         f"{found.before:.4f} -> {found.after:.4f}"
         if found.kept

@@ -75,7 +75,7 @@ def content(report: Report, folder: Path | None) -> dict[str, Any]:
         "tiles": tiles,
         "scale": _scale(report.blocks),
         "blocks": [*_blocks(report)],
-        "finetuning": finetuning_line(report.finetuning) if report.finetuning else "",
+        "finetuning": finetuning_line(report),
         "curves": [*_curves(report.blocks)],
         "layers": [_layer(layer) for layer in report.worst_layers],
         "stages": _stages(report.seconds),
