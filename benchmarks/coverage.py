@@ -33,7 +33,8 @@ from ptq.calibration import calibrate
 from ptq.errors import PtqError, reason
 from ptq.export import export_qdq, ort, validate
 from ptq.export.results import AS_GOOD, SAME_PREDICTIONS, Check, failures
-from ptq.graph.blocks import assign_blocks, compose, split
+from ptq.graph.blocks import compose, named_inputs, split
+from ptq.graph.cutting import assign_blocks
 from ptq.graph.fx_helpers import LAYERS
 from ptq.graph.preparation import prepare
 from ptq.models.model import load_model
@@ -143,7 +144,8 @@ def measure(name: str) -> dict[str, Any]:
         example = graph_model.example(1)
         with torch.no_grad():
             whole = graph_model.module(example)
-            row["blocks"], row["composed"] = (len(blocks), torch.equal(compose(blocks)(example), whole))
+            composed = compose(graph_model.module, blocks)(named_inputs(graph_model.module, example))
+            row["blocks"], row["composed"] = (len(blocks), torch.equal(composed, whole))
         row["layers"] = sum(isinstance(m, LAYERS) for m in graph_model.module.modules())
         row["step"] = "place"
         quantized_model = insert_quantizers(graph_model, make_plan(graph_model, 8))

@@ -23,13 +23,13 @@ from typing import Any
 
 import torch
 import torchvision
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks import networks
 from benchmarks.rows import footer, write_rows
 from ptq.calibration import calibrate
-from ptq.graph.blocks import split
+from ptq.graph.blocks import Block, named_inputs, split
 from ptq.graph.fx_helpers import module_of
 from ptq.graph.preparation import prepare
 from ptq.models.model import load_model
@@ -41,6 +41,7 @@ from ptq.quantization.quantizers import Quantizer
 from ptq.reconstruction.activation_cache import ActivationCache
 from ptq.reconstruction.config import METHODS, ReconstructConfig
 from ptq.reconstruction.optimization import Pair, optimize
+from ptq.reconstruction.passes import run_cached
 from ptq.utils.autocast import fast_autocast, fast_bfloat16, keep_in_float32
 from ptq.utils.environment import environment
 
@@ -72,16 +73,16 @@ CASES = (
 
 
 @dataclass(frozen=True)
-class Block:
+class Fit:
     """A block of a calibrated quantized model with the float block and what it reads."""
 
-    float_block: fx.GraphModule
-    quantized_block: fx.GraphModule
+    float_block: Block
+    quantized_block: Block
     pair: Pair
     config: ReconstructConfig
 
 
-def block_of(case: Case) -> Block:
+def block_of(case: Case) -> Fit:
     """Quantize a network with random weights, and take the block out."""
     torch.manual_seed(0)
     network, shape = case.network().eval(), (3, case.side, case.side)
@@ -90,26 +91,28 @@ def block_of(case: Case) -> Block:
     x, cache = torch.rand(IMAGES, *shape), ActivationCache()
     calibrate(quantized_model, x[:8])
     float_blocks, blocks = (split(graph_model.module, quantized_model.blocks), quantized_model.split())
+    alive = named_inputs(graph_model.module, x)
     for float_block, block in zip(float_blocks, blocks, strict=True):
-        target = cache.gather((float_block(part.float()) for part in x.split(8)), IMAGES)
-        if any(n.name.startswith(case.layer) for n in block.graph.nodes):
+        target = run_cached(float_block, alive, cache)
+        if any(n.name.startswith(case.layer) for n in block.module.graph.nodes):
             config = ReconstructConfig(**{**vars(METHODS["qdrop"]), "batch": case.batch})
-            return Block(float_block, block, Pair(x, x, target, None), config)
-        x = target
+            return Fit(float_block, block, Pair(alive, alive, target, None), config)
+        alive = {**alive, **target}
     raise LookupError(case.layer)
 
 
-def float_pass(block: Block) -> Callable[[], None]:
+def float_pass(block: Fit) -> Callable[[], None]:
     """Forward and backward of the float block, as reconstruction would run it."""
-    float_block = block.float_block.to(memory_format=torch.channels_last)
+    float_block = block.float_block.module.to(memory_format=torch.channels_last)
     keep_in_float32(float_block, CPU, weights=True)
     layers = [m for n in float_block.graph.nodes if (m := module_of(float_block, n)) is not None]
     weights = [p.requires_grad_() for m in layers for n, p in m.named_parameters() if n == "weight"]
     batch = block.config.batch
-    x = block.pair.x_float[:batch].contiguous(memory_format=torch.channels_last)
+    (x,) = (block.pair.x_float[name] for name in block.float_block.inputs)
+    x = x[:batch].contiguous(memory_format=torch.channels_last)
     if not fast_bfloat16(CPU):  # cached activations are in it all the same
         x = x.float()
-    x, target = x.requires_grad_(), block.pair.target[:batch]
+    x, (target,) = x.requires_grad_(), (y[:batch] for y in block.pair.target.values())
 
     def run() -> None:
         with fast_autocast(CPU):
@@ -119,13 +122,13 @@ def float_pass(block: Block) -> Callable[[], None]:
     return run
 
 
-def iteration(block: Block, count: int) -> Callable[[], None]:
+def iteration(block: Fit, count: int) -> Callable[[], None]:
     """`count` iterations of reconstruction."""
     config = ReconstructConfig(**{**vars(block.config), "iterations": count})
-    state = {name: value.clone() for name, value in block.quantized_block.state_dict().items()}
+    state = {name: value.clone() for name, value in block.quantized_block.module.state_dict().items()}
 
     def run() -> None:
-        block.quantized_block.load_state_dict(state)
+        block.quantized_block.module.load_state_dict(state)
         optimize(block.quantized_block, block.pair, config, _Silent())
 
     return run
@@ -172,9 +175,9 @@ class _PlainScale(nn.Module):
         return torch.where(torch.rand_like(x) < 0.5, y, x)
 
 
-def plain_iteration(block: Block, count: int) -> Callable[[], None]:
+def plain_iteration(block: Fit, count: int) -> Callable[[], None]:
     """`count` iterations of the same method in float32, the way one writes it first."""
-    graph = copy.deepcopy(block.quantized_block)
+    graph = copy.deepcopy(block.quantized_block.module)
     for node in list(graph.graph.nodes):
         module = module_of(graph, node)
         if isinstance(module, QuantLayer | Quantizer):
@@ -182,8 +185,9 @@ def plain_iteration(block: Block, count: int) -> Callable[[], None]:
             setattr(graph, f"plain_{node.name}", made)
             node.target = f"plain_{node.name}"
     graph.recompile()
-    x_quantized, x_float = (x.float().contiguous() for x in (block.pair.x_quantized, block.pair.x_float))
-    target, batch = block.pair.target.float().contiguous(), block.config.batch
+    (name,), (target,) = block.quantized_block.inputs, block.pair.target.values()
+    x_quantized, x_float = (x[name].float().contiguous() for x in (block.pair.x_quantized, block.pair.x_float))
+    target, batch = target.float().contiguous(), block.config.batch
     learned = [
         p for m in graph.modules() if isinstance(m, _PlainLayer | _PlainScale) for p in m.parameters(recurse=False)
     ]

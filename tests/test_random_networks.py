@@ -1,9 +1,10 @@
 """What must hold of every network, tried on random ones. `python -m benchmarks.fuzz` tries thousands."""
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -19,7 +20,9 @@ from ptq.export.lowering import lower
 from ptq.export.onnx_files import QuantizedFile
 from ptq.export.results import failures
 from ptq.export.stepwise import compare_stepwise
-from ptq.graph.blocks import assign_blocks, compose, split
+from ptq.graph import cutting
+from ptq.graph.blocks import compose, named_inputs, split
+from ptq.graph.cutting import assign_blocks
 from ptq.graph.preparation import GraphModel, prepare
 from ptq.quantization.insertion import insert_quantizers
 from ptq.quantization.plan import make_plan
@@ -69,17 +72,23 @@ def prepared_from(spec: Spec) -> GraphModel:
 
 
 def check_blocks(graph_model: GraphModel, x: Tensor) -> None:
-    """Blocks in order are the whole."""
+    """Blocks in order are the whole, however short they must be."""
     graph = graph_model.module
-    assert torch.equal(compose(split(graph, assign_blocks(graph)))(x), graph(x))
+    for long in (cutting.LONG, 1):
+        with patch.object(cutting, "LONG", long):
+            blocks = split(graph, assign_blocks(graph))
+        assert torch.equal(compose(graph, blocks)(named_inputs(graph, x)), graph(x))
 
 
 def quantized_network(case: Case, graph_model: GraphModel) -> QuantizedModel:
     """Place quantizers and find their ranges; blocks in order are the whole here, too."""
     plan = make_plan(graph_model, case.weight_bits, case.act_bits)
     quantized_model = calibrate(insert_quantizers(graph_model, plan), images(case.spec, 16), observer=case.observer)
-    x = images(case.spec, 3, seed=2)
-    assert torch.equal(compose(quantized_model.split())(x), quantized_model.module(x))
+    x, graph = images(case.spec, 3, seed=2), quantized_model.module
+    for long in (cutting.LONG, 1):
+        with patch.object(cutting, "LONG", long):
+            blocks = replace(quantized_model, blocks=insert_quantizers(graph_model, plan).blocks).split()
+        assert torch.equal(compose(graph, blocks)(named_inputs(graph, x)), graph(x))
     return quantized_model
 
 

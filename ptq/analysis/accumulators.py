@@ -1,15 +1,16 @@
 """What is summed up about tensors that come in pieces: noise, moved logits, ranges."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from ptq.quantization.affine import per_channel
 from ptq.quantization.spec import QuantSpec
-from ptq.utils.metrics import decibels, kl_divergence
+from ptq.utils.metrics import decibels, joint_decibels, kl_divergence
 
-__all__ = ["Change", "Cost", "Extent", "Noise", "TensorRange"]
+__all__ = ["Change", "Cost", "Extent", "Noise", "Noises", "TensorRange"]
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,22 @@ class Noise:
     def db(self) -> float:
         """Return the signal-to-quantization-noise ratio in dB."""
         return decibels(self.signal, self.noise)
+
+
+class Noises:
+    """Signal and noise of several tensors, by name, against their approximations; each counts relative to its signal."""
+
+    def __init__(self) -> None:
+        self.of: dict[str, Noise] = {}
+
+    def add(self, references: Mapping[str, Tensor], approximations: Mapping[str, Tensor]) -> None:
+        """Take in a piece of every tensor and its approximation."""
+        for name, reference in references.items():
+            self.of.setdefault(name, Noise()).add(reference, approximations[name])
+
+    def db(self) -> float:
+        """Return the signal-to-quantization-noise ratio in dB."""
+        return joint_decibels([n.signal for n in self.of.values()], [n.noise for n in self.of.values()])
 
 
 class Change:

@@ -13,17 +13,18 @@ before it give. All is measured on real numbers, as reconstruction sees the quan
 """
 
 import math
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
 
-from ptq.analysis.accumulators import Change, Cost, Extent, Noise, TensorRange
+from ptq.analysis.accumulators import Change, Cost, Extent, Noise, Noises, TensorRange
 from ptq.errors import InputError
-from ptq.graph.blocks import compose, split
+from ptq.graph.blocks import Block, Chain, compose, named_inputs, split
 from ptq.graph.fx_helpers import LAYERS, module_of, sole_input, watch
 from ptq.progress import SILENT, Progress, Task
 from ptq.quantization.layers import QuantLayer
@@ -32,6 +33,7 @@ from ptq.quantization.quantized_model import QuantizedModel
 __all__ = ["BlockSensitivity", "LayerSensitivity", "Sensitivity", "measure_sensitivity"]
 
 BATCH = 16  # images at a time: their activations within one block are what is in memory
+Tensors = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,8 @@ class BlockSensitivity:
     Args:
         name: of its last quantized layer.
         layers: names of its quantized layers.
-        isolated: dB of the block's output on float inputs.
-        cumulative: dB of it in the quantized model.
+        isolated: dB of the block's outputs on float inputs; of several, each relative to its signal.
+        cumulative: dB of them in the quantized model.
         cost: when only this block is quantized.
     """
 
@@ -134,11 +136,12 @@ def measure_sensitivity(
     steps = len(pieces) * sum(len(block.layers) + 1 for block in blocks)
     with progress.stage("measure", steps) as task:
         for piece in pieces:
-            x = y = piece.to(device)
-            logits = float_model.module(x).flatten(1)
+            alive_float: Tensors = named_inputs(float_model.module, piece.to(device))
+            alive_quantized = alive_float
+            output = _numbers(float_model.module(piece.to(device)))
             for block in blocks:
-                x, y = block.add(x, y, logits, task)
-            whole.add(logits, y.flatten(1))
+                alive_float, alive_quantized = block.add(alive_float, alive_quantized, output, task)
+            whole.add(output, _numbers(blocks[-1].rest(alive_quantized)))
     return Sensitivity(
         tuple(layer.result(i) for i, block in enumerate(blocks) for layer in block.layers),
         tuple(block.result(i) for i, block in enumerate(blocks)),
@@ -166,9 +169,9 @@ class _LayerMeter:
         layer: the quantized model's.
     """
 
-    def __init__(self, name: str, float_block: fx.GraphModule, node: fx.Node, layer: QuantLayer) -> None:
+    def __init__(self, name: str, float_block: Block, node: fx.Node, layer: QuantLayer) -> None:
         self.name, self.node, self.layer = name, node, layer
-        op = module_of(float_block, node)
+        op = module_of(float_block.module, node)
         assert isinstance(op, LAYERS)
         self.op, self.quantizer = op, layer.input_quantizer
         self.isolated, self.isolated_weight, self.isolated_input = Noise(), Noise(), Noise()
@@ -177,8 +180,9 @@ class _LayerMeter:
         self.read = None if q is None else Extent(q.spec, q.scale, q.zero_point)
         quantized = nn.Sequential(layer) if q is None else nn.Sequential(q, layer)
         # The block in which this layer isolated is quantized; all other modules are the float block's.
-        self.changed = fx.GraphModule(float_block, float_block.graph)
-        self.changed.set_submodule(str(node.target), quantized)
+        changed = fx.GraphModule(float_block.module, float_block.module.graph)
+        changed.set_submodule(str(node.target), quantized)
+        self.changed = replace(float_block, module=changed)
 
     def add(self, x: Tensor, output: Tensor, in_quantized: Tensor) -> None:
         """Take in what the layer reads and gives in the float network, and gives in the quantized model."""
@@ -218,36 +222,34 @@ class _BlockMeter:
         rest: the float blocks behind it.
     """
 
-    def __init__(
-        self, names: dict[nn.Module, str], float_block: fx.GraphModule, block: fx.GraphModule, rest: nn.Module
-    ) -> None:
+    def __init__(self, names: dict[nn.Module, str], float_block: Block, block: Block, rest: Chain) -> None:
         self.float_block, self.block, self.rest = float_block, block, rest
-        self.isolated, self.cumulative, self.change = Noise(), Noise(), Change()
-        floats = {str(node.target): node for node in float_block.graph.nodes}
+        self.isolated, self.cumulative, self.change = Noises(), Noises(), Change()
+        floats = {str(node.target): node for node in float_block.module.graph.nodes}
         self.layers: list[_LayerMeter] = []
         self.in_quantized: list[str] = []  # their nodes in the quantized block
-        for node in block.graph.nodes:
-            if isinstance(layer := module_of(block, node), QuantLayer):
+        for node in block.module.graph.nodes:
+            if isinstance(layer := module_of(block.module, node), QuantLayer):
                 in_float = floats[str(node.target)]
                 self.layers.append(_LayerMeter(names[layer], float_block, in_float, layer))
                 self.in_quantized.append(node.name)
 
-    def add(self, x: Tensor, y: Tensor, logits: Tensor, task: Task) -> tuple[Tensor, Tensor]:
-        """Take in a piece of what the block reads in float (x) and in the quantized model (y); return what it gives."""
+    def add(self, x: Tensors, y: Tensors, output: Tensor, task: Task) -> tuple[Tensors, Tensors]:
+        """Take in a piece of what is alive in float (x) and in the quantized model (y); return what is alive behind it."""
         nodes = [n for layer in self.layers for n in (layer.node, sole_input(layer.node))]
         floats = _tensors(self.float_block, x, [n.name for n in nodes])
         quantized_model = _tensors(self.block, y, self.in_quantized)
         for layer, name in zip(self.layers, self.in_quantized, strict=True):
             read, given = floats[sole_input(layer.node).name], floats[layer.node.name]
             layer.add(read, given, quantized_model[name])
-            layer.change.add(logits, self.rest(layer.changed(x)).flatten(1))
+            layer.change.add(output, _numbers(self.rest({**x, **layer.changed(x)})))
             task.advance()
-        output, in_quantized, isolated = self.float_block(x), self.block(y), self.block(x)
-        self.isolated.add(output, isolated)
-        self.cumulative.add(output, in_quantized)
-        self.change.add(logits, self.rest(isolated).flatten(1))
+        in_float, in_quantized, isolated = self.float_block(x), self.block(y), self.block(x)
+        self.isolated.add(in_float, isolated)
+        self.cumulative.add(in_float, in_quantized)
+        self.change.add(output, _numbers(self.rest({**x, **isolated})))
         task.advance()
-        return output, in_quantized
+        return self.rest.alive(x, in_float), self.rest.alive(y, in_quantized)
 
     def result(self, index: int) -> BlockSensitivity:
         layers = tuple(layer.name for layer in self.layers)
@@ -256,19 +258,26 @@ class _BlockMeter:
 
 
 def _meters(quantized_model: QuantizedModel) -> list[_BlockMeter]:
-    float_blocks = split(quantized_model.require_float_model().module, quantized_model.blocks)
+    network = quantized_model.require_float_model().module
+    float_blocks = split(network, quantized_model.blocks)
     names: dict[nn.Module, str] = {layer: name for name, layer in quantized_model.layers().items()}
     return [
-        _BlockMeter(names, float_block, block, compose(float_blocks[index + 1 :]))
+        _BlockMeter(names, float_block, block, compose(network, float_blocks[index + 1 :]))
         for index, (float_block, block) in enumerate(zip(float_blocks, quantized_model.split(), strict=True))
     ]
 
 
-def _tensors(graph: fx.GraphModule, x: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
+def _tensors(block: Block, alive: Tensors, names: Iterable[str]) -> dict[str, Tensor]:
     """What the nodes of these names give."""
     found: dict[str, Tensor] = {}
-    watch(graph, x, {name: partial(found.__setitem__, name) for name in names})
+    inputs = [alive[name] for name in block.inputs]
+    watch(block.module, inputs, {name: partial(found.__setitem__, name) for name in names})
     return found
+
+
+def _numbers(output: Any) -> Tensor:
+    """All numbers that the network gives for each image, (N, numbers)."""
+    return torch.cat([y.flatten(1) for y in pytree.tree_leaves(output) if isinstance(y, Tensor)], 1)
 
 
 def _finite(data: Any) -> Any:

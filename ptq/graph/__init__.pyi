@@ -1,2 +1,2 @@
-from .blocks import split as split
+from .blocks import Block as Block, split as split
 from .preparation import GraphModel as GraphModel, prepare as prepare

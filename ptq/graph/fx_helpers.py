@@ -1,6 +1,6 @@
 """Small questions and edits on fx nodes that several passes share."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -103,8 +103,10 @@ class _Watched(fx.Interpreter):
         return result
 
 
-def watch(graph: fx.GraphModule, x: Tensor, watchers: Mapping[str, Callable[[Tensor], None]]) -> None:
-    """Run `graph` on `x` and show every watcher the tensor that the node of its name gives.
+def watch(
+    graph: fx.GraphModule, x: Tensor | Sequence[Tensor], watchers: Mapping[str, Callable[[Tensor], None]]
+) -> None:
+    """Run `graph` on its input or inputs and show every watcher the tensor that the node of its name gives.
 
     Tensors are let go as soon as nobody reads them, as in a plain run.
 
@@ -113,4 +115,4 @@ def watch(graph: fx.GraphModule, x: Tensor, watchers: Mapping[str, Callable[[Ten
         torch.Size([2, 10])
     """
     with torch.no_grad():
-        _Watched(graph, watchers).run(x)
+        _Watched(graph, watchers).run(*([x] if isinstance(x, Tensor) else x))

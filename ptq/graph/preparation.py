@@ -21,6 +21,7 @@ from ptq.graph.affine_folding import fold_affine_maps
 from ptq.graph.canonical_form import canonicalize
 from ptq.graph.fx_helpers import attribute, module_of, op_name, sole_input
 from ptq.graph.rewriting import rewritten_copy
+from ptq.graph.rows import mark_rows
 from ptq.graph.scopes import mark_scopes
 from ptq.graph.tracing import trace
 from ptq.graph.verification import verify
@@ -90,6 +91,7 @@ def prepare(model: nn.Module, input_shape: tuple[int, int, int] = (3, 224, 224))
     graph_model = GraphModel(graph.eval().requires_grad_(False), input_shape)
     check_finite(graph, "the model")
     verify(model, graph, graph_model.example(BATCH + 1))
+    mark_rows(graph, graph_model.example(BATCH))
     return graph_model
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from torch import fx, nn
 
 from ptq.errors import InputError
-from ptq.graph.blocks import assign_blocks
+from ptq.graph.cutting import assign_blocks
 from ptq.graph.fx_helpers import LAYERS, module_of, sole_input
 from ptq.graph.preparation import GraphModel
 from ptq.quantization.integer_ops import is_layer, range_source
@@ -54,7 +54,7 @@ def insert_quantizers(graph_model: GraphModel, plan: QuantPlan) -> QuantizedMode
             user.replace_input_with(node, new)
         # The network's input has no block of its own; its quantizer opens the first one.
         blocks[new.name] = blocks.get(name, 0)
-        new.meta.update(scope=node.meta.get("scope"), is_tensor=True)
+        new.meta.update(node.meta, tensor=name, is_tensor=True)
     graph.graph.lint()
     graph.recompile()
     return QuantizedModel(graph.eval(), graph_model, plan, blocks, graph_model.input_shape)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, fx
 
 from ptq.errors import InputError
-from ptq.graph.blocks import split
+from ptq.graph.blocks import Block, split
 from ptq.graph.fx_helpers import module_of, sole_input
 from ptq.graph.preparation import GraphModel
 from ptq.quantization.integer_simulation import run_exact
@@ -119,6 +119,6 @@ class QuantizedModel:
             if isinstance(m := module_of(self.module, n), Quantizer)
         }
 
-    def split(self) -> list[fx.GraphModule]:
+    def split(self) -> list[Block]:
         """Return the quantized model's blocks; they share its modules."""
         return split(self.module, self.blocks)

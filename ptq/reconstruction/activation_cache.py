@@ -3,7 +3,7 @@
 import os
 import tempfile
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -49,14 +49,28 @@ class ActivationCache:
         Raises:
             MachineError: when they fit neither in memory nor on the disk.
         """
-        result, row = torch.empty(0), 0
+        return self.gather_named(({"": part} for part in parts), count, dtype)[""]
+
+    def gather_named(
+        self, parts: Iterable[Mapping[str, Tensor]], count: int, dtype: torch.dtype = torch.bfloat16
+    ) -> dict[str, Tensor]:
+        """Return parts of several tensors, computed together, as `gather` returns those of one.
+
+        Raises:
+            MachineError: when they fit neither in memory nor on the disk.
+        """
+        results: dict[str, Tensor] = {}
+        row = 0
         for part in parts:
-            if not row:
-                result = self._empty((count, *part.shape[1:]), dtype)
-            result[row : row + len(part)] = part.detach()
-            row += len(part)
-        assert row == count, "the parts are as many rows as promised"
-        return result
+            rows = 0
+            for name, value in part.items():
+                if not row:
+                    results[name] = self._empty((count, *value.shape[1:]), dtype)
+                results[name][row : row + len(value)] = value.detach()
+                rows = len(value)
+            row += rows
+        assert row == count or not results, "the parts are as many rows as promised"
+        return results
 
     def _empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         elements = 1

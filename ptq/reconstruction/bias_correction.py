@@ -6,11 +6,13 @@ section 4.2; here it is measured, and the errors of the blocks before are in it)
 """
 
 import operator
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor, fx, nn
 
+from ptq.graph.blocks import Block
 from ptq.graph.fx_helpers import module_of
 from ptq.quantization.layers import QuantLayer
 from ptq.quantization.quantizers import Quantizer
@@ -20,28 +22,36 @@ from ptq.reconstruction.passes import output_sqnr, watched
 __all__ = ["correct_bias"]
 
 
-def correct_bias(float_block: fx.GraphModule, block: fx.GraphModule, pair: Pair, sqnr: float) -> float:
-    """Move the bias of a block's last layer by the mean error per channel, and keep that where it helps.
+def correct_bias(float_block: Block, block: Block, pair: Pair, sqnr: float) -> float:
+    """Move the bias of the last layer behind each output by the mean error per channel, and keep that where it helps.
 
     The error is that of the layer's own output, before any activation function, or of the sum that it goes into.
 
     Args:
         float_block, block: the block in float, and in a calibrated quantized model.
         pair: what they read, and what the float block gives.
-        sqnr: of the quantized block's output, dB.
+        sqnr: of the quantized block's outputs, dB.
 
     Returns:
-        The SQNR of the block's output afterwards, at least `sqnr`.
+        The SQNR of the block's outputs afterwards, at least `sqnr`.
     """
-    found = _last_layer(block)
-    if found is None or (bias := found[1].op.bias) is None:
+    floats = {node.name: node for node in float_block.module.graph.nodes}
+    for node in _last_layers(block, pair.target):
+        sqnr = _corrected(float_block, floats, block, node, pair, sqnr)
+    return sqnr
+
+
+def _corrected(
+    float_block: Block, floats: Mapping[str, fx.Node], block: Block, node: fx.Node, pair: Pair, sqnr: float
+) -> float:
+    """Correct one layer, and return the SQNR afterwards."""
+    layer = module_of(block.module, node)
+    assert isinstance(layer, QuantLayer)
+    if (bias := layer.op.bias) is None:
         return sqnr
-    node, layer = found
-    name = _sum_behind(block, node).name
-    wanted, given = (
-        _channel_means(watched(graph, x, name), layer.op)
-        for graph, x in ((float_block, pair.x_float), (block, pair.x_quantized))
-    )
+    behind = _sum_behind(block.module, node)
+    wanted = _channel_means(watched(float_block, pair.x_float, floats[behind.name]), layer.op)
+    given = _channel_means(watched(block, pair.x_quantized, behind), layer.op)
     if bias.shape != wanted.shape:  # the sum has channels that the layer has not
         return sqnr
     before = bias.detach().clone()
@@ -54,10 +64,24 @@ def correct_bias(float_block: fx.GraphModule, block: fx.GraphModule, pair: Pair,
     return after
 
 
-def _last_layer(block: fx.GraphModule) -> tuple[fx.Node, QuantLayer] | None:
-    """The last layer of a block, where it is called once."""
-    layers = [(n, m) for n in block.graph.nodes if isinstance(m := module_of(block, n), QuantLayer)]
-    return layers[-1] if sum(m is layers[-1][1] for _, m in layers) == 1 else None  # no layers: the sum is 0
+def _last_layers(block: Block, names: Iterable[str]) -> list[fx.Node]:
+    """The last layer behind each of some outputs, where it is called once; in order of computation."""
+    graph = block.module
+    output = next(n for n in graph.graph.nodes if n.op == "output")
+    results = output.args[0] if len(block.outputs) > 1 else output.args
+    assert isinstance(results, tuple)
+    reaches: dict[fx.Node, set[str]] = defaultdict(set)  # the outputs that a node goes into
+    for name, result in zip(block.outputs, results, strict=True):
+        reaches[result].add(name)
+    last: dict[str, fx.Node] = {}
+    for node in reversed(graph.graph.nodes):
+        for source in node.all_input_nodes:
+            reaches[source] |= reaches[node]
+        if isinstance(module_of(graph, node), QuantLayer):
+            last = dict.fromkeys(reaches[node], node) | last
+    chosen = {last[name] for name in names if name in last}
+    calls = Counter(module_of(graph, n) for n in graph.graph.nodes)
+    return [n for n in graph.graph.nodes if n in chosen and calls[module_of(graph, n)] == 1]
 
 
 def _sum_behind(block: fx.GraphModule, node: fx.Node) -> fx.Node:

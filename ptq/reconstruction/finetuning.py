@@ -8,11 +8,13 @@ flipped and shifted view of an image, so that no label is needed.
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
+from torch.utils import _pytree as pytree
 
 from ptq.graph.fx_helpers import watch
 from ptq.progress import SILENT, Progress
@@ -21,10 +23,11 @@ from ptq.quantization.layers import QuantLayer
 from ptq.quantization.quantized_model import QuantizedModel
 from ptq.reconstruction.config import ReconstructConfig
 from ptq.reconstruction.optimization import averaged
+from ptq.reconstruction.passes import device_of
 from ptq.reconstruction.results import FinetuneResult
 from ptq.reconstruction.soft_modules import LearnedScale, SoftBlock, StandIn, soften
 from ptq.utils.autocast import fast_autocast
-from ptq.utils.metrics import sqnr_db
+from ptq.utils.metrics import energies, joint_decibels
 from ptq.utils.work_store import WorkStore
 
 __all__ = ["TunedLayer", "difference", "finetune", "outputs_of", "tunable"]
@@ -37,7 +40,7 @@ BATCH = 16  # images at a time where nothing is learned
 
 def finetune(
     quantized_model: QuantizedModel,
-    inputs: Tensor,
+    inputs: Tensor | Sequence[Tensor],
     config: ReconstructConfig,
     *,
     store: WorkStore | None = None,
@@ -50,7 +53,7 @@ def finetune(
 
     Args:
         quantized_model: calibrated; with its float network, on the same device.
-        inputs: calibration images as the network takes them, (N, C, H, W).
+        inputs: calibration images as the network takes them, (N, C, H, W); of a network with several inputs, one tensor for each.
         config: `finetune` iterations with `batch` images; `lr_finetune`, `tune_below` and `seed`.
         store: keeps what was learned, and gives it back.
         progress: told of every iteration.
@@ -70,16 +73,19 @@ def finetune(
     quantized_model.require_calibrated()
     float_network = quantized_model.require_float_model().module
     store = store or WorkStore()
-    if not config.finetune or len(inputs) < 2:
+    inputs = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
+    count = len(inputs[0])
+    if not config.finetune or count < 2:
         return None
     if (known := store.restore(KEY, quantized_model.module)) is not None:
         return FinetuneResult.from_json(known)
     started = time.perf_counter()
-    every = min(HELD_OUT, len(inputs))
-    held_out = torch.arange(len(inputs)) % every == every - 1
-    apart, training = inputs[held_out], inputs[~held_out]
-    wanted, given = outputs_of(float_network, apart), outputs_of(quantized_model.module, apart)
-    if sqnr_db(wanted, given) >= config.tune_below:
+    every = min(HELD_OUT, count)
+    held_out = torch.arange(count) % every == every - 1
+    apart, training = [x[held_out] for x in inputs], [x[~held_out] for x in inputs]
+    wanted, given = outputs_of(float_network, *apart), outputs_of(quantized_model.module, *apart)
+    pairs = [energies(a, b) for a, b in zip(wanted, given, strict=True)]
+    if joint_decibels([signal for signal, _ in pairs], [noise for _, noise in pairs]) >= config.tune_below:
         return None
     before = float(difference(given, wanted))
     state = {name: value.clone() for name, value in quantized_model.module.state_dict().items()}
@@ -87,13 +93,13 @@ def finetune(
     with progress.stage("fine-tune", config.finetune) as task:
         curve = averaged(_descend(block, float_network, training, config), config.finetune, task)
     block.commit()
-    after = float(difference(outputs_of(quantized_model.module, apart), wanted))
+    after = float(difference(outputs_of(quantized_model.module, *apart), wanted))
     kept = after < before  # NaN is no better either
     if not kept:
         quantized_model.module.load_state_dict(state)
     result = FinetuneResult(
         iterations=config.finetune,
-        images=len(apart),
+        images=int(held_out.sum()),
         before=before,
         after=after if kept else before,
         kept=kept,
@@ -172,7 +178,9 @@ def tunable(network: fx.GraphModule, spread: Mapping[QuantLayer, Tensor]) -> Sof
     return block
 
 
-def _descend(block: SoftBlock, float_network: nn.Module, inputs: Tensor, config: ReconstructConfig) -> Iterator[Tensor]:
+def _descend(
+    block: SoftBlock, float_network: nn.Module, inputs: Sequence[Tensor], config: ReconstructConfig
+) -> Iterator[Tensor]:
     """Yield the loss of every iteration."""
     parameters = [p for p in block.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(parameters, lr=config.lr_finetune, fused=True)
@@ -180,46 +188,73 @@ def _descend(block: SoftBlock, float_network: nn.Module, inputs: Tensor, config:
     device = parameters[0].device
     for iteration in range(config.finetune):
         optimizer.param_groups[0]["lr"] = config.lr_finetune * (1 + math.cos(math.pi * iteration / config.finetune)) / 2
-        x = _view(inputs[torch.randint(len(inputs), (config.batch,), generator=generator)], generator).to(device)
+        index = torch.randint(len(inputs[0]), (config.batch,), generator=generator)
+        views = [x.to(device) for x in _views([x[index] for x in inputs], generator)]
         with fast_autocast(device):
             with torch.no_grad():
-                wanted = float_network(x)
-            loss = difference(block(x).float(), wanted.float())
+                wanted = _tensors(float_network(*views))
+            loss = difference([y.float() for y in _tensors(block(*views))], [y.float() for y in wanted])
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
         yield loss.detach()
 
 
-def _view(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Images flipped at random and shifted together, with what lies behind their edges mirrored; same shape."""
-    flipped = torch.rand(len(x), generator=generator) < 0.5
-    x = torch.where(flipped[:, None, None, None], x.flip(3), x)
-    height, width = x.shape[2:]
-    up, left = height // SHIFT, width // SHIFT
-    top, start = (int(torch.randint(2 * side + 1, (), generator=generator)) for side in (up, left))
-    return F.pad(x, (left, left, up, up), "reflect")[:, :, top : top + height, start : start + width]
+def _views(inputs: Sequence[Tensor], generator: torch.Generator) -> list[Tensor]:
+    """Images flipped at random and shifted together, with what lies behind their edges mirrored; same shapes.
 
-
-def difference(given: Tensor, wanted: Tensor) -> Tensor:
-    """Return the mean divergence of predictions (N, classes) from those wanted, in nats, ().
-
-    Of other outputs, the squared error over their variance.
+    Those of several inputs are moved alike, each by its share of its sides. What is no image stays.
     """
+    flipped = torch.rand(len(inputs[0]), generator=generator) < 0.5
+    shares: list[float] = []
+    views = []
+    for x in inputs:
+        if x.dim() != 4:
+            views.append(x)
+            continue
+        x = torch.where(flipped[:, None, None, None], x.flip(3), x)
+        height, width = x.shape[2:]
+        up, left = height // SHIFT, width // SHIFT
+        if not shares:
+            steps = [(int(torch.randint(2 * side + 1, (), generator=generator)), 2 * side) for side in (up, left)]
+            shares = [step / side if side else 0.0 for step, side in steps]
+        top, start = round(shares[0] * 2 * up), round(shares[1] * 2 * left)
+        x = F.pad(x, (left, left, up, up), "reflect")
+        views.append(x[:, :, top : top + height, start : start + width])
+    return views
+
+
+def difference(given: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
+    """Return the mean divergence of outputs from those wanted, (); the sum over all outputs.
+
+    Of predictions (N, classes) in nats; of other outputs the squared error over their variance.
+    """
+    return torch.stack([_difference(a, b) for a, b in zip(given, wanted, strict=True)]).sum()
+
+
+def _difference(given: Tensor, wanted: Tensor) -> Tensor:
     if wanted.dim() == 2 and wanted.shape[1] > 1:
         return F.kl_div(given.log_softmax(1), wanted.log_softmax(1), log_target=True, reduction="batchmean")
     return (given - wanted).square().mean() / wanted.var().clamp(min=1e-12)
 
 
 @torch.no_grad()
-def outputs_of(network: nn.Module, inputs: Tensor) -> Tensor:
-    """Return what a network gives for all images, a few at a time."""
-    device = next(iter(network.state_dict().values())).device
-    return torch.cat([network(part.to(device)) for part in inputs.split(BATCH)])
+def outputs_of(network: nn.Module, *inputs: Tensor) -> list[Tensor]:
+    """Return what a network gives for all images, a few at a time: every tensor of its output."""
+    device = device_of(network, inputs[0])
+    parts = [
+        _tensors(network(*(p.to(device) for p in part))) for part in zip(*(x.split(BATCH) for x in inputs), strict=True)
+    ]
+    return [torch.cat(tensors) for tensors in zip(*parts, strict=True)]
+
+
+def _tensors(output: Any) -> list[Tensor]:
+    """The tensors that an output is made up of."""
+    return [y for y in pytree.tree_leaves(output) if isinstance(y, Tensor)]
 
 
 def _spread(
-    float_network: fx.GraphModule, quantized_model: QuantizedModel, inputs: Tensor
+    float_network: fx.GraphModule, quantized_model: QuantizedModel, inputs: Sequence[Tensor]
 ) -> Mapping[QuantLayer, Tensor]:
     """The standard deviation of every output channel of every layer on a few images."""
     layers = quantized_model.layers()
@@ -231,5 +266,5 @@ def _spread(
 
     watchers = {name: lambda values, layer=layer: look(layer, values) for name, layer in layers.items()}
     device = next(float_network.parameters()).device
-    watch(float_network, inputs[:BATCH].to(device), watchers)
+    watch(float_network, [x[:BATCH].to(device) for x in inputs], watchers)
     return found

@@ -2,21 +2,21 @@
 
 One loop over the blocks; what happens inside one is `ptq.reconstruction.optimization`, and the published methods are
 configurations (`ptq.reconstruction.config`). Every block reads what the quantized blocks before it give, and is
-fitted to what the float block gives on float inputs. Where learning did not beat nearest rounding on
+fitted to what the float block gives on float inputs. What is alive between two blocks is kept, by name, twice: as it is in
+float, and as the quantized blocks give it. Where learning did not beat nearest rounding on
 the calibration images, nearest rounding stays. A block that has 8 bits and is good enough with nearest rounding is not tuned. Where
 nearest rounding stays, a bias takes the mean error out. Blocks that an interrupted run finished are only run again.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import torch
-from torch import Tensor, fx, nn
-from torch.nn import functional as F
+from torch import Tensor, fx
 
-from ptq.graph.blocks import compose, extract, split
+from ptq.graph.blocks import Block, Chain, compose, extract, named_inputs, split
 from ptq.graph.fx_helpers import foldable, module_of, sole_input
+from ptq.graph.rows import rows_of
 from ptq.progress import SILENT, Progress, Task
 from ptq.quantization.layers import QuantLayer
 from ptq.quantization.quantized_model import QuantizedModel
@@ -24,8 +24,9 @@ from ptq.quantization.quantizers import Quantizer
 from ptq.reconstruction.activation_cache import ActivationCache
 from ptq.reconstruction.bias_correction import correct_bias
 from ptq.reconstruction.config import METHODS, ReconstructConfig
+from ptq.reconstruction.fisher import fisher_weights
 from ptq.reconstruction.optimization import Pair, optimize
-from ptq.reconstruction.passes import capture, in_parts, output_sqnr, run_cached
+from ptq.reconstruction.passes import capture, output_sqnr, run_cached
 from ptq.reconstruction.results import BlockResult, Curve
 from ptq.reconstruction.soft_modules import is_low, learns
 from ptq.utils.work_store import WorkStore
@@ -35,7 +36,7 @@ __all__ = ["reconstruct"]
 
 def reconstruct(
     quantized_model: QuantizedModel,
-    inputs: Tensor,
+    inputs: Tensor | Sequence[Tensor],
     config: ReconstructConfig = METHODS["qdrop"],
     *,
     cache: ActivationCache | None = None,
@@ -47,7 +48,7 @@ def reconstruct(
 
     Args:
         quantized_model: calibrated; it computes on the device its modules are on.
-        inputs: calibration images as the network takes them, (N, C, H, W).
+        inputs: calibration images as the network takes them, (N, C, H, W); of a network with several inputs, one tensor for each.
         config: see `ptq.reconstruction.config`.
         cache: holds activations, in bfloat16; an `ActivationCache()` of its own when not given.
         store: keeps every block that is done, and gives back those that were: bit for bit, for the same
@@ -71,24 +72,27 @@ def reconstruct(
     cache, store = cache or ActivationCache(), store or WorkStore()
     work = list(_work(quantized_model, config))
     total = sum(block.iterations(config) for block in work)
-    x_float = x_quantized = cache.gather([inputs], len(inputs))
-    del inputs  # twice as large as what is left
+    images = named_inputs(quantized_model.module, *([inputs] if isinstance(inputs, Tensor) else inputs))
+    alive_float = alive_quantized = {name: cache.gather([x], len(x)) for name, x in images.items()}
+    del inputs, images  # twice as large as what is left
     results = []
     with progress.stage("reconstruct", max(1, total)) as task:
         for block in work:
-            target = run_cached(block.float_block, x_float, cache)
-            known = store.restore(block.key, block.quantized_block)
+            target = run_cached(block.float_block, alive_float, cache)
+            known = store.restore(block.key, block.quantized_block.module)
             if known is None:
-                result = _tune(block, Pair(x_quantized, x_float, target), cache, config, task)
-                store.save(block.key, block.quantized_block, result.to_json())
+                result = _tune(block, Pair(alive_quantized, alive_float, target), cache, config, task)
+                store.save(block.key, block.quantized_block.module, result.to_json())
             else:
                 result = BlockResult.from_json(known)
                 task.advance(block.iterations(config))
             results.append(result)
             if on_block is not None:
                 on_block(block.index, result)
-            x_float = target  # before the next tensor is made, because three of them are the most at a time
-            x_quantized = run_cached(block.quantized_block, x_quantized, cache)
+            # Before the next tensors are made, because three sets of them are the most at a time.
+            alive_float = block.rest.alive(alive_float, target)
+            given = run_cached(block.quantized_block, alive_quantized, cache)
+            alive_quantized = block.rest.alive(alive_quantized, given)
     return results
 
 
@@ -100,11 +104,11 @@ class _Block:
     """
 
     index: int
-    float_block: fx.GraphModule
-    quantized_block: fx.GraphModule
-    units: list[tuple[fx.GraphModule, fx.GraphModule]]
+    float_block: Block
+    quantized_block: Block
+    units: list[tuple[Block, Block]]
     low: bool
-    rest: list[fx.GraphModule]
+    rest: Chain
 
     @property
     def key(self) -> str:
@@ -115,11 +119,12 @@ class _Block:
 
 
 def _work(quantized_model: QuantizedModel, config: ReconstructConfig) -> Iterator[_Block]:
-    float_blocks = split(quantized_model.require_float_model().module, quantized_model.blocks)
+    network = quantized_model.require_float_model().module
+    float_blocks = split(network, quantized_model.blocks)
     for index, (float_block, block) in enumerate(zip(float_blocks, quantized_model.split(), strict=True)):
-        units = list(_units(float_block, block, config))
-        low = any(is_low(module_of(block, node)) for node in block.graph.nodes)
-        yield _Block(index, float_block, block, units, low, float_blocks[index + 1 :])
+        units = _units(float_block, block, config)
+        low = any(is_low(module_of(block.module, node)) for node in block.module.graph.nodes)
+        yield _Block(index, float_block, block, units, low, compose(network, float_blocks[index + 1 :]))
 
 
 def _tune(block: _Block, pair: Pair, cache: ActivationCache, config: ReconstructConfig, task: Task) -> BlockResult:
@@ -130,19 +135,20 @@ def _tune(block: _Block, pair: Pair, cache: ActivationCache, config: Reconstruct
     kept = "skipped"
     losses: tuple[Curve, ...] = ()
     if block.iterations(config) and (block.low or not nearest >= config.tune_below):
-        before = {name: value.clone() for name, value in quantized.state_dict().items()}
-        weight = _fisher(compose(block.rest), pair.target, cache) if config.fisher else None
+        before = {name: value.clone() for name, value in quantized.module.state_dict().items()}
+        weight = fisher_weights(block.rest, pair.target, pair.x_float, cache) if config.fisher else None
         seed = config.seed * 1_000_003 + block.index * 1_009  # whatever the blocks before it drew
         losses = _fit(block, replace(pair, weight=weight), cache, replace(config, seed=seed), task)
         sqnr, kept = output_sqnr(quantized, pair.x_quantized, pair.target), "learned"
         if not sqnr >= nearest:  # NaN is no better either
-            quantized.load_state_dict(before)
+            quantized.module.load_state_dict(before)
             sqnr, kept = nearest, "nearest"
     elif block.iterations(config):
         task.advance(block.iterations(config))  # the total has them
     if kept != "learned" and config.correct_bias:
         sqnr = correct_bias(block.float_block, quantized, pair, sqnr)
-    layers = tuple(n.name for n in quantized.graph.nodes if isinstance(module_of(quantized, n), QuantLayer))
+    graph = quantized.module
+    layers = tuple(n.name for n in graph.graph.nodes if isinstance(module_of(graph, n), QuantLayer))
     return BlockResult(
         name=layers[-1] if layers else f"block{block.index}",
         layers=layers,
@@ -160,34 +166,37 @@ def _fit(
     block: _Block, whole: Pair, cache: ActivationCache, config: ReconstructConfig, task: Task
 ) -> tuple[Curve, ...]:
     """Fit a block, or one after the other the layers in it; return a curve for each descent."""
-    if config.unit == "block":
-        return optimize(block.quantized_block, whole, config, task)
     curves: list[Curve] = []
     for number, (float_unit, unit) in enumerate(block.units):
-        x_float = _input_of(block.float_block, float_unit, whole.x_float, cache)
-        x_quantized = _input_of(block.quantized_block, unit, whole.x_quantized, cache)
-        pair = Pair(x_quantized, x_float, run_cached(float_unit, x_float, cache))
+        pair = whole
+        if unit is not block.quantized_block:
+            x_float = _input_of(block.float_block, float_unit, whole.x_float, cache)
+            x_quantized = _input_of(block.quantized_block, unit, whole.x_quantized, cache)
+            pair = Pair(x_quantized, x_float, run_cached(float_unit, x_float, cache))
         curves += optimize(unit, pair, replace(config, seed=config.seed + number), task)
     return tuple(curves)
 
 
-def _units(
-    float_block: fx.GraphModule, block: fx.GraphModule, config: ReconstructConfig
-) -> Iterator[tuple[fx.GraphModule, fx.GraphModule]]:
-    """Yield (float, quantized) graphs to optimize one after the other; none where nothing can be gained."""
-    learnable = [n for n in block.graph.nodes if learns(module_of(block, n))]
+def _units(float_block: Block, block: Block, config: ReconstructConfig) -> list[tuple[Block, Block]]:
+    """Return (float, quantized) graphs to optimize one after the other; none where nothing can be gained.
+
+    Layers are, where that is asked for and each reads and gives rows that belong to one image; else the block is.
+    """
+    graph, float_graph = block.module, float_block.module
+    learnable = [n for n in graph.graph.nodes if learns(module_of(graph, n))]
     if not learnable:
-        return
-    if config.unit == "block":
-        yield float_block, block
-        return
-    floats = {n.name: n for n in float_block.graph.nodes}
-    for node in learnable:
-        if isinstance(module_of(block, node), QuantLayer):
-            yield (
-                extract(float_block, _layer_and_activation(float_block, floats[node.name])),
-                extract(block, _layer_and_activation(block, node)),
-            )
+        return []
+    layers = [n for n in learnable if isinstance(module_of(graph, n), QuantLayer)]
+    if config.unit == "block" or not all(rows_of(n) and rows_of(sole_input(n)) for n in layers):
+        return [(float_block, block)]
+    floats = {n.name: n for n in float_graph.graph.nodes}
+    return [
+        (
+            extract(float_graph, _layer_and_activation(float_graph, floats[node.name])),
+            extract(graph, _layer_and_activation(graph, node)),
+        )
+        for node in layers
+    ]
 
 
 def _layer_and_activation(graph: fx.GraphModule, node: fx.Node) -> list[fx.Node]:
@@ -200,27 +209,8 @@ def _layer_and_activation(graph: fx.GraphModule, node: fx.Node) -> list[fx.Node]
     return nodes
 
 
-def _input_of(graph: fx.GraphModule, unit: fx.GraphModule, x: Tensor, cache: ActivationCache) -> Tensor:
-    """Run `graph` on `x` and return what flows into `unit`, a part of it."""
-    first = next(n for n in unit.graph.nodes if n.op == "call_module")
-    return capture(graph, sole_input(next(n for n in graph.graph.nodes if n.name == first.name)).name, x, cache)
-
-
-def _fisher(network: nn.Module, target: Tensor, cache: ActivationCache) -> Tensor:
-    """Squared gradients of the network's loss with respect to a block's output (BRECQ, eq. 10), mean 1 for every image.
-
-    The loss is the cross-entropy with the float network's own prediction. What the network is sure of has gradients
-    next to 0: if images were not put on one scale, a few would decide everything (ResNet-20 W2A4: 79 % for 85 %).
-    """
-
-    def parts() -> Iterator[Tensor]:
-        for part in in_parts(target, network):
-            with torch.enable_grad():
-                leaf = part.requires_grad_()
-                logits = network(leaf).flatten(1)
-                loss = F.cross_entropy(logits, logits.argmax(1), reduction="sum")
-                (grad,) = torch.autograd.grad(loss, leaf)
-            weight = grad.square().flatten(1)
-            yield (weight / weight.mean(1, keepdim=True).clamp(min=1e-30)).view_as(grad)
-
-    return cache.gather(parts(), len(target), torch.float32)
+def _input_of(block: Block, unit: Block, alive: Mapping[str, Tensor], cache: ActivationCache) -> dict[str, Tensor]:
+    """Run a block and return what flows into `unit`, a layer in it."""
+    first = next(n.name for n in unit.module.graph.nodes if n.op == "call_module")
+    layer = next(n for n in block.module.graph.nodes if n.name == first)
+    return {unit.inputs[0]: capture(block, sole_input(layer), alive, cache)}

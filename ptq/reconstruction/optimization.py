@@ -6,20 +6,25 @@ learned. Here the rounding function itself becomes a jump from 0 to 1, by the en
 the last word on each. There is no weight of a regularizer to choose for a network.
 """
 
+import functools
 import math
-from collections.abc import Iterator
+import operator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
+from ptq.graph.blocks import Block
 from ptq.progress import Task
 from ptq.reconstruction.config import ReconstructConfig
 from ptq.reconstruction.kernels import blend, mean_error
+from ptq.reconstruction.passes import device_of
 from ptq.reconstruction.results import Curve
 from ptq.reconstruction.soft_modules import DropMask, FixedLayer, SoftBlock, SoftLayer, soften
 from ptq.utils.autocast import fast_autocast
+from ptq.utils.metrics import relative_worth
 
 __all__ = ["Pair", "averaged", "optimize"]
 
@@ -29,22 +34,22 @@ TINY = 1e-20
 
 @dataclass(frozen=True)
 class Pair:
-    """What one unit is fitted to, each (N, ...): its inputs, the float output, the errors' weights.
+    """What one unit is fitted to, by name, each (N, ...): its inputs, the float outputs, the errors' weights.
 
     They may be in bfloat16, and on another device than the unit.
     """
 
-    x_quantized: Tensor
-    x_float: Tensor
-    target: Tensor
-    weight: Tensor | None = None
+    x_quantized: Mapping[str, Tensor]
+    x_float: Mapping[str, Tensor]
+    target: Mapping[str, Tensor]
+    weight: Mapping[str, Tensor] | None = None
 
 
-def optimize(unit: fx.GraphModule, pair: Pair, config: ReconstructConfig, task: Task) -> tuple[Curve, ...]:
-    """Fit one unit to its float output, in place; afterwards its roundings are decided.
+def optimize(unit: Block, pair: Pair, config: ReconstructConfig, task: Task) -> tuple[Curve, ...]:
+    """Fit one unit to its float outputs, in place; afterwards its roundings are decided.
 
     Args:
-        unit: a part of a calibrated quantized model with one input and one output.
+        unit: a part of a calibrated quantized model.
         pair: what it reads and should give.
         config: of the method; `seed` decides images and masks.
         task: told of every iteration, and up to 50 times of the loss relative to nearest rounding.
@@ -54,13 +59,14 @@ def optimize(unit: fx.GraphModule, pair: Pair, config: ReconstructConfig, task: 
     """
     curves = []
     for roundings, scales in ((True, True),) if config.joint else ((True, False), (False, True)):
-        device = next(iter(unit.state_dict().values()), pair.target).device
+        device = device_of(unit.module, next(iter(pair.target.values())))
         drop = config.drop if scales else 0.0
         mask = DropMask(1 - drop, config.seed, device) if drop else None
-        block = soften(unit, mask, SoftLayer if roundings else FixedLayer, scales)
+        block = soften(unit.module, mask, SoftLayer if roundings else FixedLayer, scales)
         if block.layers or block.scales:
-            factor = _loss_factor(unit, pair, device)
-            curves.append(averaged(_descend(block, pair, config, factor, mask, device), config.iterations, task))
+            factors = _loss_factors(unit, pair, device)
+            losses = _descend(unit, block, pair, config, factors, mask, device)
+            curves.append(averaged(losses, config.iterations, task))
             block.commit()
         else:
             task.advance(config.iterations)
@@ -68,9 +74,16 @@ def optimize(unit: fx.GraphModule, pair: Pair, config: ReconstructConfig, task: 
 
 
 def _descend(
-    block: SoftBlock, pair: Pair, config: ReconstructConfig, factor: float, mask: DropMask | None, device: torch.device
+    unit: Block,
+    block: SoftBlock,
+    pair: Pair,
+    config: ReconstructConfig,
+    factors: Mapping[str, float],
+    mask: DropMask | None,
+    device: torch.device,
 ) -> Iterator[Tensor]:
-    """Yield the loss of every iteration."""
+    """Yield the loss of every iteration; `block` is what `unit` is while it is fitted."""
+    images = len(next(iter(pair.target.values())))
     groups: list[dict[str, Any]] = [
         {"params": [m.alpha for m in block.layers], "lr": config.lr_rounding},
         {"params": [m.gain for m in block.scales], "lr": config.lr_scale},
@@ -86,12 +99,14 @@ def _descend(
         sharpness = config.sharpness ** max(0.0, (share - config.warmup) / (1 - config.warmup))
         for layer in block.layers:
             layer.sharpness.fill_(sharpness)
-        index = torch.randint(len(pair.target), (config.batch,), generator=generator)
+        index = torch.randint(images, (config.batch,), generator=generator)
         with fast_autocast(device):
-            x = _rows(pair.x_quantized, index, device)
+            inputs = [_rows(pair.x_quantized[name], index, device) for name in unit.inputs]
             if mask is not None:
-                x = blend(_rows(pair.x_float, index, device), x, mask(x))
-            loss = factor * _loss(block(x), pair, index)
+                floats = [_rows(pair.x_float[name], index, device) for name in unit.inputs]
+                inputs = [blend(f, x, mask(x)) for f, x in zip(floats, inputs, strict=True)]
+            errors = _errors(unit.named(block(*inputs)), pair, index)
+            loss = functools.reduce(operator.add, (factors[name] * error for name, error in errors.items()))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -125,16 +140,33 @@ def _rows(values: Tensor, index: Tensor, device: torch.device) -> Tensor:
     return rows.to(device)
 
 
-def _loss(output: Tensor, pair: Pair, index: Tensor) -> Tensor:
-    """The mean squared error of the output for some images."""
-    target = _rows(pair.target, index, output.device)
-    weight = None if pair.weight is None else _rows(pair.weight, index, output.device)
-    return mean_error(output, target, weight)
+def _errors(outputs: Mapping[str, Tensor], pair: Pair, index: Tensor) -> dict[str, Tensor]:
+    """The mean squared error of every output for some images."""
+    found = {}
+    for name, target in pair.target.items():
+        device = outputs[name].device
+        weight = None if pair.weight is None else _rows(pair.weight[name], index, device)
+        found[name] = mean_error(outputs[name], _rows(target, index, device), weight)
+    return found
 
 
 @torch.no_grad()
-def _loss_factor(unit: fx.GraphModule, pair: Pair, device: torch.device, images: int = 8) -> float:
-    """The factor that makes the loss of nearest rounding 1 on the first images."""
-    index = torch.arange(min(images, len(pair.target)))
-    output = unit(_rows(pair.x_quantized, index, device).float())
-    return 1 / max(float(_loss(output, pair, index)), TINY)
+def _loss_factors(unit: Block, pair: Pair, device: torch.device, images: int = 8) -> dict[str, float]:
+    """What the mean squared error of every output counts, so that the loss of nearest rounding is 1 on the first images.
+
+    Weights of errors say what each number of an output is worth to the network, and all numbers of all outputs add up.
+    Without them an output counts by its noise relative to its signal: that is what `output_sqnr` keeps or discards
+    results by. An output is not measured by the noise of nearest rounding in itself: one that is nearly right
+    would then weigh as much as the one that has all of the noise.
+    """
+    index = torch.arange(min(images, len(next(iter(pair.target.values())))))
+    targets = {name: _rows(target, index, device) for name, target in pair.target.items()}
+    if pair.weight is None:
+        worth = relative_worth([float(y.float().square().mean()) for y in targets.values()])
+    else:
+        largest = max(y.numel() for y in targets.values())
+        worth = [y.numel() / largest for y in targets.values()]
+    inputs = [_rows(pair.x_quantized[name], index, device).float() for name in unit.inputs]
+    errors = _errors(unit.named(unit.module(*inputs)), pair, index).values()
+    total = sum(w * float(error) for w, error in zip(worth, errors, strict=True))
+    return {name: w / max(total, TINY) for name, w in zip(targets, worth, strict=True)}

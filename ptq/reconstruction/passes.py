@@ -1,47 +1,68 @@
-"""What graphs give on cached activations, a few images at a time: all that needs no gradients."""
+"""What blocks give on cached activations, a few images at a time: all that needs no gradients."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, fx, nn
 
+from ptq.graph.blocks import Block
 from ptq.graph.fx_helpers import watch
+from ptq.graph.rows import rows_of
 from ptq.reconstruction.activation_cache import ActivationCache
-from ptq.utils.metrics import sqnr_db_in_parts
+from ptq.utils.metrics import energies, joint_decibels
 
-__all__ = ["capture", "in_parts", "output_sqnr", "run_cached", "watched"]
+__all__ = ["capture", "device_of", "in_parts", "output_sqnr", "run_cached", "watched"]
 
 BATCH = 16  # images at a time
 
 
-def in_parts(x: Tensor, network: nn.Module) -> Iterator[Tensor]:
+def device_of(network: nn.Module, otherwise: Tensor) -> torch.device:
+    """Return where a network computes; where the tensor is, for one without any state."""
+    return next(iter(network.state_dict().values()), otherwise).device
+
+
+def in_parts(tensors: Mapping[str, Tensor], network: nn.Module) -> Iterator[dict[str, Tensor]]:
     """Yield cached activations in pieces, in float32 on the network's device."""
-    device = next(iter(network.state_dict().values()), x).device
-    for part in x.split(BATCH):
-        yield part.to(device).float()
+    first = next(iter(tensors.values()))
+    device = device_of(network, first)
+    for pieces in zip(*(x.split(BATCH) for x in tensors.values()), strict=True):
+        yield {name: piece.to(device).float() for name, piece in zip(tensors, pieces, strict=True)}
 
 
 @torch.no_grad()
-def run_cached(network: fx.GraphModule, x: Tensor, cache: ActivationCache) -> Tensor:
-    """Return what a network gives on cached activations, cached."""
-    return cache.gather((network(part) for part in in_parts(x, network)), len(x))
+def run_cached(block: Block, alive: Mapping[str, Tensor], cache: ActivationCache) -> dict[str, Tensor]:
+    """Return what a block gives on cached activations, cached, by name."""
+    read = {name: alive[name] for name in block.inputs}
+    return cache.gather_named(map(block, in_parts(read, block.module)), len(next(iter(read.values()))))
 
 
 @torch.no_grad()
-def output_sqnr(block: fx.GraphModule, x: Tensor, target: Tensor) -> float:
-    """Return the signal-to-quantization-noise ratio in dB of what a block gives on cached activations."""
-    parts = zip(in_parts(x, block), in_parts(target, block), strict=True)
-    return sqnr_db_in_parts((wanted, block(part)) for part, wanted in parts)
+def output_sqnr(block: Block, alive: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> float:
+    """Return the signal-to-quantization-noise ratio in dB of what a block gives on cached activations.
+
+    Of several outputs, each relative to its signal.
+    """
+    signals, noises = dict.fromkeys(target, 0.0), dict.fromkeys(target, 0.0)
+    read = in_parts({name: alive[name] for name in block.inputs}, block.module)
+    for part, wanted in zip(read, in_parts(target, block.module), strict=True):
+        given = block(part)
+        for name, reference in wanted.items():
+            signal, noise = energies(reference, given[name])
+            signals[name] += signal
+            noises[name] += noise
+    return joint_decibels([*signals.values()], [*noises.values()])
 
 
-def watched(graph: fx.GraphModule, x: Tensor, name: str) -> Iterator[Tensor]:
-    """Run a graph on cached activations, and yield what the node of a name gives, piece by piece."""
-    for part in in_parts(x, graph):
+def watched(block: Block, alive: Mapping[str, Tensor], node: fx.Node) -> Iterator[Tensor]:
+    """Run a block on cached activations, and yield what a node in it gives, piece by piece."""
+    for part in in_parts({name: alive[name] for name in block.inputs}, block.module):
         seen: list[Tensor] = []
-        watch(graph, part, {name: seen.append})
+        watch(block.module, tuple(part.values()), {node.name: seen.append})
         yield seen[0]
 
 
-def capture(graph: fx.GraphModule, name: str, x: Tensor, cache: ActivationCache) -> Tensor:
-    """Return what the node of a name gives when `graph` runs on cached activations, cached."""
-    return cache.gather(watched(graph, x, name), len(x))
+def capture(block: Block, node: fx.Node, alive: Mapping[str, Tensor], cache: ActivationCache) -> Tensor:
+    """Return what a node of a block gives on cached activations, cached: one row for every image."""
+    rows, count = rows_of(node), len(alive[block.inputs[0]])
+    parts = watched(block, alive, node)
+    return cache.gather((part.unflatten(0, (-1, rows)) if rows > 1 else part for part in parts), count)

@@ -7,6 +7,7 @@ rounded weight computed once.
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -222,10 +223,9 @@ class SoftBlock(nn.Module):
         scales = [m for m in graph.modules() if isinstance(m, LearnedScale)]
         self.scales = list({m.gain: m for m in scales if m.gain.requires_grad}.values())
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Compute the unit's output as it stands, in float32 where autocast is off."""
-        out: Tensor = self.graph(x if torch.is_autocast_enabled(x.device.type) else x.float())
-        return out
+    def forward(self, *inputs: Tensor) -> Any:
+        """Compute what the unit gives as it stands, in float32 where autocast is off."""
+        return self.graph(*(x if torch.is_autocast_enabled(x.device.type) else x.float() for x in inputs))
 
     def commit(self) -> None:
         """Give the quantized model what was learned, every rounding decided."""
@@ -251,7 +251,7 @@ def soften(
         scales: learn those of activations, but for those that a gate binds; without, activations stay in float.
 
     Example:
-        >>> block = soften(quantized_model.split()[0], mask=None)
+        >>> block = soften(quantized_model.split()[0].module, mask=None)
         >>> block(images).shape, len(block.scales)
         (torch.Size([8, 8, 8, 8]), 1)
     """

@@ -1,12 +1,22 @@
 """How good an answer is, and how near one is to another: pure functions of tensors."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
-__all__ = ["agreement", "decibels", "kl_divergence", "sqnr_db", "sqnr_db_in_parts", "top1"]
+__all__ = [
+    "agreement",
+    "decibels",
+    "energies",
+    "joint_decibels",
+    "kl_divergence",
+    "relative_worth",
+    "sqnr_db",
+    "sqnr_db_in_parts",
+    "top1",
+]
 
 
 def top1(logits: Tensor, labels: Tensor) -> float:
@@ -49,8 +59,6 @@ def sqnr_db(reference: Tensor, approximation: Tensor) -> float:
 def sqnr_db_in_parts(pairs: Iterable[tuple[Tensor, Tensor]]) -> float:
     """Return `sqnr_db` of what comes as pairs of a part of the reference and a part of its approximation.
 
-    Squares are taken in the precision of the parts, so that no copy of a large one is made.
-
     Example:
         >>> import torch
         >>> sqnr_db_in_parts([(torch.tensor([6.0]), torch.tensor([6.0])), (torch.tensor([8.0]), torch.tensor([9.0]))])
@@ -58,9 +66,54 @@ def sqnr_db_in_parts(pairs: Iterable[tuple[Tensor, Tensor]]) -> float:
     """
     signal = noise = 0.0
     for reference, approximation in pairs:
-        signal += float(reference.square().sum(dtype=torch.float64))
-        noise += float((approximation - reference).square().sum(dtype=torch.float64))
+        part = energies(reference, approximation)
+        signal, noise = signal + part[0], noise + part[1]
     return decibels(signal, noise)
+
+
+def energies(reference: Tensor, approximation: Tensor) -> tuple[float, float]:
+    """Return Σ ref² and Σ (approximation - ref)².
+
+    Squares are taken in the tensors' precision, so that no copy of a large one is made.
+
+    Example:
+        >>> import torch
+        >>> energies(torch.tensor([3.0, 4.0]), torch.tensor([3.0, 3.0]))
+        (25.0, 1.0)
+    """
+    signal = reference.square().sum(dtype=torch.float64)
+    return float(signal), float((approximation - reference).square().sum(dtype=torch.float64))
+
+
+def joint_decibels(signals: Sequence[float], noises: Sequence[float]) -> float:
+    """Return the signal to quantization noise ratio of several outputs in dB; noise relative to its signal is averaged.
+
+    Args:
+        signals, noises: sums of squares for every output, in one order.
+
+    Example:
+        >>> joint_decibels([100.0, 1.0], [1.0, 0.19])
+        10.0
+    """
+    worth = relative_worth(signals)
+    return decibels(
+        sum(signal * w for signal, w in zip(signals, worth, strict=True)),
+        sum(noise * w for noise, w in zip(noises, worth, strict=True)),
+    )
+
+
+def relative_worth(signals: Sequence[float]) -> list[float]:
+    """Return what a squared error of each of several tensors counts; 1 for the one with the largest signal.
+
+    The reciprocal of the signal, because whoever reads a tensor is used to its scale: an error of 1 % is one of 1 %
+    wherever it is. A tensor without any signal counts nothing beside others.
+
+    Example:
+        >>> relative_worth([4.0, 1.0, 0.0])
+        [1.0, 4.0, 0.0]
+    """
+    largest = max(signals)
+    return [largest / signal if signal else float(not largest) for signal in signals]
 
 
 def decibels(signal: float, noise: float) -> float:

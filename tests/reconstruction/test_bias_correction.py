@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
-from ptq.graph.blocks import split
+from ptq.graph.blocks import Block, named_inputs, split
 from ptq.quantization.layers import QuantLayer
 from ptq.reconstruction.bias_correction import correct_bias
 from ptq.reconstruction.optimization import Pair
@@ -16,10 +16,11 @@ NETWORKS = pytest.mark.parametrize(
 )
 
 
-def blocks(network: str) -> list[tuple[fx.GraphModule, fx.GraphModule, Pair]]:
+def blocks(network: str) -> list[tuple[Block, Block, Pair]]:
     """Blocks in float and in 3 bits, with what they read and should give."""
     quantized_model = quantized_network(network, 3, 8)
-    found, x, y = [], images(8), images(8)
+    found = []
+    x = y = named_inputs(quantized_model.module, images(8))
     pairs = zip(
         split(quantized_model.require_float_model().module, quantized_model.blocks),
         quantized_model.split(),
@@ -33,7 +34,7 @@ def blocks(network: str) -> list[tuple[fx.GraphModule, fx.GraphModule, Pair]]:
     return found
 
 
-def corrected(float_block: fx.GraphModule, block: fx.GraphModule, pair: Pair) -> tuple[float, float]:
+def corrected(float_block: Block, block: Block, pair: Pair) -> tuple[float, float]:
     """SQNR of a block before and after."""
     before = output_sqnr(block, pair.x_quantized, pair.target)
     return before, correct_bias(float_block, block, pair, before)
@@ -53,26 +54,26 @@ def test_noise_never_grows_and_is_what_is_said(network: str) -> None:
 @NETWORKS
 def test_only_the_bias_of_the_last_layer_changes(network: str) -> None:
     for float_block, block, pair in blocks(network):
-        states = [{k: v.clone() for k, v in graph.state_dict().items()} for graph in (float_block, block)]
+        states = [{k: v.clone() for k, v in graph.state_dict().items()} for graph in (float_block.module, block.module)]
         corrected(float_block, block, pair)
-        layers = [name for name, module in block.named_modules() if isinstance(module, QuantLayer)]
-        changed = {k for k, v in block.state_dict().items() if not torch.equal(v, states[1][k])}
+        layers = [name for name, module in block.module.named_modules() if isinstance(module, QuantLayer)]
+        changed = {k for k, v in block.module.state_dict().items() if not torch.equal(v, states[1][k])}
         assert len(changed) <= 1 and all(key.endswith(".op.bias") for key in changed)
         assert layers or not changed
-        assert all(torch.equal(v, states[0][k]) for k, v in float_block.state_dict().items())
-        assert not any(p.requires_grad for p in block.parameters())
+        assert all(torch.equal(v, states[0][k]) for k, v in float_block.module.state_dict().items())
+        assert not any(p.requires_grad for p in block.module.parameters())
 
 
-def mean_errors(float_block: fx.GraphModule, block: fx.GraphModule, pair: Pair) -> Tensor:
+def mean_errors(float_block: Block, block: Block, pair: Pair) -> Tensor:
     with torch.no_grad():
-        errors: Tensor = block(pair.x_quantized) - float_block(pair.x_float)
-    return errors.mean((0, 2, 3))
+        (given,), (wanted,) = block(pair.x_quantized).values(), float_block(pair.x_float).values()
+    return (given - wanted).mean((0, 2, 3))
 
 
 def test_the_mean_of_a_linear_output_becomes_right() -> None:
     """The stream of a MobileNetV2 has no activation function: what is left is the bias's own grid, and the quantizer's ends."""
     float_block, block, pair = blocks("mobilenet")[1]
-    assert not any(isinstance(m, nn.ReLU | nn.ReLU6) for m in list(block.modules())[-2:])
+    assert not any(isinstance(m, nn.ReLU | nn.ReLU6) for m in list(block.module.modules())[-2:])
     before = mean_errors(float_block, block, pair).abs()
     corrected(float_block, block, pair)
     assert mean_errors(float_block, block, pair).abs().max() < 0.1 * before.max()

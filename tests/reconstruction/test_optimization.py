@@ -1,10 +1,12 @@
 """Fitting one unit: what is learned is what was asked to be learned."""
 
+from collections.abc import Callable, Mapping
+
 import pytest
 import torch
 from torch import Tensor, fx, nn
 
-from ptq.graph.blocks import split
+from ptq.graph.blocks import Block, named_inputs, split
 from ptq.quantization.layers import QuantLayer
 from ptq.quantization.quantizers import Quantizer
 from ptq.quantization.spec import QuantSpec
@@ -27,37 +29,48 @@ class Losses:
         self.losses += figures.values()
 
 
-def residual_block() -> tuple[fx.GraphModule, Pair]:
+def residual_block() -> tuple[Block, Pair]:
     """The second block of the residual network, quantized, and what it should give."""
     quantized_model = quantized_network("resnet", 3, 8)  # so that errors come from the weights
     float_blocks, blocks, x = (
         split(quantized_model.require_float_model().module, quantized_model.blocks),
         quantized_model.split(),
-        images(16),
+        named_inputs(quantized_model.module, images(16)),
     )
     with torch.no_grad():
         x_float, x_quantized = float_blocks[0](x), blocks[0](x)
         return blocks[1], Pair(x_quantized, x_float, float_blocks[1](x_float), None)
 
 
-def state(block: nn.Module) -> dict[str, Tensor]:
-    return {name: value.clone() for name, value in block.state_dict().items()}
+def state(block: Block) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in block.module.state_dict().items()}
 
 
-def layers(block: fx.GraphModule) -> list[QuantLayer]:
-    return [m for m in block.modules() if isinstance(m, QuantLayer)]
+def layers(block: Block) -> list[QuantLayer]:
+    return [m for m in block.module.modules() if isinstance(m, QuantLayer)]
 
 
-def error(block: fx.GraphModule, pair: Pair) -> float:
+def only(tensors: Mapping[str, Tensor]) -> Tensor:
+    """The one tensor there is."""
+    (tensor,) = tensors.values()
+    return tensor
+
+
+def like(tensors: Mapping[str, Tensor], change: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+    """Tensors changed, by the same names."""
+    return {name: change(value) for name, value in tensors.items()}
+
+
+def error(block: Block, pair: Pair) -> float:
     with torch.no_grad():
-        return float((block(pair.x_quantized) - pair.target).square().mean())
+        return float((only(block(pair.x_quantized)) - only(pair.target)).square().mean())
 
 
 def test_without_learning_rates_nearest_rounding_comes_out() -> None:
     block, pair = residual_block()
     before = state(block)
     optimize(block, pair, ReconstructConfig(iterations=3, lr_rounding=0, lr_scale=0), Losses())
-    for name, value in block.state_dict().items():
+    for name, value in block.module.state_dict().items():
         assert "_learned" in name or torch.equal(value, before[name])
 
 
@@ -65,7 +78,7 @@ def test_scales_alone_leave_the_roundings() -> None:
     block, pair = residual_block()
     before = state(block)
     optimize(block, pair, ReconstructConfig(iterations=9, batch=8, lr_rounding=0), Losses())
-    changed = {k for k, v in block.state_dict().items() if not torch.equal(v, before[k])}
+    changed = {k for k, v in block.module.state_dict().items() if not torch.equal(v, before[k])}
     assert any(name.startswith("quantizers.") for name in changed)
     assert all(name.endswith(("_scale", "_learned")) for name in changed)
 
@@ -111,11 +124,10 @@ def test_errors_count_by_their_weight() -> None:
     states = []
     for wrong in (None, 0, 1):
         block, pair = residual_block()
-        weight = torch.ones_like(pair.target)
-        weight[:, 0] = 0
-        target = pair.target.clone()
+        weight, target = like(pair.target, torch.ones_like), like(pair.target, torch.clone)
+        only(weight)[:, 0] = 0
         if wrong is not None:
-            target[:, wrong] = 9
+            only(target)[:, wrong] = 9
         pair = Pair(pair.x_quantized, pair.x_float, target, weight)
         optimize(block, pair, ReconstructConfig(iterations=15, batch=8, drop=0.0), Losses())
         states.append(state(block))
@@ -132,7 +144,7 @@ def test_a_unit_is_fitted_to_what_was_kept_in_bfloat16(
         monkeypatch.setattr(module, "fast_bfloat16", lambda device: fast)
     block, pair = residual_block()
     nearest, task = error(block, pair), Losses()
-    x, x_float, target = (t.bfloat16() for t in (pair.x_quantized, pair.x_float, pair.target))
+    x, x_float, target = (like(t, Tensor.bfloat16) for t in (pair.x_quantized, pair.x_float, pair.target))
     config = ReconstructConfig(iterations=60, batch=16, drop=drop)
     optimize(block, Pair(x, x_float, target, None), config, task)
     assert error(block, pair) < 0.8 * nearest
@@ -141,9 +153,9 @@ def test_a_unit_is_fitted_to_what_was_kept_in_bfloat16(
 
 @pytest.mark.parametrize("method", [m for m in METHODS if m != "nearest"])
 def test_a_unit_with_nothing_to_learn_still_counts(method: str) -> None:
-    block = fx.symbolic_trace(nn.Sequential(nn.ReLU()))
-    x, task = images(4), Losses()
-    optimize(block, Pair(x, x, x.relu(), None), METHODS[method], task)
+    block = Block(fx.symbolic_trace(nn.Sequential(nn.ReLU())), ("x",), ("y",))
+    x, task = {"x": images(4)}, Losses()
+    optimize(block, Pair(x, x, block(x), None), METHODS[method], task)
     phases = 1 if METHODS[method].joint else 2
     assert task.done == phases * METHODS[method].iterations
 
