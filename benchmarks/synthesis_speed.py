@@ -46,7 +46,7 @@ def plain_loop(model: Model, config: SynthesisConfig) -> None:
     generator = torch.Generator().manual_seed(0)
     for _ in range(math.ceil(config.count / config.batch)):
         images = torch.rand(config.batch, 3, *model.preprocess.size, requires_grad=True)
-        labels = torch.randint(model.num_classes, (config.batch,))
+        labels = torch.randint(model.num_classes or 1, (config.batch,))
         optimizer = torch.optim.Adam([images], lr=config.lr, betas=config.betas)
         for _ in range(config.iterations):
             x = augment(images, config.jitter, generator)

@@ -39,13 +39,13 @@ class Observation:
     Attributes:
         inputs: (N, 3, h, w), the images as this teacher takes them: its size, normalized.
         moments: at the inputs of its BatchNorm layers, in order of execution.
-        logits: (N, classes), float32.
+        logits: (N, classes), float32; None of a teacher without classes.
         labeled: whether its classes are those of the batch's labels.
     """
 
     inputs: Tensor
     moments: Sequence[Moments]
-    logits: Tensor
+    logits: Tensor | None
     labeled: bool
 
 
@@ -56,7 +56,7 @@ class Batch:
     Attributes:
         images: (N, 3, H, W), RGB in [0, 1], as they would be kept; differentiable.
         mixed: (N, 3, H, W), as they are shown to teachers: shifted, mirrored, with partners pasted into them.
-        labels: (N, classes), the share of each class in `mixed`; each row sums to 1.
+        labels: (N, classes), the share of each class in `mixed`; each row sums to 1. (N, 0) where there are none.
         observe: shows `mixed` to the teachers of this step.
     """
 
@@ -134,11 +134,16 @@ class BatchNormStatistics(Term):
 
 @dataclass(frozen=True)
 class Label(Term):
-    """The teachers see in the images what their labels say: cross-entropy. Teachers of other classes say nothing."""
+    """The teachers see in the images what their labels say: cross-entropy.
+
+    Teachers of other classes say nothing, nor does anybody where the first teacher has no classes.
+    """
 
     def loss(self, batch: Batch) -> Tensor:
         def measure(seen: Observation) -> Tensor:
-            return F.cross_entropy(seen.logits, batch.labels) if seen.labeled else seen.logits.new_zeros(())
+            if not seen.labeled or seen.logits is None:
+                return batch.images.new_zeros(())
+            return F.cross_entropy(seen.logits, batch.labels)
 
         return batch.mean_over_teachers(measure)
 

@@ -58,19 +58,18 @@ def assess(images: CalibrationSet, teachers: Sequence[Model], verifier: Model | 
         >>> assess(CalibrationSet.from_pixels(images), [model]).label_accuracy is None
         True
     """
-    if verifier is not None and verifier.num_classes != teachers[0].num_classes:
+    if verifier is not None and (verifier.num_classes is None or verifier.num_classes != teachers[0].num_classes):
         raise InputError(
-            f"{verifier.name} knows {verifier.num_classes} classes and {teachers[0].name} "
-            f"{teachers[0].num_classes}: a held-out classifier must know the same."
+            f"{verifier.name} knows {verifier.num_classes or 'no'} classes and {teachers[0].name} "
+            f"{teachers[0].num_classes or 'none'}: a held-out classifier must know the same."
         )
     distances = {m.name: statistics_distance(m.module, _inputs(images, m)) for m in teachers}
     judge = verifier or teachers[0]
-    logits, features = _predict(judge.module, _inputs(images, judge))
+    predicted, features = _predict(judge, _inputs(images, judge))
     known = images.labels >= 0
     accuracy = None
-    if verifier is not None and bool(known.any()):
-        right = logits.argmax(1) == images.labels
-        accuracy = float(right[known].float().mean())
+    if verifier is not None and predicted is not None and bool(known.any()):
+        accuracy = float((predicted == images.labels)[known].float().mean())
     return Quality(distances, accuracy, vendi_score(features), verifier.name if verifier is not None else None)
 
 
@@ -99,21 +98,24 @@ def _inputs(images: CalibrationSet, model: Model) -> Tensor:
     return model.preprocess.normalize(resize(images.floats(), model.preprocess.size))
 
 
-def _predict(module: nn.Module, inputs: Tensor, batch: int = 64) -> tuple[Tensor, Tensor]:
-    """Logits (N, classes), and what the last layer with weights reads, (N, F)."""
+def _predict(model: Model, inputs: Tensor, batch: int = 64) -> tuple[Tensor | None, Tensor]:
+    """Classes (N,), None without any, and what the last layer with weights reads, (N, F); of feature maps the mean."""
     latest: list[Tensor] = []
 
     def remember(_: nn.Module, given: tuple[Tensor, ...]) -> None:
-        latest[:] = [given[0].flatten(1)]
+        latest[:] = [
+            given[0].flatten(2).mean(2) if model.num_classes is None and given[0].dim() > 2 else given[0].flatten(1)
+        ]
 
-    layers = [m for m in module.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    layers = [m for m in model.module.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
     hooks = [m.register_forward_pre_hook(remember) for m in layers]
-    logits, features = [], []
+    classes, features = [], []
     try:
         for part in inputs.split(batch):
-            logits.append(module(part))
+            scores = model.task.scores(model.module(part))
+            classes += [] if scores is None else [scores.argmax(1)]
             features += latest
     finally:
         for hook in hooks:
             hook.remove()
-    return torch.cat(logits), torch.cat(features)
+    return torch.cat(classes) if classes else None, torch.cat(features)

@@ -40,6 +40,7 @@ def synthesize(
     """Synthesize images whose BatchNorm statistics and labels the teachers agree on.
 
     The first teacher says which classes there are. One with another number of classes joins by its statistics alone.
+    Where the first has none, as a segmentation network, all do, and images have no labels.
     The models are copied, never touched.
 
     Args:
@@ -79,7 +80,8 @@ def synthesize(
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
-        labels = _balanced_labels(config.count, teachers[0].num_classes, generator)
+        classes = teachers[0].num_classes
+        labels = _balanced_labels(config.count, classes, generator)
         labeled = knows_classes(teachers)
         groups = teacher_groups(labeled, config.feature_mixing)
         chunks = labels.tensor_split(batch_count(config.count, config.batch, len(groups)))
@@ -97,7 +99,7 @@ def synthesize(
                 ]
                 # Every batch by itself: whichever are there already, the others come out the same.
                 generator.manual_seed(config.seed * 1_000_003 + index)
-                targets = F.one_hot(chunk, teachers[0].num_classes).float().to(target)
+                targets = _shares(chunk, classes).to(target)
                 group = [ready[member] for member in groups[index % len(groups)]]
                 images, loss = _optimize(group, targets, preprocess, config, generator, task)
                 finished.write(name, {"images": images}, {"loss": loss})
@@ -197,7 +199,14 @@ def _provenance(
     }
 
 
-def _balanced_labels(count: int, classes: int, generator: torch.Generator) -> Tensor:
-    """Class indices (count,), each class as often as any other, in random order."""
+def _balanced_labels(count: int, classes: int | None, generator: torch.Generator) -> Tensor:
+    """Class indices (count,), each class as often as any other, in random order; -1 where there are no classes."""
+    if classes is None:
+        return torch.full((count,), -1)
     rounds = [torch.randperm(classes, generator=generator) for _ in range(math.ceil(count / classes))]
     return torch.cat(rounds)[:count]
+
+
+def _shares(labels: Tensor, classes: int | None) -> Tensor:
+    """The share of each class in images of one label each, (n, classes); (n, 0) where there are no classes."""
+    return torch.zeros(len(labels), 0) if classes is None else F.one_hot(labels, classes).float()

@@ -16,6 +16,7 @@ from ptq.calibration.objectives import Observation
 from ptq.calibration.synthesis_config import SynthesisConfig
 from ptq.data.preprocess import Preprocess
 from ptq.models.model import Model
+from ptq.tasks.task import Task
 from ptq.utils.autocast import fast_autocast, keep_in_float32
 
 __all__ = ["Teacher", "batch_count", "knows_classes", "make_teacher", "swing", "teacher_groups"]
@@ -29,6 +30,7 @@ class Teacher:
         module: in eval mode.
         moments: of its latest forward pass.
         preprocess: how it sees images.
+        task: says which of its outputs are class scores.
         labeled: whether its classes are those of the first teacher.
         shrinks: whether it runs on images of half its size.
     """
@@ -36,6 +38,7 @@ class Teacher:
     module: nn.Module
     moments: list[Moments]
     preprocess: Preprocess
+    task: Task
     labeled: bool
     shrinks: bool
 
@@ -44,8 +47,9 @@ class Teacher:
         inputs = view(images, self.preprocess, scale if self.shrinks else 1.0)
         self.moments.clear()
         with fast_autocast(images.device):
-            logits = self.module(inputs)
-        return Observation(inputs, tuple(self.moments), logits.float(), self.labeled)
+            output = self.module(inputs)
+        logits = self.task.scores(output)
+        return Observation(inputs, tuple(self.moments), None if logits is None else logits.float(), self.labeled)
 
 
 def make_teacher(
@@ -73,12 +77,16 @@ def make_teacher(
     if config.swing:
         stack.enter_context(swing(module, generator))
     moments = stack.enter_context(record_moments(module, model.name, config.per_image))
-    return Teacher(module, moments, model.preprocess, labeled, shrinks)
+    return Teacher(module, moments, model.preprocess, model.task, labeled, shrinks)
 
 
 def knows_classes(teachers: Sequence[Model]) -> list[bool]:
-    """Return of each teacher whether it knows the classes of the first, as far as their number tells."""
-    return [teacher.num_classes == teachers[0].num_classes for teacher in teachers]
+    """Return of each teacher whether it knows the classes of the first, as far as their number tells.
+
+    Where the first has no classes, nobody does.
+    """
+    classes = teachers[0].num_classes
+    return [classes is not None and teacher.num_classes == classes for teacher in teachers]
 
 
 def teacher_groups(labeled: Sequence[bool], feature_mixing: str) -> list[list[int]]:
@@ -96,11 +104,13 @@ def teacher_groups(labeled: Sequence[bool], feature_mixing: str) -> list[list[in
         [[0], [1, 2]]
         >>> teacher_groups([True, False], "halves")  # the second alone could not show what the labels say
         [[0], [0, 1]]
+        >>> teacher_groups([False, False], "halves")  # there are no labels
+        [[0], [1]]
     """
     everyone = list(range(len(labeled)))
     if feature_mixing != "halves" or len(everyone) == 1:
         return [everyone]
-    return [[0], everyone[1:] if any(labeled[1:]) else everyone]
+    return [[0], everyone[1:] if any(labeled[1:]) or not any(labeled) else everyone]
 
 
 def batch_count(images: int, batch: int, groups: int) -> int:

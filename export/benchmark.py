@@ -85,7 +85,7 @@ def measure_costs(
                 except PtqError as error:
                     unmeasured.append(str(error))
         networks: dict[str, Network] = {
-            name: partial(ort.run, ort.session(file, threads=threads)) for name, file in files.items()
+            name: partial(ort.run_all, ort.session(file, threads=threads)) for name, file in files.items()
         }
         if "openvino" in runtimes:
             networks["openvino"] = open_openvino(path, threads)

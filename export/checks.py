@@ -9,15 +9,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import get_args
 
-from torch import Tensor
-
 from ptq.config.choices import Runtime
 from ptq.export import ort
+from ptq.export.comparison import Comparisons
 from ptq.export.onnx_files import QuantizedFile
 from ptq.export.results import AS_GOOD, SAME_PREDICTIONS, SPEED, Check, Exact
 from ptq.export.stepwise import Stepwise
 from ptq.quantization.quantized_model import QuantizedModel
-from ptq.utils.metrics import agreement, sqnr_db
 
 __all__ = ["ATTEMPTS", "CHECKS", "Evidence", "not_slower", "run_checks"]
 
@@ -29,15 +27,13 @@ FLOAT_NOISE = 1e-5
 FLOAT_DB = 60.0
 # The share of a tensor's codes that such noise flips: those within it of the middle between two of 256 codes.
 FLIPPED = 2 * 255 * FLOAT_NOISE
-# Percent of the images on which a network must predict what the float one predicts. Half of them at any bits: of float's
+# Percent of the images on which a network must predict what the float one predicts, and of what another task counts. Half of them at any bits: of float's
 # accuracy, networks that work keep 84 % and more down to W2A4, EfficientNet-Lite0 at W2A4 keeps 21 %, and calibrated with
 # noise 32 to 51 % (docs/measured/datafree.md). And where nothing has fewer than 7 bits, where EfficientNet-Lite0 agrees
 # on 98 % (docs/measured/accuracy.md).
 COLLAPSED = 50.0
 FAITHFUL, FAITHFUL_BITS = 90.0, 7
-# Float is sure where it finds no other class half as probable; classes nearly tied change places for nothing, and all
-# are tied in a network that was not trained. On fewer images than these nothing can be said.
-SURE = math.log(2)
+# On fewer images on which float is sure (`ptq.tasks.kinds`) nothing can be said.
 FEWEST = 16
 # Times that latency is measured before a file counts as slow.
 ATTEMPTS = 3
@@ -65,10 +61,9 @@ class Evidence:
         quantized_model: what it was exported from, where that is at hand.
         float_layers: names of the layers that onnxruntime runs in float.
         float_operators: names of the other operators that it runs in float.
-        logits: (N, classes) of "onnx" and, as far as they ran, "onnx_unoptimized", "simulated", "float" and the
-            other runtimes.
-        top1: of the same in percent; empty without labels.
-        tolerance: points of `top1` by which those may differ that compute the same network.
+        outputs: how those compare of "onnx" and, as far as they ran, "onnx_unoptimized", "simulated", "float" and the
+            other runtimes; None where nothing ran.
+        tolerance: points of top-1 or agreement by which those may differ that compute the same network.
         exact: how outputs compare with exact integer arithmetic.
         stepwise: compares file and simulation step by step; called where outputs alone do not tell.
         latency_ms: of "onnx" and the baselines.
@@ -79,8 +74,7 @@ class Evidence:
     quantized_model: QuantizedModel | None = None
     float_layers: Sequence[str] = ()
     float_operators: Sequence[str] = ()
-    logits: Mapping[str, Tensor] = field(default_factory=dict)
-    top1: Mapping[str, float] = field(default_factory=dict)
+    outputs: Comparisons | None = None
     tolerance: float = 1.0
     exact: Exact | None = None
     stepwise: Callable[[], Stepwise] | None = None
@@ -140,22 +134,23 @@ def quantized_layers_run_in_integers(evidence: Evidence) -> Iterator[Check]:
 def same_accuracy(evidence: Evidence) -> Iterator[Check]:
     """What computes the same network must score the same.
 
-    A score is top-1 or, without labels, how often a network predicts what the float one does. Without either,
-    predictions are compared with each other.
+    A score is top-1 or, without labels, how much a network agrees with the float one; of several outputs the worst.
+    Without either, outputs are compared with each other.
     """
-    logits, scores, tolerance = evidence.logits, evidence.top1, evidence.tolerance
-    measure = "top-1"
-    if not scores and "float" in logits:
+    if (outputs := evidence.outputs) is None:
+        return
+    scores, tolerance, measure = outputs.top1, evidence.tolerance, "top-1"
+    if not scores and "float" in outputs.names:
         measure = "agreement with float"
-        scores = {name: agreement(y, logits["float"]) for name, y in logits.items()}
+        scores = {name: outputs.agreement(name, "float") for name in outputs.names}
     for other, (called, as_good_as) in _OTHERS.items():
-        if other not in logits:
+        if other not in outputs.names:
             continue
         if scores:
             apart = abs(scores["onnx"] - scores[other])
             measured = f"{measure} {scores['onnx']:.2f} and {scores[other]:.2f} %"
         else:
-            measure, apart = "predictions", 100.0 - agreement(logits["onnx"], logits[other])
+            measure, apart = "predictions", 100.0 - outputs.agreement(other, "onnx")
             measured = f"other predictions for {apart:.2f} % of the images"
         failure = (
             f"{measure} of the optimized file and of {called} differ by {apart:.2f} points (at most {tolerance:.2f})."
@@ -170,22 +165,29 @@ def same_accuracy(evidence: Evidence) -> Iterator[Check]:
 def same_predictions_as_float(evidence: Evidence) -> Iterator[Check]:
     """A network that has lost its predictions is no success, however right its file is.
 
-    Only images count on which the float network is sure, and there must be some.
+    Of class scores only those images (or pixels) count on which the float network is sure, and there must be some. Of
+    several outputs the worst counts.
     """
-    float_logits = evidence.logits.get("float")
-    if float_logits is None or float_logits.shape[1] < 2:
+    outputs = evidence.outputs
+    if outputs is None or "float" not in outputs.names:
         return
-    first, second = float_logits.topk(2, 1).values.unbind(1)
-    sure = first - second >= SURE
-    if (count := int(sure.sum())) < FEWEST:
+    tallies = {name: tally for name, tally in outputs.sure("onnx", "float").items() if tally.count >= FEWEST}
+    if not tallies:
         return
-    same = agreement(evidence.logits["onnx"][sure], float_logits[sure])
+    name = min(tallies, key=lambda name: tallies[name].percent)
+    kind, same = outputs.task.kinds[name], tallies[name].percent
+    where = f" of the output {name}" if len(outputs.task.kinds) > 1 else ""
     least = FAITHFUL if (evidence.file.narrowest() or 0) >= FAITHFUL_BITS else COLLAPSED
-    measured = f"{same:.2f} % of the {count} images on which float is sure"
-    failure = (
-        f"the quantized network predicts what the float one does on {same:.2f} % of the {count} images on which that is "
-        f"sure (at least {least:.0f} %): it has lost too much. {evidence.remedy}"
-    )
+    if outputs.task.kind(name).decides:
+        what = "pixels" if kind == "dense" else "images"
+        measured = f"{same:.2f} % of the {tallies[name].count} {what} on which float is sure{where}"
+        failure = (
+            f"the quantized network predicts what the float one does on {same:.2f} % of the {tallies[name].count} {what} on "
+            f"which that is sure (at least {least:.0f} %){where}: it has lost too much. {evidence.remedy}"
+        )
+    else:
+        measured = f"{outputs.task.kind(name).agreement}{where}: {same:.2f} %"
+        failure = f"the quantized network has lost too much; {measured} (at least {least:.0f} %). {evidence.remedy}"
     yield Check(SAME_PREDICTIONS, f"{measured}; at least {least:.0f} %", failure if same < least else "")
 
 
@@ -198,9 +200,9 @@ def same_numbers_as_simulation(evidence: Evidence) -> Iterator[Check]:
     no threshold tells these from files that are wrong. So they are compared step by step (`ptq.export.stepwise`), each
     tensor computed from the file's codes before it. All that may differ then are numbers in the middle between two codes.
     """
-    if "simulated" not in evidence.logits:
+    if evidence.outputs is None or "simulated" not in evidence.outputs.names:
         return
-    sqnr = sqnr_db(evidence.logits["simulated"], evidence.logits["onnx"])
+    sqnr = evidence.outputs.decibels("simulated")
     name = "the file gives the same numbers as the simulation"
     rounds = bool(evidence.float_layers or evidence.float_operators)
     if sqnr >= EQUAL_DB or not rounds or evidence.stepwise is None:

@@ -30,6 +30,7 @@ from torch.nn import functional as F
 
 from ptq.export.onnx_files import read_onnx
 from ptq.export.results import Exact
+from ptq.tasks.outputs import Output, named
 
 __all__ = ["ExactComparison", "IntegerReference"]
 
@@ -105,11 +106,17 @@ class IntegerReference:
         self.constants = {t.name: _tensor(t) for t in self.graph.initializer}
         self.consumers = Counter(name for node in self.graph.node for name in node.input)
         self.quantized = {node.input[0] for node in self.graph.node if node.op_type == "QuantizeLinear"}
+        self.ends = {output.name for output in self.graph.output}
         self.sessions: dict[str, Any] = {}
 
-    @torch.no_grad()
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the network's output for normalized images, float32 (N, C, H, W)."""
+        """Return the network's only output for normalized images, float32 (N, C, H, W)."""
+        (output,) = self.run_all(images)
+        return output
+
+    @torch.no_grad()
+    def run_all(self, images: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """Return all outputs for normalized images, in the file's order."""
         values: dict[str, Value] = dict(self.constants)
         values[self.graph.input[0].name] = torch.from_numpy(np.ascontiguousarray(images))
         left = self.consumers.copy()
@@ -118,10 +125,9 @@ class IntegerReference:
             values.update(zip(node.output, outputs, strict=True))
             for name in node.input:
                 left[name] -= 1
-                if name and not left[name] and name not in self.constants:
+                if name and not left[name] and name not in self.constants and name not in self.ends:
                     del values[name]
-        result: NDArray[np.float32] = _real(values[self.graph.output[0].name]).numpy()
-        return result
+        return [_real(values[output.name]).numpy() for output in self.graph.output]
 
     def _outputs(self, node: NodeProto, inputs: list[Value | None]) -> list[Value]:
         if node.op_type == "QuantizeLinear":
@@ -133,7 +139,7 @@ class IntegerReference:
         if kernel is not None and all(isinstance(value, Quantized) for value in given):
             (output,) = node.output
             is_quantized = self.consumers[output] == 1 and output in self.quantized
-            is_last_layer = output == self.graph.output[0].name and node.op_type == "Gemm"
+            is_last_layer = output in self.ends and node.op_type == "Gemm"
             if is_quantized or is_last_layer:
                 return [kernel(given, _attributes(node))]
         return list(self._in_float(node, [None if v is None else _real(v) for v in inputs]))
@@ -161,15 +167,19 @@ class ExactComparison:
         self.integer_reference = IntegerReference(path)
         self.images, self.differing, self.largest = 0, 0, 0.0
 
-    def add(self, x: Tensor, given: Tensor) -> None:
+    def add(self, x: Tensor, given: Output) -> None:
         """Compare outputs `given` for normalized images `x`, (N, C, H, W), as long as there were too few."""
         x = x[: max(0, self.IMAGES - self.images)]
-        if len(x):
-            expected, given = torch.from_numpy(self.integer_reference(x.numpy())), given[: len(x)]
-            apart = (expected - given).abs()
-            self.images += len(x)
-            self.differing += int(apart.flatten(1).amax(1).gt(0).sum())
-            self.largest = max(self.largest, float(apart.max() / expected.abs().max()))
+        if not len(x):
+            return
+        differs = torch.zeros(len(x), dtype=torch.bool)
+        for exact, output in zip(self.integer_reference.run_all(x.numpy()), named(given).values(), strict=True):
+            expected = torch.from_numpy(exact)
+            apart = (expected - output[: len(x)]).abs()
+            differs |= apart.flatten(1).amax(1).gt(0)
+            self.largest = max(self.largest, float(apart.max() / expected.abs().max()) if apart.any() else 0.0)
+        self.images += len(x)
+        self.differing += int(differs.sum())
 
     def result(self) -> Exact:
         """Return what was found so far."""

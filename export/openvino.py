@@ -13,8 +13,8 @@ from ptq.errors import ExportError, MachineError, reason
 __all__ = ["open_openvino"]
 
 
-def open_openvino(path: Path | str, threads: int = 1) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
-    """Compile an ONNX file for the CPU; what is returned maps normalized (N, C, H, W) to logits.
+def open_openvino(path: Path | str, threads: int = 1) -> Callable[[NDArray[np.float32]], list[NDArray[np.float32]]]:
+    """Compile an ONNX file for the CPU; what is returned maps normalized (N, C, H, W) to the outputs.
 
     Operators that stay in float compute in float32, not in bfloat16, so that results can be compared.
 
@@ -28,7 +28,7 @@ def open_openvino(path: Path | str, threads: int = 1) -> Callable[[NDArray[np.fl
 
     Example:
         >>> network = open_openvino("model.onnx")  # doctest: +SKIP
-        >>> network(images.numpy()).argmax(1)  # doctest: +SKIP
+        >>> network(images.numpy())[0].argmax(1)  # doctest: +SKIP
     """
     try:
         import openvino
@@ -51,7 +51,8 @@ def open_openvino(path: Path | str, threads: int = 1) -> Callable[[NDArray[np.fl
             "does not know; export them with --format int8."
         ) from error
 
-    def network(images: NDArray[np.float32]) -> NDArray[np.float32]:
-        return np.asarray(compiled(np.ascontiguousarray(images))[0])
+    def network(images: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        found = compiled(np.ascontiguousarray(images))
+        return [np.asarray(found[output]) for output in compiled.outputs]
 
     return network

@@ -32,6 +32,7 @@ __all__ = [
     "float_operators",
     "latencies",
     "optimized",
+    "output_names",
     "run",
     "run_all",
     "session",
@@ -107,14 +108,19 @@ def _open(path: Path | str, options: Any) -> Any:
         raise ExportError(f"onnxruntime cannot load {path}: {reason(error)}") from error
 
 
+def output_names(path: Path | str) -> list[str]:
+    """Return what the outputs of a file are called, in its order."""
+    return [output.name for output in session(path).get_outputs()]
+
+
 def run(opened: Any, images: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the logits (N, classes) of normalized `images` (N, C, H, W).
+    """Return the only output of a file for normalized `images` (N, C, H, W).
 
     Raises:
         ExportError: when onnxruntime stops, as for images of another size.
     """
-    (logits,) = run_all(opened, images)
-    return np.asarray(logits)
+    (output,) = run_all(opened, images)
+    return np.asarray(output)
 
 
 def run_all(opened: Any, images: NDArray[np.float32]) -> list[NDArray[Any]]:

@@ -27,6 +27,7 @@ from ptq.export.lowering import lower
 from ptq.export.packing import pack, supported
 from ptq.graph.preparation import example_input
 from ptq.quantization.quantized_model import QuantizedModel
+from ptq.tasks.outputs import SOLE, named
 from ptq.utils.files import atomic
 
 __all__ = ["OPSET", "export_float", "export_qdq"]
@@ -44,8 +45,8 @@ def export_qdq(
     """Write a calibrated quantized model as ONNX with quantized operators.
 
     Activations below 8 bits are uint8 with an integer Clip. One input, float32 (N, C, H, W), normalized as the
-    network wants it, named as in the model's forward; one output, float32, named "output"
-    ("output_0" where the input is called so). N is free.
+    network wants it, named as in the model's forward; outputs named as `ptq.tasks.outputs.named` says, a single one
+    "output" ("output_0" where the input is called so). N is free.
 
     Args:
         quantized_model: stays untouched.
@@ -90,7 +91,7 @@ def export_float(
     """Write a float network as ONNX: what the quantized file is compared with.
 
     Args:
-        module: maps (N, C, H, W) to one tensor; a `GraphModel`'s module, or your own.
+        module: maps (N, C, H, W) to a tensor, or to tensors by name; a `GraphModel`'s module, or your own.
         path: of the file, written whole or not at all.
         example: (N, C, H, W), N at least 2: torch.export takes a batch of one for a constant.
 
@@ -114,13 +115,14 @@ def _translate(module: nn.Module, example: Tensor) -> ir.Model:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # on the exporter's own internals
             program = torch.export.export(module, (example,), dynamic_shapes=(batch,), strict=False)
+            names = list(named(module(example)))
             taken = program.graph_signature.user_inputs
             exported = torch.onnx.export(
                 program,
                 opset_version=OPSET,
                 dynamo=True,
                 verbose=False,
-                output_names=["output" if "output" not in taken else "output_0"],
+                output_names=names if names != [SOLE] else [SOLE if SOLE not in taken else f"{SOLE}_0"],
                 custom_translation_table=TRANSLATIONS,
             )
     except Exception as error:  # the exporter raises whatever it meets

@@ -6,7 +6,7 @@ from typing import Any
 
 from ptq.errors import ValidationError
 
-__all__ = ["AS_GOOD", "SAME_PREDICTIONS", "SPEED", "Check", "Exact", "Validation", "failures"]
+__all__ = ["AS_GOOD", "SAME_PREDICTIONS", "SPEED", "Check", "Exact", "OutputFigures", "Validation", "failures"]
 
 AS_GOOD = "the file is as good "
 SAME_PREDICTIONS = "it predicts what the float network predicts"
@@ -71,14 +71,32 @@ class Exact:
 
 
 @dataclass(frozen=True)
+class OutputFigures:
+    """How one output of the network agrees with the float one's.
+
+    Args:
+        name: of the output.
+        kind: of it, a key of `ptq.tasks.kinds.KINDS`.
+        measure: what the percentages are of, in words.
+        agreement: in percent, by network as `Validation` names them.
+    """
+
+    name: str
+    kind: str
+    measure: str
+    agreement: dict[str, float]
+
+
+@dataclass(frozen=True)
 class Validation:
     """What was measured. Shares are percentages of the images; None where it could not be measured.
 
     Attributes:
         validated_on: how many images.
         top1: of "float", "simulated", "onnx", "onnx_unoptimized" and other runtimes; empty without labels.
-        agreement: of "simulated", "onnx" and "onnx_unoptimized" with float, as far as they were given.
-        disagreement: images on which simulation and file name another class; None without simulation.
+        agreement: of "simulated", "onnx" and "onnx_unoptimized" with float, as far as they were given, as the task of
+            the network counts it; of several outputs the least.
+        disagreement: what is missing to 100 % agreement of simulation and file; None without simulation.
         exact: how the file compares with exact integer arithmetic; None where that was not asked for.
         latency_ms: of "float", "onnx", onnxruntime's own "quantize_static" and other runtimes, medians at batch 1, and
             the "threads" they were measured with.
@@ -89,6 +107,7 @@ class Validation:
         float_operators: the other operators that it ran in float.
         unmeasured: what could not be measured, and why.
         checks: what must hold of the file, what was measured, and which of it failed.
+        outputs: the agreement of every output by itself.
     """
 
     validated_on: int
@@ -104,6 +123,7 @@ class Validation:
     float_operators: tuple[str, ...] = ()
     unmeasured: tuple[str, ...] = ()
     checks: tuple[Check, ...] = ()
+    outputs: tuple[OutputFigures, ...] = ()
 
     @property
     def failed(self) -> tuple[str, ...]:

@@ -27,6 +27,7 @@ from ptq.export import ort
 from ptq.export.onnx_files import data_file, read_onnx
 from ptq.quantization.integer_simulation import replay
 from ptq.quantization.quantized_model import QuantizedModel
+from ptq.tasks.outputs import named
 from ptq.utils.metrics import sqnr_db
 
 __all__ = ["IMAGES", "ComparedCodes", "Stepwise", "compare_stepwise"]
@@ -60,8 +61,8 @@ class Stepwise:
 
     Args:
         tensors: in order of computation.
-        output_db: SQNR of the simulation's output, computed from the file's last codes.
-        watched_db: SQNR of the file's output when its codes are outputs, too. It is infinite unless onnxruntime, which
+        output_db: SQNR of the simulation's outputs, computed from the file's last codes; of several the least.
+        watched_db: SQNR of the file's outputs when its codes are outputs, too. It is infinite unless onnxruntime, which
             optimizes less around an output, computes something else then.
     """
 
@@ -90,7 +91,7 @@ def compare_stepwise(path: Path | str, quantized_model: QuantizedModel, x: Tenso
         (0, True, inf)
     """
     x = x[:IMAGES]
-    plain = torch.from_numpy(ort.run(ort.session(path, threads=threads), x.numpy()))
+    plain = ort.run_all(ort.session(path, threads=threads), x.numpy())
     watched, codes = _with_codes(path, quantized_model, x.numpy(), threads)
     tensors: list[ComparedCodes] = []
 
@@ -101,14 +102,22 @@ def compare_stepwise(path: Path | str, quantized_model: QuantizedModel, x: Tenso
         tensors.append(ComparedCodes(name, apart.numel(), differing, numbers, int(apart.max())))
 
     output = replay(quantized_model.module, x, codes, compare)
-    return Stepwise(tuple(tensors), sqnr_db(watched, output), sqnr_db(plain, watched))
+    unwatched = [torch.from_numpy(y) for y in plain]
+    return Stepwise(tuple(tensors), _least(watched, list(named(output).values())), _least(unwatched, watched))
+
+
+def _least(references: list[Tensor], given: list[Tensor]) -> float:
+    """The SQNR of the worst output, in dB; NaN where one is."""
+    found = [sqnr_db(reference, output) for reference, output in zip(references, given, strict=True)]
+    return next((value for value in found if value != value), min(found))
 
 
 def _with_codes(
     path: Path | str, quantized_model: QuantizedModel, images: NDArray[np.float32], threads: int
-) -> tuple[Tensor, Mapping[str, Tensor]]:
-    """The output of a file, and the codes of every quantizer that it has."""
+) -> tuple[list[Tensor], Mapping[str, Tensor]]:
+    """The outputs of a file, and the codes of every quantizer that it has."""
     model = read_onnx(path)
+    count = len(model.graph.output)
     tensors = {node.name: node.output[0] for node in model.graph.node}
     places = {name: _codes_of(tensors, name) for name in quantized_model.quantizers()}
     known = {name: tensor for name, tensor in places.items() if tensor is not None}
@@ -116,8 +125,8 @@ def _with_codes(
     with tempfile.TemporaryDirectory(prefix="ptq-") as folder:
         with_codes = Path(folder) / "codes.onnx"
         onnx.save(model, str(with_codes), save_as_external_data=data_file(path).exists())
-        output, *codes = ort.run_all(ort.session(with_codes, threads=threads), images)
-    return torch.from_numpy(output), dict(zip(known, map(torch.from_numpy, codes), strict=True))
+        given = [torch.from_numpy(y) for y in ort.run_all(ort.session(with_codes, threads=threads), images)]
+    return given[:count], dict(zip(known, given[count:], strict=True))
 
 
 def _codes_of(tensors: Mapping[str, str], name: str) -> str | None:

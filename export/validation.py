@@ -20,19 +20,22 @@ from ptq.errors import InputError
 from ptq.export import ort
 from ptq.export.benchmark import measure_costs
 from ptq.export.checks import Evidence, run_checks
+from ptq.export.comparison import Comparisons
 from ptq.export.integer_reference import ExactComparison
 from ptq.export.onnx_files import QuantizedFile
 from ptq.export.openvino import open_openvino
-from ptq.export.results import Validation
+from ptq.export.results import OutputFigures, Validation
 from ptq.export.stepwise import IMAGES, compare_stepwise
 from ptq.progress import SILENT, Progress
 from ptq.quantization.quantized_model import QuantizedModel
-from ptq.utils.metrics import agreement, top1
+from ptq.tasks.outputs import Output, named
+from ptq.tasks.task import Task, find_task
 
 __all__ = ["validate"]
 
 Batch = tuple[Tensor, Tensor | None]
-Network = Callable[[Tensor], Tensor]
+Network = Callable[[Tensor], list[Tensor]]
+"""Its outputs for normalized images, in order."""
 
 
 def validate(
@@ -50,6 +53,7 @@ def validate(
     baseline: bool = True,
     runtimes: Sequence[str] = (),
     remedy: str = Evidence.remedy,
+    task: Task | str = "auto",
     progress: Progress = SILENT,
 ) -> Validation:
     """Run an exported file and compare it with the simulation and with float.
@@ -69,6 +73,7 @@ def validate(
         baseline: compare latency with onnxruntime's quantize_static, too, where there is a float network.
         runtimes: others that shall run the file: "openvino".
         remedy: what to do where predictions are not those of float, in sentences; for the message.
+        task: what the network is for, as `ptq.find_task` takes it; the quantized model says it by itself.
         progress: told of every batch.
 
     Returns:
@@ -95,19 +100,12 @@ def validate(
         check_choice(runtime, get_args(Runtime), "runtime")
     networks = _networks(path, threads, quantized_model, reference, runtimes)
     comparison = ExactComparison(path) if exact else None
-    logits, labels, few = _run_all(networks, batches, preprocess, progress, comparison)
-    if len({y.shape for y in logits.values()}) > 1:
-        shapes = ", ".join(f"{name} {tuple(y.shape)}" for name, y in logits.items())
-        raise InputError(f"{path} is another network's file: outputs are of {shapes}.")
-    count = len(labels)
-    known = bool((labels >= 0).all())
-    scores = {name: top1(y, labels) for name, y in logits.items()} if known else {}
-    agreements = {
-        name: agreement(y, logits["float"]) for name, y in logits.items() if name != "float" and "float" in logits
-    }
+    known = quantized_model.task if quantized_model is not None else task
+    outputs, few = _run_all(path, networks, batches, preprocess, progress, comparison, known)
+    others = [name for name in outputs.names if name != "float" and "float" in outputs.names]
     disagreement = None
-    if "simulated" in logits:
-        disagreement = 100.0 - agreement(logits["simulated"], logits["onnx"])
+    if "simulated" in outputs.names:
+        disagreement = 100.0 - outputs.agreement("simulated", "onnx")
     optimized = ort.optimized(path)
     float_layers = tuple(ort.float_layers(optimized))
     float_operators = tuple(ort.float_operators(optimized))
@@ -129,18 +127,17 @@ def validate(
         quantized_model,
         float_layers=float_layers,
         float_operators=float_operators,
-        logits=logits,
-        top1=scores,
-        tolerance=max(tolerance, 100.0 / count),
+        outputs=outputs,
+        tolerance=max(tolerance, 100.0 / outputs.images),
         exact=comparison.result() if comparison else None,
         stepwise=stepwise,
         latency_ms=costs.latency_ms,
         remedy=remedy,
     )
     return Validation(
-        validated_on=count,
-        top1=scores,
-        agreement=agreements,
+        validated_on=outputs.images,
+        top1=outputs.top1,
+        agreement={name: outputs.agreement(name, "float") for name in others},
         disagreement=disagreement,
         exact=evidence.exact,
         latency_ms=costs.latency_ms,
@@ -151,6 +148,15 @@ def validate(
         float_operators=float_operators,
         unmeasured=costs.unmeasured,
         checks=run_checks(evidence),
+        outputs=tuple(
+            OutputFigures(
+                output,
+                kind,
+                outputs.task.kind(output).agreement,
+                {name: outputs.by_output(name, "float")[output] for name in others},
+            )
+            for output, kind in outputs.task.kinds.items()
+        ),
     )
 
 
@@ -163,44 +169,62 @@ def _networks(
 ) -> dict[str, Network]:
     networks: dict[str, Network] = {}
     if reference is not None:
-        networks["float"] = reference.eval()
+        networks["float"] = _from_module(reference.eval())
     if quantized_model is not None:
-        networks["simulated"] = quantized_model.integer_forward
+        networks["simulated"] = _from_module(quantized_model.integer_forward)
     networks["onnx"] = _from_session(ort.session(path, threads=threads))
     networks["onnx_unoptimized"] = _from_session(ort.session(path, threads=threads, optimize=False))
     if "openvino" in runtimes:
         compiled = open_openvino(path, threads)
-        networks["openvino"] = lambda x: torch.from_numpy(compiled(x.numpy()))
+        networks["openvino"] = lambda x: [torch.from_numpy(y) for y in compiled(x.numpy())]
     return networks
 
 
+def _from_module(network: Callable[[Tensor], Any]) -> Network:
+    return lambda x: [y.float() if y.is_floating_point() else y for y in named(network(x)).values()]
+
+
 def _from_session(opened: Any) -> Network:
-    return lambda x: torch.from_numpy(ort.run(opened, x.numpy()))
+    return lambda x: [torch.from_numpy(y) for y in ort.run_all(opened, x.numpy())]
 
 
 @torch.no_grad()
 def _run_all(
+    path: Path | str,
     networks: dict[str, Network],
     batches: Iterable[Batch],
     preprocess: Preprocess,
     progress: Progress,
-    comparison: ExactComparison | None,
-) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-    """Return the logits of every network, the labels (-1 unknown) and a few normalized images."""
-    logits: dict[str, list[Tensor]] = {name: [] for name in networks}
-    labels: list[Tensor] = []
+    exact: ExactComparison | None,
+    task: Task | str,
+) -> tuple[Comparisons, Tensor]:
+    """Return how the outputs of all networks compare, and a few normalized images."""
+    found: Comparisons | None = None
     few: Tensor | None = None
     total = len(batches) if isinstance(batches, Sized) else 0
-    with progress.stage("validate", total) as task:
-        for images, truth in batches:
+    with progress.stage("validate", total) as stage:
+        for images, labels in batches:
             x = preprocess.normalize(images)
-            for name, network in networks.items():
-                logits[name].append(network(x).float())
-            if comparison is not None:
-                comparison.add(x, logits["onnx"][-1])
-            labels.append(torch.full((len(x),), -1) if truth is None else truth)
-            few = x[:IMAGES] if few is None else few
-            task.advance()
-    if few is None:
+            outputs = {name: network(x) for name, network in networks.items()}
+            if len({tuple(y.shape for y in ys) for ys in outputs.values()}) > 1:
+                shapes = ", ".join(
+                    f"{name} {' '.join(str(tuple(y.shape)) for y in ys)}" for name, ys in outputs.items()
+                )
+                raise InputError(f"{path} is another network's file: outputs are of {shapes}.")
+            if found is None or few is None:
+                few = x[:IMAGES]
+                if isinstance(task, str):
+                    task = find_task(_by_name(outputs["onnx"], ort.output_names(path)), tuple(x.shape[1:]), task)
+                found = Comparisons(task)
+            by_name = {name: _by_name(ys, found.task.kinds) for name, ys in outputs.items()}
+            found.add(by_name, labels)
+            if exact is not None:
+                exact.add(x, by_name["onnx"])
+            stage.advance()
+    if found is None or few is None:
         raise InputError("there are no images to validate with.")
-    return {name: torch.cat(parts) for name, parts in logits.items()}, torch.cat(labels), few
+    return found, few
+
+
+def _by_name(outputs: list[Tensor], names: Iterable[str]) -> Output:
+    return dict(zip(names, outputs, strict=True))

@@ -39,3 +39,4 @@ from .run.pipeline import (
     calibrate_datafree as calibrate_datafree,
     quantize as quantize,
 )
+from .tasks.task import Task as Task, find_task as find_task

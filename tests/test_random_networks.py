@@ -15,6 +15,7 @@ from torch import Tensor
 from ptq.calibration.activation_ranges import calibrate
 from ptq.export import export_qdq, ort
 from ptq.export.checks import Evidence, run_checks
+from ptq.export.comparison import Comparisons
 from ptq.export.integer_reference import IntegerReference
 from ptq.export.lowering import lower
 from ptq.export.onnx_files import QuantizedFile
@@ -101,12 +102,14 @@ def check_file(case: Case, quantized_model: QuantizedModel, folder: Path) -> Non
     opened, plain = ort.session(path), ort.session(path, optimize=False)
     given, simulated = torch.from_numpy(ort.run(opened, x.numpy())), quantized_model.integer_forward(x)
     assert torch.isfinite(given).all()
+    outputs = Comparisons(quantized_model.task)
+    outputs.add({"onnx": given, "simulated": simulated})
     evidence = Evidence(
         QuantizedFile(path),
         quantized_model,
         float_layers=float_layers,
         float_operators=float_operators,
-        logits={"onnx": given, "simulated": simulated},
+        outputs=outputs,
         tolerance=100.0,
         stepwise=partial(compare_stepwise, path, quantized_model, x),
     )

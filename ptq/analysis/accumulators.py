@@ -1,4 +1,4 @@
-"""What is summed up about tensors that come in pieces: noise, moved logits, ranges."""
+"""What is summed up about tensors that come in pieces: noise, moved outputs, ranges."""
 
 import math
 from collections.abc import Mapping
@@ -8,7 +8,9 @@ from torch import Tensor
 
 from ptq.quantization.affine import per_channel
 from ptq.quantization.spec import QuantSpec
-from ptq.utils.metrics import decibels, joint_decibels, kl_divergence
+from ptq.tasks.outputs import Output, named
+from ptq.tasks.task import Task
+from ptq.utils.metrics import decibels, joint_decibels
 
 __all__ = ["Change", "Cost", "Extent", "Noise", "Noises", "TensorRange"]
 
@@ -18,11 +20,12 @@ class Cost:
     """How far the network's output moved.
 
     Args:
-        kl: divergence of the softmax from the float network's, in nats; the mean over images.
-        sqnr: of the logits, in dB.
+        loss: how far outputs are from the float network's, as its task counts that (`Task.loss`); the mean over images.
+            Of class scores it is the Kullback-Leibler divergence of the softmax, in nats.
+        sqnr: of the outputs, in dB.
     """
 
-    kl: float
+    loss: float
     sqnr: float
 
 
@@ -85,20 +88,32 @@ class Noises:
 
 
 class Change:
-    """How far logits moved from the float network's."""
+    """How far outputs moved from the float network's.
 
-    def __init__(self) -> None:
-        self.noise, self.kl, self.images = Noise(), 0.0, 0
+    Args:
+        task: what the network is for.
+    """
 
-    def add(self, reference: Tensor, logits: Tensor) -> None:
-        """Take in the logits (N, C) of some images, in float and now."""
-        self.noise.add(reference, logits)
-        self.kl += kl_divergence(reference, logits) * len(logits)
-        self.images += len(logits)
+    def __init__(self, task: Task) -> None:
+        self.task, self.noises = task, Noises()
+        self.loss, self.images = 0.0, 0
+
+    def add(self, reference: Output, output: Output) -> None:
+        """Take in the outputs for some images, in float and now."""
+        wanted, given = (_doubles(one) for one in (reference, output))
+        self.noises.add(wanted, given)
+        images = len(next(iter(wanted.values())))
+        # Rounding alone can bring a divergence below 0.
+        self.loss += max(0.0, float(self.task.loss(given, wanted))) * images
+        self.images += images
 
     def cost(self) -> Cost:
         """Return the figures over all images."""
-        return Cost(self.kl / self.images, self.noise.db())
+        return Cost(self.loss / self.images, self.noises.db())
+
+
+def _doubles(output: Output) -> dict[str, Tensor]:
+    return {name: value.double() if value.is_floating_point() else value for name, value in named(output).items()}
 
 
 class Extent:

@@ -20,7 +20,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.utils import _pytree as pytree
 
 from ptq.analysis.accumulators import Change, Cost, Extent, Noise, Noises, TensorRange
 from ptq.errors import InputError
@@ -29,6 +28,8 @@ from ptq.graph.fx_helpers import LAYERS, module_of, sole_input, watch
 from ptq.progress import SILENT, Progress, Task
 from ptq.quantization.layers import QuantLayer
 from ptq.quantization.quantized_model import QuantizedModel
+from ptq.tasks.outputs import Output
+from ptq.tasks.task import Task as NetworkTask
 
 __all__ = ["BlockSensitivity", "LayerSensitivity", "Sensitivity", "measure_sensitivity"]
 
@@ -92,12 +93,14 @@ class Sensitivity:
         blocks: all.
         network: the cost of quantizing everything that the plan says.
         images: how many it was measured on.
+        unit: of the costs' loss; empty where losses of several kinds are added up.
     """
 
     layers: tuple[LayerSensitivity, ...]
     blocks: tuple[BlockSensitivity, ...]
     network: Cost
     images: int
+    unit: str = "nats"
 
     def to_json(self) -> dict[str, Any]:
         """Return the figures as JSON-able data; decibels without any noise, infinite, are None."""
@@ -124,11 +127,11 @@ def measure_sensitivity(
 
     Example:
         >>> found = measure_sensitivity(quantized_model, images)
-        >>> max(found.layers, key=lambda layer: layer.cost.kl).name in quantized_model.layers()
+        >>> max(found.layers, key=lambda layer: layer.cost.loss).name in quantized_model.layers()
         True
     """
     _check(quantized_model, inputs, images)
-    blocks, whole = _meters(quantized_model), Change()
+    blocks, whole = _meters(quantized_model), Change(quantized_model.task)
     count = min(images, len(inputs))
     pieces = inputs[torch.linspace(0, len(inputs) - 1, count).round().long()].split(BATCH)
     float_model = quantized_model.require_float_model()
@@ -138,15 +141,16 @@ def measure_sensitivity(
         for piece in pieces:
             alive_float: Tensors = named_inputs(float_model.module, piece.to(device))
             alive_quantized = alive_float
-            output = _numbers(float_model.module(piece.to(device)))
+            output = float_model.module(piece.to(device))
             for block in blocks:
                 alive_float, alive_quantized = block.add(alive_float, alive_quantized, output, task)
-            whole.add(output, _numbers(blocks[-1].rest(alive_quantized)))
+            whole.add(output, blocks[-1].rest(alive_quantized))
     return Sensitivity(
         tuple(layer.result(i) for i, block in enumerate(blocks) for layer in block.layers),
         tuple(block.result(i) for i, block in enumerate(blocks)),
         whole.cost(),
         count,
+        quantized_model.task.unit,
     )
 
 
@@ -167,15 +171,16 @@ class _LayerMeter:
         float_block: its block in the float network.
         node: the layer in there.
         layer: the quantized model's.
+        task: what the network is for.
     """
 
-    def __init__(self, name: str, float_block: Block, node: fx.Node, layer: QuantLayer) -> None:
+    def __init__(self, name: str, float_block: Block, node: fx.Node, layer: QuantLayer, task: NetworkTask) -> None:
         self.name, self.node, self.layer = name, node, layer
         op = module_of(float_block.module, node)
         assert isinstance(op, LAYERS)
         self.op, self.quantizer = op, layer.input_quantizer
         self.isolated, self.isolated_weight, self.isolated_input = Noise(), Noise(), Noise()
-        self.cumulative, self.change = Noise(), Change()
+        self.cumulative, self.change = Noise(), Change(task)
         q = self.quantizer
         self.read = None if q is None else Extent(q.spec, q.scale, q.zero_point)
         quantized = nn.Sequential(layer) if q is None else nn.Sequential(q, layer)
@@ -220,21 +225,24 @@ class _BlockMeter:
         names: node names of the quantized model's layers.
         float_block, block: the float block and the quantized one.
         rest: the float blocks behind it.
+        task: what the network is for.
     """
 
-    def __init__(self, names: dict[nn.Module, str], float_block: Block, block: Block, rest: Chain) -> None:
+    def __init__(
+        self, names: dict[nn.Module, str], float_block: Block, block: Block, rest: Chain, task: NetworkTask
+    ) -> None:
         self.float_block, self.block, self.rest = float_block, block, rest
-        self.isolated, self.cumulative, self.change = Noises(), Noises(), Change()
+        self.isolated, self.cumulative, self.change = Noises(), Noises(), Change(task)
         floats = {str(node.target): node for node in float_block.module.graph.nodes}
         self.layers: list[_LayerMeter] = []
         self.in_quantized: list[str] = []  # their nodes in the quantized block
         for node in block.module.graph.nodes:
             if isinstance(layer := module_of(block.module, node), QuantLayer):
                 in_float = floats[str(node.target)]
-                self.layers.append(_LayerMeter(names[layer], float_block, in_float, layer))
+                self.layers.append(_LayerMeter(names[layer], float_block, in_float, layer, task))
                 self.in_quantized.append(node.name)
 
-    def add(self, x: Tensors, y: Tensors, output: Tensor, task: Task) -> tuple[Tensors, Tensors]:
+    def add(self, x: Tensors, y: Tensors, output: Output, task: Task) -> tuple[Tensors, Tensors]:
         """Take in a piece of what is alive in float (x) and in the quantized model (y); return what is alive behind it."""
         nodes = [n for layer in self.layers for n in (layer.node, sole_input(layer.node))]
         floats = _tensors(self.float_block, x, [n.name for n in nodes])
@@ -242,12 +250,12 @@ class _BlockMeter:
         for layer, name in zip(self.layers, self.in_quantized, strict=True):
             read, given = floats[sole_input(layer.node).name], floats[layer.node.name]
             layer.add(read, given, quantized_model[name])
-            layer.change.add(output, _numbers(self.rest({**x, **layer.changed(x)})))
+            layer.change.add(output, self.rest({**x, **layer.changed(x)}))
             task.advance()
         in_float, in_quantized, isolated = self.float_block(x), self.block(y), self.block(x)
         self.isolated.add(in_float, isolated)
         self.cumulative.add(in_float, in_quantized)
-        self.change.add(output, _numbers(self.rest({**x, **isolated})))
+        self.change.add(output, self.rest({**x, **isolated}))
         task.advance()
         return self.rest.alive(x, in_float), self.rest.alive(y, in_quantized)
 
@@ -262,7 +270,7 @@ def _meters(quantized_model: QuantizedModel) -> list[_BlockMeter]:
     float_blocks = split(network, quantized_model.blocks)
     names: dict[nn.Module, str] = {layer: name for name, layer in quantized_model.layers().items()}
     return [
-        _BlockMeter(names, float_block, block, compose(network, float_blocks[index + 1 :]))
+        _BlockMeter(names, float_block, block, compose(network, float_blocks[index + 1 :]), quantized_model.task)
         for index, (float_block, block) in enumerate(zip(float_blocks, quantized_model.split(), strict=True))
     ]
 
@@ -273,11 +281,6 @@ def _tensors(block: Block, alive: Tensors, names: Iterable[str]) -> dict[str, Te
     inputs = [alive[name] for name in block.inputs]
     watch(block.module, inputs, {name: partial(found.__setitem__, name) for name in names})
     return found
-
-
-def _numbers(output: Any) -> Tensor:
-    """All numbers that the network gives for each image, (N, numbers)."""
-    return torch.cat([y.flatten(1) for y in pytree.tree_leaves(output) if isinstance(y, Tensor)], 1)
 
 
 def _finite(data: Any) -> Any:

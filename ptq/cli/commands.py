@@ -18,6 +18,7 @@ from ptq.config.recipe_file import recipe_text
 from ptq.config.settings import (
     CalibrationSettings as Calibration,
     ExecutionSettings as Execution,
+    ModelSettings,
     QuantizationSettings as Quantization,
 )
 from ptq.errors import InputError
@@ -76,6 +77,7 @@ def quantize(
     resize: options.Resize = None,
     mean: options.Triple = None,
     std: options.Triple = None,
+    task: options.Task = ModelSettings.task,
     images: options.Images = Calibration.images,
     teachers: options.Teachers = "",
     verifier: options.Verifier = None,
@@ -128,6 +130,7 @@ def synthesize(
     resize: options.Resize = None,
     mean: options.Triple = None,
     std: options.Triple = None,
+    task: options.Task = ModelSettings.task,
     synthesis_method: options.SynthesisMethod = "mixmix",
     teachers: options.Teachers = "",
     verifier: options.Verifier = None,
@@ -183,6 +186,7 @@ def inspect(
     resize: options.Resize = None,
     mean: options.Triple = None,
     std: options.Triple = None,
+    task: options.Task = ModelSettings.task,
     seed: options.Seed = Execution.seed,
     count: Annotated[int, typer.Option(min=1, metavar="N", help="Images to measure on, spread over all.")] = 32,
     top: Annotated[int, typer.Option(min=1, metavar="N", help="Layers to show.")] = 10,

@@ -34,6 +34,7 @@ __all__ = [
     "Seed",
     "Size",
     "SynthesisMethod",
+    "Task",
     "Teachers",
     "Tensors",
     "Threads",
@@ -91,6 +92,16 @@ Resize = Annotated[
 ]
 Triple = Annotated[
     str | None, typer.Option(metavar="R,G,B", help="Per channel, in units of [0, 1].", rich_help_panel="Model")
+]
+Task = Annotated[
+    str,
+    typer.Option(
+        "--task",
+        metavar="|".join(("auto", *get_args(choices.OutputKind))),
+        help="What the outputs are, where their shapes do not tell: scores of classes, scores for every pixel, embeddings, "
+        "any numbers. 'boxes=generic' speaks of one output.",
+        rich_help_panel="Model",
+    ),
 ]
 Images = Annotated[
     str,

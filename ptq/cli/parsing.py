@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 import typer
 
-from ptq.config.choices import MAX_BITS, MIN_BITS, Method, SynthesisMethod, check_choice
+from ptq.config.choices import MAX_BITS, MIN_BITS, Method, SynthesisMethod, check_choice, kinds_by_output
 from ptq.config.flat_options import OPTIONS, flag, setting_values
 from ptq.config.nested import FLOAT, build
 from ptq.config.recipe_file import assignment, recipe_values
@@ -25,6 +25,7 @@ __all__ = [
     "image_source",
     "input_size",
     "known_method",
+    "known_task",
     "model_ref",
     "out_folder",
     "per_channel",
@@ -162,6 +163,19 @@ def known_method(option: str, text: str) -> str:
     return text
 
 
+def known_task(option: str, text: str) -> str:
+    """Return what outputs are, if there are such kinds.
+
+    Raises:
+        InputError: for a kind that there is not.
+    """
+    try:
+        kinds_by_output(text)
+    except InputError as error:
+        raise InputError(f"{option}: {error}") from error
+    return text
+
+
 def out_folder(path: str | None, model: str, suffix: str) -> Path:
     """Return where a run goes: `path`, or runs/<model>-<suffix> with the model's name made fit for it.
 
@@ -254,6 +268,7 @@ _REFERENCES: Mapping[str, Callable[[str, Any], Any]] = {
     "model.name": model_ref,
     "reconstruction.method": known_method,
     "model.weights": existing,
+    "model.task": known_task,
     "calibration.images": image_source,
     "calibration.teachers": lambda option, refs: tuple(weighted_ref(option, ref) for ref in refs),
     "calibration.verifier": weighted_ref,

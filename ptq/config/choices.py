@@ -5,7 +5,7 @@ The choices of a type are ``typing.get_args`` of it.
 
 import difflib
 from collections.abc import Iterable
-from typing import Literal
+from typing import Literal, get_args
 
 from ptq.errors import InputError
 
@@ -16,11 +16,13 @@ __all__ = [
     "REDUCED_BITS",
     "Format",
     "Method",
+    "OutputKind",
     "Preset",
     "Runtime",
     "SynthesisMethod",
     "check_bits",
     "check_choice",
+    "kinds_by_output",
     "suggestion",
 ]
 
@@ -40,6 +42,9 @@ Format = Literal["packed", "int8"]
 
 Runtime = Literal["openvino"]
 """What runs a file besides onnxruntime; see `ptq.export.openvino`."""
+
+OutputKind = Literal["classify", "dense", "embed", "generic"]
+"""What an output of a network is; see `ptq.tasks.kinds`."""
 
 MIN_BITS = 2
 MAX_BITS = 8  # every code lives in an 8-bit container, because that is what integer kernels read
@@ -75,6 +80,27 @@ def check_choice(value: str, known: Iterable[str], what: str) -> None:
     """
     if value not in (known := list(known)):
         raise InputError(f"unknown {what} {value!r}{suggestion(value, known)}")
+
+
+def kinds_by_output(task: str) -> dict[str, str]:
+    """Return the kinds that a task says, by the output they are of; by "" that for all outputs which can be of it.
+
+    Args:
+        task: "auto", a kind, or kinds of single outputs as "scores=classify,boxes=generic".
+
+    Raises:
+        InputError: for an unknown kind.
+
+    Example:
+        >>> kinds_by_output("dense,boxes=generic"), kinds_by_output("auto")
+        ({'': 'dense', 'boxes': 'generic'}, {})
+    """
+    found = {}
+    for part in task.split(",") if task != "auto" else ():
+        name, _, kind = part.rpartition("=")
+        check_choice(kind.strip(), (*get_args(OutputKind), *(() if name else ("auto",))), "task")
+        found[name.strip()] = kind.strip()
+    return found
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

@@ -43,6 +43,7 @@ OPTIONS = {
     "resize": "model.resize",
     "mean": "model.mean",
     "std": "model.std",
+    "task": "model.task",
     "format": "output.format",
     "layers": "quantization.layers",
     "tensors": "quantization.tensors",

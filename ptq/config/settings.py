@@ -51,6 +51,7 @@ class ModelSettings:
         size: (height, width) in pixels of its input, in place of the model's own.
         resize: shorter side in pixels before the center crop.
         mean, std: of the normalization, per channel, in units of [0, 1].
+        task: what the network is for: "auto", a kind of output, or kinds of single ones as "boxes=generic".
     """
 
     name: str
@@ -59,6 +60,7 @@ class ModelSettings:
     resize: Side | None = None
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
+    task: str = "auto"
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 The canonical form is what placement, reconstruction and export rely on:
 
-- one input, one output tensor, no dropout, nothing in place;
+- one input, one output tensor or several by name, no dropout, nothing in place;
 - every convolution and linear layer is a module of its own (a module called twice becomes two);
 - BatchNorm is folded into the layer before it, or is a depthwise 1x1 convolution, which holds it
   exactly;
@@ -20,12 +20,14 @@ from ptq.errors import ModelError
 from ptq.graph.affine_folding import fold_affine_maps
 from ptq.graph.canonical_form import canonicalize
 from ptq.graph.fx_helpers import attribute, module_of, op_name, sole_input
+from ptq.graph.outputs import name_outputs
 from ptq.graph.rewriting import rewritten_copy
 from ptq.graph.rows import mark_rows
 from ptq.graph.scopes import mark_scopes
 from ptq.graph.tracing import trace
 from ptq.graph.verification import verify
 from ptq.models.weights import check_finite
+from ptq.tasks.task import Task, find_task
 from ptq.utils.modules import unwrap
 
 __all__ = ["GraphModel", "prepare"]
@@ -42,10 +44,12 @@ class GraphModel:
     Args:
         module: the graph; parameters are copies, so the caller's model stays untouched.
         input_shape: (C, H, W) it was prepared for.
+        task: what it is for.
     """
 
     module: fx.GraphModule
     input_shape: tuple[int, int, int]
+    task: Task
 
     def example(self, batch: int = 1) -> Tensor:
         """Return a seeded random input of `batch` images."""
@@ -57,14 +61,19 @@ def example_input(shape: tuple[int, ...]) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(0))
 
 
-def prepare(model: nn.Module, input_shape: tuple[int, int, int] = (3, 224, 224)) -> GraphModel:
+def prepare(
+    model: nn.Module, input_shape: tuple[int, int, int] = (3, 224, 224), *, task: Task | str = "auto"
+) -> GraphModel:
     """Return `model` as one float graph in canonical form.
 
     Args:
-        model: a trained network that maps (N, C, H, W) to one tensor; it comes out untouched.
+        model: a trained network that maps (N, C, H, W) to a tensor, or to tensors in a tuple, list, dictionary or
+            dataclass, nested or not; it comes out untouched. The graph gives several of them as a flat dictionary.
         input_shape: (C, H, W).
+        task: what the network is for, as `ptq.find_task` takes it; or the task.
 
     Raises:
+        InputError: for a task that the network cannot have.
         ModelError: when the model does not run on this shape, holds NaN or infinite weights, cannot
             be traced, or when the graph does not compute what the model computes.
 
@@ -80,7 +89,8 @@ def prepare(model: nn.Module, input_shape: tuple[int, int, int] = (3, 224, 224))
     graph = trace(traceable, example)
     mark_scopes(graph, traceable)
     _remove_noops(graph)
-    _keep_one_input_and_output(graph)
+    _keep_one_input(graph)
+    name_outputs(graph, BATCH)
     _fold_constants(graph)
     canonicalize(graph)
     _unshare_modules(graph)
@@ -88,11 +98,12 @@ def prepare(model: nn.Module, input_shape: tuple[int, int, int] = (3, 224, 224))
     _own_constants(graph)
     _rename_clashes(graph)
     _clean(graph)
-    graph_model = GraphModel(graph.eval().requires_grad_(False), input_shape)
+    graph.eval().requires_grad_(False)
     check_finite(graph, "the model")
-    verify(model, graph, graph_model.example(BATCH + 1))
-    mark_rows(graph, graph_model.example(BATCH))
-    return graph_model
+    output = verify(model, graph, example_input((BATCH + 1, *input_shape)))
+    mark_rows(graph, example_input((BATCH, *input_shape)))
+    task = find_task(output, input_shape, task) if isinstance(task, str) else task
+    return GraphModel(graph, input_shape, task)
 
 
 def _remove_noops(graph: fx.GraphModule) -> None:
@@ -106,17 +117,12 @@ def _remove_noops(graph: fx.GraphModule) -> None:
     graph.graph.eliminate_dead_code()
 
 
-def _keep_one_input_and_output(graph: fx.GraphModule) -> None:
-    """Remove optional arguments that were left out, and a list or tuple around a single output."""
+def _keep_one_input(graph: fx.GraphModule) -> None:
+    """Remove optional arguments that were left out."""
     for node in [n for n in graph.graph.nodes if n.op == "placeholder"][1:]:
         if node.users:
             raise ModelError(f"the model needs a second input ({node.name}), not images alone.")
         graph.graph.erase_node(node)
-    output = next(n for n in graph.graph.nodes if n.op == "output")
-    if isinstance(output.args[0], list | tuple) and len(output.args[0]) == 1:
-        output.args = (output.args[0][0],)
-    if not isinstance(output.args[0], fx.Node):
-        raise ModelError("the model must return one tensor; wrap it in a module that picks its main output.")
 
 
 def _does_nothing(graph: fx.GraphModule, node: fx.Node) -> bool:

@@ -9,15 +9,17 @@ from torch import Tensor, nn
 
 from ptq.errors import ModelError, reason
 from ptq.graph.rewriting import hooks_of
+from ptq.tasks.outputs import Output, named, named_tensors
 
 __all__ = ["verify"]
 
 CLOSE = 1e-3  # of the largest output: what another order of sums in float32 may change
 HALF = 3e-2  # the same where the model itself computes in half precision
+TINY = 1e-6  # a difference that does not count
 
 
 @torch.no_grad()
-def verify(model: nn.Module, graph: nn.Module, example: Tensor) -> None:
+def verify(model: nn.Module, graph: nn.Module, example: Tensor) -> Output:
     """Compare a prepared graph with its model; neither is changed.
 
     Args:
@@ -25,37 +27,43 @@ def verify(model: nn.Module, graph: nn.Module, example: Tensor) -> None:
         graph: what is quantized, simulated and exported.
         example: images (N, C, H, W), of another batch size than the graph was traced with.
 
+    Returns:
+        What the graph gives for the example.
+
     Raises:
         ModelError: when the model is random, mixes the images of a batch, takes no single image, is changed by hooks or
             gives numbers that are not finite; when the graph is bound to one batch size or computes something else.
     """
     expected = _run(model, example)
-    scale = float(expected.abs().max())
-    if not math.isfinite(scale):
-        raise ModelError(f"the model's output is NaN or infinite{_culprits(model)}")
+    for name, value in expected.items():
+        if not bool(torch.isfinite(value).all()):
+            raise ModelError(f"the model's {name} is NaN or infinite{_culprits(model)}")
     again, half = _run_again(model, example)
-    close = (HALF if half else CLOSE) * scale + 1e-6
+    close = HALF if half else CLOSE
     if _apart(expected, again) > close:
         raise ModelError(
             "the model gives another answer each time it is asked: take what is random out of its forward, such as "
             "F.dropout without training=self.training"
         )
     alone = _run(model, example[:1])
-    if alone.shape != expected[:1].shape:
-        raise ModelError(
-            f"the model answers one image with {tuple(alone.shape)} numbers, not {tuple(expected[:1].shape)}: a squeeze() "
-            "in its forward drops the batch where that is one image; write flatten(1), or squeeze with dimensions"
-        )
-    if _apart(expected[:1], alone) > close:
+    for name, value in alone.items():
+        if value.shape != expected[name][:1].shape:
+            raise ModelError(
+                f"the model answers one image with {tuple(value.shape)} numbers, not {tuple(expected[name][:1].shape)}: a "
+                "squeeze() in its forward drops the batch where that is one image; write flatten(1), or squeeze with "
+                "dimensions"
+            )
+    if _apart({name: value[:1] for name, value in expected.items()}, alone, _largest(expected)) > close:
         raise ModelError(f"the model's answer for an image depends on the others in its batch{_mixing(model)}")
     try:
-        actual: Tensor = graph.forward(example)  # not __call__, which prints before it raises
+        actual: Output = graph.forward(example)  # not __call__, which prints before it raises
     except RuntimeError as error:
         raise ModelError(
             f"the model's graph is bound to one batch size ({reason(error)}); "
             "take the batch size from the input's shape only in reshape or view."
         ) from error
-    difference = _apart(expected, actual)
+    ours = dict(zip(expected, named(actual).values(), strict=True))
+    difference = _apart(expected, ours)
     if not difference <= close:  # NaN is different, too
         if hooked := _hooked(model):
             raise ModelError(
@@ -63,13 +71,14 @@ def verify(model: nn.Module, graph: nn.Module, example: Tensor) -> None:
                 "into its forward, or remove them"
             )
         raise ModelError(
-            f"preparing the model changed its output by {difference:.3g} (of {scale:.3g}); "
+            f"preparing the model changed its output by {difference:.3g} of the largest number; "
             "please report this with the model's source."
         )
+    return actual
 
 
-def _run(model: nn.Module, images: Tensor) -> Tensor:
-    """The model's answer in eval mode, as float32 on the CPU; modes are as before afterwards."""
+def _run(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
+    """The model's answer in eval mode by name, as float32 on the CPU; modes are as before afterwards."""
     training = {module: module.training for module in model.modules()}
     first = next((p for p in model.parameters() if p.is_floating_point()), images)
     try:
@@ -79,9 +88,7 @@ def _run(model: nn.Module, images: Tensor) -> Tensor:
     finally:
         for module, mode in training.items():
             module.training = mode
-    if isinstance(output, list | tuple) and len(output) == 1:
-        (output,) = output
-    return output.detach().cpu().float()  # type: ignore[no-any-return]
+    return {name: value.detach().cpu().float() for name, value in named_tensors(output).items()}
 
 
 @contextmanager
@@ -109,11 +116,25 @@ def _naming(model: nn.Module, batch: int) -> Iterator[None]:
             hook.remove()
 
 
-def _apart(one: Tensor, other: Tensor) -> float:
-    return float((one - other).abs().max()) if one.shape == other.shape else math.inf
+def _apart(one: dict[str, Tensor], other: dict[str, Tensor], scales: dict[str, float] | None = None) -> float:
+    """The largest difference between outputs, as a share of the largest number in each."""
+    scales = scales or _largest(one)
+    shares = [math.inf]
+    if all(value.shape == other[name].shape for name, value in one.items()):
+        shares = [_share(value, other[name].float(), scales[name]) for name, value in one.items()]
+    return math.nan if any(map(math.isnan, shares)) else max(shares)
 
 
-def _run_again(model: nn.Module, example: Tensor) -> tuple[Tensor, bool]:
+def _share(one: Tensor, other: Tensor, scale: float) -> float:
+    difference = float((one - other).abs().max())
+    return difference if not difference > TINY else (difference - TINY) / scale if scale else math.inf
+
+
+def _largest(outputs: dict[str, Tensor]) -> dict[str, float]:
+    return {name: float(value.abs().max()) for name, value in outputs.items()}
+
+
+def _run_again(model: nn.Module, example: Tensor) -> tuple[dict[str, Tensor], bool]:
     """The model's answer, and whether weights, or a layer within autocast, are in half precision."""
     half = any(p.dtype in (torch.float16, torch.bfloat16) for p in model.parameters())
 

@@ -14,6 +14,8 @@ from ptq.errors import InputError, ModelError, reason
 from ptq.models.entry import ModelEntry
 from ptq.models.registry import find_entry
 from ptq.models.weights import check_finite, read_weights
+from ptq.tasks.outputs import named_tensors
+from ptq.tasks.task import Task, find_task
 from ptq.utils.batchnorms import plain_batchnorms
 from ptq.utils.digest import state_digest
 from ptq.utils.modules import copy_module, store_computed_weights, unwrap
@@ -29,7 +31,7 @@ class Model:
         name: short, fit for a file name.
         module: in eval mode, float32, on the CPU.
         preprocess: what its images go through.
-        num_classes: length of its output.
+        task: what it is for: the kind of each output.
         weights_source: where its weights came from, for people: "torchvision IMAGENET1K_V2", a file name.
         sha256: over the tensors of the state dict.
         classes: their names, as many as there are classes; empty where nobody wrote them down.
@@ -38,10 +40,15 @@ class Model:
     name: str
     module: nn.Module
     preprocess: Preprocess
-    num_classes: int
+    task: Task
     weights_source: str
     sha256: str
     classes: tuple[str, ...] = ()
+
+    @property
+    def num_classes(self) -> int | None:
+        """How many classes it tells apart; None where no output is class scores."""
+        return self.task.classes
 
 
 def load_model(
@@ -55,6 +62,7 @@ def load_model(
     std: Sequence[float] | None = None,
     interpolation: str | None = None,
     num_classes: int | None = None,
+    task: str = "auto",
 ) -> Model:
     """Load a network by its name.
 
@@ -73,11 +81,12 @@ def load_model(
         mean, std: per channel, in units of [0, 1].
         interpolation: "bilinear" or "bicubic".
         num_classes: length of the output; read from `weights` where it is not given.
+        task: what the network is for, as `ptq.find_task` takes it.
 
     Raises:
-        InputError: for unknown names, and files that cannot be read.
+        InputError: for unknown names, files that cannot be read, and a task that the network cannot have.
         ModelError: for weights that do not fit or are not finite, and networks that do not map (N, 3, H, W) to
-            (N, classes).
+            tensors of N.
         MachineError: where a package is missing, or weights cannot be downloaded.
 
     Example:
@@ -95,7 +104,7 @@ def load_model(
         module, source = entry.pretrained(num_classes)
     else:
         module, source = entry.build(num_classes), "random"
-    model = _finish(entry.name, module, entry.preprocess, source, entry.classes)
+    model = _finish(entry.name, module, entry.preprocess, source, entry.classes, task)
     if num_classes is not None and model.num_classes != num_classes:
         raise InputError(f"{name} has {model.num_classes} classes, not {num_classes}")
     return model
@@ -111,18 +120,21 @@ def as_model(
     interpolation: str = IMAGENET.interpolation,
     name: str = "model",
     classes: Sequence[str] = (),
+    task: str = "auto",
 ) -> Model:
     """Wrap a network of your own; it is copied, and left as it is.
 
     Args:
-        module: maps (N, 3, H, W) to (N, classes).
+        module: maps (N, 3, H, W) to (N, classes), or to any tensors of N in a tuple, list, dictionary or dataclass.
         size: (height, width) of its input in pixels, or one number for both.
         mean, std: per channel, both for values in [0, 1] or both in 0..255; ImageNet's when not given.
         resize: shorter side before the center crop; `size` when not given.
         name: of the network, in reports.
         classes: their names, for reports; as many as the network has classes.
+        task: what the network is for, as `ptq.find_task` takes it.
 
     Raises:
+        InputError: for a task that the network cannot have.
         ModelError: for weights that are not finite or a network that does not run on such input.
 
     Example:
@@ -134,10 +146,10 @@ def as_model(
     preprocess = Preprocess(
         high_wide, min(high_wide) if resize is None else resize, interpolation, triple(mean), triple(std)
     )
-    return _finish(name, copy_module(unwrap(module)), preprocess, "as given", classes)
+    return _finish(name, copy_module(unwrap(module)), preprocess, "as given", classes, task)
 
 
-def _finish(name: str, module: nn.Module, preprocess: Preprocess, source: str, classes: object) -> Model:
+def _finish(name: str, module: nn.Module, preprocess: Preprocess, source: str, classes: object, task: str) -> Model:
     module = unwrap(module)
     store_computed_weights(module)
     module.float()
@@ -154,21 +166,27 @@ def _finish(name: str, module: nn.Module, preprocess: Preprocess, source: str, c
             f"{name} does not run on 3x{height}x{width} images ({reason(error)}): check its input --size; "
             f"it must take RGB images{_other_channels(module)}"
         ) from error
-    if not isinstance(output, Tensor):
-        raise ModelError(
-            f"{name} returns a {type(output).__name__} for one image: it must return (1, classes); wrap it in a "
-            "module that picks the class scores"
+    try:
+        outputs = named_tensors(output)
+    except ModelError as error:
+        raise ModelError(f"{name}: {error}") from error
+    for output_name, value in outputs.items():
+        if value.dim() == 0 or len(value) != 1:
+            raise ModelError(
+                f"{name} returns {output_name} of shape {tuple(value.shape)} for one image: the first dimension of every "
+                "output must be that of the images; decode boxes behind the network"
+            )
+        if not bool(torch.isfinite(value).all()):
+            raise ModelError(f"{name} gives NaN or infinite numbers for a gray image: load a sound checkpoint")
+    found = find_task(outputs, (3, height, width), task)
+    if (scores := found.scores(outputs)) is not None and _are_probabilities(scores):
+        warnings.warn(
+            f"{name} returns probabilities: images are synthesized from scores, and worse from these. Leave its softmax "
+            "out, and apply one to what the file returns",
+            stacklevel=1,
         )
-    if output.ndim != 2:
-        shape = tuple(output.shape)
-        raise ModelError(f"{name} returns {shape} for one image: it must return (1, classes)")
-    if not bool(torch.isfinite(output).all()):
-        raise ModelError(f"{name} gives NaN or infinite scores for a gray image: load a sound checkpoint")
-    count = output.shape[1]
-    if doubt := _doubt(output):
-        warnings.warn(f"{name} {doubt}", stacklevel=1)
-    names = class_names(classes, count)
-    return Model(name, module, preprocess, count, source, state_digest(module), names)
+    names = class_names(classes, found.classes or 0)
+    return Model(name, module, preprocess, found, source, state_digest(module), names)
 
 
 def _other_channels(module: nn.Module) -> str:
@@ -180,19 +198,9 @@ def _other_channels(module: nn.Module) -> str:
     return f", and its first convolution takes {count}: wrap it, as docs/limits.md shows for gray"
 
 
-def _doubt(output: Tensor) -> str:
-    """What is odd about the class scores of an image, (1, classes), although they can be computed with."""
-    if output.shape[1] == 1:
-        return (
-            "returns one number for an image, and accuracy and agreement compare classes: they will say nothing. "
-            "Return a score for each of two classes"
-        )
-    if output.min() >= 0 and abs(float(output.sum()) - 1) < 1e-4:
-        return (
-            "returns probabilities: images are synthesized from scores, and worse from these. Leave its softmax out, and "
-            "apply one to what the file returns"
-        )
-    return ""
+def _are_probabilities(scores: Tensor) -> bool:
+    """Whether the class scores of an image, (1, classes), have been through a softmax."""
+    return bool(scores.min() >= 0) and abs(float(scores.sum()) - 1) < 1e-4
 
 
 def _build_for(entry: ModelEntry, state: dict[str, Tensor], num_classes: int | None) -> nn.Module:

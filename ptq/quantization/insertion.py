@@ -57,7 +57,7 @@ def insert_quantizers(graph_model: GraphModel, plan: QuantPlan) -> QuantizedMode
         new.meta.update(node.meta, tensor=name, is_tensor=True)
     graph.graph.lint()
     graph.recompile()
-    return QuantizedModel(graph.eval(), graph_model, plan, blocks, graph_model.input_shape)
+    return QuantizedModel(graph.eval(), graph_model, plan, blocks, graph_model.input_shape, graph_model.task)
 
 
 def _check_kinds(graph: fx.GraphModule, nodes: Mapping[str, fx.Node], plan: QuantPlan) -> None:

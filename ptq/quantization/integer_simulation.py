@@ -30,6 +30,7 @@ from ptq.quantization.activation_grids import gate_codes, is_hard
 from ptq.quantization.integer_ops import moves_data
 from ptq.quantization.layers import QuantLayer, apply_layer
 from ptq.quantization.quantizers import Quantizer
+from ptq.tasks.outputs import Output
 
 __all__ = ["code_bounds", "folded_activation", "hard_gate", "replay", "run_exact"]
 
@@ -70,7 +71,7 @@ class Pending:
     activation: nn.Module | None = None
 
 
-def run_exact(quantized_model: fx.GraphModule, x: Tensor) -> Tensor:
+def run_exact(quantized_model: fx.GraphModule, x: Tensor) -> Output:
     """Run a quantized model's graph in integer arithmetic.
 
     Args:
@@ -78,7 +79,7 @@ def run_exact(quantized_model: fx.GraphModule, x: Tensor) -> Tensor:
         x: images as the network takes them, float32 (N, C, H, W).
 
     Returns:
-        The network's output, float32.
+        The network's output; several by name.
 
     Raises:
         PtqError: when a quantizer has no range yet.
@@ -88,11 +89,11 @@ def run_exact(quantized_model: fx.GraphModule, x: Tensor) -> Tensor:
         torch.Size([8, 10])
     """
     with torch.no_grad():
-        y: Tensor = _Integers(quantized_model).run(x)
+        y: Output = _Integers(quantized_model).run(x)
     return y
 
 
-def replay(quantized_model: fx.GraphModule, x: Tensor, codes: Mapping[str, Tensor], compare: Compare) -> Tensor:
+def replay(quantized_model: fx.GraphModule, x: Tensor, codes: Mapping[str, Tensor], compare: Compare) -> Output:
     """Run a quantized model's graph in integer arithmetic, and go on from codes that another runtime computed.
 
     Args:
@@ -112,7 +113,7 @@ def replay(quantized_model: fx.GraphModule, x: Tensor, codes: Mapping[str, Tenso
         x
     """
     with torch.no_grad():
-        y: Tensor = _Replay(quantized_model, codes, compare).run(x)
+        y: Output = _Replay(quantized_model, codes, compare).run(x)
     return y
 
 

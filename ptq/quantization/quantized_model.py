@@ -14,6 +14,8 @@ from ptq.quantization.integer_simulation import run_exact
 from ptq.quantization.layers import QuantLayer
 from ptq.quantization.quantizers import NO_FLOAT_MODEL, Quantizer, Rounding
 from ptq.quantization.spec import QuantPlan
+from ptq.tasks.outputs import Output
+from ptq.tasks.task import Task
 
 __all__ = ["QuantizedModel"]
 
@@ -28,6 +30,7 @@ class QuantizedModel:
         plan: what is quantized.
         blocks: block index by node name.
         input_shape: (C, H, W) of an image.
+        task: what the network is for.
     """
 
     module: fx.GraphModule
@@ -35,15 +38,16 @@ class QuantizedModel:
     plan: QuantPlan
     blocks: Mapping[str, int] = field(repr=False)
     input_shape: tuple[int, int, int]
+    task: Task
 
-    def integer_forward(self, x: Tensor) -> Tensor:
+    def integer_forward(self, x: Tensor) -> Output:
         """Run the network in integers, bit for bit as onnxruntime does; no gradients.
 
         Args:
             x: normalized images, float32 (N, C, H, W).
 
         Returns:
-            The network's output, float32.
+            The network's output; several by name.
 
         Raises:
             InputError: when the quantized model has not been calibrated.
@@ -54,7 +58,7 @@ class QuantizedModel:
         """
         return run_exact(self.module, x)
 
-    def fake_quantized_forward(self, x: Tensor) -> Tensor:
+    def fake_quantized_forward(self, x: Tensor) -> Output:
         """Run the network on real numbers that lie on the grids of the codes, as reconstruction sees it.
 
         Numbers are rounded elsewhere than in integer kernels, so a code may fall to the other side of a tie.
@@ -63,7 +67,7 @@ class QuantizedModel:
             x: normalized images, float32 (N, C, H, W).
 
         Returns:
-            The network's output, float32.
+            The network's output; several by name.
 
         Raises:
             InputError: when the quantized model has not been calibrated.
@@ -73,7 +77,7 @@ class QuantizedModel:
             >>> bool((real - exact).norm() < 0.1 * exact.norm())
             True
         """
-        y: Tensor = self.module(x)
+        y: Output = self.module(x)
         return y
 
     @property

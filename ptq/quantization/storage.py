@@ -17,11 +17,12 @@ from ptq.models.model import load_model
 from ptq.quantization.insertion import insert_quantizers
 from ptq.quantization.quantized_model import QuantizedModel
 from ptq.quantization.spec import QuantPlan
+from ptq.tasks.task import Task
 from ptq.utils.tensor_files import read_header, read_tensors, save_tensors
 
 __all__ = ["FORMAT", "load_quantized", "read_metadata", "save_quantized", "settings_of"]
 
-FORMAT = "ptq-quantized-4"
+FORMAT = "ptq-quantized-5"
 
 
 def save_quantized(quantized_model: QuantizedModel, path: Path | str, about: Mapping[str, Any]) -> None:
@@ -47,13 +48,14 @@ def save_quantized(quantized_model: QuantizedModel, path: Path | str, about: Map
         "format": FORMAT,
         "plan": quantized_model.plan.to_json(),
         "input_shape": quantized_model.input_shape,
+        "task": quantized_model.task.to_json(),
         "about": dict(about),
     }
     save_tensors(path, quantized_model.module.state_dict(), header)
 
 
 def read_metadata(path: Path | str) -> dict[str, Any]:
-    """Return "plan", "input_shape" and "about" of a quantized model's file.
+    """Return "plan", "input_shape", "task" and "about" of a quantized model's file.
 
     Raises:
         InputError: when it is missing, damaged, or not written by `save_quantized`.
@@ -102,11 +104,12 @@ def load_quantized(path: Path | str, model: nn.Module | None = None) -> Quantize
     try:
         plan = QuantPlan.from_json(header["plan"])
         channels, height, width = (operator.index(size) for size in header["input_shape"])
+        task = Task.from_json(header["task"])
         arguments = _arguments(path, about) if model is None else {}
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path} is damaged; run ptq quantize again.") from error
     network = load_model(**arguments).module if model is None else model
-    quantized_model = insert_quantizers(prepare(network, (channels, height, width)), plan)
+    quantized_model = insert_quantizers(prepare(network, (channels, height, width), task=task), plan)
     try:
         quantized_model.module.load_state_dict(read_tensors(path))
     except (SafetensorError, RuntimeError) as error:
@@ -125,5 +128,5 @@ def _arguments(path: Path, about: Mapping[str, Any]) -> dict[str, Any]:
     if about["model"] is None:
         raise InputError(f"{path} was made from a Python module: pass it, as load(path, model).")
     preprocess = asdict(Preprocess.from_json(about["preprocess"]))
-    classes = operator.index(about["num_classes"])
+    classes = None if about["num_classes"] is None else operator.index(about["num_classes"])
     return {"name": str(about["model"]), "pretrained": False, "num_classes": classes, **preprocess}

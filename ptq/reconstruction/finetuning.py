@@ -1,4 +1,4 @@
-"""Fine-tuning: the whole quantized network learns the float network's predictions, once its blocks are done.
+"""Fine-tuning: the whole quantized network learns the float network's outputs, once its blocks are done.
 
 Blocks are fitted one by one, each to its own output. What their errors make of the predictions together, no block sees.
 Here scales of activations, scales of weights and biases move together; all of them cost nothing at run time. Codes stay
@@ -9,12 +9,10 @@ flipped and shifted view of an image, so that no label is needed.
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
-from torch.utils import _pytree as pytree
 
 from ptq.graph.fx_helpers import watch
 from ptq.progress import SILENT, Progress
@@ -26,11 +24,12 @@ from ptq.reconstruction.optimization import averaged
 from ptq.reconstruction.passes import device_of
 from ptq.reconstruction.results import FinetuneResult
 from ptq.reconstruction.soft_modules import LearnedScale, SoftBlock, StandIn, soften
+from ptq.tasks.outputs import Output, named
 from ptq.utils.autocast import fast_autocast
 from ptq.utils.metrics import energies, joint_decibels
 from ptq.utils.work_store import WorkStore
 
-__all__ = ["TunedLayer", "difference", "finetune", "outputs_of", "tunable"]
+__all__ = ["TunedLayer", "finetune", "outputs_of", "tunable"]
 
 KEY = "finetuning"
 HELD_OUT = 8  # every eighth image takes no part, and tells whether it was worth it
@@ -46,9 +45,10 @@ def finetune(
     store: WorkStore | None = None,
     progress: Progress = SILENT,
 ) -> FinetuneResult | None:
-    """Tune scales and biases of a reconstructed quantized model to the float network's predictions, in place.
+    """Tune scales and biases of a reconstructed quantized model to the float network's outputs, in place.
 
-    What was learned is kept where it helps on images that took no part. A network whose output has `tune_below` dB or
+    What counts in them its task says (`Task.loss`). What was learned is kept where it helps on images that took no part.
+    A network whose output has `tune_below` dB or
     more is left alone.
 
     Args:
@@ -84,16 +84,17 @@ def finetune(
     held_out = torch.arange(count) % every == every - 1
     apart, training = [x[held_out] for x in inputs], [x[~held_out] for x in inputs]
     wanted, given = outputs_of(float_network, *apart), outputs_of(quantized_model.module, *apart)
-    pairs = [energies(a, b) for a, b in zip(wanted, given, strict=True)]
+    pairs = [energies(value, given[name]) for name, value in wanted.items()]
     if joint_decibels([signal for signal, _ in pairs], [noise for _, noise in pairs]) >= config.tune_below:
         return None
-    before = float(difference(given, wanted))
+    loss = quantized_model.task.loss
+    before = float(loss(given, wanted))
     state = {name: value.clone() for name, value in quantized_model.module.state_dict().items()}
     block = tunable(quantized_model.module, _spread(float_network, quantized_model, inputs))
     with progress.stage("fine-tune", config.finetune) as task:
-        curve = averaged(_descend(block, float_network, training, config), config.finetune, task)
+        curve = averaged(_descend(block, float_network, training, config, loss), config.finetune, task)
     block.commit()
-    after = float(difference(outputs_of(quantized_model.module, *apart), wanted))
+    after = float(loss(outputs_of(quantized_model.module, *apart), wanted))
     kept = after < before  # NaN is no better either
     if not kept:
         quantized_model.module.load_state_dict(state)
@@ -179,7 +180,11 @@ def tunable(network: fx.GraphModule, spread: Mapping[QuantLayer, Tensor]) -> Sof
 
 
 def _descend(
-    block: SoftBlock, float_network: nn.Module, inputs: Sequence[Tensor], config: ReconstructConfig
+    block: SoftBlock,
+    float_network: nn.Module,
+    inputs: Sequence[Tensor],
+    config: ReconstructConfig,
+    loss_of: Callable[[Output, Output], Tensor],
 ) -> Iterator[Tensor]:
     """Yield the loss of every iteration."""
     parameters = [p for p in block.parameters() if p.requires_grad]
@@ -192,8 +197,8 @@ def _descend(
         views = [x.to(device) for x in _views([x[index] for x in inputs], generator)]
         with fast_autocast(device):
             with torch.no_grad():
-                wanted = _tensors(float_network(*views))
-            loss = difference([y.float() for y in _tensors(block(*views))], [y.float() for y in wanted])
+                wanted = float_network(*views)
+            loss = loss_of(_floats(block(*views)), _floats(wanted))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -224,33 +229,18 @@ def _views(inputs: Sequence[Tensor], generator: torch.Generator) -> list[Tensor]
     return views
 
 
-def difference(given: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
-    """Return the mean divergence of outputs from those wanted, (); the sum over all outputs.
-
-    Of predictions (N, classes) in nats; of other outputs the squared error over their variance.
-    """
-    return torch.stack([_difference(a, b) for a, b in zip(given, wanted, strict=True)]).sum()
-
-
-def _difference(given: Tensor, wanted: Tensor) -> Tensor:
-    if wanted.dim() == 2 and wanted.shape[1] > 1:
-        return F.kl_div(given.log_softmax(1), wanted.log_softmax(1), log_target=True, reduction="batchmean")
-    return (given - wanted).square().mean() / wanted.var().clamp(min=1e-12)
+def _floats(output: Output) -> dict[str, Tensor]:
+    """Outputs in float32 where they are real numbers."""
+    return {name: value.float() if value.is_floating_point() else value for name, value in named(output).items()}
 
 
 @torch.no_grad()
-def outputs_of(network: nn.Module, *inputs: Tensor) -> list[Tensor]:
-    """Return what a network gives for all images, a few at a time: every tensor of its output."""
+def outputs_of(network: nn.Module, *inputs: Tensor) -> dict[str, Tensor]:
+    """Return what a network gives for all images by name, a few at a time."""
     device = device_of(network, inputs[0])
-    parts = [
-        _tensors(network(*(p.to(device) for p in part))) for part in zip(*(x.split(BATCH) for x in inputs), strict=True)
-    ]
-    return [torch.cat(tensors) for tensors in zip(*parts, strict=True)]
-
-
-def _tensors(output: Any) -> list[Tensor]:
-    """The tensors that an output is made up of."""
-    return [y for y in pytree.tree_leaves(output) if isinstance(y, Tensor)]
+    batches = zip(*(x.split(BATCH) for x in inputs), strict=True)
+    parts = [named(network(*(x.to(device) for x in batch))) for batch in batches]
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 def _spread(

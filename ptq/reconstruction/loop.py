@@ -29,6 +29,7 @@ from ptq.reconstruction.optimization import Pair, optimize
 from ptq.reconstruction.passes import capture, output_sqnr, run_cached
 from ptq.reconstruction.results import BlockResult, Curve
 from ptq.reconstruction.soft_modules import is_low, learns
+from ptq.tasks.task import Task as NetworkTask
 from ptq.utils.work_store import WorkStore
 
 __all__ = ["reconstruct"]
@@ -109,6 +110,7 @@ class _Block:
     units: list[tuple[Block, Block]]
     low: bool
     rest: Chain
+    task: NetworkTask
 
     @property
     def key(self) -> str:
@@ -124,7 +126,8 @@ def _work(quantized_model: QuantizedModel, config: ReconstructConfig) -> Iterato
     for index, (float_block, block) in enumerate(zip(float_blocks, quantized_model.split(), strict=True)):
         units = _units(float_block, block, config)
         low = any(is_low(module_of(block.module, node)) for node in block.module.graph.nodes)
-        yield _Block(index, float_block, block, units, low, compose(network, float_blocks[index + 1 :]))
+        rest = compose(network, float_blocks[index + 1 :])
+        yield _Block(index, float_block, block, units, low, rest, quantized_model.task)
 
 
 def _tune(block: _Block, pair: Pair, cache: ActivationCache, config: ReconstructConfig, task: Task) -> BlockResult:
@@ -136,7 +139,7 @@ def _tune(block: _Block, pair: Pair, cache: ActivationCache, config: Reconstruct
     losses: tuple[Curve, ...] = ()
     if block.iterations(config) and (block.low or not nearest >= config.tune_below):
         before = {name: value.clone() for name, value in quantized.module.state_dict().items()}
-        weight = fisher_weights(block.rest, pair.target, pair.x_float, cache) if config.fisher else None
+        weight = fisher_weights(block.rest, pair.target, pair.x_float, cache, block.task) if config.fisher else None
         seed = config.seed * 1_000_003 + block.index * 1_009  # whatever the blocks before it drew
         losses = _fit(block, replace(pair, weight=weight), cache, replace(config, seed=seed), task)
         sqnr, kept = output_sqnr(quantized, pair.x_quantized, pair.target), "learned"

@@ -10,6 +10,7 @@ from ptq.config.flat_options import command
 from ptq.config.settings import Settings
 from ptq.export.results import SAME_PREDICTIONS, SPEED
 from ptq.reporting.report import Report
+from ptq.reporting.text import agreement_name
 from ptq.utils.units import number_text, percent_text, short_text
 
 __all__ = ["Badge", "Step", "badges", "lost", "next_steps", "remedy"]
@@ -64,7 +65,8 @@ def _accuracy(report: Report) -> Badge:
     if points is None:
         if _lost_too_much(report):
             return Badge(
-                "failed", f"accuracy: predicts as float on {percent_text(report.validation.agreement['onnx'])}"
+                "failed",
+                f"accuracy: {agreement_name(report.validation)} {percent_text(report.validation.agreement['onnx'])}",
             )
         return Badge("unknown", "accuracy: not measured")
     state = "passed" if points <= KEPT else "warned" if points <= MUCH else "failed"

@@ -18,7 +18,7 @@ from ptq.utils.units import decibel_text, nats_text, number_text, percent_text, 
 
 __all__ = ["advice", "headlines", "legend", "markdown", "print_inspection", "tables", "write_inspection"]
 
-NEGLIGIBLE = 1e-3  # nats by which the softmax may move without anybody seeing it
+NEGLIGIBLE = 1e-3  # nats by which the softmax may move, or a share of other outputs, without anybody seeing it
 MOST = 5  # layers that advice names
 
 
@@ -33,8 +33,8 @@ def headlines(found: Inspection) -> list[str]:
     for label, state in _states(found):
         cost = state.network
         lines.append(
-            f"everything quantized{label and f', {label} reconstruction'}: the softmax moves by "
-            f"{nats_text(cost.kl)} nats, logits have {decibel_text(cost.sqnr)} dB"
+            f"everything quantized{label and f', {label} reconstruction'}: {_moved(state)}, and they have "
+            f"{decibel_text(cost.sqnr)} dB"
         )
     if _is_noise(found):
         better = (
@@ -70,7 +70,7 @@ def tables(found: Inspection, top: int | None = None) -> list[Table]:
 def legend(found: Inspection) -> list[str]:
     """Return what the columns mean."""
     lines = [
-        "cost: nats (Kullback-Leibler) by which the softmax moves when only this one is quantized; costs do not add up",
+        f"cost: {_UNITS[found.latest.unit]} when only this one is quantized; costs do not add up",
         "isolated: signal to quantization noise in dB of its output then; cumulative: the same with everything "
         "before it quantized",
         "W/A: bits of the weight and of what the layer reads; clip: % of its numbers beyond the grid; W dB: of "
@@ -87,10 +87,8 @@ def legend(found: Inspection) -> list[str]:
 def advice(found: Inspection) -> str:
     """Return what to do about the layers that cost most, in a sentence or two."""
     latest = found.latest
-    if latest.network.kl < NEGLIGIBLE:
-        return (
-            f"Nothing stands out: with everything quantized the softmax moves by {nats_text(latest.network.kl)} nats."
-        )
+    if latest.network.loss < NEGLIGIBLE:
+        return f"Nothing stands out: with everything quantized {_moved(latest)}."
     worst, share = _worst(latest)
     if not worst:
         return "No layer costs anything by itself: look at the blocks."
@@ -168,22 +166,27 @@ def _states(found: Inspection) -> list[tuple[str, Sensitivity]]:
     return [("before", found.before), ("after", found.after)]
 
 
+def _moved(state: Sensitivity) -> str:
+    """How far the outputs move with everything quantized."""
+    return f"the outputs move by {nats_text(state.network.loss)} {state.unit}".rstrip()
+
+
 def _is_noise(found: Inspection) -> bool:
     return "noise" in found.images.source
 
 
 def _ranked(state: Sensitivity) -> list[LayerSensitivity]:
-    return sorted(state.layers, key=lambda layer: -layer.cost.kl)
+    return sorted(state.layers, key=lambda layer: -layer.cost.loss)
 
 
 def _worst(state: Sensitivity) -> tuple[list[LayerSensitivity], float]:
     """The fewest layers that carry half of the summed costs, and the share that they carry."""
-    total, carried, worst = sum(layer.cost.kl for layer in state.layers), 0.0, []
+    total, carried, worst = sum(layer.cost.loss for layer in state.layers), 0.0, []
     for layer in _ranked(state)[:MOST]:
         if carried >= total / 2:
             break
         worst.append(layer)
-        carried += layer.cost.kl
+        carried += layer.cost.loss
     return worst, carried / total if total else 0.0
 
 
@@ -194,6 +197,14 @@ def _by_input(layer: LayerSensitivity) -> bool:
 def _input_bits(layer: LayerSensitivity) -> int:
     return MAX_BITS if layer.input is None else layer.input.bits
 
+
+_UNITS = {
+    "nats": "nats (Kullback-Leibler) by which the softmax moves",
+    "of the cosine": "by how much the cosine to the float output is less than 1",
+    "of the variance": "squared error of the outputs, as a share of their variance,",
+    "": "losses of all outputs, added up,",
+}
+"""What the loss of a task is, by its unit."""
 
 Cells = tuple[Sequence[str], Sequence[Sequence[str]]]
 
@@ -223,7 +234,7 @@ def _figure_heads(found: Inspection) -> list[str]:
 def _figures(states: Sequence[LayerSensitivity | BlockSensitivity]) -> list[str]:
     """Cost, isolated SQNR and cumulative SQNR, each in every state."""
     return [
-        *[nats_text(it.cost.kl) for it in states],
+        *[nats_text(it.cost.loss) for it in states],
         *[decibel_text(it.isolated) for it in states],
         *[decibel_text(it.cumulative) for it in states],
     ]

@@ -8,6 +8,7 @@ from ptq.utils.units import byte_text, file_size_text, latency_text, number_text
 
 __all__ = [
     "COLUMNS",
+    "agreement_name",
     "bits_text",
     "exactness_lines",
     "figure_columns",
@@ -17,6 +18,7 @@ __all__ = [
     "memory_lines",
 ]
 
+SAME = "same prediction as float"
 ALWAYS = ("float", "simulated", "onnx")
 COLUMNS = (*ALWAYS, "quantize_static", "openvino")
 """What is shown beside each other: always, and as far as it was measured."""
@@ -34,11 +36,26 @@ def figure_rows(measured: Validation, columns: Sequence[str]) -> list[tuple[str,
     sizes = {name: count / 1e6 for name, count in measured.size_bytes.items()}
     rows = (
         ("top-1 (%)", measured.top1),
-        ("same prediction as float (%)", measured.agreement),
+        *agreement_rows(measured),
         (f"latency ({latency})", measured.latency_ms),
         ("size (MB)", sizes),
     )
     return [(name, *(number_text(figures.get(c)) for c in columns)) for name, figures in rows]
+
+
+def agreement_name(measured: Validation) -> str:
+    """Return what `Validation.agreement` is, in words."""
+    if len(measured.outputs) > 1:
+        return "agreement with float, worst output"
+    return measured.outputs[0].measure if measured.outputs else SAME
+
+
+def agreement_rows(measured: Validation) -> list[tuple[str, Mapping[str, float]]]:
+    """Return the agreement with float of every output: what it is called, and the percentages by network."""
+    if not measured.outputs:
+        return [(f"{SAME} (%)", measured.agreement)]
+    several = len(measured.outputs) > 1
+    return [(f"{o.name}: {o.measure} (%)" if several else f"{o.measure} (%)", o.agreement) for o in measured.outputs]
 
 
 def figure_lines(

@@ -120,7 +120,7 @@ def estimate_run(settings: Settings, progress: Progress = SILENT, model: Model |
         model = model or load_network(settings.model)
         teachers, verifier = load_teachers(settings.calibration), load_verifier(settings.calibration)
         evaluation = load_evaluation(settings.evaluation, model)
-        graph_model = prepare(model.module, (3, *model.preprocess.size))
+        graph_model = prepare(model.module, (3, *model.preprocess.size), task=model.task)
         quantized_model = insert_planned_quantizers(graph_model, settings.quantization)
     with progress.stage("estimate_run", 4) as task:
         source = image_source(settings.calibration, settings.execution, model.preprocess)

@@ -7,7 +7,6 @@ from pathlib import Path
 from torch import nn
 
 from ptq.calibration.dataset import CalibrationSet
-from ptq.data.datasets import load_eval
 from ptq.errors import InputError
 from ptq.export import validate
 from ptq.export.results import Validation
@@ -17,7 +16,7 @@ from ptq.quantization.storage import load_quantized, read_metadata, settings_of
 from ptq.reporting.advice import remedy
 from ptq.reporting.html.page import refresh
 from ptq.reporting.report_files import read_report, write_report
-from ptq.run.inputs import ValidationBatches, data_of, load_network
+from ptq.run.inputs import ValidationBatches, data_of, labeled_images, load_network
 
 __all__ = ["load", "validate_run"]
 
@@ -63,7 +62,7 @@ def validate_run(
         raise InputError(f"{model.name} has other weights now than when {folder} was made.")
     images = CalibrationSet.load(folder / "images.safetensors")
     data = data or data_of(report.settings.evaluation)
-    evaluation = load_eval(data, model.preprocess, model.num_classes) if data else None
+    evaluation = labeled_images(data, model) if data else None
     quantized_model = load(folder, model.module)
     measured = validate(
         folder / "model.onnx",

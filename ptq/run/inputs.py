@@ -47,6 +47,7 @@ __all__ = [
     "image_source",
     "insert_planned_quantizers",
     "keep_images",
+    "labeled_images",
     "load_evaluation",
     "load_network",
     "load_teacher",
@@ -174,6 +175,7 @@ def load_network(settings: ModelSettings) -> Model:
         resize=settings.resize,
         mean=settings.mean,
         std=settings.std,
+        task=settings.task,
     )
 
 
@@ -189,9 +191,18 @@ def load_verifier(settings: CalibrationSettings) -> Model | None:
 
 def load_evaluation(settings: EvaluationSettings, model: Model) -> EvalSet | None:
     """Load the labeled images to measure accuracy with; None where the settings name none."""
-    if settings.data is None:
-        return None
-    return load_eval(settings.data, model.preprocess, model.num_classes)
+    return None if settings.data is None else labeled_images(settings.data, model)
+
+
+def labeled_images(data: str, model: Model) -> EvalSet:
+    """Open labeled images for a network.
+
+    Raises:
+        InputError: for a network that gives no class scores, or data that cannot be read or are for another one.
+    """
+    if model.num_classes is None:
+        raise InputError(f"--data has labels of classes, and no output of {model.name} is class scores: leave it out")
+    return load_eval(data, model.preprocess, model.num_classes)
 
 
 def insert_planned_quantizers(graph_model: GraphModel, settings: QuantizationSettings) -> QuantizedModel:
@@ -282,12 +293,12 @@ def own_network(model: nn.Module | Model, preprocess: Preprocess | None, options
     Args:
         model: a module, or one with all that.
         preprocess: of a module; ImageNet's is assumed, with a warning, where nothing is said.
-        options: settings, of which size, resize, mean and std say that, too.
+        options: settings, of which size, resize, mean, std and task say that, too.
 
     Raises:
         InputError: for what is said twice, or cannot be of a network that is there already.
     """
-    said = {k: v for k in ("size", "resize", "mean", "std") if (v := options.get(k)) is not None}
+    said = {k: v for k in ("size", "resize", "mean", "std", "task") if (v := options.get(k)) is not None}
     if options.get("weights") is not None:
         raise InputError("weights= is for a model given by name: this network has its own already")
     if isinstance(model, Model):
@@ -295,7 +306,8 @@ def own_network(model: nn.Module | Model, preprocess: Preprocess | None, options
             raise InputError(f"{', '.join(said or ['preprocess'])}: a Model says this by itself; give one of the two")
         return model
     if preprocess is not None:
-        return as_model(model, **asdict(preprocess.override(**said)))
+        task = said.pop("task", "auto")
+        return as_model(model, **asdict(preprocess.override(**said)), task=task)
     if not {"size", "mean", "std"} <= said.keys():
         height, width = IMAGENET.size
         warnings.warn(

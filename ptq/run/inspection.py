@@ -53,7 +53,7 @@ def inspect_run(
 
     Example:
         >>> found = inspect_run("runs/resnet18-w4a8")  # doctest: +SKIP
-        >>> found.before.network.kl > found.after.network.kl  # doctest: +SKIP
+        >>> found.before.network.loss > found.after.network.loss  # doctest: +SKIP
         True
     """
     folder, where = Path(folder), use_device(device, threads)
@@ -95,12 +95,12 @@ def inspect_model(
     Example:
         >>> settings = ptq.make_settings("resnet18", bits=4, images="runs/a/images.safetensors")
         >>> found = inspect_model(settings)  # doctest: +SKIP
-        >>> sorted(found.before.layers, key=lambda layer: layer.cost.kl)[-1].name  # doctest: +SKIP
+        >>> sorted(found.before.layers, key=lambda layer: layer.cost.loss)[-1].name  # doctest: +SKIP
         'conv1'
     """
     device = use_device(settings.execution.device, settings.execution.threads)
     network = model or load_network(settings.model)
-    graph_model = prepare(network.module, (3, *network.preprocess.size))
+    graph_model = prepare(network.module, (3, *network.preprocess.size), task=network.task)
     quantized_model = insert_planned_quantizers(graph_model, settings.quantization)
     source = image_source(settings.calibration, settings.execution, network.preprocess)
     images = calibration_images(network, source, device=device, progress=progress)
@@ -115,7 +115,8 @@ def inspect_model(
 def _network(folder: Path, settings: Settings, about: dict[str, Any], module: nn.Module | None) -> Model:
     """The float network of a run, and no other."""
     if module is not None:
-        model = as_model(module, **asdict(Preprocess.from_json(about["preprocess"])))
+        preprocess = asdict(Preprocess.from_json(about["preprocess"]))
+        model = as_model(module, **preprocess, task=settings.model.task)
     elif about["model"] is None:
         raise InputError(f"{folder} was made from a Python module: use ptq.inspect_run(folder, model) from Python.")
     else:

@@ -118,7 +118,7 @@ def _run(
         model = model or load_network(settings.model)
         teachers, verifier = load_teachers(settings.calibration), load_verifier(settings.calibration)
         evaluation = load_evaluation(settings.evaluation, model)
-        graph_model = prepare(model.module, (3, *model.preprocess.size))
+        graph_model = prepare(model.module, (3, *model.preprocess.size), task=model.task)
         quantized_model = insert_planned_quantizers(graph_model, settings.quantization)
         folder = run_folder(settings.output.folder)
         decides = decided_by(settings, model, teachers, graph_model, device)
@@ -246,6 +246,7 @@ def calibrate_datafree(
     *,
     teachers: tuple[Model, ...] = (),
     preprocess: Preprocess | None = None,
+    task: str = "auto",
     preset: str = "default",
     seed: int = 0,
     device: str | None = None,
@@ -259,6 +260,7 @@ def calibrate_datafree(
         act_bits: of the activations, 2..8.
         teachers: further models to synthesize from (feature mixing).
         preprocess: of your own module; ImageNet's at 224 by default.
+        task: what the network is for, as `ptq.find_task` takes it.
         preset: "fast", "default" or "best".
         seed: same seed, same machine: same result.
         device: None takes a GPU where there is one.
@@ -271,8 +273,9 @@ def calibrate_datafree(
         >>> found = calibrate_datafree(net)  # doctest: +SKIP
         >>> logits = found.quantized_model.integer_forward(x)  # doctest: +SKIP
     """
-    network = load_model(model) if isinstance(model, str) else own_network(model, preprocess, {})
-    graph_model = prepare(network.module, (3, *network.preprocess.size))
+    own = {} if task == "auto" else {"task": task}
+    network = load_model(model, task=task) if isinstance(model, str) else own_network(model, preprocess, own)
+    graph_model = prepare(network.module, (3, *network.preprocess.size), task=network.task)
     quantized_model = insert_quantizers(graph_model, make_plan(graph_model, bits, act_bits))
     source = ImageSource("mixmix", synthesis_preset(preset, network.preprocess, seed=seed))
     images = calibration_images(network, source, teachers, device=use_device(device), progress=progress)

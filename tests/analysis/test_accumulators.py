@@ -9,7 +9,10 @@ from ptq.analysis.accumulators import Change, Extent, Noise
 from ptq.quantization.affine import fake_quant
 from ptq.quantization.quantizers import Quantizer
 from ptq.quantization.spec import QuantSpec
+from ptq.tasks.task import Task
 from ptq.utils.metrics import kl_divergence, sqnr_db
+
+CLASSIFIER = Task({"output": "classify"}, 10)
 
 
 def pair() -> tuple[torch.Tensor, torch.Tensor]:
@@ -20,13 +23,13 @@ def pair() -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_pieces_make_the_whole() -> None:
     x, y = pair()
-    noise, change = Noise(), Change()
+    noise, change = Noise(), Change(CLASSIFIER)
     for part in (slice(0, 3), slice(3, 20)):
         noise.add(x[part], y[part])
         change.add(x[part], y[part])
     assert noise.db() == pytest.approx(sqnr_db(x, y))
     assert change.cost().sqnr == pytest.approx(sqnr_db(x, y))
-    assert change.cost().kl == pytest.approx(kl_divergence(x, y))
+    assert change.cost().loss == pytest.approx(kl_divergence(x, y))
 
 
 def test_an_extent_knows_what_a_quantizer_clips() -> None:
@@ -59,6 +62,6 @@ def test_an_extent_per_channel_shows_the_widest() -> None:
 
 def test_nothing_lost_is_no_noise() -> None:
     x, _ = pair()
-    change = Change()
+    change = Change(CLASSIFIER)
     change.add(x, x.clone())
-    assert (change.cost().kl, change.cost().sqnr) == (0.0, math.inf)
+    assert (change.cost().loss, change.cost().sqnr) == (0.0, math.inf)

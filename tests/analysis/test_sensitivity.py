@@ -45,15 +45,15 @@ def test_every_layer_and_block_is_measured_once_in_order(name: str) -> None:
 def test_costs_are_no_gains_and_everything_is_a_number(name: str) -> None:
     _, found = measured(name, 2, 3)
     costs = [layer.cost for layer in found.layers] + [block.cost for block in found.blocks]
-    assert all(cost.kl >= 0 for cost in [found.network, *costs])
+    assert all(cost.loss >= 0 for cost in [found.network, *costs])
     for layer in found.layers:
-        assert layer.cost.kl > 0
+        assert layer.cost.loss > 0
         assert layer.input is not None
         for span in (layer.weight, layer.input):
             assert span.low <= span.high and 0 <= span.clipped <= 1
         assert layer.isolated <= max(layer.isolated_weight, layer.isolated_input) + 1
     text = json.dumps(found.to_json(), allow_nan=False)
-    assert json.loads(text)["network"]["kl"] == found.network.kl
+    assert json.loads(text)["network"]["loss"] == found.network.loss
 
 
 @networks
@@ -63,7 +63,7 @@ def test_what_has_accumulated_at_the_end_is_the_noise_of_the_logits(name: str) -
     with torch.no_grad():
         logits, quantized = quantized_model.require_float_model().module(x), quantized_model.module(x)
     assert found.network.sqnr == pytest.approx(sqnr_db(logits, quantized), abs=1e-4)
-    assert found.network.kl == pytest.approx(kl_divergence(logits, quantized), rel=1e-3)
+    assert found.network.loss == pytest.approx(kl_divergence(logits, quantized), rel=1e-3)
     assert found.blocks[-1].cumulative == pytest.approx(found.network.sqnr)
     if list(quantized_model.require_float_model().module.graph.nodes)[-2].name == found.layers[-1].name:
         assert found.layers[-1].cumulative == pytest.approx(found.network.sqnr)
@@ -94,7 +94,7 @@ def test_two_bits_cost_more_than_eight(name: str) -> None:
     for layer, other in zip(fine.layers, coarse.layers, strict=True):
         if other.weight.bits == 2:  # neither the first nor the last
             compared += 1
-            assert layer.cost.kl < other.cost.kl
+            assert layer.cost.loss < other.cost.loss
             assert layer.weight_sqnr > other.weight_sqnr
             assert layer.isolated > other.isolated
     assert compared
@@ -117,7 +117,7 @@ def test_the_cost_of_a_layer_is_what_quantizing_it_by_itself_does() -> None:
     with torch.no_grad():
         logits, quantized = quantized_model.require_float_model().module(x), alone.module(x)
     layer = next(layer for layer in found.layers if layer.name == "blocks_0_conv2")
-    assert layer.cost.kl == pytest.approx(kl_divergence(logits, quantized), rel=1e-4)
+    assert layer.cost.loss == pytest.approx(kl_divergence(logits, quantized), rel=1e-4)
     assert layer.cost.sqnr == pytest.approx(sqnr_db(logits, quantized), abs=1e-3)
 
 
@@ -133,9 +133,9 @@ def test_the_size_of_the_pieces_makes_no_difference(monkeypatch: pytest.MonkeyPa
     quantized_model, found = measured("resnet", 3, 4)
     monkeypatch.setattr(sensitivity, "BATCH", 7)
     again = measure_sensitivity(quantized_model, images(COUNT))
-    assert again.network.kl == pytest.approx(found.network.kl, rel=1e-3)
+    assert again.network.loss == pytest.approx(found.network.loss, rel=1e-3)
     for layer, other in zip(again.layers, found.layers, strict=True):
-        assert layer.cost.kl == pytest.approx(other.cost.kl, rel=1e-3)
+        assert layer.cost.loss == pytest.approx(other.cost.loss, rel=1e-3)
         assert layer.isolated == pytest.approx(other.isolated, abs=1e-3)
 
 

@@ -11,6 +11,7 @@ from ptq.calibration.quality import assess, vendi_score, with_quality
 from ptq.calibration.synthesis import gaussian_noise
 from ptq.errors import InputError
 from ptq.models.model import Model, as_model
+from ptq.tasks.task import Task
 
 
 @pytest.fixture(scope="module")
@@ -55,4 +56,4 @@ def test_figures_go_into_the_provenance(model: Model, real: CalibrationSet) -> N
 
 def test_a_held_out_classifier_of_other_classes_is_refused(model: Model, real: CalibrationSet) -> None:
     with pytest.raises(InputError):
-        assess(real, [model], replace(model, num_classes=7))
+        assess(real, [model], replace(model, task=Task(model.task.kinds, 7)))

@@ -38,6 +38,7 @@ OTHERWISE: dict[str, tuple[list[str], Any]] = {  # options and values that are n
     "resize": (["--resize", "128"], 128),
     "mean": (["--mean", "0.1,0.2,0.3"], (0.1, 0.2, 0.3)),
     "std": (["--std", "0.5"], (0.5, 0.5, 0.5)),
+    "task": (["--task", "fc=embed"], "fc=embed"),
     "format": (["--format", "int8"], "int8"),
     "reduce_range": (["--reduce-range"], True),
     "tensors": (["--tensor", "layer1.*=7", "--tensor", "fc=6"], {"layer1.*": 7, "fc": 6}),

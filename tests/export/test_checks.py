@@ -12,10 +12,13 @@ from torch import Tensor
 
 from ptq.export import checks, ort
 from ptq.export.checks import EQUAL_DB, MARGIN, Evidence, not_slower, run_checks
+from ptq.export.comparison import Comparisons
 from ptq.export.onnx_files import QuantizedFile
 from ptq.export.results import SAME_PREDICTIONS, Check, failures
 from ptq.export.stepwise import ComparedCodes, Stepwise
+from ptq.tasks.task import Task
 
+CLASSIFIER, GENERIC = Task({"output": "classify"}, 4), Task({"output": "generic"})
 LAUNCH = 0.1  # ms; that other tests set it is undone here
 
 
@@ -33,17 +36,20 @@ def predicting(*classes: int) -> Tensor:
     return torch.nn.functional.one_hot(torch.tensor(classes), 4).float()
 
 
-def found(file: QuantizedFile, logits: dict[str, Tensor], **more: Any) -> list[Check]:
-    """The answers of the checks that look at logits."""
+def found(
+    file: QuantizedFile, outputs: dict[str, Any], task: Task = CLASSIFIER, labels: Tensor | None = None, **more: Any
+) -> list[Check]:
+    """The answers of the checks that look at outputs."""
     known = {check.name for check in run_checks(Evidence(file))}
-    return [check for check in run_checks(Evidence(file, logits=logits, **more)) if check.name not in known]
+    compared = Comparisons(task)
+    compared.add(outputs, labels)
+    return [check for check in run_checks(Evidence(file, outputs=compared, **more)) if check.name not in known]
 
 
 def test_scores_are_compared_where_there_are_labels(file: QuantizedFile) -> None:
-    logits = {"onnx": predicting(0, 1), "simulated": predicting(0, 1), "openvino": predicting(2, 2)}
-    top1 = {"onnx": 80.0, "simulated": 80.5, "openvino": 70.0}
-    (line,) = failures(found(file, logits, top1=top1))
-    assert "top-1" in line and "openvino" in line and "10.00" in line
+    logits = {"onnx": predicting(0, 1), "simulated": predicting(0, 1), "openvino": predicting(0, 2)}
+    (line,) = failures(found(file, logits, labels=torch.tensor([0, 1])))
+    assert "top-1" in line and "openvino" in line and "50.00" in line
 
 
 def test_without_labels_agreement_with_float_stands_for_accuracy(file: QuantizedFile) -> None:
@@ -108,7 +114,9 @@ def test_a_network_that_lost_its_predictions_fails(
 
 def test_one_output_names_no_classes(file: QuantizedFile) -> None:
     one = torch.linspace(-9, 9, 64)[:, None]
-    assert not [c for c in found(file, {"float": one, "onnx": -one}) if c.name == SAME_PREDICTIONS]
+    (check,) = [c for c in found(file, {"float": one, "onnx": -one}, GENERIC) if c.name == SAME_PREDICTIONS]
+    assert not check.passed and "variance" in check.failure
+    assert all(c.passed for c in found(file, {"float": one, "onnx": one + 0.1}, GENERIC))
 
 
 def stepwise(
@@ -153,9 +161,8 @@ def test_what_float_operators_round_is_compared_step_by_step(file: QuantizedFile
 
 def test_a_check_that_is_passed_says_what_was_measured(file: QuantizedFile) -> None:
     logits = {"onnx": predicting(0, 1), "simulated": predicting(0, 1), "openvino": predicting(0, 1)}
-    top1 = {"onnx": 80.0, "simulated": 80.5, "openvino": 79.5}
-    simulated, openvino, same = found(file, logits, top1=top1)
-    assert simulated.passed and "80.00 and 80.50 %" in simulated.measured
+    simulated, openvino, same = found(file, logits, labels=torch.tensor([0, 2]))
+    assert simulated.passed and "50.00 and 50.00 %" in simulated.measured
     assert openvino.passed and "openvino" in openvino.name
     assert same.passed and same.measured.startswith("no difference")
     assert same.to_json() == {"name": same.name, "measured": same.measured, "failure": "", "passed": True}

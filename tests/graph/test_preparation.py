@@ -95,12 +95,6 @@ class Wrapped(nn.Module):
         return {"pair": (y, y), "dict": {"out": y}, "single": [y]}[self.kind]
 
 
-@pytest.mark.parametrize("kind", ["pair", "dict"])
-def test_several_outputs_are_refused(kind: str) -> None:
-    with pytest.raises(ptq.ModelError):
-        prepare(Wrapped(kind), SHAPE)
-
-
 class Untraceable(nn.Module):
     def __init__(self) -> None:
         super().__init__()

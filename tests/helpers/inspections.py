@@ -47,7 +47,7 @@ def _state(kl: float, db: float) -> Sensitivity:
         isolated_weight=41.3,
         isolated_input=math.inf,
         cumulative=41.3,
-        cost=Cost(kl=3e-6, sqnr=50.0),
+        cost=Cost(loss=3e-6, sqnr=50.0),
     )
     conv = replace(
         stem,
@@ -60,10 +60,10 @@ def _state(kl: float, db: float) -> Sensitivity:
         isolated_weight=13.0 + db,
         isolated_input=30.0,
         cumulative=12.0 + db,
-        cost=Cost(kl=kl, sqnr=10.0 + db),
+        cost=Cost(loss=kl, sqnr=10.0 + db),
     )
     blocks = (
         BlockSensitivity("stem", ("stem",), 41.3, 41.3, stem.cost),
         BlockSensitivity("conv2", ("conv1", "conv2"), 12.5 + db, 12.0 + db, conv.cost),
     )
-    return Sensitivity((stem, conv), blocks, Cost(kl=1.25 * kl, sqnr=9.0 + db), 32)
+    return Sensitivity((stem, conv), blocks, Cost(loss=1.25 * kl, sqnr=9.0 + db), 32)

@@ -19,9 +19,6 @@ def number():
 
 def fails():
     raise KeyError("lost")
-
-def detector():
-    return nn.Conv2d(3, 4, 3)
 """
 
 

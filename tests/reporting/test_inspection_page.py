@@ -37,7 +37,7 @@ def found(weight_bits: int = 3, act_bits: int = 4, after: bool = True) -> Inspec
 def hurt(weight_bits: int, act_bits: int) -> Inspection:
     """Before reconstruction, and as if the network suffered from it."""
     inspection = found(weight_bits, act_bits, after=False)
-    worse = replace(inspection.before, network=replace(inspection.before.network, kl=1.0))
+    worse = replace(inspection.before, network=replace(inspection.before.network, loss=1.0))
     return replace(inspection, before=worse)
 
 
@@ -66,7 +66,7 @@ def test_the_tables_name_every_layer_once_and_are_rectangular(after: bool) -> No
 def test_the_layers_that_cost_most_come_first() -> None:
     latest = found().latest
     assert latest is found().after
-    cost = {layer.name: layer.cost.kl for layer in latest.layers}
+    cost = {layer.name: layer.cost.loss for layer in latest.layers}
     costs, ranges, _ = tables(found(), top=3)
     assert [row[0] for row in costs.rows] == sorted(cost, key=lambda name: -cost[name])[:3]
     assert [row[0] for row in ranges.rows] == [row[0] for row in costs.rows]
@@ -103,7 +103,7 @@ def test_advice_names_layers_by_what_makes_their_noise() -> None:
     assert "--layer" in weights and "--act-bits" not in weights
     words = shlex.split(weights[weights.index("--layer") :].rstrip("."))
     named = bits_by_pattern(words[1::2])
-    cost = {layer.name: layer.cost.kl for layer in found(2, 8, after=False).before.layers}
+    cost = {layer.name: layer.cost.loss for layer in found(2, 8, after=False).before.layers}
     assert set(named.values()) == {8}
     assert max(cost, key=lambda name: cost[name]) in named
     inputs = advice(hurt(8, 2))

@@ -61,7 +61,7 @@ def of_a_model(settings: Settings, *more: str) -> tuple[str, ...]:
 def test_reconstruction_helps_the_network_and_every_block_alone(run_dir: Path) -> None:
     found = ptq.inspect_run(run_dir, count=96, threads=1)
     assert found.after is not None
-    assert found.after.network.kl < found.before.network.kl
+    assert found.after.network.loss < found.before.network.loss
     assert found.after.network.sqnr > found.before.network.sqnr + 3
     report = json.loads((run_dir / "report.json").read_text())
     states = found.before.blocks, found.after.blocks, report["blocks"]

@@ -13,6 +13,7 @@ from ptq.reporting.advice import badges, next_steps
 from ptq.reporting.html import gallery, plots
 from ptq.reporting.report import Report
 from ptq.reporting.text import (
+    agreement_name,
     bits_text,
     exactness_lines,
     figure_columns,
@@ -108,7 +109,7 @@ def _cards(report: Report) -> Iterator[dict[str, str]]:
         yield _card("top-1 accuracy", percent_text(top1["onnx"]), detail)
     elif "onnx" in agreement:
         detail = "of calibration images; no labels were given"
-        yield _card("same prediction as float", percent_text(agreement["onnx"]), detail)
+        yield _card(agreement_name(report.validation), percent_text(agreement["onnx"]), detail)
     if "onnx" in latency:
         detail = thread_text(latency.get("threads"))
         if "float" in latency:

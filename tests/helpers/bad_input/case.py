@@ -37,7 +37,6 @@ def raises(): raise RuntimeError("no such checkpoint")
 def number(): return 7
 def wants(width): return net()
 def plain(): return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
-def pixels(): return nn.Conv2d(3, 4, 3)
 def no_layers(): return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 class Branching(nn.Module):
@@ -47,12 +46,22 @@ class Branching(nn.Module):
     def forward(self, x):
         return self.net(x) if x.sum() > 0 else self.net(-x)
 
-class Two(Branching):
+class Word(Branching):
     def forward(self, x):
-        return self.net(x), x
+        return {"class": self.net(x), "kind": "pair"}
+
+class Nothing(Branching):
+    def forward(self, x):
+        self.net(x)
+
+class Boxes(Branching):
+    def forward(self, x):
+        return [{"boxes": self.net(x).flatten()[:1] + torch.zeros(7, 4)}]
 
 def branching(): return Branching()
-def two(): return Two()
+def word(): return Word()
+def nothing(): return Nothing()
+def boxes(): return Boxes()
 
 def slow():
     print("waiting", flush=True)

@@ -27,8 +27,15 @@ MODELS = (
     _model(
         "control flow that depends on pixels", "net.py:branching", "without control flow that depends on tensor values"
     ),
-    _model("a network with two results", "net.py:two", "wrap it in a module that picks the class scores"),
-    _model("a network that gives images", "net.py:pixels", "it must return (1, classes)"),
+    _model(
+        "a result that is no tensor", "net.py:word", "the model returns 'kind', a str: every output must be a tensor"
+    ),
+    _model("no result", "net.py:nothing", "the model returns nothing"),
+    _model("boxes in place of images", "net.py:boxes", "returns boxes of shape (7, 4) for one image"),
+    _model("a task that the network cannot have", "net.py:net", "dense wants an output of", "--task", "dense"),
+    _model(
+        "a task of an output that is not there", "net.py:net", "unknown output in --task 'box'", "--task", "box=embed"
+    ),
     _model("a network with nothing to quantize", "net.py:no_layers", "no convolution and no linear layer"),
     _model("a network for gray images", "net.py:gray", "its first convolution takes 1 channel:"),
     _model("a size too small for the network", "net.py:net", "does not run on 3x1x1 images", "--size", "1"),

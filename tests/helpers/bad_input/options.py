@@ -32,6 +32,7 @@ OPTIONS = (
     _option("a deviation that is a word", "--std: 'red'; give three numbers", "--std", "red"),
     _option("a memory limit that is no size", "--memory-limit: 'lots' is no size; give 1GiB", "--memory-limit", "lots"),
     _option("a memory limit beyond all machines", "more than any machine has", "--memory-limit", "9" * 30 + "TB"),
+    _option("no such task", "--task: unknown task 'segment'; choose one of classify, dense", "--task", "segment"),
     _option("no such device", "--device: 'gpu'; give cpu, cuda or cuda:N", "--device", "gpu"),
     _option("an option that does not exist", "--color", "--color", "red"),
     _option("data that are not there", "--data: there is nothing at nowhere", "--data", "nowhere"),
