@@ -20,19 +20,22 @@ from ptq.quantization.plan import make_plan
 from ptq.quantization.quantized_model import QuantizedModel
 from ptq.quantization.spec import QuantPlan
 from ptq.utils.metrics import kl_divergence, sqnr_db
+from tests.helpers.branching_networks import BRANCHING, quantized_branching
 from tests.helpers.networks import NETWORKS, SHAPE, build, images, quantized_network
 
 COUNT = 20
 networks = pytest.mark.parametrize("name", NETWORKS)
+all_networks = pytest.mark.parametrize("name", [*NETWORKS, *BRANCHING])
 
 
 @cache
 def measured(name: str, weight_bits: int, act_bits: int) -> tuple[QuantizedModel, Sensitivity]:
-    quantized_model = quantized_network(name, weight_bits, act_bits)
+    make = quantized_network if name in NETWORKS else quantized_branching
+    quantized_model = make(name, weight_bits, act_bits)
     return quantized_model, measure_sensitivity(quantized_model, images(COUNT))
 
 
-@networks
+@all_networks
 def test_every_layer_and_block_is_measured_once_in_order(name: str) -> None:
     quantized_model, found = measured(name, 3, 4)
     assert [layer.name for layer in found.layers] == list(quantized_model.layers())
@@ -41,7 +44,7 @@ def test_every_layer_and_block_is_measured_once_in_order(name: str) -> None:
     assert found.images == COUNT
 
 
-@networks
+@all_networks
 def test_costs_are_no_gains_and_everything_is_a_number(name: str) -> None:
     _, found = measured(name, 2, 3)
     costs = [layer.cost for layer in found.layers] + [block.cost for block in found.blocks]
@@ -56,7 +59,7 @@ def test_costs_are_no_gains_and_everything_is_a_number(name: str) -> None:
     assert json.loads(text)["network"]["loss"] == found.network.loss
 
 
-@networks
+@all_networks
 def test_what_has_accumulated_at_the_end_is_the_noise_of_the_logits(name: str) -> None:
     quantized_model, found = measured(name, 3, 4)
     x = images(COUNT)
@@ -69,7 +72,14 @@ def test_what_has_accumulated_at_the_end_is_the_noise_of_the_logits(name: str) -
         assert found.layers[-1].cumulative == pytest.approx(found.network.sqnr)
 
 
-@networks
+def test_a_network_of_several_outputs_is_measured_by_all_of_them() -> None:
+    quantized_model, found = measured("two heads", 3, 4)
+    assert [layer.name for layer in found.layers] == list(quantized_model.layers())
+    silent = {layer.name for layer in found.layers if math.isinf(layer.cost.sqnr)}
+    assert not silent
+
+
+@all_networks
 def test_nothing_has_accumulated_before_the_first(name: str) -> None:
     _, found = measured(name, 3, 4)
     assert found.blocks[0].cumulative == found.blocks[0].isolated

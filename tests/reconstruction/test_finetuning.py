@@ -16,9 +16,10 @@ from ptq.quantization.insertion import insert_quantizers
 from ptq.quantization.plan import make_plan
 from ptq.quantization.quantized_model import QuantizedModel
 from ptq.reconstruction.config import ReconstructConfig
-from ptq.reconstruction.finetuning import finetune, outputs_of, tunable
+from ptq.reconstruction.finetuning import _views, finetune, outputs_of, tunable
 from ptq.utils.metrics import sqnr_db
 from ptq.utils.work_store import WorkStore
+from tests.helpers.branching_networks import quantized_branching
 from tests.helpers.networks import NETWORKS, SHAPE, build, images
 from tests.helpers.progress import Recorder
 
@@ -67,6 +68,26 @@ def test_images_that_took_no_part_tell_what_it_brought() -> None:
     assert result.after == pytest.approx(error_of(quantized_model, x[7::8]))
     assert result.kept
     assert result.after < 0.8 * before
+
+
+def test_all_outputs_of_a_network_come_nearer_together() -> None:
+    quantized_model, x = quantized_branching("two heads"), images(32)
+    before = error_of(quantized_model, x[7::8])
+    result = finetune(quantized_model, x, CONFIG)
+    assert result is not None and result.kept
+    assert result.before == pytest.approx(before, rel=1e-4)
+    assert result.after == pytest.approx(error_of(quantized_model, x[7::8]), rel=1e-4)
+    assert result.after < 0.9 * before
+
+
+def test_images_of_several_inputs_are_moved_alike() -> None:
+    large = images(8)
+    small, number = large[..., ::2, ::2].contiguous(), torch.ones(8, 3)
+    moved = _views([large, small, number], torch.Generator().manual_seed(0))
+    assert [y.shape for y in moved] == [x.shape for x in (large, small, number)]
+    assert torch.equal(moved[2], number)
+    alone = _views([large], torch.Generator().manual_seed(0))
+    assert torch.equal(moved[0], alone[0])
 
 
 def test_what_does_not_help_is_taken_back_bit_for_bit() -> None:
