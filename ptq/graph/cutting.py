@@ -37,6 +37,7 @@ def assign_blocks(graph: fx.GraphModule) -> dict[str, int]:
     for block in _building_blocks(graph, order, alive):
         blocks += _shortened(graph, block, alive[start : start + len(block)])
         start += len(block)
+    blocks[-1:] = _without_end(graph, blocks[-1], alive[-len(blocks[-1]) :])
     return {node.name: index for index, block in enumerate(blocks) for node in block}
 
 
@@ -88,6 +89,15 @@ def _building_blocks(graph: fx.GraphModule, order: list[fx.Node], alive: list[_A
             joined.append(list(piece))
             scopes.append(own)
     return joined
+
+
+def _without_end(graph: fx.GraphModule, block: list[fx.Node], alive: list[_Alive]) -> list[list[fx.Node]]:
+    """Cut the last block behind its layers where it ends in integers (places of the largest scores): no gradient comes from them."""
+    if alive[-1].numel < math.inf:
+        return [block]
+    last = max((i for i, node in enumerate(block) if isinstance(module_of(graph, node), LAYERS)), default=len(block))
+    places = [i + 1 for i in range(last, len(block)) if alive[i].numel < math.inf]
+    return [block[: places[-1]], block[places[-1] :]] if places else [block]
 
 
 @dataclass(frozen=True)

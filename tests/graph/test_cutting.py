@@ -117,6 +117,23 @@ def test_what_is_long_is_cut_between_building_blocks() -> None:
     assert assignment["max_pool2d"] == assignment["down_1_first_0"]
 
 
+def test_a_network_that_ends_in_integers_has_a_block_for_them() -> None:
+    class Places(nn.Module):
+        """A segmentation that gives the class of each pixel."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Conv2d(3, 8, 3, 1, 1), nn.Conv2d(8, 4, 1)
+
+        def forward(self, x):  # type: ignore[no-untyped-def]
+            return self.second(self.first(x).relu()).relu().argmax(1)
+
+    graph = prepare(Places().eval(), SHAPE).module
+    assert sizes(graph) == [1, 1, 0]
+    *_, logits, places = split(graph, assign_blocks(graph))
+    assert places.inputs == logits.outputs == ("relu_1",)
+
+
 def test_integers_and_what_mixes_images_cross_no_boundary() -> None:
     class Mixed(nn.Module):
         """Sixteen layers, across which the largest entries' places and a sum over the batch are alive."""
