@@ -48,6 +48,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "fixed scales": {"lr_scale": 0.0},
     "weights before scales": {"joint": False},
     "layer by layer": {"unit": "layer"},
+    "no ridge": {"ridge": 0.0},
     "Fisher weights": {"fisher": True},
     "ranges by the tensor's error": {"observer": "mse"},
     "ranges by the output's error": {"observer": "output"},

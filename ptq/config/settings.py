@@ -153,6 +153,7 @@ class ReconstructionSettings:
     lr_rounding: Rate | None = None
     lr_scale: Weight | None = None
     warmup: Share | None = None
+    ridge: Weight | None = None
     sharpness: Annotated[float, Meta(ge=1)] | None = None
     tune_below: float | None = None
     correct_bias: bool | None = None

@@ -29,6 +29,7 @@ class ReconstructConfig:
         lr_rounding: Adam learning rate of the rounding variables.
         lr_scale: Adam learning rate of the scales of activations, relative to each scale; falls as a cosine.
         warmup: share of the iterations before roundings begin to be decided.
+        ridge: what the way from a weight to its rounding counts beside the error of one number of the output; 0 for nothing.
         sharpness: of the roundings at the end; it grows geometrically from 1.
         tune_below: a block where all has 8 bits is tuned if nearest rounding leaves its output fewer dB than this; 0 tunes none
             but the hopeless.
@@ -48,6 +49,7 @@ class ReconstructConfig:
     lr_rounding: float = 0.1
     lr_scale: float = 1e-3
     warmup: float = 0.2
+    ridge: float = 0.3
     sharpness: float = 100.0
     tune_below: float = 25.0
     correct_bias: bool = True
@@ -58,8 +60,8 @@ class ReconstructConfig:
 
 METHODS: dict[str, ReconstructConfig] = {
     "qdrop": ReconstructConfig(),
-    "brecq": ReconstructConfig(joint=False, drop=0.0, fisher=True),
-    "adaround": ReconstructConfig(unit="layer", joint=False, drop=0.0),
+    "brecq": ReconstructConfig(joint=False, drop=0.0, fisher=True, ridge=0.0),
+    "adaround": ReconstructConfig(unit="layer", joint=False, drop=0.0, ridge=0.0),
     "nearest": ReconstructConfig(iterations=0),
 }
 

@@ -157,6 +157,7 @@ class SoftLayer(StandIn):
     """
 
     base: Tensor
+    rest: Tensor
     scale: Tensor
     sharpness: Tensor
 
@@ -169,6 +170,7 @@ class SoftLayer(StandIn):
         rest = (weight / scale - base).clamp(1e-4, 1 - 1e-4)
         self.register_buffer("scale", scale.clone())
         self.register_buffer("base", base)
+        self.register_buffer("rest", rest)
         self.register_buffer("sharpness", torch.ones((), device=weight.device))
         self.alpha = nn.Parameter(-torch.log((ZETA - GAMMA) / (rest - GAMMA) - 1))
 
@@ -176,6 +178,14 @@ class SoftLayer(StandIn):
         """The softly rounded weight."""
         qmin, qmax = self.spec.qmin, self.spec.qmax
         return soft_round(self.base, self.alpha, self.scale, self.sharpness, qmin, qmax)
+
+    def departure(self) -> Tensor:
+        """Return how far its roundings take the weights from where they were, (): squares, in a twelfth of a step's, added up.
+
+        The rounding function stands for how probable it is that a weight is rounded up.
+        """
+        h = rectified_sigmoid(self.sharpness * self.alpha)
+        return 12 * (h * (1 - self.rest).square() + (1 - h) * self.rest.square()).sum()
 
     @torch.no_grad()
     def undecided(self) -> float:
@@ -226,6 +236,10 @@ class SoftBlock(nn.Module):
     def forward(self, *inputs: Tensor) -> Any:
         """Compute what the unit gives as it stands, in float32 where autocast is off."""
         return self.graph(*(x if torch.is_autocast_enabled(x.device.type) else x.float() for x in inputs))
+
+    def departure(self) -> Tensor:
+        """Return how far all roundings are from the float weights, ()."""
+        return torch.stack([layer.departure() for layer in self.layers]).sum()
 
     def commit(self) -> None:
         """Give the quantized model what was learned, every rounding decided."""

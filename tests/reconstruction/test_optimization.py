@@ -29,9 +29,9 @@ class Losses:
         self.losses += figures.values()
 
 
-def residual_block() -> tuple[Block, Pair]:
-    """The second block of the residual network, quantized, and what it should give."""
-    quantized_model = quantized_network("resnet", 3, 8)  # so that errors come from the weights
+def residual_block(bits: int = 3, act_bits: int = 8) -> tuple[Block, Pair]:
+    """The second block of the residual network, quantized, and what it should give; errors come from the weights if not asked otherwise."""
+    quantized_model = quantized_network("resnet", bits, act_bits)
     float_blocks, blocks, x = (
         split(quantized_model.require_float_model().module, quantized_model.blocks),
         quantized_model.split(),
@@ -59,6 +59,11 @@ def only(tensors: Mapping[str, Tensor]) -> Tensor:
 def like(tensors: Mapping[str, Tensor], change: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
     """Tensors changed, by the same names."""
     return {name: change(value) for name, value in tensors.items()}
+
+
+def first(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What belongs to the first image."""
+    return {name: value[:1] for name, value in tensors.items()}
 
 
 def error(block: Block, pair: Pair) -> float:
@@ -117,6 +122,29 @@ def test_what_was_learned_survives_the_decision(iterations: int) -> None:
         hard += error(block, pair) / nearest
         soft += sum(task.losses[-5:]) / 5
     assert hard < 1.25 * soft
+
+
+@pytest.mark.parametrize("ridge", [0.0, 1e6])
+def test_a_strong_ridge_keeps_nearest_rounding(ridge: float) -> None:
+    block, pair = residual_block()
+    nearest = [layer.weight_quantizer.codes.clone() for layer in layers(block)]
+    optimize(block, pair, ReconstructConfig(iterations=40, batch=8, ridge=ridge), Losses())
+    same = [
+        torch.equal(layer.weight_quantizer.codes, codes) for layer, codes in zip(layers(block), nearest, strict=True)
+    ]
+    assert same == [ridge > 0] * len(same)
+
+
+def test_with_a_ridge_what_one_image_taught_holds_for_others() -> None:
+    """One image has fewer numbers than the block has weights, and activations of 3 bits are noise that weights cannot mend."""
+    errors = {0.0: 0.0, METHODS["qdrop"].ridge: 0.0}
+    for ridge in errors:
+        for seed in range(3):
+            block, others = residual_block(3, 3)
+            one = Pair(first(others.x_quantized), first(others.x_float), first(others.target))
+            optimize(block, one, ReconstructConfig(iterations=100, batch=8, ridge=ridge, seed=seed), Losses())
+            errors[ridge] += error(block, others)
+    assert errors[METHODS["qdrop"].ridge] < 0.98 * errors[0.0]
 
 
 def test_errors_count_by_their_weight() -> None:
