@@ -22,7 +22,7 @@ from ptq.reconstruction.config import ReconstructConfig
 from ptq.reconstruction.kernels import blend, mean_error
 from ptq.reconstruction.passes import device_of
 from ptq.reconstruction.results import Curve
-from ptq.reconstruction.soft_modules import DropMask, FixedLayer, SoftBlock, SoftLayer, soften
+from ptq.reconstruction.soft_modules import DropMask, FixedLayer, FloatLayer, SoftBlock, SoftLayer, soften
 from ptq.utils.autocast import fast_autocast
 from ptq.utils.metrics import relative_worth
 
@@ -173,8 +173,7 @@ def _ridge(
     numbers = sum(target.numel() for target in pair.target.values())
     if config.ridge * weights < NEGLIGIBLE * numbers:
         return 0.0
-    undecided = soften(unit.module, None, scales=config.joint)
-    errors = _first_errors(unit, undecided, pair, device)
+    errors = _first_errors(unit, soften(unit.module, None, FloatLayer, config.joint), pair, device)
     return config.ridge / numbers * sum(factors[name] * float(error) for name, error in errors.items())
 
 

@@ -21,7 +21,18 @@ from ptq.reconstruction.kernels import quantize_activation, rectified_sigmoid, s
 from ptq.reconstruction.kernels.reference import GAMMA, ZETA
 from ptq.utils.autocast import fast_bfloat16, in_float32, wants_float32
 
-__all__ = ["DropMask", "FixedLayer", "LearnedScale", "SoftBlock", "SoftLayer", "StandIn", "is_low", "learns", "soften"]
+__all__ = [
+    "DropMask",
+    "FixedLayer",
+    "FloatLayer",
+    "LearnedScale",
+    "SoftBlock",
+    "SoftLayer",
+    "StandIn",
+    "is_low",
+    "learns",
+    "soften",
+]
 
 
 def learns(module: nn.Module | None) -> bool:
@@ -214,6 +225,14 @@ class FixedLayer(StandIn):
     def weight(self) -> Tensor:
         """The weight that its codes stand for."""
         return self.rounded
+
+
+class FloatLayer(StandIn):
+    """A layer as it is in the float network."""
+
+    def weight(self) -> Tensor:
+        """The weight before it was clipped and rounded."""
+        return self.layer.weight_quantizer.float_weight
 
 
 class SoftBlock(nn.Module):
