@@ -60,7 +60,7 @@ def test_no_block_is_worse_than_with_nearest_rounding(name: str, method: str) ->
 
 @runs
 def test_reported_figures_are_those_of_the_blocks(name: str, method: str) -> None:
-    """From one block to the next, activations are in bfloat16."""
+    """From one block to the next, activations are in bfloat16: a last bit of a convolution, which parts of a batch may differ in, can move a code."""
     quantized_model, results, _ = outcome(name, method)
     network = quantized_model.require_float_model().module
     floats = split(network, quantized_model.blocks)
@@ -69,7 +69,7 @@ def test_reported_figures_are_those_of_the_blocks(name: str, method: str) -> Non
         for index, (block, result) in enumerate(zip(quantized_model.split(), results, strict=True)):
             target, given = in_bfloat16(floats[index](x)), block(y)
             pairs = [energies(wanted, given[name]) for name, wanted in target.items()]
-            assert joint_decibels(*zip(*pairs, strict=True)) == pytest.approx(result.sqnr, abs=1e-3)
+            assert joint_decibels(*zip(*pairs, strict=True)) == pytest.approx(result.sqnr, abs=1e-2)
             rest = compose(network, floats[index + 1 :])
             x, y = rest.alive(x, target), rest.alive(y, in_bfloat16(given))
 
