@@ -93,6 +93,7 @@ def prepare(
     name_outputs(graph, BATCH)
     _fold_constants(graph)
     canonicalize(graph)
+    _merge_equal_calls(graph)
     _unshare_modules(graph)
     fold_affine_maps(graph)
     _own_constants(graph)
@@ -167,6 +168,17 @@ def expand_to_batch(constant: Tensor, images: Tensor) -> Tensor:
     return constant.expand(images.shape[0], *constant.shape[1:])
 
 
+def _merge_equal_calls(graph: fx.GraphModule) -> None:
+    """Call a module once where it is called twice on the same tensors, as a tower is that two heads share."""
+    seen: dict[tuple[object, ...], fx.Node] = {}
+    for node in list(graph.graph.nodes):
+        if node.op == "call_module" and not node.kwargs and all(isinstance(a, fx.Node) for a in node.args):
+            first = seen.setdefault((node.target, *node.args), node)
+            if first is not node:
+                node.replace_all_uses_with(first)
+                graph.graph.erase_node(node)
+
+
 def _unshare_modules(graph: fx.GraphModule) -> None:
     """Give every call its own module, so that each can be quantized by itself."""
     seen: set[int] = set()
@@ -205,5 +217,7 @@ def _clean(graph: fx.GraphModule) -> None:
     graph.delete_all_unused_submodules()
     graph.graph.lint()
     graph.recompile()
-    for node in graph.graph.nodes:  # the examples are large, and whether they were tensors is all that is asked later
-        node.meta["is_tensor"] = isinstance(node.meta.pop("example", None), Tensor)
+    for node in graph.graph.nodes:  # the examples are large, and what they were is all that is asked later
+        example = node.meta.pop("example", None)
+        node.meta["is_tensor"] = isinstance(example, Tensor)
+        node.meta["is_real"] = isinstance(example, Tensor) and example.is_floating_point()

@@ -5,6 +5,10 @@ all its inputs and its output are quantized. So these operations *demand* quanti
 tensor each of them reads and, behind a ReLU or ReLU6 that folds into the clamp, at the tensor it
 writes. What only moves data (max-pool, flatten, padding) shares the range of its input. Everything
 else stays in float between two quantizers.
+
+Behind the last layer of a head nothing makes good for an error, and little is left to compute. Where outputs are no class
+scores, or several, the arithmetic there stays in float: boxes and scores that are put into one tensor would share 256
+codes.
 """
 
 import fnmatch
@@ -45,14 +49,15 @@ class Selection:
         graph: the float network.
         layers: convolutions and linear layers whose weights are quantized.
         tensors: nodes whose output is quantized.
-        first, last: the network's first and last layer, quantized or not.
+        first: the network's first layer, quantized or not.
+        last: those behind which there is no other, one for each head.
     """
 
     graph: fx.GraphModule
     layers: tuple[fx.Node, ...]
     tensors: tuple[fx.Node, ...]
     first: fx.Node
-    last: fx.Node
+    last: tuple[fx.Node, ...]
 
 
 def make_plan(
@@ -73,7 +78,7 @@ def make_plan(
         graph_model: the float network.
         weight_bits: of weights, 2..8.
         act_bits: of activations that a layer reads, 2..8.
-        edge_bits: of the first and last layer, 2..8.
+        edge_bits: of the first layer and the last of every head, 2..8.
         reduce_range: no weight has more than 7 bits.
         layers: pattern of layers -> bits of their weights, or None to leave them in float.
         tensors: pattern of activations -> their bits, 2..8.
@@ -127,13 +132,26 @@ def select(graph_model: GraphModel, keep_float: Collection[str] = ()) -> Selecti
         raise ModelError("the model has no convolution and no linear layer to quantize.")
     quantized = {node: None for node in layers if node.name not in keep_float}
     found: set[fx.Node] = set()
+    behind = set() if list(graph_model.task.kinds.values()) == ["classify"] else _behind_all_layers(graph, own)
+    ends = tuple(node for node in own if behind.issuperset(node.users))
     for node in _anchored(graph, quantized):
+        if node in behind and node not in quantized:
+            continue
         found.update(range_source(graph, source) for source in input_tensors(node))
         written = tail(graph, node)
-        if not is_network_output(graph, written) or is_convolution(graph, node):
+        if is_convolution(graph, node) or not (node in ends or is_network_output(graph, written)):
             found.add(written)
     tensors = tuple(node for node in graph.graph.nodes if node in found)
-    return Selection(graph, tuple(quantized), tensors, own[0], own[-1])
+    return Selection(graph, tuple(quantized), tensors, own[0], ends or (own[-1],))
+
+
+def _behind_all_layers(graph: fx.GraphModule, layers: Collection[fx.Node]) -> set[fx.Node]:
+    """What no layer reads, be it through other nodes; none of it is a layer."""
+    behind: set[fx.Node] = set()
+    for node in reversed(graph.graph.nodes):
+        if node not in layers and behind.issuperset(node.users):
+            behind.add(node)
+    return behind
 
 
 def _anchored(graph: fx.GraphModule, layers: Collection[fx.Node]) -> list[fx.Node]:
@@ -175,8 +193,8 @@ def assign_bits(
     Weights are quantized per output channel, symmetric and signed; activations per tensor, affine and unsigned.
     `act_bits` holds for what a layer multiplies with its weights. What only an addition, a product, a pool or a
     float activation reads has 8 bits: kernels are as fast, and the literature leaves these tensors in float.
-    `edge_bits` holds for the weights of the first and the last layer, for what the first reads and writes, and for
-    what the last reads. The network's output stays in float: the last layer's kernel writes it without rounding.
+    `edge_bits` holds for the weights of the first and the last layers, for what the first reads and writes, and for
+    what the last read. The network's output stays in float: a linear layer's kernel writes it without rounding.
 
     Args:
         selection: what is quantized.
@@ -195,7 +213,7 @@ def assign_bits(
     """
     graph, first, last = selection.graph, selection.first, selection.last
     of_weights = {
-        node: edge_bits if node in (first, last) or node.meta.get("from_batchnorm") else weight_bits
+        node: edge_bits if node in (first, *last) or node.meta.get("from_batchnorm") else weight_bits
         for node in selection.layers
     } | dict(weights or {})
     if reduce_range:
@@ -205,7 +223,8 @@ def assign_bits(
         for node in selection.tensors
     }
     grids = gate_grids(graph, selection.tensors)
-    for node in (range_source(graph, sole_input(first)), tail(graph, first), range_source(graph, sole_input(last))):
+    read = [range_source(graph, sole_input(node)) for node in (first, *last)]
+    for node in (*read, tail(graph, first)):
         if node in of_tensors and not grids.get(node, "free").startswith("hard"):
             of_tensors[node] = edge_bits
     bound = {node: grid for node, grid in grids.items() if of_tensors.get(node) == MAX_BITS}
@@ -254,13 +273,17 @@ def _notes(
             f" where a layer reads them, {MAX_BITS} where only additions, products, concatenations, pools or float "
             "activations do"
         )
-    ends = is_convolution(selection.graph, last) and is_network_output(selection.graph, tail(selection.graph, last))
-    output = f"of {MAX_BITS} bits, since a convolution gives it" if ends else "float"
+    graph = selection.graph
+    ends = [is_convolution(graph, node) and is_network_output(graph, tail(graph, node)) for node in last]
+    output = f"of {MAX_BITS} bits, since a convolution gives it" if all(ends) else "float"
+    if any(ends) and not all(ends):
+        output = f"float, or of {MAX_BITS} bits where a convolution gives it"
+    layers = f"last layer{'s' * (len(last) > 1)} ({', '.join(str(node.target) for node in last)})"
     return (
         f"weights: {weight_bits} bits, per output channel, symmetric"
         + (f", none above {REDUCED_BITS} bits" if reduce_range else ""),
         f"activations: {widths}; per tensor, affine",
-        f"first layer ({first.target}) and last layer ({last.target}): {edge_bits} bits for their weights, for what "
+        f"first layer ({first.target}) and {layers}: {edge_bits} bits for their weights, for what "
         f"the first reads and writes and for what the last reads; the network's output is {output}",
     )
 

@@ -84,6 +84,8 @@ def finetune(
     held_out = torch.arange(count) % every == every - 1
     apart, training = [x[held_out] for x in inputs], [x[~held_out] for x in inputs]
     wanted, given = outputs_of(float_network, *apart), outputs_of(quantized_model.module, *apart)
+    if not any(value.is_floating_point() for value in wanted.values()):
+        return None  # whole numbers have no gradients
     pairs = [energies(value, given[name]) for name, value in wanted.items()]
     if joint_decibels([signal for signal, _ in pairs], [noise for _, noise in pairs]) >= config.tune_below:
         return None

@@ -36,7 +36,10 @@ def fisher_weights(
             with torch.enable_grad():
                 leaves = [part[name].requires_grad_() for name in target]
                 loss = task.surprise(rest(part), generator)
-                grads = torch.autograd.grad(loss, leaves, materialize_grads=True)
+                if loss.requires_grad:
+                    grads = torch.autograd.grad(loss, leaves, materialize_grads=True)
+                else:  # the network gives whole numbers alone: all errors count the same
+                    grads = tuple(map(torch.ones_like, leaves))
             squares = [grad.square().flatten(1) for grad in grads]
             mean = (
                 squares[0].mean(1, keepdim=True) if len(squares) == 1 else torch.cat(squares, 1).mean(1, keepdim=True)

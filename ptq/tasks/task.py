@@ -62,7 +62,8 @@ class Task:
     def surprise(self, output: Output, generator: torch.Generator) -> Tensor:
         """Return a scalar whose gradient says how much each number of the outputs matters, summed over images.
 
-        Of class scores it is the cross-entropy with the network's own prediction. Others are projected at random.
+        Of class scores it is the cross-entropy with the network's own prediction. Others are projected at random. Whole
+        numbers have no gradients.
         """
         found = named(output)
         return _total(self.kind(name).surprise(found[name], generator) for name in self._differentiable(found))
@@ -180,4 +181,6 @@ def _shape(value: Tensor) -> str:
 
 def _total(losses: Iterable[Tensor]) -> Tensor:
     parts = list(losses)
-    return torch.stack([part.to(parts[0]) for part in parts]).sum() if len(parts) > 1 else parts[0]
+    if len(parts) < 2:  # of a single one no copy, and none of what has no gradients
+        return parts[0] if parts else torch.zeros(())
+    return torch.stack([part.to(parts[0]) for part in parts]).sum()
