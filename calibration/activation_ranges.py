@@ -10,6 +10,7 @@ from ptq.calibration.output_error import batches_of, least_output_error, output_
 from ptq.data.preprocess import Preprocess
 from ptq.errors import InputError, ModelError
 from ptq.graph.fx_helpers import watch
+from ptq.models.inputs import take_input
 from ptq.progress import SILENT, Progress
 from ptq.quantization.activation_grids import observed
 from ptq.quantization.affine import qparams
@@ -92,6 +93,7 @@ def calibrate(
     batches = inputs.split(batch)
     samples = {name: _Sample(max(SAMPLE // len(batches), 64), seed + i) for i, name in enumerate(quantizers)}
     graph = float_model.module
+    nodes = {node.name: node for node in graph.graph.nodes}
     device = next(graph.parameters()).device
     watchers = {name: sample.add for name, sample in samples.items()}
     looks_at_output = observer in (AUTO, OUTPUT)
@@ -108,7 +110,7 @@ def calibrate(
             if not bool(torch.isfinite(values).all()):
                 raise ModelError(f"the activations of {name} are NaN or infinite on the calibration images.")
             if spec.grid == "images":
-                ranges[name] = reach(_possible(values, preprocess), spec)
+                ranges[name] = reach(_possible(values, preprocess, nodes[name]), spec)
             else:
                 values = observed(values, spec)
                 ranges[name], ends[name] = rule(values, spec), (values.min(), values.max())
@@ -146,11 +148,14 @@ def _set_ranges(graph: fx.GraphModule, quantizers: Mapping[str, Quantizer], rang
         scales[name] = float(quantizer.scale)
 
 
-def _possible(seen: Tensor, preprocess: Preprocess | None) -> Tensor:
+def _possible(seen: Tensor, preprocess: Preprocess | None, node: fx.Node) -> Tensor:
     """All that an input can be, if that is known and true of what was seen; otherwise what was seen."""
     if preprocess is None:
         return seen
     levels = preprocess.levels()
+    if node.target is take_input:
+        _, _, start, count = node.args
+        levels = levels.narrow(0, start, count)  # type: ignore[arg-type]
     low, high = levels.aminmax()
     slack = (high - low) / 1000  # arithmetic in float32
     return levels if low - slack <= seen.min() and seen.max() <= high + slack else seen

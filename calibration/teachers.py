@@ -73,7 +73,7 @@ def make_teacher(
     module = copy.deepcopy(model.module).eval().requires_grad_(False).to(device)
     module = module.to(memory_format=torch.channels_last)
     keep_in_float32(module, device)
-    shrinks = _runs_at(module, scaled_size(model.preprocess.size, 0.5), device)
+    shrinks = _runs_at(module, (model.preprocess.count, *scaled_size(model.preprocess.size, 0.5)), device)
     if config.swing:
         stack.enter_context(swing(module, generator))
     moments = stack.enter_context(record_moments(module, model.name, config.per_image))
@@ -159,9 +159,9 @@ def swing(module: nn.Module, generator: torch.Generator) -> Iterator[None]:
 
 
 @torch.no_grad()
-def _runs_at(module: nn.Module, size: tuple[int, int], device: torch.device) -> bool:
+def _runs_at(module: nn.Module, shape: tuple[int, ...], device: torch.device) -> bool:
     try:
-        module(torch.zeros(1, 3, *size, device=device))
+        module(torch.zeros(1, *shape, device=device))
     except (RuntimeError, AssertionError, ValueError):  # a classifier tied to one resolution
         return False
     return True

@@ -28,6 +28,7 @@ from onnx import NodeProto, helper, numpy_helper
 from torch import Tensor
 from torch.nn import functional as F
 
+from ptq.export.network_inputs import channels_of, split_channels
 from ptq.export.onnx_files import read_onnx
 from ptq.export.results import Exact
 from ptq.tasks.outputs import Output, named
@@ -118,7 +119,8 @@ class IntegerReference:
     def run_all(self, images: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         """Return all outputs for normalized images, in the file's order."""
         values: dict[str, Value] = dict(self.constants)
-        values[self.graph.input[0].name] = torch.from_numpy(np.ascontiguousarray(images))
+        parts = split_channels(images, channels_of(self.graph))
+        values |= {one.name: torch.from_numpy(part) for one, part in zip(self.graph.input, parts, strict=True)}
         left = self.consumers.copy()
         for node in self.graph.node:
             outputs = self._outputs(node, [values.get(name) for name in node.input])

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptq.errors import ExportError, MachineError, reason
+from ptq.export.network_inputs import split_channels
 
 __all__ = ["open_openvino"]
 
@@ -51,8 +52,10 @@ def open_openvino(path: Path | str, threads: int = 1) -> Callable[[NDArray[np.fl
             "does not know; export them with --format int8."
         ) from error
 
+    channels = [one.partial_shape[1].get_length() for one in compiled.inputs]
+
     def network(images: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        found = compiled(np.ascontiguousarray(images))
+        found = compiled(split_channels(images, channels))
         return [np.asarray(found[output]) for output in compiled.outputs]
 
     return network

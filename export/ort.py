@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from ptq.errors import ExportError, InputError, reason
+from ptq.export.network_inputs import split_channels
 from ptq.export.onnx_files import INTEGER_LAYER_OPS
 
 __all__ = [
@@ -126,11 +127,16 @@ def run(opened: Any, images: NDArray[np.float32]) -> NDArray[np.float32]:
 def run_all(opened: Any, images: NDArray[np.float32]) -> list[NDArray[Any]]:
     """Return all outputs of a file for normalized `images` (N, C, H, W), in its order.
 
+    The images of several inputs lie side by side along the channels.
+
     Raises:
         ExportError: when onnxruntime stops, as for images of another size.
     """
     try:
-        outputs: list[NDArray[Any]] = opened.run(None, {opened.get_inputs()[0].name: np.ascontiguousarray(images)})
+        inputs = opened.get_inputs()
+        parts = split_channels(images, [one.shape[1] for one in inputs])
+        feeds = {one.name: part for one, part in zip(inputs, parts, strict=True)}
+        outputs: list[NDArray[Any]] = opened.run(None, feeds)
     except Exception as error:
         raise ExportError(f"onnxruntime stopped: {reason(error)}") from error
     return outputs

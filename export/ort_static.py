@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from ptq.errors import ExportError, reason
 from ptq.export import ort
+from ptq.export.network_inputs import split_channels
 from ptq.export.onnx_files import data_file
 
 __all__ = ["quantize_static"]
@@ -34,8 +35,10 @@ def quantize_static(source: Path, target: Path, images: NDArray[np.float32]) -> 
 
     class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
-            name = ort.session(source).get_inputs()[0].name
-            self.left = iter([{name: image[None]} for image in images])
+            inputs = ort.session(source).get_inputs()
+            parts = split_channels(images, [one.shape[1] for one in inputs])
+            feeds = {one.name: part for one, part in zip(inputs, parts, strict=True)}
+            self.left = iter([{name: part[i : i + 1] for name, part in feeds.items()} for i in range(len(images))])
 
         def get_next(self) -> dict[str, NDArray[np.float32]] | None:
             return next(self.left, None)

@@ -24,10 +24,11 @@ from ptq.errors import ExportError, MachineError, reason
 from ptq.export import onnx_files
 from ptq.export.custom_ops import TRANSLATIONS
 from ptq.export.lowering import lower
+from ptq.export.network_inputs import separate
 from ptq.export.packing import pack, supported
 from ptq.graph.preparation import example_input
 from ptq.quantization.quantized_model import QuantizedModel
-from ptq.tasks.outputs import SOLE, named
+from ptq.tasks.outputs import named
 from ptq.utils.files import atomic
 
 __all__ = ["OPSET", "export_float", "export_qdq"]
@@ -44,9 +45,9 @@ def export_qdq(
 ) -> Path:
     """Write a calibrated quantized model as ONNX with quantized operators.
 
-    Activations below 8 bits are uint8 with an integer Clip. One input, float32 (N, C, H, W), normalized as the
-    network wants it, named as in the model's forward; outputs named as `ptq.tasks.outputs.named` says, a single one
-    "output" ("output_0" where the input is called so). N is free.
+    Activations below 8 bits are uint8 with an integer Clip. Inputs are float32 (N, C, H, W), normalized as the
+    network wants them, named as in the model's forward; outputs are named as `ptq.tasks.outputs.named` says, a single one
+    "output". One that is called as an input is gets a "_0" behind its name. N is free.
 
     Args:
         quantized_model: stays untouched.
@@ -110,19 +111,20 @@ def export_float(
 
 def _translate(module: nn.Module, example: Tensor) -> ir.Model:
     """torch -> ONNX, with a free batch dimension."""
+    module, images = separate(module, example)
     batch = {0: torch.export.Dim("batch", min=1)}
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # on the exporter's own internals
-            program = torch.export.export(module, (example,), dynamic_shapes=(batch,), strict=False)
-            names = list(named(module(example)))
+            program = torch.export.export(module, images, dynamic_shapes=(batch,) * len(images), strict=False)
+            names = list(named(module(*images)))
             taken = program.graph_signature.user_inputs
             exported = torch.onnx.export(
                 program,
                 opset_version=OPSET,
                 dynamo=True,
                 verbose=False,
-                output_names=names if names != [SOLE] else [SOLE if SOLE not in taken else f"{SOLE}_0"],
+                output_names=[f"{name}_0" if name in taken else name for name in names],
                 custom_translation_table=TRANSLATIONS,
             )
     except Exception as error:  # the exporter raises whatever it meets

@@ -1,7 +1,7 @@
 """What validation measures of an exported file, as data; nothing here needs torch."""
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ptq.errors import ValidationError
@@ -94,6 +94,7 @@ class Validation:
     Attributes:
         validated_on: how many images.
         top1: of "float", "simulated", "onnx", "onnx_unoptimized" and other runtimes; empty without labels.
+        metrics: of the user's own metric, by its name, of "float", "simulated" and "onnx".
         agreement: of "simulated", "onnx" and "onnx_unoptimized" with float, as far as they were given, as the task of
             the network counts it; of several outputs the least.
         disagreement: what is missing to 100 % agreement of simulation and file; None without simulation.
@@ -124,6 +125,7 @@ class Validation:
     unmeasured: tuple[str, ...] = ()
     checks: tuple[Check, ...] = ()
     outputs: tuple[OutputFigures, ...] = ()
+    metrics: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @property
     def failed(self) -> tuple[str, ...]:

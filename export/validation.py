@@ -6,7 +6,7 @@ be there fails a check.
 """
 
 import os
-from collections.abc import Callable, Iterable, Sequence, Sized
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
@@ -24,12 +24,14 @@ from ptq.export.comparison import Comparisons
 from ptq.export.integer_reference import ExactComparison
 from ptq.export.onnx_files import QuantizedFile
 from ptq.export.openvino import open_openvino
+from ptq.export.pictures import Pictures
 from ptq.export.results import OutputFigures, Validation
 from ptq.export.stepwise import IMAGES, compare_stepwise
 from ptq.progress import SILENT, Progress
 from ptq.quantization.quantized_model import QuantizedModel
-from ptq.tasks.outputs import Output, named
+from ptq.tasks.outputs import SOLE, Output, named
 from ptq.tasks.task import Task, find_task
+from ptq.tasks.user_metric import UserMetric
 
 __all__ = ["validate"]
 
@@ -54,6 +56,8 @@ def validate(
     runtimes: Sequence[str] = (),
     remedy: str = Evidence.remedy,
     task: Task | str = "auto",
+    metric: UserMetric | None = None,
+    pictures: Path | None = None,
     progress: Progress = SILENT,
 ) -> Validation:
     """Run an exported file and compare it with the simulation and with float.
@@ -74,6 +78,8 @@ def validate(
         runtimes: others that shall run the file: "openvino".
         remedy: what to do where predictions are not those of float, in sentences; for the message.
         task: what the network is for, as `ptq.find_task` takes it; the quantized model says it by itself.
+        metric: of the user's own, measured of float, simulation and file.
+        pictures: file to write dense outputs of float and file to, as pictures, where there are any.
         progress: told of every batch.
 
     Returns:
@@ -101,7 +107,9 @@ def validate(
     networks = _networks(path, threads, quantized_model, reference, runtimes)
     comparison = ExactComparison(path) if exact else None
     known = quantized_model.task if quantized_model is not None else task
-    outputs, few = _run_all(path, networks, batches, preprocess, progress, comparison, known)
+    outputs, few, drawn = _run_all(path, networks, batches, preprocess, progress, comparison, known)
+    if pictures is not None:
+        drawn.save(pictures)
     others = [name for name in outputs.names if name != "float" and "float" in outputs.names]
     disagreement = None
     if "simulated" in outputs.names:
@@ -157,6 +165,7 @@ def validate(
             )
             for output, kind in outputs.task.kinds.items()
         ),
+        metrics={} if metric is None else _metrics(metric, networks, preprocess, outputs.task),
     )
 
 
@@ -197,10 +206,11 @@ def _run_all(
     progress: Progress,
     exact: ExactComparison | None,
     task: Task | str,
-) -> tuple[Comparisons, Tensor]:
-    """Return how the outputs of all networks compare, and a few normalized images."""
+) -> tuple[Comparisons, Tensor, Pictures]:
+    """Return how the outputs of all networks compare, a few normalized images, and pictures of dense outputs."""
     found: Comparisons | None = None
     few: Tensor | None = None
+    pictures = Pictures(Task({}))
     total = len(batches) if isinstance(batches, Sized) else 0
     with progress.stage("validate", total) as stage:
         for images, labels in batches:
@@ -215,15 +225,37 @@ def _run_all(
                 few = x[:IMAGES]
                 if isinstance(task, str):
                     task = find_task(_by_name(outputs["onnx"], ort.output_names(path)), tuple(x.shape[1:]), task)
-                found = Comparisons(task)
+                found, pictures = Comparisons(task), Pictures(task)
             by_name = {name: _by_name(ys, found.task.kinds) for name, ys in outputs.items()}
             found.add(by_name, labels)
+            pictures.add(images, by_name)
             if exact is not None:
                 exact.add(x, by_name["onnx"])
             stage.advance()
     if found is None or few is None:
         raise InputError("there are no images to validate with.")
-    return found, few
+    return found, few, pictures
+
+
+def _metrics(
+    metric: UserMetric, networks: Mapping[str, Network], preprocess: Preprocess, task: Task
+) -> dict[str, dict[str, float]]:
+    """What the user's metric says of the networks, by name of the figure."""
+    names = list(task.kinds)
+
+    def predicting(network: Network) -> Callable[[Tensor], Output]:
+        def predict(images: Tensor) -> Output:
+            found = network(preprocess.normalize(images))
+            return found[0] if names == [SOLE] else _by_name(found, names)
+
+        return predict
+
+    figures: dict[str, dict[str, float]] = {}
+    for name in ("float", "simulated", "onnx"):
+        if name in networks:
+            for figure, value in metric.measure(predicting(networks[name])).items():
+                figures.setdefault(figure, {})[name] = value
+    return figures
 
 
 def _by_name(outputs: list[Tensor], names: Iterable[str]) -> Output:

@@ -11,7 +11,7 @@ import typer
 
 from ptq.cli import options
 from ptq.cli.messages import ReportedGroup, progress
-from ptq.cli.parsing import existing, given_options, read_option, settings_from
+from ptq.cli.parsing import existing, given_options, metric_ref, read_option, settings_from
 from ptq.config.choices import DEFAULT_METHOD, Runtime, SynthesisMethod, check_choice
 from ptq.config.flat_options import flag
 from ptq.config.recipe_file import recipe_text
@@ -77,12 +77,15 @@ def quantize(
     resize: options.Resize = None,
     mean: options.Triple = None,
     std: options.Triple = None,
+    channels: options.Channels = None,
+    range: options.Range = None,
     task: options.Task = ModelSettings.task,
     images: options.Images = Calibration.images,
     teachers: options.Teachers = "",
     verifier: options.Verifier = None,
     mixed_copies: options.MixedCopies = Calibration.mixed_copies,
     data: options.Data = None,
+    metric: options.Metric = None,
     format: options.Format = None,
     memory_limit: options.MemoryLimit = None,
     restart: options.Restart = False,
@@ -130,6 +133,8 @@ def synthesize(
     resize: options.Resize = None,
     mean: options.Triple = None,
     std: options.Triple = None,
+    channels: options.Channels = None,
+    range: options.Range = None,
     task: options.Task = ModelSettings.task,
     synthesis_method: options.SynthesisMethod = "mixmix",
     teachers: options.Teachers = "",
@@ -151,6 +156,7 @@ def synthesize(
 def validate(
     target: Annotated[Path, typer.Argument(metavar="RUN_DIR|model.onnx", help="A run, or the ONNX file in one.")],
     data: options.Data = None,
+    metric: options.Metric = None,
     threads: options.Threads = None,
     exact: Annotated[
         bool, typer.Option("--exact", help="Compare with exact integer arithmetic, too, on up to 64 images; slow.")
@@ -161,12 +167,15 @@ def validate(
     existing("RUN_DIR|model.onnx", target)
     run_dir = target if target.is_dir() else target.parent
     evaluation = None if data is None else existing("--data", data)
+    own = None if metric is None else metric_ref("--metric", metric)
     for runtime in runtimes or ():
         check_choice(runtime, get_args(Runtime), "runtime")
     from ptq.cli.run_page import print_run
     from ptq.run.finished_runs import validate_run
 
-    validate_run(run_dir, data=evaluation, threads=threads, exact=exact, runtimes=runtimes or (), progress=progress())
+    validate_run(
+        run_dir, data=evaluation, metric=own, threads=threads, exact=exact, runtimes=runtimes or (), progress=progress()
+    )
     print_run(run_dir)
 
 
@@ -186,6 +195,8 @@ def inspect(
     resize: options.Resize = None,
     mean: options.Triple = None,
     std: options.Triple = None,
+    channels: options.Channels = None,
+    range: options.Range = None,
     task: options.Task = ModelSettings.task,
     seed: options.Seed = Execution.seed,
     count: Annotated[int, typer.Option(min=1, metavar="N", help="Images to measure on, spread over all.")] = 32,

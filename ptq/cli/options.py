@@ -12,6 +12,7 @@ __all__ = [
     "ActBits",
     "Assignments",
     "Bits",
+    "Channels",
     "Config",
     "Data",
     "Device",
@@ -23,10 +24,12 @@ __all__ = [
     "Layers",
     "MemoryLimit",
     "Method",
+    "Metric",
     "MixedCopies",
     "Model",
     "Out",
     "Preset",
+    "Range",
     "ReduceRange",
     "Resize",
     "Restart",
@@ -91,7 +94,25 @@ Resize = Annotated[
     typer.Option(metavar="N", help="Shorter side before the center crop, in pixels.", rich_help_panel="Model"),
 ]
 Triple = Annotated[
-    str | None, typer.Option(metavar="R,G,B", help="Per channel, in units of [0, 1].", rich_help_panel="Model")
+    str | None,
+    typer.Option(metavar="R,G,B", help="Per channel, in units of [0, 1], or one for all.", rich_help_panel="Model"),
+]
+Channels = Annotated[
+    str | None,
+    typer.Option(
+        metavar="RGB|BGR|L|...",
+        help="What the network's channels are, one to four letters of R, G, B, L (gray) and A (opaque).",
+        rich_help_panel="Model",
+    ),
+]
+Range = Annotated[
+    int | None,
+    typer.Option(
+        "--range",
+        metavar="1|255",
+        help="Of the pixels that --mean and --std are for. With 255 and without these the network takes bytes as they are.",
+        rich_help_panel="Model",
+    ),
 ]
 Task = Annotated[
     str,
@@ -158,6 +179,16 @@ Data = Annotated[
         metavar="DIR|FILE.npz",
         help="Labeled images to measure accuracy with, never to calibrate: a folder per class, "
         "named by class index or WNID, or an .npz of uint8 'images' (N,3,H,W) and 'labels'.",
+        rich_help_panel="Evaluation",
+    ),
+]
+Metric = Annotated[
+    str | None,
+    typer.Option(
+        "--metric",
+        metavar="FILE.py:function",
+        help="A function that is given predict(images) and returns named numbers: a metric of your own, of the float "
+        "network, the simulation and the file.",
         rich_help_panel="Evaluation",
     ),
 ]

@@ -26,6 +26,7 @@ __all__ = [
     "input_size",
     "known_method",
     "known_task",
+    "metric_ref",
     "model_ref",
     "out_folder",
     "per_channel",
@@ -89,7 +90,7 @@ def read_option(name: str, value: Any) -> Any:
 
     Example:
         >>> read_option("std", "0.5")
-        (0.5, 0.5, 0.5)
+        (0.5,)
     """
     try:
         return _READERS[name](value) if name in _READERS and value is not None else value
@@ -163,6 +164,18 @@ def known_method(option: str, text: str) -> str:
     return text
 
 
+def metric_ref(option: str, text: str) -> str:
+    """Return FILE.py:function, if there is such a file.
+
+    Raises:
+        InputError: otherwise.
+    """
+    file, _, name = text.rpartition(":")
+    if not file.endswith(".py") or not name or not os.path.isfile(file):
+        raise InputError(f"{option}: there is no file {file or text}; a metric of your own is FILE.py:function")
+    return text
+
+
 def known_task(option: str, text: str) -> str:
     """Return what outputs are, if there are such kinds.
 
@@ -206,20 +219,20 @@ def input_size(text: str) -> tuple[int, int]:
     return numbers[0], numbers[-1]
 
 
-def per_channel(text: str) -> tuple[float, float, float]:
-    """Return three numbers from "0.485,0.456,0.406", or from one for all channels.
+def per_channel(text: str) -> tuple[float, ...]:
+    """Return numbers from "0.485,0.456,0.406", one for each channel or one for all.
 
     Example:
         >>> per_channel("0.5")
-        (0.5, 0.5, 0.5)
+        (0.5,)
     """
     try:
         values = [float(part) for part in text.split(",")]
     except ValueError:
         values = []
-    if len(values) not in (1, 3) or not all(map(math.isfinite, values)):
-        raise InputError(f"{text!r}; give three numbers in [0, 1], as 0.485,0.456,0.406")
-    return values[0], values[len(values) // 2], values[-1]
+    if not values or not all(map(math.isfinite, values)):
+        raise InputError(f"{text!r}; give a number for each channel, as 0.485,0.456,0.406, or one for all")
+    return tuple(values)
 
 
 def device_name(text: str) -> str:
@@ -273,5 +286,6 @@ _REFERENCES: Mapping[str, Callable[[str, Any], Any]] = {
     "calibration.teachers": lambda option, refs: tuple(weighted_ref(option, ref) for ref in refs),
     "calibration.verifier": weighted_ref,
     "evaluation.data": existing,
+    "evaluation.metric": metric_ref,
 }
 """What checks that something is there."""

@@ -40,6 +40,7 @@ def report_lines(report: Report) -> list[str]:
     return [
         *figure_lines(
             top1=measured.top1,
+            metrics=measured.metrics,
             agreement=measured.agreement,
             latency_ms=measured.latency_ms,
             size_bytes=measured.size_bytes,

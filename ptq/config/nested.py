@@ -146,8 +146,8 @@ def _kind(hint: Any) -> Any:
 
 def _long_form(value: Any, kind: Any) -> Any:
     origin, parts = get_origin(kind), get_args(kind)
-    if origin is tuple and parts[-1] is not Ellipsis and type(value) in (int, float):
-        return (value,) * len(parts)
+    if origin is tuple and type(value) in (int, float):
+        return (value,) if parts[-1] is Ellipsis else (value,) * len(parts)
     if origin is abc.Mapping and isinstance(value, Mapping):
         return {key: None if inner == FLOAT else inner for key, inner in value.items()}
     return os.fspath(value) if isinstance(value, os.PathLike) else value

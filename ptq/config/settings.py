@@ -50,7 +50,9 @@ class ModelSettings:
         weights: file of a state dict, in place of the published weights.
         size: (height, width) in pixels of its input, in place of the model's own.
         resize: shorter side in pixels before the center crop.
-        mean, std: of the normalization, per channel, in units of [0, 1].
+        mean, std: of the normalization, per channel, in units of [0, 1]; one number stands for all.
+        channels: what they are, a letter each, as "BGR" or "L" (gray); see `ptq.Preprocess`.
+        range: 255 where mean and std are of values in 0..255; without these, the network takes such values.
         task: what the network is for: "auto", a kind of output, or kinds of single ones as "boxes=generic".
     """
 
@@ -58,8 +60,10 @@ class ModelSettings:
     weights: str | None = None
     size: tuple[Side, Side] | None = None
     resize: Side | None = None
-    mean: tuple[float, float, float] | None = None
-    std: tuple[float, float, float] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    channels: str | None = None
+    range: Literal[1, 255] | None = None
     task: str = "auto"
 
 
@@ -167,9 +171,11 @@ class EvaluationSettings:
 
     Args:
         data: labeled images, a folder or .npz; None leaves accuracy out.
+        metric: a function of the caller's, FILE.py:function, which is given predict(images) and returns named numbers.
     """
 
     data: str | None = None
+    metric: str | None = None
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
-"""What stands between an RGB image and a network: size, crop, mean and standard deviation."""
+"""What stands between an RGB image and a network: size, crop, channels, mean and standard deviation."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,9 +11,18 @@ from torch import Tensor
 
 from ptq.errors import InputError
 
-__all__ = ["IMAGENET", "INTERPOLATIONS", "Preprocess", "pair", "triple"]
+__all__ = ["IMAGENET", "INTERPOLATIONS", "Preprocess", "numbers", "pair"]
 
 INTERPOLATIONS = ("bilinear", "bicubic")
+# What a channel is made of: shares of red, green and blue, and what is added. Gray is that of Pillow (ITU-R 601-2).
+LETTERS = {
+    "R": ((1.0, 0.0, 0.0), 0.0),
+    "G": ((0.0, 1.0, 0.0), 0.0),
+    "B": ((0.0, 0.0, 1.0), 0.0),
+    "L": ((0.299, 0.587, 0.114), 0.0),
+    "A": ((0.0, 0.0, 0.0), 1.0),
+}
+BYTES = 255
 
 
 @dataclass(frozen=True)
@@ -23,13 +33,16 @@ class Preprocess:
         size: (height, width) in pixels that the network sees.
         resize: shorter side of an image before the center crop to `size`, in pixels.
         interpolation: "bilinear" or "bicubic", for that resize.
-        mean: of red, green and blue, subtracted from values in [0, 1].
+        mean: of every channel, subtracted from values in [0, 1]; one number stands for all.
         std: divided by after that. Where both are given for values in 0..255 (a mean of 127 and a standard deviation
             of 64), they are divided by 255.
+        channels: what the network's channels are, one to four, a letter each: R, G, B, L (gray), A (opaque). "BGR",
+            "L", "RGBA". With commas between them for a network of several images, "RGB,L". Every second one gets its
+            image mirrored, so that no two inputs are equal.
 
     Raises:
         InputError: for sizes below 1, a standard deviation that is not positive, a mean on another scale than the
-            standard deviation.
+            standard deviation, unknown channels, or another number of means than there are channels.
 
     Example:
         >>> Preprocess((224, 224), 256, "bilinear", (0.5,) * 3, (0.5,) * 3).resize
@@ -39,8 +52,9 @@ class Preprocess:
     size: tuple[int, int]
     resize: int
     interpolation: str
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    channels: str = "RGB"
 
     def __post_init__(self) -> None:
         if len(self.size) != 2 or min(self.size) < 1:
@@ -52,9 +66,16 @@ class Preprocess:
             )
         if self.interpolation not in INTERPOLATIONS:
             raise InputError(f"no interpolation {self.interpolation!r}: choose {' or '.join(INTERPOLATIONS)}")
-        for name, values in (("mean", self.mean), ("std", self.std)):
-            if len(values) != 3 or not all(math.isfinite(value) for value in values):
-                raise InputError(f"{name} is {values}: give three numbers, for red, green and blue")
+        if not re.fullmatch(r"[RGBLA]{1,4}(,[RGBLA]{1,4})*", self.channels):
+            raise InputError(
+                f"the channels are {self.channels!r}: give one to four letters of R, G, B, L (gray) and A (opaque), as BGR"
+            )
+        for name in ("mean", "std"):
+            values: tuple[float, ...] = getattr(self, name)
+            values = values * self.count if len(values) == 1 else values
+            if len(values) != self.count or not all(math.isfinite(value) for value in values):
+                raise InputError(f"{name} is {values}: give one number, or one for each channel of {self.channels}")
+            object.__setattr__(self, name, values)
         if min(self.std) <= 0:
             raise InputError(f"std is {self.std}: each must be above 0")
         if max(*self.mean, *self.std) > 2:
@@ -63,20 +84,37 @@ class Preprocess:
                     f"mean {self.mean} and std {self.std}: give both for values in 0..255, or both in 0..1"
                 )
             for name, values in (("mean", self.mean), ("std", self.std)):
-                object.__setattr__(self, name, triple([value / 255 for value in values]))
+                object.__setattr__(self, name, tuple(value / BYTES for value in values))
+
+    @property
+    def inputs(self) -> list[str]:
+        """The channels of every image that the network takes."""
+        return self.channels.split(",")
+
+    @property
+    def count(self) -> int:
+        """How many channels there are in all."""
+        return sum(map(len, self.inputs))
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of what `normalize` gives for an image."""
+        return (self.count, *self.size)
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Turn float RGB images in [0, 1], (N, 3, H, W), into what the network takes.
+        """Turn float RGB images in [0, 1], (N, 3, H, W), into what the network takes, (N, C, H, W).
+
+        The channels of several inputs lie behind each other.
 
         Example:
             >>> Preprocess((2, 2), 2, "bilinear", (0.5,) * 3, (0.25,) * 3).normalize(torch.ones(1, 3, 2, 2)).max()
             tensor(2.)
         """
-        mean, std = self._per_channel(images)
-        return (images - mean) / std
+        mean, std = self._per_channel(images, self.mean, self.std)
+        return (self._arranged(images) - mean) / std
 
     def levels(self) -> Tensor:
-        """Return all that the network can get from 8-bit images: (3, 256), a row for each channel.
+        """Return all that the network can get from 8-bit images: (C, 256), a row for each channel.
 
         Example:
             >>> Preprocess((2, 2), 2, "bilinear", (0.5,) * 3, (0.25,) * 3).levels().aminmax()
@@ -84,17 +122,36 @@ class Preprocess:
             min=tensor(-2.),
             max=tensor(2.))
         """
-        pixels = torch.arange(256) / 255
-        return self.normalize(pixels.expand(3, 1, 256)).squeeze(1)
+        pixels = (torch.arange(256) / BYTES).expand(self.count, 1, 256)
+        mean, std = self._per_channel(pixels, self.mean, self.std)
+        return ((pixels - mean) / std).squeeze(1)
 
-    def denormalize(self, inputs: Tensor) -> Tensor:
-        """Undo `normalize`: from what the network takes to RGB, in [0, 1] where it came from images."""
-        mean, std = self._per_channel(inputs)
-        return mean + std * inputs
+    def denormalize(self, values: Tensor) -> Tensor:
+        """Undo the normalization of red, green and blue, (N, 3, H, W): to RGB, in [0, 1] where they came from images.
 
-    def _per_channel(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        mean, std = (torch.tensor(v, dtype=like.dtype, device=like.device).view(3, 1, 1) for v in (self.mean, self.std))
-        return mean, std
+        A color that the network has no channel for is taken for gray.
+        """
+        letters = self.channels.replace(",", "")
+        places = [max(letters.find(color), letters.find("L") * (color not in letters), 0) for color in "RGB"]
+        mean, std = self._per_channel(values, *([of[i] for i in places] for of in (self.mean, self.std)))
+        return mean + std * values
+
+    def _arranged(self, images: Tensor) -> Tensor:
+        """The channels of all inputs, not normalized yet."""
+        if self.channels == "RGB":
+            return images
+        parts = []
+        for number, letters in enumerate(self.inputs):
+            seen = images.flip(3) if number % 2 else images
+            for letter in letters:
+                shares, constant = LETTERS[letter]
+                colors = [share * seen[:, i : i + 1] for i, share in enumerate(shares) if share]
+                parts.append(sum(colors, torch.full_like(seen[:, :1], constant)))
+        return torch.cat(parts, 1)
+
+    @staticmethod
+    def _per_channel(like: Tensor, *values: Sequence[float]) -> list[Tensor]:
+        return [torch.tensor(v, dtype=like.dtype, device=like.device).view(-1, 1, 1) for v in values]
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> "Preprocess":
@@ -103,8 +160,46 @@ class Preprocess:
             pair(data["size"]),
             int(data["resize"]),
             str(data["interpolation"]),
-            triple(data["mean"]),
-            triple(data["std"]),
+            numbers(data["mean"]),
+            numbers(data["std"]),
+            str(data["channels"]),
+        )
+
+    @staticmethod
+    def of(
+        size: int | Sequence[int],
+        *,
+        resize: int | None = None,
+        interpolation: str = "bilinear",
+        mean: float | Sequence[float] | None = None,
+        std: float | Sequence[float] | None = None,
+        channels: str = "RGB",
+        range: int | None = None,
+    ) -> "Preprocess":
+        """Make one of what is said; ImageNet's mean and standard deviation stand for what is not.
+
+        Args:
+            size: (height, width), or one number for both.
+            resize: shorter side before the center crop; `size` when not given.
+            interpolation: "bilinear" or "bicubic".
+            mean, std: per channel, or one number for all.
+            channels: as above.
+            range: 255 for a mean and a standard deviation of values in 0..255, of which 0 and 1 stand for what is not
+                said: the network takes bytes. 1 for those of values in [0, 1].
+
+        Example:
+            >>> Preprocess.of(28, channels="L", range=255).normalize(torch.ones(1, 3, 28, 28)).max()
+            tensor(255.)
+        """
+        high_wide = pair(size)
+        scale = _scale(range)
+        if range is not None:
+            mean, std = (0.0 if mean is None else mean), (1.0 if std is None else std)
+        letters = channels.replace(",", "")
+        means = [_IMAGENET_MEAN.get(x, 0.0) for x in letters] if mean is None else [v / scale for v in numbers(mean)]
+        stds = [_IMAGENET_STD.get(x, 1.0) for x in letters] if std is None else [v / scale for v in numbers(std)]
+        return Preprocess(
+            high_wide, min(high_wide) if resize is None else resize, interpolation, tuple(means), tuple(stds), channels
         )
 
     def override(
@@ -113,10 +208,15 @@ class Preprocess:
         size: int | Sequence[int] | None = None,
         resize: int | None = None,
         interpolation: str | None = None,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
+        mean: float | Sequence[float] | None = None,
+        std: float | Sequence[float] | None = None,
+        channels: str | None = None,
+        range: int | None = None,
     ) -> "Preprocess":
-        """The same with some values replaced; a new size keeps the share that the crop takes.
+        """The same with some values replaced.
+
+        A new size keeps the share that the crop takes. New channels keep the mean and the standard deviation that each
+        color has, as far as it was there.
 
         Example:
             >>> base = Preprocess((224, 224), 256, "bilinear", (0.5,) * 3, (0.5,) * 3)
@@ -126,14 +226,32 @@ class Preprocess:
         new_size = self.size if size is None else pair(size)
         if resize is None:
             resize = round(self.resize * min(new_size) / min(self.size))
+        told = Preprocess.of(
+            new_size, resize=resize, mean=mean, std=std, channels=channels or self.channels, range=range
+        )
+        kept = self._of_letters(told.channels)
         return Preprocess(
             new_size,
             resize,
             interpolation or self.interpolation,
-            self.mean if mean is None else triple(mean),
-            self.std if std is None else triple(std),
+            told.mean if kept is None or mean is not None or range is not None else kept[0],
+            told.std if kept is None or std is not None or range is not None else kept[1],
+            told.channels,
         )
 
+    def _of_letters(self, channels: str) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+        """Mean and standard deviation of other channels, as far as they are known here."""
+        known = self.channels.replace(",", "")
+        if channels == self.channels:
+            return self.mean, self.std
+        letters = channels.replace(",", "")
+        if not set(letters) <= set(known):
+            return None
+        return tuple(self.mean[known.find(x)] for x in letters), tuple(self.std[known.find(x)] for x in letters)
+
+
+_IMAGENET_MEAN = {"R": 0.485, "G": 0.456, "B": 0.406, "L": 0.449}
+_IMAGENET_STD = {"R": 0.229, "G": 0.224, "B": 0.225, "L": 0.226}
 
 # What most networks are trained with; assumed where nobody says otherwise.
 IMAGENET = Preprocess((224, 224), 256, "bilinear", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -155,19 +273,17 @@ def pair(size: int | Sequence[int]) -> tuple[int, int]:
     return int(values[0]), int(values[-1])
 
 
-def triple(values: float | Sequence[float]) -> tuple[float, float, float]:
-    """Return three channel values from three, or from one for all of them.
-
-    Raises:
-        InputError: for another number of them.
+def numbers(values: float | Sequence[float]) -> tuple[float, ...]:
+    """Return one number or several as a tuple.
 
     Example:
-        >>> triple(0.5)
-        (0.5, 0.5, 0.5)
+        >>> numbers(0.5), numbers([1, 2])
+        ((0.5,), (1.0, 2.0))
     """
-    numbers = (values,) * 3 if isinstance(values, int | float) else tuple(values)
-    if len(numbers) == 1:
-        numbers *= 3
-    if len(numbers) != 3:
-        raise InputError(f"{tuple(values)}: give three numbers, for red, green and blue")  # type: ignore[arg-type]
-    return float(numbers[0]), float(numbers[1]), float(numbers[2])
+    return tuple(float(v) for v in ((values,) if isinstance(values, int | float) else values))
+
+
+def _scale(range: int | None) -> int:
+    if range not in (None, 1, BYTES):
+        raise InputError(f"the range of pixels is {range}: give 1 or {BYTES}")
+    return range or 1

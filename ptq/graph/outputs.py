@@ -33,9 +33,7 @@ def name_outputs(graph: fx.GraphModule, batch: int) -> None:
                 "of every output must be that of the images. Leave out what is not of images, and decode boxes behind "
                 "the network"
             )
-    inputs = {str(n.target) for n in graph.graph.nodes if n.op == "placeholder"}
-    leaves = {f"{name}_out" if name in inputs else name: leaf for name, leaf in found.items()}
-    output.args = (found[SOLE],) if list(found) == [SOLE] else (leaves,)
+    output.args = (found[SOLE],) if list(found) == [SOLE] else (found,)
     graph.graph.eliminate_dead_code()
 
 

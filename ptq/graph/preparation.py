@@ -26,6 +26,7 @@ from ptq.graph.rows import mark_rows
 from ptq.graph.scopes import mark_scopes
 from ptq.graph.tracing import trace
 from ptq.graph.verification import verify
+from ptq.models.inputs import is_input
 from ptq.models.weights import check_finite
 from ptq.tasks.task import Task, find_task
 from ptq.utils.modules import unwrap
@@ -122,7 +123,10 @@ def _keep_one_input(graph: fx.GraphModule) -> None:
     """Remove optional arguments that were left out."""
     for node in [n for n in graph.graph.nodes if n.op == "placeholder"][1:]:
         if node.users:
-            raise ModelError(f"the model needs a second input ({node.name}), not images alone.")
+            raise ModelError(
+                f"the model needs a second input ({node.name}), not images alone: say what it is, with inputs= or INPUTS in "
+                "its file"
+            )
         graph.graph.erase_node(node)
 
 
@@ -152,7 +156,7 @@ def _fold_constants(graph: fx.GraphModule) -> None:
         if node.target == "expand" and attribute(graph, sole_input(node)).shape[0] != len(value):
             # A class token, repeated for every image: the batch stays free.
             node.op, node.target = "call_function", expand_to_batch
-            node.args = (sole_input(node), next(iter(graph.graph.nodes)))
+            node.args = (sole_input(node), [n for n in graph.graph.nodes if is_input(n)][-1])
             continue
         name = f"constant_{node.name}"
         graph.register_buffer(name, value.detach().clone())

@@ -62,8 +62,7 @@ def verify(model: nn.Module, graph: nn.Module, example: Tensor) -> Output:
             f"the model's graph is bound to one batch size ({reason(error)}); "
             "take the batch size from the input's shape only in reshape or view."
         ) from error
-    ours = dict(zip(expected, named(actual).values(), strict=True))
-    difference = _apart(expected, ours)
+    difference = _apart(expected, named(actual))
     if not difference <= close:  # NaN is different, too
         if hooked := _hooked(model):
             raise ModelError(

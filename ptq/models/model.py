@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from ptq.data.class_names import class_names
-from ptq.data.preprocess import IMAGENET, Preprocess, pair, triple
+from ptq.data.preprocess import IMAGENET, Preprocess
 from ptq.errors import InputError, ModelError, reason
 from ptq.models.entry import ModelEntry
+from ptq.models.inputs import Inputs, image_channels, with_one_input
 from ptq.models.registry import find_entry
 from ptq.models.weights import check_finite, read_weights
 from ptq.tasks.outputs import named_tensors
@@ -58,9 +59,11 @@ def load_model(
     pretrained: bool = True,
     size: int | Sequence[int] | None = None,
     resize: int | None = None,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
     interpolation: str | None = None,
+    channels: str | None = None,
+    range: int | None = None,
     num_classes: int | None = None,
     task: str = "auto",
 ) -> Model:
@@ -70,9 +73,9 @@ def load_model(
         name: a torchvision classification model ("resnet50"), "timm:NAME", a bundled one
             ("efficientnet_lite0", 1 or 2), or "FILE.py:factory", a function without arguments that
             returns an nn.Module; FILE.py may hold ``PREPROCESS = dict(size=32, mean=(...),
-            std=(...))``, with optional "resize" and "interpolation"; ImageNet's are assumed, with
+            std=(...))``, with optional "resize", "interpolation", "channels" and "range"; ImageNet's are assumed, with
             a warning, for what neither it nor the arguments say. ``CLASSES = ("cat", ...)`` there names the
-            classes.
+            classes, and ``INPUTS = dict(left="RGB", right="RGB", scale=2.0)`` the inputs of a network of several.
         weights: a .safetensors, .pth or .pt state dict to use in place of the published weights.
         pretrained: False builds the network with random weights when `weights` is not given; call
             `torch.manual_seed` first to know which.
@@ -80,6 +83,8 @@ def load_model(
         resize: shorter side before the center crop, in pixels.
         mean, std: per channel, in units of [0, 1].
         interpolation: "bilinear" or "bicubic".
+        channels: what they are, as "BGR" or "L"; see `Preprocess`.
+        range: 255 where mean and std are of values in 0..255; without these, the network takes such values.
         num_classes: length of the output; read from `weights` where it is not given.
         task: what the network is for, as `ptq.find_task` takes it.
 
@@ -94,6 +99,7 @@ def load_model(
         (224, 224)
     """
     overrides = {"size": size, "resize": resize, "mean": mean, "std": std, "interpolation": interpolation}
+    overrides |= {"channels": channels, "range": range}
     entry = find_entry(name, {key: value for key, value in overrides.items() if value is not None})
     if weights is not None:
         state = read_weights(Path(weights))
@@ -104,7 +110,7 @@ def load_model(
         module, source = entry.pretrained(num_classes)
     else:
         module, source = entry.build(num_classes), "random"
-    model = _finish(entry.name, module, entry.preprocess, source, entry.classes, task)
+    model = _finish(entry.name, module, entry.preprocess, source, entry.classes, task, entry.inputs)
     if num_classes is not None and model.num_classes != num_classes:
         raise InputError(f"{name} has {model.num_classes} classes, not {num_classes}")
     return model
@@ -114,10 +120,13 @@ def as_model(
     module: nn.Module,
     *,
     size: int | Sequence[int] = IMAGENET.size,
-    mean: Sequence[float] = IMAGENET.mean,
-    std: Sequence[float] = IMAGENET.std,
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
     resize: int | None = None,
     interpolation: str = IMAGENET.interpolation,
+    channels: str | None = None,
+    range: int | None = None,
+    inputs: Inputs | None = None,
     name: str = "model",
     classes: Sequence[str] = (),
     task: str = "auto",
@@ -129,6 +138,10 @@ def as_model(
         size: (height, width) of its input in pixels, or one number for both.
         mean, std: per channel, both for values in [0, 1] or both in 0..255; ImageNet's when not given.
         resize: shorter side before the center crop; `size` when not given.
+        interpolation: "bilinear" or "bicubic".
+        channels: what they are, as "BGR" or "L"; see `Preprocess`. "RGB" when not given.
+        range: 255 where mean and std are of values in 0..255; without these, the network takes such values.
+        inputs: of a network that takes more than one image: argument -> channels, as "RGB", or a constant.
         name: of the network, in reports.
         classes: their names, for reports; as many as the network has classes.
         task: what the network is for, as `ptq.find_task` takes it.
@@ -142,29 +155,37 @@ def as_model(
         >>> as_model(net, size=32, mean=(0.5,) * 3, std=(0.5,) * 3).num_classes
         10
     """
-    high_wide = pair(size)
-    preprocess = Preprocess(
-        high_wide, min(high_wide) if resize is None else resize, interpolation, triple(mean), triple(std)
+    preprocess = Preprocess.of(
+        size,
+        resize=resize,
+        interpolation=interpolation,
+        mean=mean,
+        std=std,
+        channels=channels or (image_channels(inputs) if inputs else "RGB"),
+        range=range,
     )
-    return _finish(name, copy_module(unwrap(module)), preprocess, "as given", classes, task)
+    return _finish(name, copy_module(unwrap(module)), preprocess, "as given", classes, task, inputs or {})
 
 
-def _finish(name: str, module: nn.Module, preprocess: Preprocess, source: str, classes: object, task: str) -> Model:
-    module = unwrap(module)
+def _finish(
+    name: str, module: nn.Module, preprocess: Preprocess, source: str, classes: object, task: str, inputs: Inputs
+) -> Model:
+    module = with_one_input(unwrap(module), inputs) if inputs else unwrap(module)
     store_computed_weights(module)
     module.float()
     module.cpu()
     module.eval()  # statements: people's train() may return nothing
     check_finite(module, source if source not in ("random", "as given") else name)
-    height, width = preprocess.size
+    gray = torch.zeros(1, *preprocess.input_shape)
     try:
         with torch.no_grad():
-            output = module(torch.zeros(1, 3, height, width))
-        plain_batchnorms(module, torch.zeros(1, 3, height, width))
+            output = module(gray)
+        plain_batchnorms(module, gray)
     except Exception as error:  # a network is someone's code: it may raise anything
+        shape = "x".join(map(str, preprocess.input_shape))
         raise ModelError(
-            f"{name} does not run on 3x{height}x{width} images ({reason(error)}): check its input --size; "
-            f"it must take RGB images{_other_channels(module)}"
+            f"{name} does not run on {shape} images ({reason(error)}): check its input --size"
+            f"{_other_channels(module, preprocess)}"
         ) from error
     try:
         outputs = named_tensors(output)
@@ -178,7 +199,7 @@ def _finish(name: str, module: nn.Module, preprocess: Preprocess, source: str, c
             )
         if not bool(torch.isfinite(value).all()):
             raise ModelError(f"{name} gives NaN or infinite numbers for a gray image: load a sound checkpoint")
-    found = find_task(outputs, (3, height, width), task)
+    found = find_task(outputs, preprocess.input_shape, task)
     if (scores := found.scores(outputs)) is not None and _are_probabilities(scores):
         warnings.warn(
             f"{name} returns probabilities: images are synthesized from scores, and worse from these. Leave its softmax "
@@ -189,13 +210,13 @@ def _finish(name: str, module: nn.Module, preprocess: Preprocess, source: str, c
     return Model(name, module, preprocess, found, source, state_digest(module), names)
 
 
-def _other_channels(module: nn.Module) -> str:
-    """What keeps a network from taking RGB images, where that is the channels of its first convolution."""
+def _other_channels(module: nn.Module, preprocess: Preprocess) -> str:
+    """What keeps a network from taking images, where that is the channels of its first convolution."""
     first = next((m for m in module.modules() if isinstance(m, nn.Conv2d)), None)
-    if first is None or first.in_channels == 3:
+    if first is None or first.in_channels == preprocess.count:
         return ""
     count = f"{first.in_channels} channel{'s' * (first.in_channels > 1)}"
-    return f", and its first convolution takes {count}: wrap it, as docs/limits.md shows for gray"
+    return f"; its first convolution takes {count}: say which with --channels, as L for gray"
 
 
 def _are_probabilities(scores: Tensor) -> bool:

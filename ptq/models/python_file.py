@@ -1,8 +1,5 @@
 """Networks of your own, as "FILE.py:factory"."""
 
-import importlib.util
-import os
-import sys
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,9 +8,11 @@ from typing import Any
 
 from torch import nn
 
-from ptq.data.preprocess import IMAGENET, Preprocess, pair, triple
+from ptq.data.preprocess import IMAGENET, Preprocess
 from ptq.errors import InputError, ModelError
 from ptq.models.entry import ModelEntry
+from ptq.models.inputs import Inputs, image_channels
+from ptq.utils.python_files import import_file
 
 __all__ = ["python_file_entry"]
 
@@ -32,14 +31,16 @@ def python_file_entry(name: str, overrides: Mapping[str, Any]) -> ModelEntry:
     path = Path(path_text)
     if not path.is_file():
         raise InputError(f"no file {path}: a model of your own is FILE.py:factory")
-    code = _import_file(path)
+    code = import_file(path)
     factory = getattr(code, function, None) if function else None
     if not callable(factory):
         own = [n for n, value in vars(code).items() if _is_own(value, code) and n[0] != "_"]
         wrong = f"has no function {function!r}" if function else "alone names no function"
         raise InputError(f"{path} {wrong}: write {path}:NAME; it has {', '.join(own) or 'none'}")
-    known = {**_declared(code, path), **overrides}
-    absent = [key for key in ("size", "mean", "std") if key not in known]
+    inputs = _inputs(code, path)
+    known = {**({"channels": image_channels(inputs)} if inputs else {}), **_declared(code, path), **overrides}
+    said = {"mean", "std"} if "range" in known else set()
+    absent = [key for key in ("size", "mean", "std") if key not in known and key not in said]
     if absent:
         warnings.warn(
             f"{path} does not say what images it takes; assuming ImageNet's {', '.join(absent)}. "
@@ -48,14 +49,7 @@ def python_file_entry(name: str, overrides: Mapping[str, Any]) -> ModelEntry:
             stacklevel=1,
         )
     try:
-        size = pair(known.get("size", IMAGENET.size))
-        preprocess = Preprocess(
-            size,
-            int(known.get("resize", min(size))),
-            known.get("interpolation", IMAGENET.interpolation),
-            triple(known.get("mean", IMAGENET.mean)),
-            triple(known.get("std", IMAGENET.std)),
-        )
+        preprocess = Preprocess.of(**{"size": IMAGENET.size, **known})
     except (TypeError, ValueError) as error:
         raise InputError(f"PREPROCESS in {path}: {error}; write numbers") from error
 
@@ -71,7 +65,7 @@ def python_file_entry(name: str, overrides: Mapping[str, Any]) -> ModelEntry:
     def pretrained(num_classes: int | None) -> tuple[nn.Module, str]:
         return build(num_classes), f"as {path.name}:{function} returns them"
 
-    return ModelEntry(function, preprocess, build, pretrained, classes=getattr(code, "CLASSES", ()))
+    return ModelEntry(function, preprocess, build, pretrained, classes=getattr(code, "CLASSES", ()), inputs=inputs)
 
 
 def _is_own(value: object, code: ModuleType) -> bool:
@@ -80,25 +74,15 @@ def _is_own(value: object, code: ModuleType) -> bool:
 
 def _declared(code: ModuleType, path: Path) -> dict[str, Any]:
     declared = getattr(code, "PREPROCESS", {})
-    allowed = {"size", "resize", "interpolation", "mean", "std"}
+    allowed = {"size", "resize", "interpolation", "mean", "std", "channels", "range"}
     if not isinstance(declared, Mapping) or not set(declared) <= allowed:
         raise InputError(f"PREPROCESS in {path} must be a dict with keys among {', '.join(sorted(allowed))}")
     return dict(declared)
 
 
-def _import_file(path: Path) -> ModuleType:
-    """Run a Python file as a module of its own name, with its folder importable meanwhile."""
-    name = f"ptq_model_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise InputError(f"{path} is not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses and pickle look their module up by name
-    sys.path.insert(0, os.fspath(path.resolve().parent))
-    try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:  # someone else's code may raise anything
-        raise InputError(f"importing {path} failed: {type(error).__name__}: {error}") from error
-    finally:
-        sys.path.remove(os.fspath(path.resolve().parent))
-    return module
+def _inputs(code: ModuleType, path: Path) -> Inputs:
+    """What the file says about the inputs of a network that has several; empty where it says nothing."""
+    inputs = getattr(code, "INPUTS", {})
+    if not isinstance(inputs, Mapping) or not all(isinstance(name, str) for name in inputs):
+        raise InputError(f"INPUTS in {path} must be a dict: names of inputs -> channels, as 'RGB', or a constant")
+    return inputs

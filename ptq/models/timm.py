@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from ptq.data.class_names import timm_classes
-from ptq.data.preprocess import Preprocess, triple
+from ptq.data.preprocess import Preprocess, numbers
 from ptq.errors import InputError, MachineError, ModelError
 from ptq.models.entry import ModelEntry
 from ptq.models.weights import downloading
@@ -39,8 +39,8 @@ def timm_entry(name: str, overrides: Mapping[str, Any]) -> ModelEntry:
         (height, width),
         max(math.floor(min(height, width) / config.crop_pct), height, width),
         config.interpolation if config.interpolation in ("bilinear", "bicubic") else "bicubic",
-        triple(config.mean),
-        triple(config.std),
+        numbers(config.mean),
+        numbers(config.std),
     ).override(**overrides)
     # Transformers are built for one size; telling timm lets it resample their position embeddings.
     size = {"img_size": preprocess.size} if config.fixed_input_size and "size" in overrides else {}

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ptq.data.preprocess import Preprocess, pair, triple
+from ptq.data.preprocess import Preprocess, numbers, pair
 from ptq.models.entry import ModelEntry
 from ptq.models.weights import downloading, fit
 
@@ -37,8 +37,8 @@ def torchvision_entry(name: str, overrides: Mapping[str, Any]) -> ModelEntry:
         pair(transforms.crop_size),
         transforms.resize_size[0],
         transforms.interpolation.value,
-        _IMAGENET_HALVES if has_training_heads else triple(transforms.mean),
-        _IMAGENET_HALVES if has_training_heads else triple(transforms.std),
+        _IMAGENET_HALVES if has_training_heads else numbers(transforms.mean),
+        _IMAGENET_HALVES if has_training_heads else numbers(transforms.std),
     )
 
     def build(num_classes: int | None) -> nn.Module:

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from ptq.config.choices import MAX_BITS
 from ptq.graph.fx_helpers import LAYERS, argument, averages_globally, foldable, module_of, op_name, sole_input
+from ptq.models.inputs import is_input
 from ptq.quantization.spec import Grid, QuantSpec
 
 __all__ = [
@@ -143,7 +144,7 @@ def _hard_gate(graph: fx.GraphModule, node: fx.Node) -> Grid | None:
         return None
     source = sole_input(node)
     scaled = {user for user in node.users if user.target is operator.mul}
-    if len(scaled) < len(node.users) or moves_data(graph, source) or source.op == "placeholder":
+    if len(scaled) < len(node.users) or moves_data(graph, source) or is_input(source):
         return None
     if averages_globally(module_of(graph, source)):
         return None  # whose kernel writes no grid that is far coarser than what it reads

@@ -23,6 +23,7 @@ from ptq.config.choices import MAX_BITS, REDUCED_BITS
 from ptq.errors import InputError, ModelError
 from ptq.graph.fx_helpers import foldable, input_tensors, module_of, sole_input
 from ptq.graph.preparation import GraphModel
+from ptq.models.inputs import is_input, take_input
 from ptq.quantization.integer_ops import (
     computes_in_integers,
     consumers,
@@ -49,14 +50,14 @@ class Selection:
         graph: the float network.
         layers: convolutions and linear layers whose weights are quantized.
         tensors: nodes whose output is quantized.
-        first: the network's first layer, quantized or not.
+        first: the network's first layer, quantized or not; the first of every image where it takes several.
         last: those behind which there is no other, one for each head.
     """
 
     graph: fx.GraphModule
     layers: tuple[fx.Node, ...]
     tensors: tuple[fx.Node, ...]
-    first: fx.Node
+    first: tuple[fx.Node, ...]
     last: tuple[fx.Node, ...]
 
 
@@ -142,7 +143,14 @@ def select(graph_model: GraphModel, keep_float: Collection[str] = ()) -> Selecti
         if is_convolution(graph, node) or not (node in ends or is_network_output(graph, written)):
             found.add(written)
     tensors = tuple(node for node in graph.graph.nodes if node in found)
-    return Selection(graph, tuple(quantized), tensors, own[0], ends or (own[-1],))
+    return Selection(graph, tuple(quantized), tensors, _first(graph, own), ends or (own[-1],))
+
+
+def _first(graph: fx.GraphModule, layers: Sequence[fx.Node]) -> tuple[fx.Node, ...]:
+    """The first layer, and the first that reads each of several images."""
+    images = [node for node in graph.graph.nodes if node.target is take_input]
+    readers = [[layer for layer in layers if range_source(graph, sole_input(layer)) is image] for image in images]
+    return tuple(dict.fromkeys([layers[0], *(some[0] for some in readers if some)]))
 
 
 def _behind_all_layers(graph: fx.GraphModule, layers: Collection[fx.Node]) -> set[fx.Node]:
@@ -213,7 +221,7 @@ def assign_bits(
     """
     graph, first, last = selection.graph, selection.first, selection.last
     of_weights = {
-        node: edge_bits if node in (first, *last) or node.meta.get("from_batchnorm") else weight_bits
+        node: edge_bits if node in (*first, *last) or node.meta.get("from_batchnorm") else weight_bits
         for node in selection.layers
     } | dict(weights or {})
     if reduce_range:
@@ -223,12 +231,12 @@ def assign_bits(
         for node in selection.tensors
     }
     grids = gate_grids(graph, selection.tensors)
-    read = [range_source(graph, sole_input(node)) for node in (first, *last)]
-    for node in (*read, tail(graph, first)):
+    edges = [range_source(graph, sole_input(node)) for node in (*first, *last)]
+    for node in (*edges, *(tail(graph, node) for node in first)):
         if node in of_tensors and not grids.get(node, "free").startswith("hard"):
             of_tensors[node] = edge_bits
     bound = {node: grid for node, grid in grids.items() if of_tensors.get(node) == MAX_BITS}
-    images: dict[fx.Node, Grid] = {node: "images" for node in of_tensors if node.op == "placeholder"}
+    images: dict[fx.Node, Grid] = {node: "images" for node in of_tensors if is_input(node)}
     known = images | bound
     for node, bits in (activations or {}).items():
         if node in bound and bits != MAX_BITS:
@@ -278,14 +286,17 @@ def _notes(
     output = f"of {MAX_BITS} bits, since a convolution gives it" if all(ends) else "float"
     if any(ends) and not all(ends):
         output = f"float, or of {MAX_BITS} bits where a convolution gives it"
-    layers = f"last layer{'s' * (len(last) > 1)} ({', '.join(str(node.target) for node in last)})"
     return (
         f"weights: {weight_bits} bits, per output channel, symmetric"
         + (f", none above {REDUCED_BITS} bits" if reduce_range else ""),
         f"activations: {widths}; per tensor, affine",
-        f"first layer ({first.target}) and {layers}: {edge_bits} bits for their weights, for what "
+        f"{_called('first', first)} and {_called('last', last)}: {edge_bits} bits for their weights, for what "
         f"the first reads and writes and for what the last reads; the network's output is {output}",
     )
+
+
+def _called(which: str, layers: Sequence[fx.Node]) -> str:
+    return f"{which} layer{'s' * (len(layers) > 1)} ({', '.join(str(node.target) for node in layers)})"
 
 
 def _listed(what: str, overrides: Mapping[str, Bits]) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from ptq.config.settings import OutputSettings, Settings
 from ptq.data.preprocess import Preprocess
 from ptq.errors import InputError, reason
 from ptq.graph.preparation import prepare
-from ptq.models.model import load_model
+from ptq.models.model import Model, load_model
 from ptq.quantization.insertion import insert_quantizers
 from ptq.quantization.quantized_model import QuantizedModel
 from ptq.quantization.spec import QuantPlan
@@ -86,7 +86,7 @@ def settings_of(folder: Path) -> Settings:
     return replace(settings, output=OutputSettings(folder=str(folder)))
 
 
-def load_quantized(path: Path | str, model: nn.Module | None = None) -> QuantizedModel:
+def load_quantized(path: Path | str, model: nn.Module | Model | None = None) -> QuantizedModel:
     """Rebuild a quantized model from its file.
 
     Args:
@@ -108,7 +108,8 @@ def load_quantized(path: Path | str, model: nn.Module | None = None) -> Quantize
         arguments = _arguments(path, about) if model is None else {}
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path} is damaged; run ptq quantize again.") from error
-    network = load_model(**arguments).module if model is None else model
+    network = load_model(**arguments) if model is None else model
+    network = network.module if isinstance(network, Model) else network
     quantized_model = insert_quantizers(prepare(network, (channels, height, width), task=task), plan)
     try:
         quantized_model.module.load_state_dict(read_tensors(path))

@@ -166,8 +166,10 @@ def _for_accuracy(settings: Settings, run: str) -> Iterator[Step]:
 def _to_use(report: Report, folder: str) -> Iterator[Step]:
     takes = report.model.preprocess
     height, width = takes.size
-    words = f"{width}×{height} pixels RGB in [0, 1], less {_channels(takes.mean)}, over {_channels(takes.std)}"
-    yield Step(f"Use {folder}/model.onnx. It takes float32 (N, 3, height, width): {words}.")
+    kinds = takes.channels.split(",")
+    words = f"{width}×{height} pixels {' and '.join(kinds)} in [0, 1], less {_channels(takes.mean)}, over {_channels(takes.std)}"
+    shapes = " and ".join(f"(N, {len(kind)}, height, width)" for kind in kinds)
+    yield Step(f"Use {folder}/model.onnx. It takes float32 {shapes}: {words}.")
     if report.settings.quantization.bits > 4:
         yield Step("For a smaller file, as fast, try --bits 4.")
 

@@ -28,13 +28,15 @@ class Preprocessing:
         resize: shorter side in pixels before the center crop.
         interpolation: "bilinear" or "bicubic".
         mean, std: per channel, in units of [0, 1].
+        channels: what they are, a letter each.
     """
 
     size: tuple[int, int]
     resize: int
     interpolation: str
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    channels: str = "RGB"
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """What a report says in words that several pages share: figures, images, exactness, memory."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 
 from ptq.export.results import Exact, Validation
 from ptq.reporting.report import ImageFacts, Report
@@ -26,7 +27,12 @@ COLUMNS = (*ALWAYS, "quantize_static", "openvino")
 
 def figure_columns(measured: Validation) -> tuple[str, ...]:
     """Return what a run always measures, and what else this one did, of `COLUMNS`."""
-    known = {*measured.top1, *measured.agreement, *measured.latency_ms}
+    known = {
+        *measured.top1,
+        *(name for figures in measured.metrics.values() for name in figures),
+        *measured.agreement,
+        *measured.latency_ms,
+    }
     return tuple(c for c in COLUMNS if c in ALWAYS or c in known)
 
 
@@ -36,6 +42,7 @@ def figure_rows(measured: Validation, columns: Sequence[str]) -> list[tuple[str,
     sizes = {name: count / 1e6 for name, count in measured.size_bytes.items()}
     rows = (
         ("top-1 (%)", measured.top1),
+        *measured.metrics.items(),
         *agreement_rows(measured),
         (f"latency ({latency})", measured.latency_ms),
         ("size (MB)", sizes),
@@ -61,6 +68,7 @@ def agreement_rows(measured: Validation) -> list[tuple[str, Mapping[str, float]]
 def figure_lines(
     *,
     top1: Mapping[str, float] | None = None,
+    metrics: Mapping[str, Mapping[str, float]] | None = None,
     agreement: Mapping[str, float] | None = None,
     latency_ms: Mapping[str, float] | None = None,
     size_bytes: Mapping[str, int] | None = None,
@@ -73,6 +81,7 @@ def figure_lines(
     """
     kinds: tuple[tuple[str, Mapping[str, float] | None, Callable[[float], str]], ...] = (
         ("top-1", top1, percent_text),
+        *((name, figures, partial(number_text, digits=4)) for name, figures in (metrics or {}).items()),
         ("agreement", agreement, percent_text),
         ("latency", latency_ms, latency_text),
         ("size", size_bytes, file_size_text),

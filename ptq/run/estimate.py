@@ -30,13 +30,12 @@ from ptq.reconstruction.activation_cache import ActivationCache
 from ptq.reconstruction.finetuning import finetune
 from ptq.reconstruction.loop import reconstruct
 from ptq.reconstruction.results import BlockResult
+from ptq.run.evaluation import ValidationBatches, load_evaluation
 from ptq.run.inputs import (
     ImageSource,
-    ValidationBatches,
     calibration_images,
     image_source,
     insert_planned_quantizers,
-    load_evaluation,
     load_network,
     load_teachers,
     load_verifier,
@@ -120,7 +119,7 @@ def estimate_run(settings: Settings, progress: Progress = SILENT, model: Model |
         model = model or load_network(settings.model)
         teachers, verifier = load_teachers(settings.calibration), load_verifier(settings.calibration)
         evaluation = load_evaluation(settings.evaluation, model)
-        graph_model = prepare(model.module, (3, *model.preprocess.size), task=model.task)
+        graph_model = prepare(model.module, model.preprocess.input_shape, task=model.task)
         quantized_model = insert_planned_quantizers(graph_model, settings.quantization)
     with progress.stage("estimate_run", 4) as task:
         source = image_source(settings.calibration, settings.execution, model.preprocess)

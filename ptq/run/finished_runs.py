@@ -10,23 +10,25 @@ from ptq.calibration.dataset import CalibrationSet
 from ptq.errors import InputError
 from ptq.export import validate
 from ptq.export.results import Validation
+from ptq.models.model import Model
 from ptq.progress import SILENT, Progress
 from ptq.quantization.quantized_model import QuantizedModel
 from ptq.quantization.storage import load_quantized, read_metadata, settings_of
 from ptq.reporting.advice import remedy
 from ptq.reporting.html.page import refresh
 from ptq.reporting.report_files import read_report, write_report
-from ptq.run.inputs import ValidationBatches, data_of, labeled_images, load_network
+from ptq.run.evaluation import PICTURES, ValidationBatches, data_of, labeled_images, own_metric
+from ptq.run.inputs import load_network
 
 __all__ = ["load", "validate_run"]
 
 
-def load(folder: Path | str, model: nn.Module | None = None) -> QuantizedModel:
+def load(folder: Path | str, model: nn.Module | Model | None = None) -> QuantizedModel:
     """Return the quantized model of a run directory.
 
     Args:
         folder: as `quantize` wrote it.
-        model: the float network. Needed where the run was made from a module and not by a name, and wherever
+        model: the float network, or the `Model` of a network of several inputs. Needed where the run was made from a module and not by a name, and wherever
             the float network is to be compared with. Without it ``float_model`` is None.
 
     Raises:
@@ -39,6 +41,7 @@ def validate_run(
     folder: Path,
     *,
     data: str | None = None,
+    metric: str | None = None,
     threads: int | None = None,
     exact: bool = False,
     runtimes: Sequence[str] = (),
@@ -46,7 +49,7 @@ def validate_run(
 ) -> Validation:
     """Measure a finished run again, and bring its report up to date.
 
-    `data` and `threads` are the run's, when not given, so that what was measured before can be compared.
+    `data`, `metric` and `threads` are the run's, when not given, so that what was measured before can be compared.
     `exact` compares the file with exact integer arithmetic, too; `runtimes` are others that shall run it ("openvino").
 
     Raises:
@@ -63,6 +66,7 @@ def validate_run(
     images = CalibrationSet.load(folder / "images.safetensors")
     data = data or data_of(report.settings.evaluation)
     evaluation = labeled_images(data, model) if data else None
+    own = replace(report.settings.evaluation, metric=metric or report.settings.evaluation.metric)
     quantized_model = load(folder, model.module)
     measured = validate(
         folder / "model.onnx",
@@ -73,6 +77,8 @@ def validate_run(
         exact=exact,
         runtimes=runtimes,
         remedy=remedy(report.settings, report.worst_layers),
+        metric=own_metric(own, model),
+        pictures=folder / PICTURES,
         progress=progress,
     )
     write_report(replace(report, validation=measured), folder)

@@ -1,13 +1,13 @@
 """Where images come from: synthesized, noise, a folder, an earlier run; and what to validate on."""
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ptq.calibration.bn_statistics import has_batch_norm
 from ptq.calibration.dataset import CalibrationSet
@@ -16,14 +16,13 @@ from ptq.calibration.synthesis import gaussian_noise, synthesize
 from ptq.calibration.synthesis_config import SYNTHESIS_METHODS, SynthesisConfig, synthesis_preset
 from ptq.config.settings import (
     CalibrationSettings,
-    EvaluationSettings,
     ExecutionSettings,
     ModelSettings,
     QuantizationSettings,
     ReconstructionSettings,
     chosen,
 )
-from ptq.data.datasets import EvalSet, load_eval, load_images
+from ptq.data.datasets import load_images
 from ptq.data.preprocess import IMAGENET, Preprocess
 from ptq.errors import InputError
 from ptq.graph.fx_helpers import LAYERS, module_of
@@ -41,14 +40,10 @@ from ptq.utils.work_store import WorkStore
 __all__ = [
     "BATCHES",
     "ImageSource",
-    "ValidationBatches",
     "calibration_images",
-    "data_of",
     "image_source",
     "insert_planned_quantizers",
     "keep_images",
-    "labeled_images",
-    "load_evaluation",
     "load_network",
     "load_teacher",
     "load_teachers",
@@ -175,6 +170,8 @@ def load_network(settings: ModelSettings) -> Model:
         resize=settings.resize,
         mean=settings.mean,
         std=settings.std,
+        channels=settings.channels,
+        range=settings.range,
         task=settings.task,
     )
 
@@ -187,22 +184,6 @@ def load_teachers(settings: CalibrationSettings) -> list[Model]:
 def load_verifier(settings: CalibrationSettings) -> Model | None:
     """Load the held-out classifier that judges the images; None where the settings name none."""
     return load_teacher(settings.verifier) if settings.verifier else None
-
-
-def load_evaluation(settings: EvaluationSettings, model: Model) -> EvalSet | None:
-    """Load the labeled images to measure accuracy with; None where the settings name none."""
-    return None if settings.data is None else labeled_images(settings.data, model)
-
-
-def labeled_images(data: str, model: Model) -> EvalSet:
-    """Open labeled images for a network.
-
-    Raises:
-        InputError: for a network that gives no class scores, or data that cannot be read or are for another one.
-    """
-    if model.num_classes is None:
-        raise InputError(f"--data has labels of classes, and no output of {model.name} is class scores: leave it out")
-    return load_eval(data, model.preprocess, model.num_classes)
 
 
 def insert_planned_quantizers(graph_model: GraphModel, settings: QuantizationSettings) -> QuantizedModel:
@@ -252,53 +233,19 @@ def load_teacher(ref: str) -> Model:
     return load_model(name, Path(weights) if separator else None)
 
 
-@dataclass(frozen=True)
-class ValidationBatches:
-    """Images to validate on: labeled ones where there are any, else the calibration images.
-
-    Args:
-        evaluation: labeled images.
-        images: the calibration set; its labels are the synthesizer's wish, and count for nothing here.
-        size: images per batch.
-    """
-
-    evaluation: EvalSet | None
-    images: CalibrationSet
-    size: int = 50
-
-    def __len__(self) -> int:
-        count = len(self.images if self.evaluation is None else self.evaluation)
-        return -(-count // self.size)
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor | None]]:
-        if self.evaluation is not None:
-            yield from self.evaluation.batches(self.size)
-        else:
-            for start in range(0, len(self.images), self.size):
-                yield self.images.floats(slice(start, start + self.size)), None
-
-
-def data_of(settings: EvaluationSettings) -> str | None:
-    """What accuracy was measured on, if that is still where it was."""
-    data = settings.data
-    if data is None or Path(data).exists():
-        return data
-    warnings.warn(f"{data} is not there any more: no accuracy without --data", stacklevel=3)
-    return None
-
-
 def own_network(model: nn.Module | Model, preprocess: Preprocess | None, options: Mapping[str, Any]) -> Model:
     """A network from Python with what it takes to feed it.
 
     Args:
         model: a module, or one with all that.
         preprocess: of a module; ImageNet's is assumed, with a warning, where nothing is said.
-        options: settings, of which size, resize, mean, std and task say that, too.
+        options: settings, of which size, resize, mean, std, channels, range and task say that, too.
 
     Raises:
         InputError: for what is said twice, or cannot be of a network that is there already.
     """
-    said = {k: v for k in ("size", "resize", "mean", "std", "task") if (v := options.get(k)) is not None}
+    names = ("size", "resize", "mean", "std", "channels", "range", "task")
+    said = {name: value for name in names if (value := options.get(name)) is not None}
     if options.get("weights") is not None:
         raise InputError("weights= is for a model given by name: this network has its own already")
     if isinstance(model, Model):
@@ -308,7 +255,7 @@ def own_network(model: nn.Module | Model, preprocess: Preprocess | None, options
     if preprocess is not None:
         task = said.pop("task", "auto")
         return as_model(model, **asdict(preprocess.override(**said)), task=task)
-    if not {"size", "mean", "std"} <= said.keys():
+    if not {"size", "mean", "std"} <= said.keys() | ({"mean", "std"} if "range" in said else set()):
         height, width = IMAGENET.size
         warnings.warn(
             f"nothing says what images the network takes; assuming ImageNet's ({height}x{width}) where size, mean and "

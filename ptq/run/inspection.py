@@ -29,7 +29,7 @@ __all__ = ["inspect_model", "inspect_run"]
 
 def inspect_run(
     folder: Path | str,
-    model: nn.Module | None = None,
+    model: nn.Module | Model | None = None,
     *,
     count: int = 32,
     device: str | None = None,
@@ -42,7 +42,7 @@ def inspect_run(
 
     Args:
         folder: as `quantize` wrote it.
-        model: the float network, where the run was made from a module; left as it is.
+        model: the float network, where the run was made from a module; the `Model` of a network of several inputs.
         count: images of the run to measure on.
         device: where to measure; None takes a GPU where there is one.
         threads: of the CPU; None takes all cores.
@@ -100,7 +100,7 @@ def inspect_model(
     """
     device = use_device(settings.execution.device, settings.execution.threads)
     network = model or load_network(settings.model)
-    graph_model = prepare(network.module, (3, *network.preprocess.size), task=network.task)
+    graph_model = prepare(network.module, network.preprocess.input_shape, task=network.task)
     quantized_model = insert_planned_quantizers(graph_model, settings.quantization)
     source = image_source(settings.calibration, settings.execution, network.preprocess)
     images = calibration_images(network, source, device=device, progress=progress)
@@ -112,9 +112,11 @@ def inspect_model(
     return Inspection(settings, network.name, facts, found, None)
 
 
-def _network(folder: Path, settings: Settings, about: dict[str, Any], module: nn.Module | None) -> Model:
+def _network(folder: Path, settings: Settings, about: dict[str, Any], module: nn.Module | Model | None) -> Model:
     """The float network of a run, and no other."""
-    if module is not None:
+    if isinstance(module, Model):
+        model = module
+    elif module is not None:
         preprocess = asdict(Preprocess.from_json(about["preprocess"]))
         model = as_model(module, **preprocess, task=settings.model.task)
     elif about["model"] is None:

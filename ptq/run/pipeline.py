@@ -35,16 +35,15 @@ from ptq.reporting.html.page import refresh
 from ptq.reporting.report import Report
 from ptq.reporting.report_files import write_report
 from ptq.reporting.summary import summarize
+from ptq.run.evaluation import PICTURES, ValidationBatches, load_evaluation, own_metric
 from ptq.run.fingerprint import decided_by
 from ptq.run.inputs import (
     BATCHES,
     ImageSource,
-    ValidationBatches,
     calibration_images,
     image_source,
     insert_planned_quantizers,
     keep_images,
-    load_evaluation,
     load_network,
     load_teachers,
     load_verifier,
@@ -117,8 +116,8 @@ def _run(
     with watch("load"):
         model = model or load_network(settings.model)
         teachers, verifier = load_teachers(settings.calibration), load_verifier(settings.calibration)
-        evaluation = load_evaluation(settings.evaluation, model)
-        graph_model = prepare(model.module, (3, *model.preprocess.size), task=model.task)
+        evaluation, metric = load_evaluation(settings.evaluation, model), own_metric(settings.evaluation, model)
+        graph_model = prepare(model.module, model.preprocess.input_shape, task=model.task)
         quantized_model = insert_planned_quantizers(graph_model, settings.quantization)
         folder = run_folder(settings.output.folder)
         decides = decided_by(settings, model, teachers, graph_model, device)
@@ -177,6 +176,8 @@ def _run(
             threads=settings.execution.threads,
             float_path=float_file,
             remedy=remedy(settings, layers),
+            metric=metric,
+            pictures=folder / PICTURES,
             progress=progress,
         )
     report = summarize(settings, model, quantized_model, images, blocks, tuned, measured, layers, watch, store.words())
@@ -275,7 +276,7 @@ def calibrate_datafree(
     """
     own = {} if task == "auto" else {"task": task}
     network = load_model(model, task=task) if isinstance(model, str) else own_network(model, preprocess, own)
-    graph_model = prepare(network.module, (3, *network.preprocess.size), task=network.task)
+    graph_model = prepare(network.module, network.preprocess.input_shape, task=network.task)
     quantized_model = insert_quantizers(graph_model, make_plan(graph_model, bits, act_bits))
     source = ImageSource("mixmix", synthesis_preset(preset, network.preprocess, seed=seed))
     images = calibration_images(network, source, teachers, device=use_device(device), progress=progress)

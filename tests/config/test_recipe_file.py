@@ -37,7 +37,10 @@ OTHERWISE: dict[str, tuple[list[str], Any]] = {  # options and values that are n
     "size": (["--size", "64x96"], (64, 96)),
     "resize": (["--resize", "128"], 128),
     "mean": (["--mean", "0.1,0.2,0.3"], (0.1, 0.2, 0.3)),
-    "std": (["--std", "0.5"], (0.5, 0.5, 0.5)),
+    "std": (["--std", "0.5"], (0.5,)),
+    "channels": (["--channels", "BGR"], "BGR"),
+    "range": (["--range", "255"], 255),
+    "metric": (["--metric", "here.py:metric"], "here.py:metric"),
     "task": (["--task", "fc=embed"], "fc=embed"),
     "format": (["--format", "int8"], "int8"),
     "reduce_range": (["--reduce-range"], True),
@@ -54,6 +57,7 @@ def dump(*arguments: str) -> Result:
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "here").touch()
+    (tmp_path / "here.py").touch()
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -158,7 +158,7 @@ def test_selecting_needs_no_bits() -> None:
     # What only a layer in float reads and writes stays in float, too.
     without = select(graph_model, keep_float={"fc"})
     assert [node.name for node in without.layers] == [name for name in plan.weights if name != "fc"]
-    assert without.first.name == "stem_0" and without.last.name == "fc"
+    assert without.first[0].name == "stem_0" and [node.name for node in without.last] == ["fc"]
 
 
 def test_patterns_that_match_nothing_are_refused() -> None:

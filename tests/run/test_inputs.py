@@ -17,10 +17,10 @@ from ptq.data.preprocess import IMAGENET, Preprocess
 from ptq.errors import InputError, ModelError
 from ptq.models.model import Model, as_model
 from ptq.run import inputs
+from ptq.run.evaluation import data_of
 from ptq.run.inputs import (
     BATCHES,
     calibration_images,
-    data_of,
     image_source,
     keep_images,
     load_teacher,

@@ -58,6 +58,7 @@ def content(report: Report, folder: Path | None) -> dict[str, Any]:
     bits, measured, images = report.settings.quantization, report.validation, report.images
     columns = figure_columns(measured)
     tiles = gallery.tiles(folder / "images.safetensors", images.names) if folder else []
+    pictures = gallery.pictures(folder / "outputs.safetensors") if folder else []
     return {
         "title": report.model.name,
         "subtitle": f"weights {bits.bits} bits, activations {bits.act_bits} bits; {image_lines(images)[0]}",
@@ -74,6 +75,7 @@ def content(report: Report, folder: Path | None) -> dict[str, Any]:
             *([f"{len(tiles)} of them are shown"] if 0 < len(tiles) < images.count else []),
         ],
         "tiles": tiles,
+        "pictures": pictures,
         "scale": _scale(report.blocks),
         "blocks": [*_blocks(report)],
         "finetuning": finetuning_line(report),
@@ -107,7 +109,11 @@ def _cards(report: Report) -> Iterator[dict[str, str]]:
             change = number_text(top1["onnx"] - top1["float"], sign=True)
             detail = f"{change} points (float {percent_text(top1['float'])})"
         yield _card("top-1 accuracy", percent_text(top1["onnx"]), detail)
-    elif "onnx" in agreement:
+    for name, figures in report.validation.metrics.items():
+        if "onnx" in figures:
+            detail = f"float {number_text(figures['float'], 4)}" if "float" in figures else ""
+            yield _card(name, number_text(figures["onnx"], 4), detail)
+    if "onnx" not in top1 and "onnx" in agreement:
         detail = "of calibration images; no labels were given"
         yield _card(agreement_name(report.validation), percent_text(agreement["onnx"]), detail)
     if "onnx" in latency:

@@ -36,6 +36,22 @@ MODELS = (
     _model(
         "a task of an output that is not there", "net.py:net", "unknown output in --task 'box'", "--task", "box=embed"
     ),
+    _model(
+        "two means for three channels", "net.py:net", "give one number, or one for each channel", "--mean", "0.5,0.5"
+    ),
+    _model("channels that are none", "net.py:net", "the channels are 'XYZ'", "--channels", "XYZ"),
+    _model("gray for a network of colors", "net.py:net", "its first convolution takes 3 channels", "--channels", "L"),
+    _model("a network of two inputs", "net.py:pair", "missing 1 required positional argument"),
+    _model(
+        "a metric that raises",
+        "net.py:net",
+        "net.py:bad_metric failed: KeyError: 'iou'",
+        "--metric",
+        "net.py:bad_metric",
+    ),
+    _model("a metric of no numbers", "net.py:net", "returned a str", "--metric", "net.py:worded"),
+    _model("no such metric", "net.py:net", "net.py has no function 'iou'", "--metric", "net.py:iou"),
+    _model("labels for a network of no classes", "net.py:features", "is class scores", "--data", "data"),
     _model("a network with nothing to quantize", "net.py:no_layers", "no convolution and no linear layer"),
     _model("a network for gray images", "net.py:gray", "its first convolution takes 1 channel:"),
     _model("a size too small for the network", "net.py:net", "does not run on 3x1x1 images", "--size", "1"),
