@@ -221,7 +221,5 @@ def _clean(graph: fx.GraphModule) -> None:
     graph.delete_all_unused_submodules()
     graph.graph.lint()
     graph.recompile()
-    for node in graph.graph.nodes:  # the examples are large, and what they were is all that is asked later
-        example = node.meta.pop("example", None)
-        node.meta["is_tensor"] = isinstance(example, Tensor)
-        node.meta["is_real"] = isinstance(example, Tensor) and example.is_floating_point()
+    for node in graph.graph.nodes:  # the examples are large, and whether they were tensors is all that is asked later
+        node.meta["is_tensor"] = isinstance(node.meta.pop("example", None), Tensor)

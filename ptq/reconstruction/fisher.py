@@ -40,7 +40,7 @@ def fisher_weights(
                     grads = torch.autograd.grad(loss, leaves, materialize_grads=True)
                 else:  # the network gives whole numbers alone: all errors count the same
                     grads = tuple(map(torch.ones_like, leaves))
-            squares = [grad.square().flatten(1) for grad in grads]
+            squares = [grad.square().reshape(len(grad), -1) for grad in grads]  # also of one number for an image
             mean = (
                 squares[0].mean(1, keepdim=True) if len(squares) == 1 else torch.cat(squares, 1).mean(1, keepdim=True)
             )

@@ -187,8 +187,7 @@ def _units(float_block: Block, block: Block, config: ReconstructConfig) -> list[
     """
     graph, float_graph = block.module, float_block.module
     learnable = [n for n in graph.graph.nodes if learns(module_of(graph, n))]
-    given = next(n for n in graph.graph.nodes if n.op == "output").all_input_nodes
-    if not learnable or not any(n.meta.get("is_real", True) for n in given):  # whole numbers have no gradients
+    if not learnable:
         return []
     layers = [n for n in learnable if isinstance(module_of(graph, n), QuantLayer)]
     if config.unit == "block" or not all(rows_of(n) and rows_of(sole_input(n)) for n in layers):
