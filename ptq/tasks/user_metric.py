@@ -51,7 +51,7 @@ class UserMetric:
         except PtqError:
             raise
         except Exception as error:  # someone else's code may raise anything
-            raise InputError(f"the metric {self.reference} failed: {type(error).__name__}: {reason(error)}") from error
+            raise InputError(f"the metric {self.reference} failed: {reason(error)}") from error
         if not isinstance(found, Mapping) or not found:
             raise InputError(
                 f"the metric {self.reference} returned a {type(found).__name__}: it must return numbers by name, as "

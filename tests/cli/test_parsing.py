@@ -11,7 +11,7 @@ from ptq.errors import PtqError
 def test_options_that_are_understood(tmp_path: Path) -> None:
     assert parsing.input_size("224") == (224, 224)
     assert parsing.input_size("224x320") == (224, 320)
-    assert parsing.per_channel("0.5") == (0.5, 0.5, 0.5)
+    assert parsing.per_channel("0.5") == (0.5,)
     assert parsing.per_channel("0.1,0.2,0.3") == (0.1, 0.2, 0.3)
     assert parsing.device_name("cuda:1") == "cuda:1"
     weights = tmp_path / "w.pth"
