@@ -40,15 +40,7 @@ MODELS = (
         "two means for three channels", "net.py:net", "give one number, or one for each channel", "--mean", "0.5,0.5"
     ),
     _model("channels that are none", "net.py:net", "the channels are 'XYZ'", "--channels", "XYZ"),
-    _model(
-        "gray for a network of colors",
-        "net.py:net",
-        "its first convolution takes 3 channels",
-        "--channels",
-        "L",
-        "--range",
-        "255",
-    ),
+    _model("gray for a network of colors", "net.py:net", "one for each channel of L", "--channels", "L"),
     _model("a network of two inputs", "net.py:pair", "missing 1 required positional argument"),
     _model(
         "a metric that raises",
