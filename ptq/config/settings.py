@@ -151,7 +151,7 @@ class ReconstructionSettings:
     unit: Literal["layer", "block"] | None = None
     joint: bool | None = None
     drop: Share | None = None
-    fisher: bool | None = None
+    fisher: Literal["auto", "on", "off"] | None = None
     iterations: Count | None = None
     batch: Positive | None = None
     lr_rounding: Rate | None = None

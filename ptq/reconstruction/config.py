@@ -4,7 +4,7 @@ AdaRound (Nagel et al., ICML 2020)   one layer at a time, weights first, then sc
 BRECQ    (Li et al., ICLR 2021)      one block at a time, weights first, then scales of activations;
                                      errors weighted by squared output gradients
 QDrop    (Wei et al., ICLR 2022)     one block at a time, weights and scales together, half of the
-                                     activations left in float at random
+                                     activations left in float at random; of BRECQ's weights where they are needed
 """
 
 from dataclasses import dataclass, replace
@@ -23,7 +23,8 @@ class ReconstructConfig:
         unit: what is optimized at once.
         joint: learn roundings and scales of activations together; otherwise roundings first, then scales.
         drop: share of the activations left in float at random, of block inputs and inside (QDrop).
-        fisher: weight errors by squared gradients of the network's loss (BRECQ).
+        fisher: weight errors by squared gradients of the network's loss (BRECQ): "on", "off", or "auto", only in blocks
+            whose noise lies where it costs the network little.
         iterations: per unit and phase; 0 keeps nearest rounding everywhere.
         batch: images per iteration.
         lr_rounding: Adam learning rate of the rounding variables.
@@ -43,7 +44,7 @@ class ReconstructConfig:
     unit: Literal["layer", "block"] = "block"
     joint: bool = True
     drop: float = 0.5
-    fisher: bool = False
+    fisher: Literal["auto", "on", "off"] = "auto"
     iterations: int = 1000
     batch: int = 32
     lr_rounding: float = 0.1
@@ -60,8 +61,8 @@ class ReconstructConfig:
 
 METHODS: dict[str, ReconstructConfig] = {
     "qdrop": ReconstructConfig(),
-    "brecq": ReconstructConfig(joint=False, drop=0.0, fisher=True, ridge=0.0),
-    "adaround": ReconstructConfig(unit="layer", joint=False, drop=0.0, ridge=0.0),
+    "brecq": ReconstructConfig(joint=False, drop=0.0, fisher="on", ridge=0.0),
+    "adaround": ReconstructConfig(unit="layer", joint=False, drop=0.0, fisher="off", ridge=0.0),
     "nearest": ReconstructConfig(iterations=0),
 }
 

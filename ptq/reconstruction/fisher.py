@@ -9,8 +9,9 @@ from ptq.graph.blocks import Chain
 from ptq.reconstruction.activation_cache import ActivationCache
 from ptq.reconstruction.passes import in_parts
 from ptq.tasks.task import Task
+from ptq.utils.metrics import relative_worth
 
-__all__ = ["fisher_weights"]
+__all__ = ["fisher_weights", "share_that_counts"]
 
 
 def fisher_weights(
@@ -48,3 +49,30 @@ def fisher_weights(
             yield {name: w.view_as(g) for name, w, g in zip(target, weights, grads, strict=True)}
 
     return cache.gather_named(parts(), len(next(iter(target.values()))), torch.float32)
+
+
+def share_that_counts(
+    target: Mapping[str, Tensor], given: Mapping[str, Tensor], weights: Mapping[str, Tensor]
+) -> float:
+    """Return what the noise of a block costs the network, as a multiple of what it would if it lay anywhere.
+
+    Around 1 where noise and worth have nothing to do with one another. Far below 1 where most of the noise is errors that
+    nothing depends on, as of a few very large values whose range is cut off on purpose: a plain sum of squares would be
+    a sum of these. Of several outputs, each counts relative to its signal.
+
+    Args:
+        target, given: the outputs of a block as they should be and as they are, by name.
+        weights: what errors cost, shaped like them (`fisher_weights`).
+
+    Example:
+        >>> wanted, given = {"y": torch.tensor([[1.0, 5.0]])}, {"y": torch.tensor([[1.0, 3.0]])}
+        >>> round(share_that_counts(wanted, given, {"y": torch.tensor([[1.9, 0.1]])}), 6)
+        0.1
+    """
+    worth = relative_worth([float(y.float().square().mean()) for y in target.values()])
+    plain = weighted = 0.0
+    for (name, y), share in zip(target.items(), worth, strict=True):
+        errors, weight = (given[name].float() - y.float()).square(), weights[name]
+        plain += share * float(errors.mean())
+        weighted += share * float((errors * weight).mean() / weight.mean().clamp(min=1e-30))
+    return weighted / plain if plain else 1.0

@@ -24,7 +24,7 @@ from ptq.quantization.quantizers import Quantizer
 from ptq.reconstruction.activation_cache import ActivationCache
 from ptq.reconstruction.bias_correction import correct_bias
 from ptq.reconstruction.config import METHODS, ReconstructConfig
-from ptq.reconstruction.fisher import fisher_weights
+from ptq.reconstruction.fisher import fisher_weights, share_that_counts
 from ptq.reconstruction.optimization import Pair, optimize
 from ptq.reconstruction.passes import capture, output_sqnr, run_cached
 from ptq.reconstruction.results import BlockResult, Curve
@@ -33,6 +33,9 @@ from ptq.tasks.task import Task as NetworkTask
 from ptq.utils.work_store import WorkStore
 
 __all__ = ["reconstruct"]
+
+FEW = 16  # images that tell whether errors need weights
+HARMLESS = 0.5  # the share of the noise that counts, below which they do: 0.9 to 1.9 in blocks that are better without
 
 
 def reconstruct(
@@ -137,12 +140,14 @@ def _tune(block: _Block, pair: Pair, cache: ActivationCache, config: Reconstruct
     sqnr = nearest = output_sqnr(quantized, pair.x_quantized, pair.target)
     kept = "skipped"
     losses: tuple[Curve, ...] = ()
+    weight = None
     if block.iterations(config) and (block.low or not nearest >= config.tune_below):
         before = {name: value.clone() for name, value in quantized.module.state_dict().items()}
-        weight = fisher_weights(block.rest, pair.target, pair.x_float, cache, block.task) if config.fisher else None
+        weight = _weights(block, pair, cache, config)
+        nearest = output_sqnr(quantized, pair.x_quantized, pair.target, weight)
         seed = config.seed * 1_000_003 + block.index * 1_009  # whatever the blocks before it drew
         losses = _fit(block, replace(pair, weight=weight), cache, replace(config, seed=seed), task)
-        sqnr, kept = output_sqnr(quantized, pair.x_quantized, pair.target), "learned"
+        sqnr, kept = output_sqnr(quantized, pair.x_quantized, pair.target, weight), "learned"
         if not sqnr >= nearest:  # NaN is no better either
             quantized.module.load_state_dict(before)
             sqnr, kept = nearest, "nearest"
@@ -162,7 +167,22 @@ def _tune(block: _Block, pair: Pair, cache: ActivationCache, config: Reconstruct
         memory=cache.peak,
         disk=cache.peak_disk,
         losses=losses,
+        weighted=weight is not None,
     )
+
+
+def _weights(block: _Block, pair: Pair, cache: ActivationCache, config: ReconstructConfig) -> dict[str, Tensor] | None:
+    """What errors of the block's outputs count by; None where all count the same."""
+    if config.fisher == "off":
+        return None
+    if config.fisher == "auto":
+        few, alive, target = (
+            {name: x[:FEW] for name, x in tensors.items()} for tensors in (pair.x_quantized, pair.x_float, pair.target)
+        )
+        weights = fisher_weights(block.rest, target, alive, ActivationCache(), block.task)
+        if share_that_counts(target, run_cached(block.quantized_block, few, ActivationCache()), weights) >= HARMLESS:
+            return None
+    return fisher_weights(block.rest, pair.target, pair.x_float, cache, block.task)
 
 
 def _fit(

@@ -1,5 +1,6 @@
 """What blocks give on cached activations, a few images at a time: all that needs no gradients."""
 
+import itertools
 from collections.abc import Iterator, Mapping
 
 import torch
@@ -37,17 +38,24 @@ def run_cached(block: Block, alive: Mapping[str, Tensor], cache: ActivationCache
 
 
 @torch.no_grad()
-def output_sqnr(block: Block, alive: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> float:
+def output_sqnr(
+    block: Block, alive: Mapping[str, Tensor], target: Mapping[str, Tensor], weight: Mapping[str, Tensor] | None = None
+) -> float:
     """Return the signal-to-quantization-noise ratio in dB of what a block gives on cached activations.
 
-    Of several outputs, each relative to its signal.
+    Of several outputs, each relative to its signal. Squares count by their weight, if there are weights.
     """
     signals, noises = dict.fromkeys(target, 0.0), dict.fromkeys(target, 0.0)
     read = in_parts({name: alive[name] for name in block.inputs}, block.module)
-    for part, wanted in zip(read, in_parts(target, block.module), strict=True):
+    weights = itertools.repeat(None) if weight is None else in_parts(weight, block.module)
+    for part, wanted, worth in zip(read, in_parts(target, block.module), weights, strict=False):  # repeat has no end
         given = block(part)
         for name, reference in wanted.items():
-            signal, noise = energies(reference, given[name])
+            approximation = given[name]
+            if worth is not None:
+                root = worth[name].sqrt()
+                reference, approximation = reference * root, approximation * root
+            signal, noise = energies(reference, approximation)
             signals[name] += signal
             noises[name] += noise
     return joint_decibels([*signals.values()], [*noises.values()])

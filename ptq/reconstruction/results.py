@@ -25,6 +25,7 @@ class BlockResult:
         disk: the same on disk.
         losses: a curve for each descent, one after the other: means of the loss over equal pieces of its
             iterations, at most 50, where 1 is the loss at its beginning; none where nothing was learned.
+        weighted: whether errors counted by what they cost the network, in `losses` and in both ratios.
     """
 
     name: str
@@ -36,6 +37,7 @@ class BlockResult:
     memory: int
     disk: int
     losses: tuple[Curve, ...] = ()
+    weighted: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as JSON-able data."""
