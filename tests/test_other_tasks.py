@@ -66,7 +66,7 @@ def test_the_task_and_the_last_layers_are_found(name: str) -> None:
 def test_the_file_computes_what_the_simulation_does(name: str, tmp_path: Path) -> None:
     model = other_model(name)
     quantized_model, x = quantized(model), model.preprocess.normalize(pixels(16))
-    config = ptq.ReconstructConfig(iterations=4, batch=4, finetune=3, fisher=True, tune_below=99.0)
+    config = ptq.ReconstructConfig(iterations=4, batch=4, finetune=3, fisher="on", tune_below=99.0)
     ptq.reconstruct(quantized_model, x, config)
     ptq.finetune(quantized_model, x, config)
     path = ptq.export_qdq(quantized_model, tmp_path / "model.onnx")
