@@ -50,7 +50,8 @@ def quantize_static(source: Path, target: Path, images: NDArray[np.float32]) -> 
             str(source),
             str(prepared),
             skip_optimization=large,  # its documentation says so for models above 2 GB
-            skip_symbolic_shape=large,
+            # Sizes are fixed, so ONNX's own inference is enough; this one leaves files in the working directory where it gives up.
+            skip_symbolic_shape=True,
             save_as_external_data=large,
             all_tensors_to_one_file=True,
             external_data_location=data_file(prepared).name,

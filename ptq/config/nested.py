@@ -49,7 +49,7 @@ def leaf_values(instance: Any) -> dict[str, Any]:
     Example:
         >>> from ptq.config.settings import EvaluationSettings
         >>> leaf_values(EvaluationSettings(data="val"))
-        {'data': 'val'}
+        {'data': 'val', 'metric': None}
     """
     found: dict[str, Any] = {}
     for field in fields(instance):

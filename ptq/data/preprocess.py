@@ -188,7 +188,7 @@ class Preprocess:
                 said: the network takes bytes. 1 for those of values in [0, 1].
 
         Example:
-            >>> Preprocess.of(28, channels="L", range=255).normalize(torch.ones(1, 3, 28, 28)).max()
+            >>> Preprocess.of(28, channels="L", range=255).normalize(torch.ones(1, 3, 28, 28)).max().round()
             tensor(255.)
         """
         high_wide = pair(size)

@@ -176,8 +176,8 @@ def _finish(
     module.cpu()
     module.eval()  # statements: people's train() may return nothing
     check_finite(module, source if source not in ("random", "as given") else name)
-    gray = torch.zeros(1, *preprocess.input_shape)
     try:
+        gray = torch.zeros(1, *preprocess.input_shape)
         with torch.no_grad():
             output = module(gray)
         plain_batchnorms(module, gray)

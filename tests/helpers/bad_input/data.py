@@ -46,6 +46,12 @@ DATA = (
         "but the model knows the classes 0 to 2",
         lambda at: picture(at / "d/7/a.png"),
     ),
+    Case(
+        "labels for a network of no classes",
+        quantize("--data", "d.npz", model="net.py:features"),
+        "is class scores",
+        lambda at: _npz(at, images=PIXELS, labels=LABELS),
+    ),
     _data("one image for a folder", "not a readable .npz", lambda at: picture(at / "d.png"), "d.png"),
     _data("an empty file", "not a readable .npz", lambda at: (at / "d.npz").touch(), "d.npz"),
     _data("a text for data", "not a readable .npz", lambda at: (at / "d.npz").write_text("hello"), "d.npz"),

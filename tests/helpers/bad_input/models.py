@@ -51,7 +51,6 @@ MODELS = (
     ),
     _model("a metric of no numbers", "net.py:net", "returned a str", "--metric", "net.py:worded"),
     _model("no such metric", "net.py:net", "net.py has no function 'iou'", "--metric", "net.py:iou"),
-    _model("labels for a network of no classes", "net.py:features", "is class scores", "--data", "data"),
     _model("a network with nothing to quantize", "net.py:no_layers", "no convolution and no linear layer"),
     _model("a network for gray images", "net.py:gray", "its first convolution takes 1 channel:"),
     _model("a size too small for the network", "net.py:net", "does not run on 3x1x1 images", "--size", "1"),
