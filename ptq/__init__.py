@@ -11,6 +11,7 @@ Packages, from the top down; each may import those below it:
     reporting       what a run found out, for programs and for people
     analysis        where quantization hurts      \
     reconstruction  blocks tuned to their output   \\  stages: they don't know each other
+    pruning         channels removed, and repair   |
     calibration     images from nothing            /
     export          ONNX, and the proof of it     /
     quantization    which tensors become integers, and the network that computes with them

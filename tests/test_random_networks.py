@@ -1,5 +1,6 @@
 """What must hold of every network, tried on random ones. `python -m benchmarks.fuzz` tries thousands."""
 
+import copy
 import tempfile
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,11 +26,15 @@ from ptq.graph import cutting
 from ptq.graph.blocks import compose, named_inputs, split
 from ptq.graph.cutting import assign_blocks
 from ptq.graph.preparation import GraphModel, prepare
+from ptq.pruning.channels import find_channels
+from ptq.pruning.groups import find_groups
+from ptq.pruning.removal import remove
 from ptq.quantization.insertion import insert_quantizers
 from ptq.quantization.plan import make_plan
 from ptq.quantization.quantized_model import QuantizedModel
 from tests.helpers.network_specs import Spec, images
 from tests.helpers.network_strategies import specs
+from tests.helpers.pruning import random_choice, without_readers
 from tests.helpers.random_networks import Network
 
 SAME = 1e-4  # of the largest output: what folding BatchNorms and other orders of summation may change
@@ -140,6 +145,23 @@ def check(case: Case) -> None:
 def test_preparing_keeps_the_output_and_blocks_compose(spec: Spec) -> None:
     with torch.no_grad():
         check_blocks(prepared_from(spec), images(spec, 3))
+
+
+def check_pruning(graph_model: GraphModel, x: Tensor, seed: int) -> None:
+    """Channels that no layer weighs can go, whichever they are: the output stays."""
+    graph_model = replace(graph_model, module=copy.deepcopy(graph_model.module).double())
+    channels = find_channels(replace(graph_model, module=copy.deepcopy(graph_model.module).float()))
+    kept = random_choice(channels.count, find_groups(channels), seed)
+    silent = without_readers(graph_model, channels, kept)
+    pruned = remove(replace(silent, module=silent.module.float()), channels, kept)
+    before, after = silent.module.double()(x.double()), pruned.module.double()(x.double())
+    assert apart(after, before) < 1e-9
+
+
+@given(specs(), st.integers(0, 99))
+def test_channels_without_weight_can_be_removed(spec: Spec, seed: int) -> None:
+    with torch.no_grad():
+        check_pruning(prepare(Network(spec), spec.shape), images(spec, 3), seed)
 
 
 @pytest.mark.slow

@@ -1,0 +1,43 @@
+"""Channels chosen at random, and networks in which they count for nothing."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from ptq.graph.fx_helpers import module_of
+from ptq.graph.preparation import GraphModel
+from ptq.pruning.channel_map import ChannelMap
+from ptq.pruning.groups import Group
+
+__all__ = ["random_choice", "without_readers"]
+
+
+def random_choice(count: int, groups: Sequence[Group], seed: int = 0) -> Tensor:
+    """Return which coupled channels stay, bool (count,): at random, at least one of every group."""
+    generator = torch.Generator().manual_seed(seed)
+    kept = torch.ones(count, dtype=torch.bool)
+    for group in groups:
+        order = torch.randperm(len(group), generator=generator)
+        least = int(torch.randint(1, len(group) + 1, (), generator=generator))
+        kept[group.ids[order[least:]]] = False
+    return kept
+
+
+def without_readers(graph_model: GraphModel, channels: ChannelMap, kept: Tensor) -> GraphModel:
+    """Return a copy in which all weights are 0 that layers give to channels that do not stay."""
+    graph = copy.deepcopy(graph_model.module)
+    for node in graph.graph.nodes:
+        if node.name in channels.readers:
+            layer, mask = module_of(graph, node), kept[channels.readers[node.name]]
+            assert isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)
+            if isinstance(layer, nn.ConvTranspose2d):
+                layer.weight.data[~mask] = 0
+            elif isinstance(layer, nn.Linear):
+                layer.weight.data[:, ~mask] = 0
+            else:
+                for rows, read in zip(layer.weight.data.chunk(layer.groups), mask.chunk(layer.groups), strict=True):
+                    rows[:, ~read] = 0
+    return replace(graph_model, module=graph)
