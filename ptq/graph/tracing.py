@@ -6,6 +6,7 @@ input, so shapes are plain numbers while the graph is recorded. The idea is that
 Hugging Face transformers; the example is a real tensor, so nothing needs a meta implementation.
 """
 
+import builtins
 import inspect
 import operator
 import sys
@@ -29,12 +30,6 @@ class _Proxy(fx.Proxy):
     @property
     def example(self) -> Any:
         return self.node.meta["example"]
-
-    @property  # type: ignore[misc]
-    def __class__(self) -> type:
-        """What `isinstance(x, torch.Tensor)` in a model's forward is told; torch's own code sees a proxy."""
-        asking = sys._getframe(1).f_globals.get("__name__", "")
-        return _Proxy if asking.partition(".")[0] in ("torch", "ptq") else type(self.node.meta.get("example"))
 
     @property
     def shape(self) -> torch.Size:
@@ -86,6 +81,20 @@ def _augmented(function: Callable[..., Any]) -> Callable[[_Proxy, Any], Any]:
 
 for _name in ("iadd", "isub", "imul", "itruediv"):  # fx knows `x = x + y` alone
     setattr(_Proxy, f"__{_name}__", _augmented(getattr(operator, _name)))
+
+
+def _isinstance(value: object, kinds: Any) -> bool:
+    """What `isinstance(x, torch.Tensor)` in a model's forward is told; torch's own code sees a proxy.
+
+    `__class__` would tell functions in C, too, and these then take the proxy's memory for a tensor's.
+    """
+    if type(value) is _Proxy:
+        asking = sys._getframe(1).f_globals.get("__name__", "")
+        value = value if asking.partition(".")[0] in ("torch", "ptq") else value.node.meta.get("example")
+    return _plain_isinstance(value, kinds)
+
+
+_plain_isinstance = isinstance
 
 
 class _Tracer(fx.Tracer):
@@ -191,7 +200,7 @@ def trace(model: nn.Module, example: Tensor) -> fx.GraphModule:
     """
     tracer = _Tracer(example)
     try:
-        with torch.no_grad(), _counting_versions():
+        with torch.no_grad(), _counting_versions(), patch.object(builtins, "isinstance", _isinstance):
             graph = tracer.trace(model, concrete_args=_defaults(model))
         _read_later(tracer.changed, graph)
     except PtqError:

@@ -1,5 +1,7 @@
 """Tracing what plain torch.fx gives up on."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -101,3 +103,31 @@ def test_what_cannot_be_traced_is_named() -> None:
         trace(Gated(), images(2))
     with pytest.raises(ptq.ModelError, match=r"the model itself \(Check\)"):
         trace(Check(), images(2))
+
+
+class _Asking(nn.Module):
+    """Asks what it gets, and calls what torch chooses among several signatures for."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not isinstance(x, Tensor) or isinstance(x, tuple | list):
+            raise TypeError
+        return self.function(x)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: torch.pow(x, 2.0),
+        lambda x: torch.pow(2.0, x),
+        lambda x: torch.where(x > 0, x, 0.0),
+        lambda x: torch.float_power(x, 2).float(),
+        lambda x: x * torch.isin(x, 1.0),
+    ],
+)
+def test_functions_of_numbers_and_tensors_take_no_proxy_for_a_tensor(function: Callable[[Tensor], Tensor]) -> None:
+    x = torch.rand(2, 3, 4, 4)
+    assert torch.equal(trace(_Asking(function), x)(x), function(x))
