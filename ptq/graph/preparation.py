@@ -26,6 +26,7 @@ from ptq.graph.rows import mark_rows
 from ptq.graph.scopes import mark_scopes
 from ptq.graph.tracing import trace
 from ptq.graph.verification import verify
+from ptq.graph.written_activations import recognize_activations
 from ptq.models.inputs import is_input
 from ptq.models.weights import check_finite
 from ptq.tasks.task import Task, find_task
@@ -95,6 +96,7 @@ def prepare(
     _fold_constants(graph)
     canonicalize(graph)
     _merge_equal_calls(graph)
+    recognize_activations(graph)
     _unshare_modules(graph)
     fold_affine_maps(graph)
     _own_constants(graph)

@@ -44,11 +44,13 @@ def provider_of(name: str) -> str:
     """Return which provider knows a name, by its form alone: a key of `ptq.models.registry.PROVIDERS`.
 
     Example:
-        >>> provider_of("net.py:tiny"), provider_of("timm:resnet50"), provider_of("resnet50")
-        ('python_file', 'timm', 'torchvision')
+        >>> provider_of("net.py:tiny"), provider_of("net.onnx"), provider_of("timm:resnet50"), provider_of("resnet50")
+        ('python_file', 'onnx_file', 'timm', 'torchvision')
     """
     if name.endswith(".py") or ".py:" in name:
         return "python_file"
+    if name.lower().endswith(".onnx"):
+        return "onnx_file"
     if name.startswith("timm:"):
         return "timm"
     return "bundled" if name.lower() in BUNDLED else "torchvision"
@@ -74,8 +76,8 @@ def check_name(name: str) -> None:
         lower = name.lower()
         near = _nearest(lower, (*known, *BUNDLED), "", [lower] if lower in timm_names() else [])
         raise InputError(
-            f"no model {name!r}{near or '.'} A model is a torchvision name, timm:NAME, efficientnet_lite0|1|2 or "
-            "FILE.py:factory."
+            f"no model {name!r}{near or '.'} A model is a torchvision name, timm:NAME, efficientnet_lite0|1|2, "
+            "FILE.py:factory or FILE.onnx."
         )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from ptq.models.bundled import bundled_entry
 from ptq.models.entry import ModelEntry
 from ptq.models.names import check_name, provider_of
+from ptq.models.onnx_file import onnx_file_entry
 from ptq.models.python_file import python_file_entry
 from ptq.models.timm import timm_entry
 from ptq.models.torchvision import torchvision_entry
@@ -14,6 +15,7 @@ __all__ = ["PROVIDERS", "find_entry"]
 
 PROVIDERS: dict[str, Callable[[str, Mapping[str, Any]], ModelEntry]] = {
     "python_file": python_file_entry,
+    "onnx_file": onnx_file_entry,
     "timm": timm_entry,
     "bundled": bundled_entry,
     "torchvision": torchvision_entry,
@@ -25,7 +27,7 @@ def find_entry(name: str, overrides: Mapping[str, Any]) -> ModelEntry:
     """Return what a name stands for.
 
     Args:
-        name: "resnet50", "timm:NAME", "efficientnet_lite0", "FILE.py:factory".
+        name: "resnet50", "timm:NAME", "efficientnet_lite0", "FILE.py:factory", "FILE.onnx".
         overrides: values of `Preprocess` fields, in place of what the provider says.
 
     Raises:

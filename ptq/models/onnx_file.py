@@ -1,0 +1,75 @@
+"""Networks in ONNX files, as "FILE.onnx"."""
+
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ptq.data.preprocess import IMAGENET, Preprocess, pair, triple
+from ptq.errors import InputError, PtqError
+from ptq.models.entry import ModelEntry
+from ptq.models.onnx_import.conversion import convert
+from ptq.models.onnx_import.reading import read_float
+from ptq.models.onnx_import.self_check import check_import
+from ptq.models.onnx_import.signature import images_of
+
+__all__ = ["onnx_file_entry"]
+
+BYTES = (0.0, 1 / 255)  # mean and standard deviation that leave 0..255 as they are
+
+
+def onnx_file_entry(name: str, overrides: Mapping[str, Any]) -> ModelEntry:
+    """Return the entry of a float network in an ONNX file.
+
+    Args:
+        name: of the file.
+        overrides: values of `Preprocess` fields; the size has to be one of them where the file leaves it free.
+
+    Raises:
+        InputError: for a file that is not there or no ONNX, and where the size of the images is not known.
+        ModelError: for a network that takes no images, is quantized already, or has operators that ptq does not know.
+    """
+    path = Path(name)
+    with _naming(path):
+        model = read_float(path)
+        images = images_of(model.graph)
+        size = pair(overrides["size"]) if "size" in overrides else images.known_size()
+    assumed = dict(zip(("mean", "std"), BYTES, strict=True)) if images.kind != "float32" else {}
+    absent = [key for key in ("mean", "std") if key not in {**assumed, **overrides}]
+    if absent:
+        warnings.warn(
+            f"{path} does not say how its images are normalized; assuming ImageNet's {' and '.join(absent)}. If that is "
+            f"wrong, give {' '.join('--' + key for key in absent)}",
+            stacklevel=1,
+        )
+    known = {"mean": IMAGENET.mean, "std": IMAGENET.std, "resize": min(size), **assumed, **overrides}
+    preprocess = Preprocess(
+        size,
+        int(known["resize"]),
+        known.get("interpolation", IMAGENET.interpolation),
+        triple(known["mean"]),
+        triple(known["std"]),
+    )
+
+    def build(num_classes: int | None) -> nn.Module:
+        raise InputError(f"{path} has its weights in it: leave --weights out")
+
+    def pretrained(num_classes: int | None) -> tuple[nn.Module, str]:
+        with _naming(path):
+            network = convert(model, images, size)
+            check_import(model, network, images, size)
+        return network, path.name
+
+    return ModelEntry(path.stem, preprocess, build, pretrained)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Begin what is said of a file with its name."""
+    try:
+        yield
+    except PtqError as error:
+        raise type(error)(f"{path}: {error}") from error
