@@ -30,6 +30,9 @@ class GraphBuilder:
     def __init__(self, batches: tuple[int, int]) -> None:
         self.batches = batches
         self.permutations: dict[fx.Node, tuple[Variable, tuple[int, ...]]] = {}  # what `permute` reads, and its order
+        self.outside: dict[
+            fx.Node, int
+        ] = {}  # of a dimension that more than the images make up: how much is outside them
         self._root = nn.Module()
         self._graph = fx.Graph()
         self._held: dict[int, tuple[Constant, Variable]] = {}
@@ -106,8 +109,15 @@ class GraphBuilder:
         return held if alike else self.repeated(held)
 
     def repeated(self, row: Variable) -> Variable:
-        """Record something of one image, a constant, as often as there are images."""
+        """Record a constant, the same for every image, as often as there are images."""
         assert self._images is not None
+        name = str(row.node.target)
+        if name in self._root._buffers:  # torch.fx computes with buffers at once, for the batch at hand
+            value = self._root._buffers.pop(name)
+            assert value is not None
+            if not bool((value == value[:1]).all()):
+                raise ModelError("it has other numbers for every image of a batch")
+            self._root.register_parameter(name, nn.Parameter(value[:1].clone(), requires_grad=False))
         with self._graph.inserting_after(self._images):
             size = self._graph.call_method("size", (self._images, 0))
         with self._graph.inserting_after(row.node):
@@ -122,7 +132,15 @@ class GraphBuilder:
             examples = _mapped((args, kwargs), lambda v, at=index: v.examples[at] if isinstance(v, Variable) else v)
             results.append(run(*examples[0], **examples[1]))
         nodes = _mapped((args, kwargs), lambda v: v.node if isinstance(v, Variable) else v)
-        return Variable(self._graph.create_node(kind, target, *nodes), (results[0], results[1]))
+        made = Variable(self._graph.create_node(kind, target, *nodes), (results[0], results[1]))
+        self._inherit(made)
+        return made
+
+    def _inherit(self, made: Variable) -> None:
+        """What works on rows leaves it as it is which of them belong to an image."""
+        for node in made.node.all_input_nodes:
+            if node in self.outside and isinstance(made.examples[0], Tensor):
+                self.outside[made.node] = self.outside[node]
 
     def _as_variable(self, argument: Any) -> Any:
         return self.tensor(argument) if isinstance(argument, Constant) else argument

@@ -10,9 +10,9 @@ from torch import fx
 
 from ptq.errors import ModelError, PtqError, reason
 from ptq.models.onnx_import.builder import GraphBuilder
+from ptq.models.onnx_import.layout import permute
 from ptq.models.onnx_import.op import Op, describe
 from ptq.models.onnx_import.operators import OPERATORS
-from ptq.models.onnx_import.shaping import permute
 from ptq.models.onnx_import.signature import Images
 from ptq.models.onnx_import.values import Constant, Value, Variable, known
 

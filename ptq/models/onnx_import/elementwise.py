@@ -9,6 +9,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
+from ptq.models.onnx_import.layout import pointwise
 from ptq.models.onnx_import.op import Converter, Op
 from ptq.models.onnx_import.values import Constant, Value, Variable, known
 
@@ -155,7 +156,8 @@ def _cast(op: Op) -> Variable:
 def _cast_like(op: Op) -> Variable:
     other = op.inputs[1]
     kind = torch.from_numpy(np.empty(0, other.arrays[0].dtype)).dtype if isinstance(other, Constant) else None
-    return op.call(Tensor.to, op.x, kind) if kind is not None else op.call(Tensor.type_as, op.x, other)
+    assert isinstance(other, Variable) or kind is not None
+    return _converted(op, kind or other.examples[0].dtype)  # type: ignore[union-attr]
 
 
 def _to(op: Op, kind: ir.DataType) -> Variable:
@@ -164,7 +166,11 @@ def _to(op: Op, kind: ir.DataType) -> Variable:
     except TypeError as error:
         raise op.refusal(f"casts to {kind.name}") from error
     wanted = torch.float32 if wanted.is_floating_point else wanted
-    return op.x if op.x.examples[0].dtype == wanted else op.builder.method("to", op.x, wanted)
+    return _converted(op, wanted)
+
+
+def _converted(op: Op, kind: torch.dtype) -> Variable:
+    return op.x if op.x.examples[0].dtype == kind else op.builder.method("to", op.x, kind)
 
 
 def _identity(op: Op) -> Value:
@@ -178,7 +184,7 @@ def _dropout(op: Op) -> tuple[Value, ...]:
     return _identity(op), known(ones)
 
 
-ELEMENTWISE: Mapping[str, Converter] = {
+POINTWISE: Mapping[str, Converter] = {
     "Add": _binary(operator.add),
     "Sub": _binary(operator.sub),
     "Mul": _binary(operator.mul),
@@ -232,10 +238,14 @@ ELEMENTWISE: Mapping[str, Converter] = {
     "Swish": _swish,
     "Gelu": _gelu,
     "Clip": _clip,
-    "Softmax": _softmax(nn.Softmax),
-    "LogSoftmax": _softmax(nn.LogSoftmax),
     "Cast": _cast,
     "CastLike": _cast_like,
+}
+
+ELEMENTWISE: Mapping[str, Converter] = {
+    **{name: pointwise(convert) for name, convert in POINTWISE.items()},
+    "Softmax": _softmax(nn.Softmax),
+    "LogSoftmax": _softmax(nn.LogSoftmax),
     "Identity": _identity,
     "Dropout": _dropout,
 }

@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
+from ptq.models.onnx_import.layout import permute
 from ptq.models.onnx_import.op import Converter, Op
-from ptq.models.onnx_import.shaping import permute
 from ptq.models.onnx_import.values import Variable
 
 __all__ = ["REDUCTIONS"]

@@ -2,7 +2,7 @@
 
 import math
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,14 +10,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ptq.models.onnx_import.builder import GraphBuilder
+from ptq.models.onnx_import.layout import common_order, in_order, permute
 from ptq.models.onnx_import.op import Converter, Op
+from ptq.models.onnx_import.reshaping import reshape
 from ptq.models.onnx_import.values import Constant, Variable, known
 from ptq.models.onnx_import.windows import both_sides
 
-__all__ = ["SHAPING", "permute", "reshape"]
-
-Shape = tuple[int, ...]
+__all__ = ["SHAPING"]
 
 
 def _shape(op: Op) -> Constant:
@@ -29,33 +28,6 @@ def _shape(op: Op) -> Constant:
 def _size(op: Op) -> Constant:
     first, second = (np.array(math.prod(shape), np.int64) for shape in op.x.shapes)
     return Constant((first, second))
-
-
-def reshape(op: Op, x: Variable, targets: tuple[Sequence[int], Sequence[int]]) -> Variable:
-    """Record another shape for the same numbers; what grows with the batch stays free.
-
-    Files that were written for one image say 1 for the batch, or what the batch is multiplied with. So where a shape
-    does not grow with the batch, the dimension does that the images come first in.
-
-    Args:
-        op: for what.
-        x: any tensor.
-        targets: shape for the batch and for the larger one; one number may be -1.
-    """
-    sizes, larger = x.shapes
-    first = _resolved(sizes, targets[0])
-    grows = [at for at, (small, large) in enumerate(zip(sizes, larger, strict=True)) if small != large]
-    if not grows:
-        return op.call(torch.reshape, x, first)
-    outer = math.prod(sizes[: grows[0]])
-    at = next((at for at in range(len(first)) if math.prod(first[:at]) == outer), None)
-    if len(grows) > 1 or at is None:
-        raise op.refusal("mixes the images of a batch")
-    return op.call(torch.reshape, x, (*first[:at], -1, *first[at + 1 :]))
-
-
-def _resolved(sizes: Shape, target: Sequence[int]) -> Shape:
-    return tuple(torch.empty(sizes, device="meta").reshape(tuple(target)).shape)
 
 
 def _reshape(op: Op) -> Variable:
@@ -76,17 +48,6 @@ def _flatten(op: Op) -> Variable:
         return op.call(torch.flatten, x, 1)
     first, second = ((math.prod(shape[:axis]), math.prod(shape[axis:])) for shape in x.shapes)
     return reshape(op, x, (first, second))
-
-
-def permute(builder: GraphBuilder, x: Variable, order: Sequence[int]) -> Variable:
-    """Record another order of dimensions; of several in a row one remains, or none."""
-    source, before = builder.permutations.get(x.node, (x, tuple(range(x.dim))))
-    order = tuple(before[at] for at in order)
-    if order == tuple(range(x.dim)):
-        return source
-    y = builder.call(torch.permute, source, order)
-    builder.permutations[y.node] = (source, order)
-    return y
 
 
 def _transpose(op: Op) -> Variable:
@@ -134,7 +95,10 @@ def _concat(op: Op) -> Variable:
         parts = [
             op.builder.repeated(part) if part.shapes[0][0] == part.shapes[1][0] == batch else part for part in parts
         ]
-    return op.call(torch.cat, parts, axis)
+    order = common_order(op.builder, parts)
+    if order is None:
+        return op.call(torch.cat, parts, axis)
+    return permute(op.builder, op.call(torch.cat, in_order(op.builder, parts), order[axis]), order)
 
 
 def _split(op: Op) -> list[Variable]:
