@@ -1,5 +1,6 @@
 """The inputs of a file: those that the network has, where its graph has their images side by side (`ptq.models.inputs`)."""
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,8 +13,10 @@ from ptq.models.inputs import take_input
 __all__ = ["channels_of", "separate", "split_channels"]
 
 
-def separate(network: nn.Module, example: Tensor) -> tuple[nn.Module, tuple[Tensor, ...]]:
+def separate(network: nn.Module, example: Tensor) -> tuple[nn.Module, list[str], tuple[Tensor, ...]]:
     """Return a network with every image as an input of its own, and the example as it takes it.
+
+    In between are the names of the inputs, any text; none where they are those of the network's arguments.
 
     Args:
         network: what is exported; only a graph can have several inputs, others come back as they are.
@@ -21,18 +24,21 @@ def separate(network: nn.Module, example: Tensor) -> tuple[nn.Module, tuple[Tens
     """
     taken = [n for n in network.graph.nodes if n.target is take_input] if isinstance(network, fx.GraphModule) else []
     if not taken:
-        return network, (example,)
+        return network, [], (example,)
     assert isinstance(network, fx.GraphModule)
-    graph, parts = fx.Graph(), []
+    graph, names, parts = fx.Graph(), [], []
     new: dict[fx.Node, fx.Node] = {}
     for node in taken:
         _, name, start, count = node.args
-        new[node] = graph.placeholder(str(name))
+        new[node] = graph.placeholder(re.sub(r"\W", "_", f"input_{name}"))
+        names.append(str(name))
         parts.append(example.narrow(1, start, count).contiguous())
     for node in network.graph.nodes:
-        if node.op != "placeholder" and node not in new:
+        if node.op == "placeholder":
+            new[node] = new[taken[0]]  # who reads it all the same asks how many images there are
+        elif node not in new:
             new[node] = graph.node_copy(node, new.__getitem__)
-    return fx.GraphModule(network, graph), tuple(parts)
+    return fx.GraphModule(network, graph), names, tuple(parts)
 
 
 def channels_of(graph: onnx.GraphProto) -> list[int]:

@@ -111,14 +111,14 @@ def export_float(
 
 def _translate(module: nn.Module, example: Tensor) -> ir.Model:
     """torch -> ONNX, with a free batch dimension."""
-    module, images = separate(module, example)
+    module, inputs, images = separate(module, example)
     batch = {0: torch.export.Dim("batch", min=1)}
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # on the exporter's own internals
             program = torch.export.export(module, images, dynamic_shapes=(batch,) * len(images), strict=False)
             names = list(named(module(*images)))
-            taken = program.graph_signature.user_inputs
+            taken = inputs or program.graph_signature.user_inputs
             exported = torch.onnx.export(
                 program,
                 opset_version=OPSET,
@@ -134,6 +134,8 @@ def _translate(module: nn.Module, example: Tensor) -> ir.Model:
         ) from error
     assert exported is not None
     model: ir.Model = exported.model
+    for value, name in zip(model.graph.inputs, inputs, strict=False):
+        value.name = name
     return model
 
 

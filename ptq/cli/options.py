@@ -52,7 +52,7 @@ Model = Annotated[
         "--model",
         metavar="M",
         help="A torchvision classifier (resnet50), timm:NAME, efficientnet_lite0|1|2 (weights "
-        "come with the extra 'zoo'), or FILE.py:factory.",
+        "come with the extra 'zoo'), FILE.py:factory, or a float FILE.onnx.",
         autocompletion=complete_model,
         rich_help_panel="Model",
     ),

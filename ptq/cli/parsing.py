@@ -116,11 +116,11 @@ def model_ref(option: str, text: str) -> str:
         InputError: otherwise.
     """
     text = text.strip()
-    file = text.rpartition(":")[0] if ".py:" in text else text if text.endswith(".py") else ""
+    file = text.rpartition(":")[0] if ".py:" in text else text if text.endswith((".py", ".onnx")) else ""
     if not text:
         raise InputError(f"{option}: name a model, such as resnet50 or timm:resnet18")
     if file and not os.path.isfile(file):
-        raise InputError(f"{option}: there is no file {file}; a model of your own is FILE.py:factory")
+        raise InputError(f"{option}: there is no file {file}; a model of your own is FILE.py:factory or FILE.onnx")
     module, _, name = text.partition(":")
     path = f"{module.replace('.', os.sep)}.py"
     if not file and name and os.path.isfile(path):  # as Python's own tools name it

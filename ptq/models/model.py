@@ -71,7 +71,7 @@ def load_model(
 
     Args:
         name: a torchvision classification model ("resnet50"), "timm:NAME", a bundled one
-            ("efficientnet_lite0", 1 or 2), or "FILE.py:factory", a function without arguments that
+            ("efficientnet_lite0", 1 or 2), "FILE.onnx", a float network, or "FILE.py:factory", a function without arguments that
             returns an nn.Module; FILE.py may hold ``PREPROCESS = dict(size=32, mean=(...),
             std=(...))``, with optional "resize", "interpolation", "channels" and "range"; ImageNet's are assumed, with
             a warning, for what neither it nor the arguments say. ``CLASSES = ("cat", ...)`` there names the

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from ptq.data.preprocess import IMAGENET, Preprocess, pair, triple
+from ptq.data.preprocess import Preprocess, pair
 from ptq.errors import InputError, PtqError
 from ptq.models.entry import ModelEntry
 from ptq.models.onnx_import.conversion import convert
@@ -18,7 +18,8 @@ from ptq.models.onnx_import.signature import images_of
 
 __all__ = ["onnx_file_entry"]
 
-BYTES = (0.0, 1 / 255)  # mean and standard deviation that leave 0..255 as they are
+LETTERS = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # what channels are taken for, by their number
+BYTES = 255
 
 
 def onnx_file_entry(name: str, overrides: Mapping[str, Any]) -> ModelEntry:
@@ -37,22 +38,23 @@ def onnx_file_entry(name: str, overrides: Mapping[str, Any]) -> ModelEntry:
         model = read_float(path)
         images = images_of(model.graph)
         size = pair(overrides["size"]) if "size" in overrides else images.known_size()
-    assumed = dict(zip(("mean", "std"), BYTES, strict=True)) if images.kind != "float32" else {}
-    absent = [key for key in ("mean", "std") if key not in {**assumed, **overrides}]
+    known = {
+        "channels": LETTERS[images.channels],
+        **({"range": BYTES} if images.kind != "float32" else {}),
+        **overrides,
+    }
+    absent = [key for key in ("mean", "std") if key not in known and "range" not in known]
     if absent:
         warnings.warn(
             f"{path} does not say how its images are normalized; assuming ImageNet's {' and '.join(absent)}. If that is "
             f"wrong, give {' '.join('--' + key for key in absent)}",
             stacklevel=1,
         )
-    known = {"mean": IMAGENET.mean, "std": IMAGENET.std, "resize": min(size), **assumed, **overrides}
-    preprocess = Preprocess(
-        size,
-        int(known["resize"]),
-        known.get("interpolation", IMAGENET.interpolation),
-        triple(known["mean"]),
-        triple(known["std"]),
-    )
+    preprocess = Preprocess.of(**{**known, "size": size})
+    if preprocess.count != images.channels:
+        raise InputError(
+            f"{path} takes images of {images.channels} channels, and {preprocess.channels} are {preprocess.count}"
+        )
 
     def build(num_classes: int | None) -> nn.Module:
         raise InputError(f"{path} has its weights in it: leave --weights out")

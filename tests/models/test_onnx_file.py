@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -125,7 +126,7 @@ def test_names_of_inputs_and_outputs_are_kept_from_file_to_file(tmp_path: Path) 
     model.graph.input[0].name = model.graph.node[0].input[0] = "the:images"
     model.graph.output[0].name = model.graph.node[-1].output[0] = "the/scores"
     saved(model, tmp_path)
-    options = {"preset": "fast", "images": "noise", "mean": (0.5,) * 3, "std": (0.5,) * 3}
+    options: dict[str, Any] = {"preset": "fast", "images": "noise", "mean": (0.5,) * 3, "std": (0.5,) * 3}
     with contextlib.suppress(ptq.ValidationError):  # integers may be slower in a network this small
         ptq.quantize(str(tmp_path / "net.onnx"), 8, out=str(tmp_path / "run"), **options)
     written = onnx.load(tmp_path / "run" / "model.onnx").graph

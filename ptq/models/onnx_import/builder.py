@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from ptq.errors import ModelError
+from ptq.models.inputs import take_input
 from ptq.models.onnx_import.values import Array, Constant, Value, Variable
 
 __all__ = ["GraphBuilder", "as_tensor"]
@@ -41,10 +42,16 @@ class GraphBuilder:
         self._images: fx.Node | None = None
 
     def input(self, name: str, shape: Sequence[int]) -> Variable:
-        """Add an input of `shape`, without the batch."""
-        self._images = node = self._graph.placeholder(re.sub(r"\W", "_", name))
+        """Add an input of `shape`, without the batch; any name is kept."""
+        python = re.sub(r"\W", "_", name)
+        self._images = self._graph.placeholder(python if python.isidentifier() else f"input_{python}")
         first, second = (torch.empty((batch, *shape), device="meta") for batch in self.batches)
-        return Variable(node, (first, second))
+        images = Variable(self._images, (first, second))
+        if self._images.target == name:
+            return images
+        named = self.call(take_input, images, name, 0, shape[0])  # an argument cannot be called so
+        named.node.meta["is_wrapped"] = True  # and stays a call when the network is traced
+        return named
 
     def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Variable:
         """Record a call of a function; its arguments may hold values."""

@@ -75,9 +75,7 @@ def _place(op: Op, shape: Shape, outer: int, rest: Shape, changed: list[int]) ->
     inside = [at for at, n in enumerate(before) if outer % n == 0 and shape[at] % (outer // n) == 0]
     alone = [at for at in inside if before[at] == outer and shape[at] == op.builder.batches[0]]
     # Heads are split off what is inside, and the batch stays with them. Where nothing is split, rows become one.
-    merged = [
-        at for at in inside if math.prod(shape[at + 1 :]) == math.prod(rest) and len(shape) - at - 1 <= len(rest)
-    ]
+    merged = [at for at in inside if math.prod(shape[at + 1 :]) == math.prod(rest) and len(shape) - at - 1 <= len(rest)]
     believed = [at for at in inside if changed == [at]]
     return next(iter((*alone, *merged, *believed, *reversed(inside))), None)
 

@@ -1,5 +1,8 @@
 """Networks that cannot be quantized."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
 from tests.helpers.bad_input.case import NETWORK, Case, quantize
 
 __all__ = ["MODELS"]
@@ -9,7 +12,39 @@ def _model(what: str, name: str, says: str, *more: str, **changed: str) -> Case:
     return Case(what, quantize(*more, model=name, **changed), says)
 
 
+def _onnx(what: str, says: str, *operators: str, shape: Sequence[int | str] = (1, 3, 8, 8)) -> Case:
+    """A file with operators that work one after another."""
+
+    def make(at: Path) -> None:
+        import onnx
+        from onnx import TensorProto, helper
+
+        nodes = [
+            helper.make_node(kind, [f"x{i}"], [f"x{i + 1}"], name=kind, domain="my" if kind == "Fancy" else "")
+            for i, kind in enumerate(operators)
+        ]
+        shapes = ((0, shape), (len(nodes), None))
+        values = [helper.make_tensor_value_info(f"x{i}", TensorProto.FLOAT, s) for i, s in shapes]
+        graph = helper.make_graph(nodes, "graph", values[:1], values[1:])
+        opsets = [helper.make_opsetid("", 17), helper.make_opsetid("my", 1)]
+        onnx.save(helper.make_model(graph, opset_imports=opsets), at / "net.onnx")
+
+    return Case(what, quantize(model="net.onnx"), says, make)
+
+
 MODELS = (
+    _onnx("an ONNX file of custom operators", "Fancy (my.Fancy)", "Relu", "Fancy"),
+    _onnx("an ONNX file that selects", "NonZero (NonZero)", "NonZero"),
+    _onnx("an ONNX file in integers", "is quantized already, at DynamicQuantizeLinear", "DynamicQuantizeLinear"),
+    _onnx("an ONNX file for any size", "any height and width: say which with --size", "Relu", shape=(1, 3, "h", "w")),
+    _onnx("an ONNX file for vectors", "of 2 dimensions: images have 4", "Relu", shape=(1, 8)),
+    Case("an ONNX file that is not there", quantize(model="net.onnx"), "there is no file net.onnx", torch=False),
+    Case(
+        "a text that is called ONNX",
+        quantize(model="net.onnx"),
+        "net.onnx: it is no ONNX file that can be read",
+        lambda at: (at / "net.onnx").write_text("hello"),
+    ),
     _model("a misspelt torchvision model", "resnet5O", "did you mean resnet50"),
     _model("a misspelt timm model", "timm:resnet1b", "did you mean timm:resnet"),
     _model("a name like none", "qqqqqq", "A model is a torchvision name, timm:NAME"),
