@@ -153,11 +153,14 @@ def _cast(op: Op) -> Variable:
     return _to(op, ir.DataType(op.attribute("to")))
 
 
-def _cast_like(op: Op) -> Variable:
-    other = op.inputs[1]
-    kind = torch.from_numpy(np.empty(0, other.arrays[0].dtype)).dtype if isinstance(other, Constant) else None
-    assert isinstance(other, Variable) or kind is not None
-    return _converted(op, kind or other.examples[0].dtype)  # type: ignore[union-attr]
+def _cast_like(op: Op) -> Value:
+    value, other = op.inputs
+    assert value is not None and other is not None
+    like = torch.from_numpy(np.empty(0, other.arrays[0].dtype)) if isinstance(other, Constant) else other.examples[0]
+    if isinstance(value, Variable):
+        return _converted(op, like.dtype)
+    first, second = (array.astype(torch.empty(0, dtype=like.dtype).numpy().dtype) for array in value.arrays)
+    return Constant((first, second))
 
 
 def _to(op: Op, kind: ir.DataType) -> Variable:
@@ -239,11 +242,11 @@ POINTWISE: Mapping[str, Converter] = {
     "Gelu": _gelu,
     "Clip": _clip,
     "Cast": _cast,
-    "CastLike": _cast_like,
 }
 
 ELEMENTWISE: Mapping[str, Converter] = {
     **{name: pointwise(convert) for name, convert in POINTWISE.items()},
+    "CastLike": _cast_like,
     "Softmax": _softmax(nn.Softmax),
     "LogSoftmax": _softmax(nn.LogSoftmax),
     "Identity": _identity,

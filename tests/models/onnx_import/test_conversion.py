@@ -207,3 +207,14 @@ def test_functions_of_the_file_are_written_out(tmp_path: Path) -> None:
     model.opset_import.append(helper.make_opsetid("own", 1))
     x = torch.ones(1, 3, 8, 8)
     assert torch.equal(imported(model, tmp_path)(x)["y"], 2 * x)
+
+
+def test_a_bound_that_is_cast_to_the_kind_of_the_images_is_known(tmp_path: Path) -> None:
+    """As torch's exporter writes a ReLU6 where it does not optimize."""
+    nodes = [
+        node("CastLike", ["zero", "x"], ["low"]),
+        node("CastLike", ["six", "x"], ["high"]),
+        node("Clip", ["x", "low", "high"], ["y"]),
+    ]
+    constants = {"zero": np.array(0, INTS), "six": np.array(6, INTS)}
+    assert list(layers(imported(graph_of(nodes, constants), tmp_path)).values()) == ["ReLU6"]

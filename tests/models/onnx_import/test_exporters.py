@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 from torch import Tensor, nn
 
+import ptq
 from ptq.graph.preparation import prepare
 from ptq.models.model import load_model
 from tests.helpers.network_specs import Spec, images
@@ -46,7 +47,11 @@ def check(spec: Spec, options: dict[str, Any], free: bool) -> None:
         warnings.simplefilter("ignore")
         expected = network(x.clone())
         path = exported(network, images(spec, 2 if free else 1), Path(folder) / "net.onnx", free=free, **options)
-        model = load_model(str(path), size=spec.shape[1:])
+        try:
+            model = load_model(str(path), size=spec.shape[1:])
+        except ptq.ModelError as error:  # onnxruntime has no such convolution
+            assert "Dilation not supported for AutoPadType" in str(error)
+            return
         given = model.module(x)["scores"]
         assert given.shape == expected.shape
         assert float((given - expected).abs().max()) <= 1e-4 * float(expected.abs().max()) + 1e-6
