@@ -14,11 +14,13 @@ __all__ = [
     "MAX_BITS",
     "MIN_BITS",
     "REDUCED_BITS",
+    "Allocation",
     "Format",
     "Method",
     "OutputKind",
     "Preset",
     "Runtime",
+    "Score",
     "SynthesisMethod",
     "check_bits",
     "check_choice",
@@ -45,6 +47,12 @@ Runtime = Literal["openvino"]
 
 OutputKind = Literal["classify", "dense", "embed", "generic"]
 """What an output of a network is; see `ptq.tasks.kinds`."""
+
+Score = Literal["l1", "activation", "gradient", "reconstruction"]
+"""What a channel is worth; see `ptq.pruning.scores`."""
+
+Allocation = Literal["uniform", "global", "loss-per-cost"]
+"""How many channels every group keeps; see `ptq.pruning.allocation`."""
 
 MIN_BITS = 2
 MAX_BITS = 8  # every code lives in an 8-bit container, because that is what integer kernels read

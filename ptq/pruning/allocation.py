@@ -10,8 +10,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ptq.config.budgets import Budget
+from ptq.config.choices import Allocation
 from ptq.errors import InputError
-from ptq.pruning.config import Allocation, Budget
 from ptq.pruning.costs import Costs
 from ptq.pruning.groups import Group
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ptq.config.budgets import Budget
 from ptq.graph.fx_helpers import LAYERS, module_of, sole_input
 from ptq.graph.preparation import GraphModel
 from ptq.pruning.channel_map import ChannelMap, read_axis
-from ptq.pruning.config import Budget
 from ptq.pruning.groups import Group
 
 __all__ = ["Costs", "find_costs"]

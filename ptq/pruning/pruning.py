@@ -3,19 +3,15 @@
 import torch
 from torch import Tensor, nn
 
-from ptq.errors import InputError
+from ptq.config.budgets import parse_budget
 from ptq.graph.fx_helpers import LAYERS, module_of
 from ptq.graph.preparation import GraphModel
 from ptq.progress import SILENT, Progress
-from ptq.pruning.allocation import allocate, keep_best
-from ptq.pruning.channels import find_channels
-from ptq.pruning.config import PruneConfig, parse_budget
-from ptq.pruning.costs import find_costs
-from ptq.pruning.groups import find_groups
+from ptq.pruning.config import PruneConfig
+from ptq.pruning.ranking import Ranking, rank
 from ptq.pruning.removal import remove
 from ptq.pruning.repair import repair
 from ptq.pruning.results import PrunedLayer, PruneResult
-from ptq.pruning.scores import SCORES
 from ptq.tasks.outputs import named
 from ptq.utils.metrics import energies, joint_decibels
 
@@ -25,7 +21,12 @@ BATCH = 16  # images at a time
 
 
 def prune(
-    graph_model: GraphModel, images: Tensor, config: PruneConfig | None = None, *, progress: Progress = SILENT
+    graph_model: GraphModel,
+    images: Tensor,
+    config: PruneConfig | None = None,
+    *,
+    ranking: Ranking | None = None,
+    progress: Progress = SILENT,
 ) -> tuple[GraphModel, PruneResult]:
     """Remove channels of a float network until it meets a budget, and repair what is left.
 
@@ -33,6 +34,7 @@ def prune(
         graph_model: as `ptq.prepare` gives it; stays untouched.
         images: calibration images as the network takes them, (N, C, H, W), on its device.
         config: budget, score, allocation, granule and repair.
+        ranking: of the same network with the same score, where it is known already.
         progress: told of every layer that is repaired.
 
     Returns:
@@ -50,17 +52,9 @@ def prune(
         torch.Size([2, 10])
     """
     config = config or PruneConfig()
-    if len(images) < 1:
-        raise InputError("pruning needs images to see what channels are worth: give at least one.")
-    channels = find_channels(graph_model)
-    groups = find_groups(channels)
-    if not groups:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in channels.fixed.items())
-        raise InputError(f"the network has no channels that can be removed ({reasons or 'it has no layers'}).")
-    costs = find_costs(graph_model, channels, groups)
-    scores = SCORES[config.score](graph_model, channels, images)
-    counts = allocate(groups, scores, costs, parse_budget(config.budget), config.granule, config.allocation)
-    kept = keep_best(groups, scores, counts, channels.count)
+    ranking = ranking or rank(graph_model, images, config.score)
+    channels, costs = ranking.channels, ranking.costs
+    counts, kept = ranking.choose(parse_budget(config.budget), config.granule, config.allocation)
     pruned = remove(graph_model, channels, kept)
     before = output_decibels(graph_model, pruned, images)
     after = None
@@ -69,7 +63,8 @@ def prune(
         after = output_decibels(graph_model, pruned, images)
     sizes = {q: (int(costs.cost(costs.full, q)), int(costs.cost(counts, q))) for q in ("macs", "parameters")}
     layers = tuple(_layers(graph_model, pruned))
-    return pruned, PruneResult(layers, sizes["macs"], sizes["parameters"], before, after, channels.fixed)
+    removed = tuple((~kept).nonzero().flatten().tolist())
+    return pruned, PruneResult(layers, sizes["macs"], sizes["parameters"], before, after, channels.fixed, removed)
 
 
 def output_decibels(graph_model: GraphModel, pruned: GraphModel, images: Tensor) -> float:

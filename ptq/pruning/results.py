@@ -31,6 +31,7 @@ class PruneResult:
         pruned_db: signal to noise ratio of the outputs on the images after removal alone, in dB.
         repaired_db: the same after repair; None without repair.
         fixed: name of a layer none of whose outputs could be removed -> the reason.
+        removed: the coupled channels that are gone, as `ptq.pruning.find_channels` numbers those of the original.
     """
 
     layers: tuple[PrunedLayer, ...]
@@ -39,3 +40,4 @@ class PruneResult:
     pruned_db: float
     repaired_db: float | None
     fixed: Mapping[str, str]
+    removed: tuple[int, ...]

@@ -6,11 +6,13 @@ import pytest
 import torch
 
 import ptq
+from ptq.config.budgets import parse_budget
+from ptq.config.choices import Allocation
 from ptq.graph.fx_helpers import LAYERS
 from ptq.graph.preparation import GraphModel, prepare
 from ptq.pruning.allocation import allocate, keep_best
 from ptq.pruning.channels import find_channels
-from ptq.pruning.config import Allocation, PruneConfig, parse_budget
+from ptq.pruning.config import PruneConfig
 from ptq.pruning.costs import find_costs
 from ptq.pruning.groups import find_groups
 from ptq.pruning.removal import remove
