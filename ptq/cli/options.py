@@ -21,6 +21,7 @@ __all__ = [
     "Format",
     "Images",
     "ImagesAtHand",
+    "KeepBranches",
     "Layers",
     "MemoryLimit",
     "Method",
@@ -74,6 +75,14 @@ ReduceRange = Annotated[
         "--reduce-range",
         help="At most 7 bits for any weight: exact and fast on x86 CPUs without VNNI, where "
         "onnxruntime's kernels saturate with 8.",
+    ),
+]
+KeepBranches = Annotated[
+    bool,
+    typer.Option(
+        "--keep-branches",
+        help="Leave convolutions of one tensor that are added (RepVGG, MobileOne) as they are. Without this they become "
+        "one, which is exact and faster.",
     ),
 ]
 Method = Annotated[choices.Method, typer.Option(help="How the rounding of the weights is found.")]

@@ -26,6 +26,7 @@ OPTIONS = {
     "bits": "quantization.bits",
     "act_bits": "quantization.act_bits",
     "reduce_range": "quantization.reduce_range",
+    "keep_branches": "quantization.keep_branches",
     "preset": "execution.preset",
     "method": "reconstruction.method",
     "images": "calibration.images",

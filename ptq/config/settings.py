@@ -76,6 +76,7 @@ class QuantizationSettings:
         act_bits: of the activations, 2..8; integer kernels compute in 8.
         reduce_range: weights of at most 7 bits, first and last layer included. On x86 CPUs without VNNI
             onnxruntime's fast kernels saturate with 8-bit weights; with 7 they are exact.
+        keep_branches: leave convolutions of one tensor that are added (RepVGG) as they are; else they become one.
         layers: name pattern of layers -> bits of their weights, None for float.
         tensors: name pattern of activations -> their bits, 2..8.
     """
@@ -83,6 +84,7 @@ class QuantizationSettings:
     bits: Bits = 8
     act_bits: Bits = 8
     reduce_range: bool = False
+    keep_branches: bool = False
     layers: Mapping[str, Bits | None] = field(default_factory=dict)
     tensors: Mapping[str, Bits] = field(default_factory=dict)
 

@@ -1,7 +1,7 @@
 """Maps y = gain * x + shift per channel go into the layer before them (Jacob et al., CVPR 2018, section 3.2).
 
-They are BatchNorms in eval mode and products, sums, differences and quotients with constants: layer scale, a learned
-bias, a normalization written by hand.
+They are BatchNorms in eval mode, depthwise 1x1 convolutions, and products, sums, differences and quotients with
+constants: layer scale, a learned bias, a normalization written by hand.
 """
 
 import operator
@@ -49,7 +49,10 @@ def fold_affine_maps(graph: fx.GraphModule) -> None:
     """
     for node in list(graph.graph.nodes):
         norm = module_of(graph, node)
-        found = _of_batchnorm(norm, node) if isinstance(norm, BatchNorm) else _of_constant(graph, node)
+        if isinstance(norm, BatchNorm):
+            found = _of_batchnorm(norm, node)
+        else:
+            found = _of_depthwise(norm, node) if isinstance(norm, nn.Conv2d) else _of_constant(graph, node)
         if found is None:
             continue
         source, gain, shift = found
@@ -65,6 +68,15 @@ def fold_affine_maps(graph: fx.GraphModule) -> None:
 
 def _of_batchnorm(norm: BatchNorm, node: fx.Node) -> Affine | None:
     return None if norm.running_mean is None else (sole_input(node), *gain_and_shift(norm))
+
+
+def _of_depthwise(layer: nn.Conv2d, node: fx.Node) -> Affine | None:
+    """The map that a depthwise convolution of one pixel is."""
+    channels = (layer.groups, layer.in_channels, layer.out_channels)
+    if len(set(channels)) > 1 or layer.kernel_size != (1, 1) or layer.stride != (1, 1) or layer.padding != (0, 0):
+        return None
+    gain = layer.weight.detach().double().reshape(-1)
+    return sole_input(node), gain, torch.zeros_like(gain) if layer.bias is None else layer.bias.detach().double()
 
 
 def _axis(norm: nn.Module | None, source: fx.Node) -> int:

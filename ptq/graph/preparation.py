@@ -6,6 +6,7 @@ The canonical form is what placement, reconstruction and export rely on:
 - every convolution and linear layer is a module of its own (a module called twice becomes two);
 - BatchNorm is folded into the layer before it, or is a depthwise 1x1 convolution, which holds it
   exactly;
+- convolutions of one tensor that are added are one convolution;
 - every global average pool is nn.AdaptiveAvgPool2d(1), ReLU and ReLU6 are modules;
 - shapes are constants and the batch dimension is free.
 """
@@ -18,6 +19,7 @@ from torch import Tensor, fx, nn
 
 from ptq.errors import ModelError
 from ptq.graph.affine_folding import fold_affine_maps
+from ptq.graph.branch_folding import fold_branches
 from ptq.graph.canonical_form import canonicalize
 from ptq.graph.fx_helpers import attribute, module_of, op_name, sole_input
 from ptq.graph.outputs import name_outputs
@@ -47,11 +49,13 @@ class GraphModel:
         module: the graph; parameters are copies, so the caller's model stays untouched.
         input_shape: (C, H, W) it was prepared for.
         task: what it is for.
+        keep_branches: whether branches that add up were left as they are.
     """
 
     module: fx.GraphModule
     input_shape: tuple[int, int, int]
     task: Task
+    keep_branches: bool = False
 
     def example(self, batch: int = 1) -> Tensor:
         """Return a seeded random input of `batch` images."""
@@ -64,7 +68,11 @@ def example_input(shape: tuple[int, ...]) -> Tensor:
 
 
 def prepare(
-    model: nn.Module, input_shape: tuple[int, int, int] = (3, 224, 224), *, task: Task | str = "auto"
+    model: nn.Module,
+    input_shape: tuple[int, int, int] = (3, 224, 224),
+    *,
+    task: Task | str = "auto",
+    keep_branches: bool = False,
 ) -> GraphModel:
     """Return `model` as one float graph in canonical form.
 
@@ -73,6 +81,7 @@ def prepare(
             dataclass, nested or not; it comes out untouched. The graph gives several of them as a flat dictionary.
         input_shape: (C, H, W).
         task: what the network is for, as `ptq.find_task` takes it; or the task.
+        keep_branches: leave convolutions of one tensor that are added as they are; else they become one, exactly.
 
     Raises:
         InputError: for a task that the network cannot have.
@@ -98,8 +107,10 @@ def prepare(
     _merge_equal_calls(graph)
     recognize_activations(graph)
     _unshare_modules(graph)
-    fold_affine_maps(graph)
     _own_constants(graph)
+    fold_affine_maps(graph)
+    while not keep_branches and fold_branches(graph):
+        fold_affine_maps(graph)  # a sum of branches that is scaled is a layer that is scaled now
     _rename_clashes(graph)
     _clean(graph)
     graph.eval().requires_grad_(False)
@@ -107,7 +118,7 @@ def prepare(
     output = verify(model, graph, example_input((BATCH + 1, *input_shape)))
     mark_rows(graph, example_input((BATCH, *input_shape)))
     task = find_task(output, input_shape, task) if isinstance(task, str) else task
-    return GraphModel(graph, input_shape, task)
+    return GraphModel(graph, input_shape, task, keep_branches)
 
 
 def _remove_noops(graph: fx.GraphModule) -> None:

@@ -57,7 +57,8 @@ def insert_quantizers(graph_model: GraphModel, plan: QuantPlan) -> QuantizedMode
         new.meta.update(node.meta, tensor=name, is_tensor=True)
     graph.graph.lint()
     graph.recompile()
-    return QuantizedModel(graph.eval(), graph_model, plan, blocks, graph_model.input_shape, graph_model.task)
+    about = (graph_model.input_shape, graph_model.task, graph_model.keep_branches)
+    return QuantizedModel(graph.eval(), graph_model, plan, blocks, *about)
 
 
 def _check_kinds(graph: fx.GraphModule, nodes: Mapping[str, fx.Node], plan: QuantPlan) -> None:

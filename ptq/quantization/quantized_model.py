@@ -31,6 +31,7 @@ class QuantizedModel:
         blocks: block index by node name.
         input_shape: (C, H, W) of an image.
         task: what the network is for.
+        keep_branches: whether branches that add up were left as they are when the network was prepared.
     """
 
     module: fx.GraphModule
@@ -39,6 +40,7 @@ class QuantizedModel:
     blocks: Mapping[str, int] = field(repr=False)
     input_shape: tuple[int, int, int]
     task: Task
+    keep_branches: bool = False
 
     def integer_forward(self, x: Tensor) -> Output:
         """Run the network in integers, bit for bit as onnxruntime does; no gradients.

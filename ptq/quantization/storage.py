@@ -22,7 +22,7 @@ from ptq.utils.tensor_files import read_header, read_tensors, save_tensors
 
 __all__ = ["FORMAT", "load_quantized", "read_metadata", "save_quantized", "settings_of"]
 
-FORMAT = "ptq-quantized-5"
+FORMAT = "ptq-quantized-6"
 
 
 def save_quantized(quantized_model: QuantizedModel, path: Path | str, about: Mapping[str, Any]) -> None:
@@ -49,13 +49,14 @@ def save_quantized(quantized_model: QuantizedModel, path: Path | str, about: Map
         "plan": quantized_model.plan.to_json(),
         "input_shape": quantized_model.input_shape,
         "task": quantized_model.task.to_json(),
+        "keep_branches": quantized_model.keep_branches,
         "about": dict(about),
     }
     save_tensors(path, quantized_model.module.state_dict(), header)
 
 
 def read_metadata(path: Path | str) -> dict[str, Any]:
-    """Return "plan", "input_shape", "task" and "about" of a quantized model's file.
+    """Return "plan", "input_shape", "task", "keep_branches" and "about" of a quantized model's file.
 
     Raises:
         InputError: when it is missing, damaged, or not written by `save_quantized`.
@@ -104,13 +105,14 @@ def load_quantized(path: Path | str, model: nn.Module | Model | None = None) -> 
     try:
         plan = QuantPlan.from_json(header["plan"])
         channels, height, width = (operator.index(size) for size in header["input_shape"])
-        task = Task.from_json(header["task"])
+        task, keep_branches = Task.from_json(header["task"]), bool(header["keep_branches"])
         arguments = _arguments(path, about) if model is None else {}
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path} is damaged; run ptq quantize again.") from error
     network = load_model(**arguments) if model is None else model
     network = network.module if isinstance(network, Model) else network
-    quantized_model = insert_quantizers(prepare(network, (channels, height, width), task=task), plan)
+    graph_model = prepare(network, (channels, height, width), task=task, keep_branches=keep_branches)
+    quantized_model = insert_quantizers(graph_model, plan)
     try:
         quantized_model.module.load_state_dict(read_tensors(path))
     except (SafetensorError, RuntimeError) as error:

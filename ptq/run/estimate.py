@@ -22,7 +22,7 @@ from ptq.calibration.teachers import batch_count, knows_classes, teacher_groups
 from ptq.config.settings import Settings
 from ptq.export import Validation, export_qdq, validate
 from ptq.graph.fx_helpers import LAYERS, module_of
-from ptq.graph.preparation import GraphModel, prepare
+from ptq.graph.preparation import GraphModel
 from ptq.models.model import Model
 from ptq.progress import SILENT, Progress, Task
 from ptq.quantization.quantized_model import QuantizedModel
@@ -39,6 +39,7 @@ from ptq.run.inputs import (
     load_network,
     load_teachers,
     load_verifier,
+    prepare_network,
     reconstruct_config,
     synthesis_teachers,
 )
@@ -119,7 +120,7 @@ def estimate_run(settings: Settings, progress: Progress = SILENT, model: Model |
         model = model or load_network(settings.model)
         teachers, verifier = load_teachers(settings.calibration), load_verifier(settings.calibration)
         evaluation = load_evaluation(settings.evaluation, model)
-        graph_model = prepare(model.module, model.preprocess.input_shape, task=model.task)
+        graph_model = prepare_network(model, settings.quantization)
         quantized_model = insert_planned_quantizers(graph_model, settings.quantization)
     with progress.stage("estimate_run", 4) as task:
         source = image_source(settings.calibration, settings.execution, model.preprocess)

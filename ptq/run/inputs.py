@@ -26,7 +26,7 @@ from ptq.data.datasets import load_images
 from ptq.data.preprocess import IMAGENET, Preprocess
 from ptq.errors import InputError
 from ptq.graph.fx_helpers import LAYERS, module_of
-from ptq.graph.preparation import GraphModel
+from ptq.graph.preparation import GraphModel, prepare
 from ptq.models.model import Model, as_model, load_model
 from ptq.progress import SILENT, Progress
 from ptq.quantization.insertion import insert_quantizers
@@ -49,6 +49,7 @@ __all__ = [
     "load_teachers",
     "load_verifier",
     "own_network",
+    "prepare_network",
     "reconstruct_config",
     "synthesis_teachers",
     "warn_of_float_weights",
@@ -184,6 +185,12 @@ def load_teachers(settings: CalibrationSettings) -> list[Model]:
 def load_verifier(settings: CalibrationSettings) -> Model | None:
     """Load the held-out classifier that judges the images; None where the settings name none."""
     return load_teacher(settings.verifier) if settings.verifier else None
+
+
+def prepare_network(model: Model, settings: QuantizationSettings) -> GraphModel:
+    """Return the float graph of a network, prepared as the settings say."""
+    shape = model.preprocess.input_shape
+    return prepare(model.module, shape, task=model.task, keep_branches=settings.keep_branches)
 
 
 def insert_planned_quantizers(graph_model: GraphModel, settings: QuantizationSettings) -> QuantizedModel:

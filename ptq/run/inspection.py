@@ -13,7 +13,6 @@ from ptq.calibration.dataset import CalibrationSet
 from ptq.config.settings import Settings
 from ptq.data.preprocess import Preprocess
 from ptq.errors import InputError
-from ptq.graph.preparation import prepare
 from ptq.models.model import Model, as_model
 from ptq.progress import SILENT, Progress
 from ptq.quantization.insertion import insert_quantizers
@@ -21,7 +20,7 @@ from ptq.quantization.storage import load_quantized, read_metadata, settings_of
 from ptq.reporting.inspection import Inspection
 from ptq.reporting.report import ImageFacts
 from ptq.reporting.report_files import read_report
-from ptq.run.inputs import calibration_images, image_source, insert_planned_quantizers, load_network
+from ptq.run.inputs import calibration_images, image_source, insert_planned_quantizers, load_network, prepare_network
 from ptq.utils.device import use_device
 
 __all__ = ["inspect_model", "inspect_run"]
@@ -100,7 +99,7 @@ def inspect_model(
     """
     device = use_device(settings.execution.device, settings.execution.threads)
     network = model or load_network(settings.model)
-    graph_model = prepare(network.module, network.preprocess.input_shape, task=network.task)
+    graph_model = prepare_network(network, settings.quantization)
     quantized_model = insert_planned_quantizers(graph_model, settings.quantization)
     source = image_source(settings.calibration, settings.execution, network.preprocess)
     images = calibration_images(network, source, device=device, progress=progress)

@@ -48,6 +48,7 @@ from ptq.run.inputs import (
     load_teachers,
     load_verifier,
     own_network,
+    prepare_network,
     reconstruct_config,
     warn_of_float_weights,
 )
@@ -117,7 +118,7 @@ def _run(
         model = model or load_network(settings.model)
         teachers, verifier = load_teachers(settings.calibration), load_verifier(settings.calibration)
         evaluation, metric = load_evaluation(settings.evaluation, model), own_metric(settings.evaluation, model)
-        graph_model = prepare(model.module, model.preprocess.input_shape, task=model.task)
+        graph_model = prepare_network(model, settings.quantization)
         quantized_model = insert_planned_quantizers(graph_model, settings.quantization)
         folder = run_folder(settings.output.folder)
         decides = decided_by(settings, model, teachers, graph_model, device)

@@ -44,6 +44,7 @@ OTHERWISE: dict[str, tuple[list[str], Any]] = {  # options and values that are n
     "task": (["--task", "fc=embed"], "fc=embed"),
     "format": (["--format", "int8"], "int8"),
     "reduce_range": (["--reduce-range"], True),
+    "keep_branches": (["--keep-branches"], True),
     "tensors": (["--tensor", "layer1.*=7", "--tensor", "fc=6"], {"layer1.*": 7, "fc": 6}),
     "layers": (["--layer", "fc=float", "--layer", "layer1.*=8"], {"fc": None, "layer1.*": 8}),
 }

@@ -24,6 +24,10 @@ class Part(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
         self.conv1d = nn.Conv1d(channels, channels, 3, padding=1)
         self.linear = nn.Linear(channels, channels)
+        self.depthwise, self.norm = (
+            nn.Conv2d(channels, channels, 3, padding=1, groups=channels),
+            nn.BatchNorm2d(channels),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.function(self, x)
@@ -70,6 +74,9 @@ PARTS: Mapping[str, Callable[[int], nn.Module]] = {
     "Conv1d": part(lambda m, x: m.conv1d(x.flatten(2)).view_as(x)),
     "tokens": part(lambda m, x: F.relu(m.linear(x.flatten(2).transpose(1, 2))).transpose(1, 2).reshape(x.shape)),
     "tied": part(lambda m, x: F.conv_transpose2d(F.relu(m.conv(x)), m.conv.weight, padding=1)),
+    # branches that add up
+    "branches": part(lambda m, x: m.conv(x) + F.conv2d(x, matrix(m), m.vector) + x),
+    "depthwise branches": part(lambda m, x: x + m.vector.view(-1, 1, 1) * (m.depthwise(x) - m.norm(x))),
     # constants, norms and reparametrizations behind a layer
     "layer scale": part(lambda m, x: x + m.vector.view(-1, 1, 1) * m.conv(x)),
     "arithmetic": part(lambda m, x: (1 - m.vector.view(1, -1, 1, 1)) + m.conv(x) / 2 - 0.25),
