@@ -1,7 +1,7 @@
 """Which networks pass every step: traced, cut into blocks, quantized, exported, loaded, computed right.
 
     python -m benchmarks.coverage                # all networks, writes results/coverage.{json,md}
-    python -m benchmarks.coverage resnet18 timm:resnet10t      # these again; the table keeps the others
+    python -m benchmarks.coverage resnet18 "U-Net"             # these again; the table keeps the others
 
 Every network has seeded random weights, and BatchNorms that have seen eight images. The question is not accuracy. It is whether each step
 works, and whether onnxruntime computes what the simulation computes. Columns:
@@ -13,6 +13,8 @@ works, and whether onnxruntime computes what the simulation computes. Columns:
     onnx~sim   SQNR in dB of onnxruntime against the simulation, on images it was not calibrated with; 200 is bit for bit.
                What float operators round otherwise becomes more in every block: the check compares step by step there
     latency    of the float network over that of the file, one thread, medians in turns; other jobs may run beside it
+    W4A8 …     SQNR in dB of the output at W4A8 against float on the eight images that it was calibrated with, before and after
+               ten iterations of reconstruction per block; and of onnxruntime against the simulation after that, on others
     result     "whole" where every step works, and every check of `ptq.validate` passes but those on predictions
 """
 
@@ -27,19 +29,24 @@ from typing import Any
 
 import torch
 
+from benchmarks.models.other_tasks import OTHER_TASKS
 from benchmarks.networks import with_statistics
 from benchmarks.rows import add_rows, footer
 from ptq.calibration import calibrate
+from ptq.config.settings import QuantizationSettings
 from ptq.errors import PtqError, reason
 from ptq.export import export_qdq, ort, validate
 from ptq.export.results import AS_GOOD, SAME_PREDICTIONS, Check, failures
 from ptq.graph.blocks import compose, named_inputs, split
 from ptq.graph.cutting import assign_blocks
 from ptq.graph.fx_helpers import LAYERS
-from ptq.graph.preparation import prepare
-from ptq.models.model import load_model
+from ptq.graph.preparation import GraphModel, prepare
+from ptq.models.model import Model, as_model, load_model
 from ptq.quantization.insertion import insert_quantizers
-from ptq.quantization.plan import make_plan
+from ptq.quantization.quantized_model import QuantizedModel
+from ptq.reconstruction import ReconstructConfig, reconstruct
+from ptq.run.planning import plan_by_images
+from ptq.tasks.outputs import named
 from ptq.utils.environment import environment
 from ptq.utils.metrics import sqnr_db
 
@@ -114,7 +121,8 @@ NETWORKS = [
     "timm:densenet121",
 ]
 EQUAL = 200.0  # dB; stands for bit for bit, which JSON has no number for
-RUNS = 15
+RUNS, FEW_RUNS = 15, 5
+ITERATIONS = 10  # of every block
 
 
 def measure(name: str) -> dict[str, Any]:
@@ -122,55 +130,42 @@ def measure(name: str) -> dict[str, Any]:
     row: dict[str, Any] = {"network": name, "ok": False, "step": "load", "error": "", **environment()}
     started = time.perf_counter()
     try:
-        torch.manual_seed(0)
-        model = load_model(name, pretrained=False)
-        for weight in model.module.parameters():
-            # A head that starts at 0 would hide everything.
-            if weight.dim() > 1 and not weight.any():
-                torch.nn.init.normal_(weight, std=0.02)
-        for module in model.module.modules():
-            # In a trained network no two are equal; equal ones would be merged on export. Residual branches that begin
-            # at 0 stay there: all of them at once leave no digit of float32 right.
-            if isinstance(module, torch.nn.BatchNorm2d) and module.affine and module.weight.any():
-                torch.nn.init.uniform_(module.weight, 0.7, 1.3)
-                torch.nn.init.normal_(module.bias, std=0.1)
+        model = untrained(name)
         images = torch.rand(12, 3, *model.preprocess.size, generator=torch.Generator().manual_seed(1))
         inputs = model.preprocess.normalize(images)
         with_statistics(model.module, inputs[:8])
         row["step"] = "trace"
-        graph_model = prepare(model.module, (3, *model.preprocess.size))
+        graph_model = prepare(model.module, model.preprocess.input_shape, task=model.task)
         row["step"] = "blocks"
         blocks = split(graph_model.module, assign_blocks(graph_model.module))
         example = graph_model.example(1)
         with torch.no_grad():
-            whole = graph_model.module(example)
-            composed = compose(graph_model.module, blocks)(named_inputs(graph_model.module, example))
-            row["blocks"], row["composed"] = (len(blocks), torch.equal(composed, whole))
+            whole = named(graph_model.module(example))
+            composed = named(compose(graph_model.module, blocks)(named_inputs(graph_model.module, example)))
+        row["blocks"], row["composed"] = len(blocks), all(torch.equal(composed[k], whole[k]) for k in whole)
         row["layers"] = sum(isinstance(m, LAYERS) for m in graph_model.module.modules())
         row["step"] = "place"
-        quantized_model = insert_quantizers(graph_model, make_plan(graph_model, 8))
+        plan = plan_by_images(graph_model, QuantizationSettings(8), inputs[:8])
+        quantized_model = insert_quantizers(graph_model, plan)
         calibrate(quantized_model, inputs[:8], batch=4)
-        row["step"] = "export"
         with tempfile.TemporaryDirectory() as folder:
-            path = export_qdq(quantized_model, Path(folder) / "model.onnx")
+            path = Path(folder) / "model.onnx"
+            row |= compared(path, row, quantized_model, inputs[8:])
             row["mb"] = round(path.stat().st_size / 1e6, 2)
-            row["step"] = "load in onnxruntime"
-            session = ort.session(path)
-            row["step"] = "compute"
-            onnx = torch.from_numpy(ort.run(session, inputs[8:].numpy()))
             kinds = {node.name: node.op_type for node in ort.optimized(path).node}
             row["step"] = "validate"
+            runs = RUNS if name in NETWORKS else FEW_RUNS
             found = validate(
-                path, quantized_model, model.preprocess, [(images[8:], None)], threads=1, runs=RUNS, baseline=False
+                path, quantized_model, model.preprocess, [(images[8:], None)], threads=1, runs=runs, baseline=False
             )
-        row["float"] = len(found.float_layers)
-        others = Counter(kinds[name] for name in found.float_operators)
-        row["others"] = ", ".join(f"{count} {kind}" for kind, count in sorted(others.items()))
-        row["faster"] = round(found.latency_ms["float"] / found.latency_ms["onnx"], 2)
-        simulated = quantized_model.integer_forward(inputs[8:])
-        with torch.no_grad():
-            row["sim_float_db"] = round(sqnr_db(graph_model.module(inputs[8:]), simulated), 1)
-        row["onnx_sim_db"] = round(min(sqnr_db(simulated, onnx), EQUAL), 1)
+            row["float"] = len(found.float_layers)
+            others = Counter(kinds[name] for name in found.float_operators)
+            row["others"] = ", ".join(f"{count} {kind}" for kind, count in sorted(others.items()))
+            row["faster"] = round(found.latency_ms["float"] / found.latency_ms["onnx"], 2)
+            if name in OTHER_TASKS:
+                row["outputs"] = counted(model.task.kinds.values())
+                row["step"] = "reconstruct"
+                row |= reconstructed(graph_model, inputs, Path(folder) / "narrow.onnx")
         row["ok"] = row["composed"]
         row["step"] = "done" if row["ok"] else "blocks"
         if failed := failures_but_of_predictions(found.checks):
@@ -184,42 +179,129 @@ def measure(name: str) -> dict[str, Any]:
     return row
 
 
+def untrained(name: str) -> Model:
+    """Return a network with seeded random weights, as lively as trained ones."""
+    torch.manual_seed(0)
+    if name in OTHER_TASKS:
+        make, size, options = OTHER_TASKS[name]
+        model = as_model(make(), size=size, mean=0.5, std=0.25, name="model", **options)
+    else:
+        model = load_model(name, pretrained=False)
+    for weight in model.module.parameters():
+        # A head that starts at 0 would hide everything.
+        if weight.dim() > 1 and not weight.any():
+            torch.nn.init.normal_(weight, std=0.02)
+    for module in model.module.modules():
+        # In a trained network no two are equal; equal ones would be merged on export. Residual branches that begin
+        # at 0 stay there: all of them at once leave no digit of float32 right.
+        if isinstance(module, torch.nn.BatchNorm2d) and module.affine and module.weight.any():
+            torch.nn.init.uniform_(module.weight, 0.7, 1.3)
+            torch.nn.init.normal_(module.bias, std=0.1)
+    return model
+
+
+def compared(path: Path, row: dict[str, Any], quantized_model: QuantizedModel, inputs: torch.Tensor) -> dict[str, Any]:
+    """Export a quantized model, and compare file, simulation and float network; of several outputs the worst counts."""
+    row["step"] = "export"
+    export_qdq(quantized_model, path)
+    row["step"] = "load in onnxruntime"
+    session = ort.session(path)
+    row["step"] = "compute"
+    given = [torch.from_numpy(output) for output in ort.run_all(session, inputs.numpy())]
+    simulated = list(named(quantized_model.integer_forward(inputs)).values())
+    with torch.no_grad():
+        wanted = named(quantized_model.require_float_model().module(inputs)).values()
+    return {
+        "sim_float_db": round(min(map(sqnr_db, wanted, simulated)), 1),
+        "onnx_sim_db": round(min(EQUAL, *map(sqnr_db, simulated, given)), 1),
+    }
+
+
+def reconstructed(graph_model: GraphModel, inputs: torch.Tensor, path: Path) -> dict[str, Any]:
+    """Reconstruct a network at W4A8 with a few iterations, and compare its file with its simulation."""
+    quantized_model = insert_quantizers(graph_model, plan_by_images(graph_model, QuantizationSettings(4), inputs[:8]))
+    calibrate(quantized_model, inputs[:8], batch=4)
+    wanted = named(graph_model.module(inputs[:8]))
+
+    def decibels() -> float:
+        given = named(quantized_model.fake_quantized_forward(inputs[:8]))
+        return round(min(sqnr_db(value, given[name]) for name, value in wanted.items()), 1)
+
+    with torch.no_grad():
+        nearest = decibels()
+    blocks = reconstruct(quantized_model, inputs[:8], ReconstructConfig(iterations=ITERATIONS, batch=2))
+    with torch.no_grad():
+        tuned = decibels()
+    found = compared(path, {}, quantized_model, inputs[8:])
+    return {
+        "w4_nearest_db": nearest,
+        "w4_db": tuned,
+        "w4_learned": sum(block.kept == "learned" for block in blocks),
+        "w4_onnx_sim_db": found["onnx_sim_db"],
+    }
+
+
+def counted(kinds: Iterable[str]) -> str:
+    """Say of which kinds outputs are: "classify, 2 generic"."""
+    return ", ".join(kind if count == 1 else f"{count} {kind}" for kind, count in Counter(kinds).items())
+
+
 def failures_but_of_predictions(checks: Iterable[Check]) -> list[str]:
     """Return what failed, but for classes: random networks name nearly the same one for everything."""
     return failures(check for check in checks if not check.name.startswith((AS_GOOD, SAME_PREDICTIONS)))
 
 
+COLUMNS = {
+    "network": "network",
+    "blocks": "blocks",
+    "layers": "layers",
+    "float": "in float",
+    "others": "others in float",
+    "sim_float_db": "sim~float dB",
+    "onnx_sim_db": "onnx~sim dB",
+    "mb": "MB",
+    "faster": "times as fast as float",
+}
+MORE_COLUMNS = {
+    "network": "network",
+    "outputs": "outputs",
+    **{key: column for key, column in COLUMNS.items() if key not in ("network", "mb")},
+    "w4_nearest_db": "W4A8 nearest dB",
+    "w4_db": "W4A8 tuned dB",
+    "w4_onnx_sim_db": "W4A8 onnx~sim dB",
+}
+
+
 def page(rows: list[dict[str, Any]]) -> Iterator[str]:
     """Lines of a Markdown page."""
-    whole = sum(row["ok"] for row in rows)
-    integer = sum(row.get("float") == 0 for row in rows)
+    classifiers = [row for row in rows if row["network"] not in OTHER_TASKS]
+    others = [row for row in rows if row["network"] in OTHER_TASKS]
+    whole = sum(row["ok"] for row in classifiers)
+    integer = sum(row.get("float") == 0 for row in classifiers)
     yield "# Coverage\n"
-    yield f"{whole} of {len(rows)} networks pass every step (W8A8, seeded random weights). {integer} have no convolution or"
+    yield f"{whole} of {len(classifiers)} networks pass every step (W8A8, seeded random weights). {integer} have no convolution or"
     yield "linear layer in float.\n"
     yield "Made by `python -m benchmarks.coverage`, which explains the columns.\n"
-    columns = {
-        "network": "network",
-        "blocks": "blocks",
-        "layers": "layers",
-        "float": "in float",
-        "others": "others in float",
-        "sim_float_db": "sim~float dB",
-        "onnx_sim_db": "onnx~sim dB",
-        "mb": "MB",
-        "faster": "times as fast as float",
-    }
+    yield from table(classifiers, COLUMNS)
+    yield "\n## Other tasks\n"
+    yield f"{sum(row['ok'] for row in others)} of {len(others)} networks that are no classifiers pass every step, a reconstruction at W4A8 among them.\n"
+    yield from table(others, MORE_COLUMNS)
+    yield footer(rows)
+
+
+def table(rows: list[dict[str, Any]], columns: dict[str, str]) -> Iterator[str]:
+    """Lines of a table of these columns."""
     yield f"| {' | '.join(columns.values())} | result |\n|{' --- |' * (len(columns) + 1)}"
     for row in rows:
         cells = [str(row.get(key, "")) for key in columns]
         result = "whole" if row["ok"] else f"{row['step']}: {row['error']}".strip(": ")
         yield f"| {' | '.join(cells)} | {result} |"
-    yield footer(rows)
 
 
 def main() -> None:
     """Measure the networks named on the command line, or all, and write both result files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("networks", nargs="*", default=NETWORKS)
+    parser.add_argument("networks", nargs="*", default=[*NETWORKS, *OTHER_TASKS])
     for name in parser.parse_args().networks:
         row = measure(name)
         add_rows("coverage", [row], ("network",), page)

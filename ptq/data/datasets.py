@@ -67,7 +67,8 @@ def load_eval(path: Path | str, preprocess: Preprocess, num_classes: int | None 
     Args:
         path: a folder with one folder of images per class, named by class index ("0", "17") or by
             ImageNet WNID ("n01440764"), not necessarily all of them; or an .npz of `images`, uint8
-            (N, 3, H, W) RGB, and `labels`, integers (N,).
+            (N, C, H, W), RGB, RGBA or gray, or gray (N, H, W), and `labels`, integers (N,). As in files, an alpha
+            channel is left out.
         preprocess: says how images are resized and cropped. Arrays that already have the size the
             network takes are left as they are.
         num_classes: of the network; labels beyond it are refused.
@@ -252,6 +253,9 @@ def _read_npz(path: Path) -> dict[str, NDArray[np.generic]]:
     images = arrays.get("images")
     if images is None:
         raise InputError(f"{path} has no array 'images', uint8 (N,3,H,W)")
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != 3 or not images.size:
-        raise InputError(f"'images' in {path} is {images.dtype} {images.shape}: it must be uint8 (N,3,H,W), RGB")
-    return arrays
+    colors = images[:, None] if images.ndim == 3 else images
+    if images.dtype != np.uint8 or colors.ndim != 4 or colors.shape[1] not in (1, 3, 4) or not images.size:
+        raise InputError(
+            f"'images' in {path} is {images.dtype} {images.shape}: it must be uint8 (N,3,H,W), RGB, or (N,H,W), gray"
+        )
+    return arrays | {"images": np.broadcast_to(colors[:, :3], (len(colors), 3, *colors.shape[2:]))}

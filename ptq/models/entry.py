@@ -19,7 +19,7 @@ class ModelEntry:
     Attributes:
         name: short, fit for a file name.
         preprocess: with the caller's overrides applied.
-        build: number of classes (None: as published) -> the network with random weights.
+        build: number of classes (None: as published) -> the network with random weights, or those that a file holds.
         pretrained: number of classes -> the network with its own weights, and what to call those.
         fit: copies a state dict, read from the file named last, into a built network.
         classes: their names as published; no more than a guess for other weights.

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from ptq.data.preprocess import Preprocess, pair
 from ptq.errors import InputError, PtqError
@@ -57,15 +57,19 @@ def onnx_file_entry(name: str, overrides: Mapping[str, Any]) -> ModelEntry:
         )
 
     def build(num_classes: int | None) -> nn.Module:
-        raise InputError(f"{path} has its weights in it: leave --weights out")
+        with _naming(path):
+            return convert(model, images, size)
 
     def pretrained(num_classes: int | None) -> tuple[nn.Module, str]:
+        network = build(num_classes)
         with _naming(path):
-            network = convert(model, images, size)
             check_import(model, network, images, size)
         return network, path.name
 
-    return ModelEntry(path.stem, preprocess, build, pretrained)
+    def refuse(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+        raise InputError(f"{path} has its weights in it: leave --weights out")
+
+    return ModelEntry(path.stem, preprocess, build, pretrained, refuse)
 
 
 @contextmanager

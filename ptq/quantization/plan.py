@@ -8,7 +8,7 @@ else stays in float between two quantizers.
 
 Behind the last layer of a head nothing makes good for an error, and little is left to compute. Where outputs are no class
 scores, or several, the arithmetic there stays in float: boxes and scores that are put into one tensor would share 256
-codes.
+codes. Whether the last layer itself can have 8 bits, images tell (`ptq.calibration.last_layers`).
 """
 
 import fnmatch
@@ -23,7 +23,8 @@ from ptq.config.choices import MAX_BITS, REDUCED_BITS
 from ptq.errors import InputError, ModelError
 from ptq.graph.fx_helpers import foldable, input_tensors, module_of, sole_input
 from ptq.graph.preparation import GraphModel
-from ptq.models.inputs import is_input, take_input
+from ptq.models.inputs import is_input
+from ptq.quantization.edges import first_layers, heads, own_layers
 from ptq.quantization.integer_ops import (
     computes_in_integers,
     consumers,
@@ -70,6 +71,7 @@ def make_plan(
     reduce_range: bool = False,
     layers: Mapping[str, int | None] | None = None,
     tensors: Mapping[str, int] | None = None,
+    keep_float: Collection[str] = (),
 ) -> QuantPlan:
     """Decide what is quantized and with how many bits: `select`, then `assign_bits`.
 
@@ -83,6 +85,7 @@ def make_plan(
         reduce_range: no weight has more than 7 bits.
         layers: pattern of layers -> bits of their weights, or None to leave them in float.
         tensors: pattern of activations -> their bits, 2..8.
+        keep_float: nodes of layers that stay in float where no pattern says anything else.
 
     Raises:
         ModelError: for a network without layers.
@@ -98,7 +101,8 @@ def make_plan(
     layers, tensors = layers or {}, tensors or {}
     every = [node for node in graph_model.module.graph.nodes if is_layer(graph_model.module, node)]
     chosen = _matched(every, layers, "layer")
-    selection = select(graph_model, keep_float={node.name for node, bits in chosen.items() if bits is None})
+    in_float = {node.name for node, bits in chosen.items() if bits is None}
+    selection = select(graph_model, in_float | (set(keep_float) - {node.name for node in chosen}))
     plan = assign_bits(
         selection,
         weight_bits,
@@ -127,14 +131,13 @@ def select(graph_model: GraphModel, keep_float: Collection[str] = ()) -> Selecti
         ['x', 'stem_2', 'blocks_0_relu']
     """
     graph = graph_model.module
-    layers = [node for node in graph.graph.nodes if is_layer(graph, node)]
-    own = [node for node in layers if not node.meta.get("from_batchnorm")]
+    own = own_layers(graph)
     if not own:
         raise ModelError("the model has no convolution and no linear layer to quantize.")
+    layers = [node for node in graph.graph.nodes if is_layer(graph, node)]
     quantized = {node: None for node in layers if node.name not in keep_float}
     found: set[fx.Node] = set()
-    behind = set() if list(graph_model.task.kinds.values()) == ["classify"] else _behind_all_layers(graph, own)
-    ends = tuple(node for node in own if behind.issuperset(node.users))
+    ends, behind = heads(graph_model)
     for node in _anchored(graph, quantized):
         if node in behind and node not in quantized:
             continue
@@ -143,23 +146,7 @@ def select(graph_model: GraphModel, keep_float: Collection[str] = ()) -> Selecti
         if is_convolution(graph, node) or not (node in ends or is_network_output(graph, written)):
             found.add(written)
     tensors = tuple(node for node in graph.graph.nodes if node in found)
-    return Selection(graph, tuple(quantized), tensors, _first(graph, own), ends or (own[-1],))
-
-
-def _first(graph: fx.GraphModule, layers: Sequence[fx.Node]) -> tuple[fx.Node, ...]:
-    """The first layer, and the first that reads each of several images."""
-    images = [node for node in graph.graph.nodes if node.target is take_input]
-    readers = [[layer for layer in layers if range_source(graph, sole_input(layer)) is image] for image in images]
-    return tuple(dict.fromkeys([layers[0], *(some[0] for some in readers if some)]))
-
-
-def _behind_all_layers(graph: fx.GraphModule, layers: Collection[fx.Node]) -> set[fx.Node]:
-    """What no layer reads, be it through other nodes; none of it is a layer."""
-    behind: set[fx.Node] = set()
-    for node in reversed(graph.graph.nodes):
-        if node not in layers and behind.issuperset(node.users):
-            behind.add(node)
-    return behind
+    return Selection(graph, tuple(quantized), tensors, first_layers(graph, own), ends or (own[-1],))
 
 
 def _anchored(graph: fx.GraphModule, layers: Collection[fx.Node]) -> list[fx.Node]:
@@ -274,7 +261,7 @@ def _names(node: fx.Node) -> tuple[str, ...]:
 def _notes(
     selection: Selection, weight_bits: int, act_bits: int, edge_bits: int, reduce_range: bool
 ) -> tuple[str, ...]:
-    first, last = selection.first, selection.last
+    first, last = selection.first, tuple(n for n in selection.last if n in selection.layers) or selection.last
     widths = f"{act_bits} bits"
     if act_bits != MAX_BITS:
         widths += (

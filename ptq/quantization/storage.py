@@ -132,4 +132,5 @@ def _arguments(path: Path, about: Mapping[str, Any]) -> dict[str, Any]:
         raise InputError(f"{path} was made from a Python module: pass it, as load(path, model).")
     preprocess = asdict(Preprocess.from_json(about["preprocess"]))
     classes = None if about["num_classes"] is None else operator.index(about["num_classes"])
-    return {"name": str(about["model"]), "pretrained": False, "num_classes": classes, **preprocess}
+    task = about["settings"]["model"]["task"] if "settings" in about else "auto"
+    return {"name": str(about["model"]), "pretrained": False, "num_classes": classes, "task": str(task), **preprocess}

@@ -25,7 +25,9 @@ from ptq.graph.fx_helpers import LAYERS, module_of
 from ptq.graph.preparation import GraphModel
 from ptq.models.model import Model
 from ptq.progress import SILENT, Progress, Task
+from ptq.quantization.insertion import insert_quantizers
 from ptq.quantization.quantized_model import QuantizedModel
+from ptq.quantization.spec import QuantPlan
 from ptq.reconstruction.activation_cache import ActivationCache
 from ptq.reconstruction.finetuning import finetune
 from ptq.reconstruction.loop import reconstruct
@@ -35,14 +37,13 @@ from ptq.run.inputs import (
     ImageSource,
     calibration_images,
     image_source,
-    insert_planned_quantizers,
     load_network,
     load_teachers,
     load_verifier,
-    prepare_network,
     reconstruct_config,
     synthesis_teachers,
 )
+from ptq.run.planning import plan_by_images, plan_by_settings, prepare_network
 from ptq.utils.device import use_device
 from ptq.utils.environment import Stopwatch, peak_memory_bytes
 
@@ -121,17 +122,19 @@ def estimate_run(settings: Settings, progress: Progress = SILENT, model: Model |
         teachers, verifier = load_teachers(settings.calibration), load_verifier(settings.calibration)
         evaluation = load_evaluation(settings.evaluation, model)
         graph_model = prepare_network(model, settings.quantization)
-        quantized_model = insert_planned_quantizers(graph_model, settings.quantization)
+        plan_by_settings(graph_model, settings.quantization)  # what it refuses, it refuses before images are made
     with progress.stage("estimate_run", 4) as task:
         source = image_source(settings.calibration, settings.execution, model.preprocess)
         images, count, synthesis = _images(model, source, teachers, verifier, device)
         task.advance()
         few = replace(images, images=images.images[:IMAGES], labels=images.labels[:IMAGES])
         inputs = model.preprocess.normalize(few.floats())
-        quantized_model.to(device)
+        graph_model.module.to(device)
+        plan = plan_by_images(graph_model, settings.quantization, inputs)
+        quantized_model = insert_quantizers(graph_model, plan)
         ranges, passing = _calibration(quantized_model, inputs, settings.execution.seed)
         task.advance()
-        growing, fitting, cached = _reconstruction(graph_model, settings, inputs, model, device)
+        growing, fitting, cached = _reconstruction(graph_model, plan, settings, inputs, model)
         finetuning = _finetuning(quantized_model, settings, inputs, model)
         task.advance()
         quantized_model.to(torch.device("cpu"))
@@ -221,14 +224,13 @@ def _finetuning(quantized_model: QuantizedModel, settings: Settings, inputs: Ten
 
 
 def _reconstruction(
-    graph_model: GraphModel, settings: Settings, inputs: Tensor, model: Model, device: torch.device
+    graph_model: GraphModel, plan: QuantPlan, settings: Settings, inputs: Tensor, model: Model
 ) -> tuple[float, float, int]:
     """Seconds that grow with the images, of these; seconds of all iterations; bytes cached of these images."""
     config = reconstruct_config(settings.reconstruction, settings.execution, model.preprocess.size)
 
     def tune(iterations: int) -> tuple[float, float, int]:
-        quantized_model = insert_planned_quantizers(graph_model, settings.quantization)
-        quantized_model.module.to(device)
+        quantized_model = insert_quantizers(graph_model, plan)
         calibrate(quantized_model, inputs, preprocess=model.preprocess, seed=config.seed)
         clock, one, spent, cached = _Clock(), 0.0, 0.0, 0
 

@@ -14,25 +14,12 @@ from ptq.calibration.dataset import CalibrationSet
 from ptq.calibration.quality import with_quality
 from ptq.calibration.synthesis import gaussian_noise, synthesize
 from ptq.calibration.synthesis_config import SYNTHESIS_METHODS, SynthesisConfig, synthesis_preset
-from ptq.config.settings import (
-    CalibrationSettings,
-    ExecutionSettings,
-    ModelSettings,
-    QuantizationSettings,
-    ReconstructionSettings,
-    chosen,
-)
+from ptq.config.settings import CalibrationSettings, ExecutionSettings, ModelSettings, ReconstructionSettings, chosen
 from ptq.data.datasets import load_images
 from ptq.data.preprocess import IMAGENET, Preprocess
 from ptq.errors import InputError
-from ptq.graph.fx_helpers import LAYERS, module_of
-from ptq.graph.preparation import GraphModel, prepare
 from ptq.models.model import Model, as_model, load_model
 from ptq.progress import SILENT, Progress
-from ptq.quantization.insertion import insert_quantizers
-from ptq.quantization.plan import make_plan
-from ptq.quantization.quantized_model import QuantizedModel
-from ptq.quantization.spec import QuantPlan
 from ptq.reconstruction.config import ReconstructConfig, method_preset
 from ptq.utils.files import sweep
 from ptq.utils.work_store import WorkStore
@@ -42,17 +29,14 @@ __all__ = [
     "ImageSource",
     "calibration_images",
     "image_source",
-    "insert_planned_quantizers",
     "keep_images",
     "load_network",
     "load_teacher",
     "load_teachers",
     "load_verifier",
     "own_network",
-    "prepare_network",
     "reconstruct_config",
     "synthesis_teachers",
-    "warn_of_float_weights",
 ]
 
 BATCHES = "images.part"  # folder of a run directory where finished batches wait until all images are there
@@ -185,39 +169,6 @@ def load_teachers(settings: CalibrationSettings) -> list[Model]:
 def load_verifier(settings: CalibrationSettings) -> Model | None:
     """Load the held-out classifier that judges the images; None where the settings name none."""
     return load_teacher(settings.verifier) if settings.verifier else None
-
-
-def prepare_network(model: Model, settings: QuantizationSettings) -> GraphModel:
-    """Return the float graph of a network, prepared as the settings say."""
-    shape = model.preprocess.input_shape
-    return prepare(model.module, shape, task=model.task, keep_branches=settings.keep_branches)
-
-
-def insert_planned_quantizers(graph_model: GraphModel, settings: QuantizationSettings) -> QuantizedModel:
-    """Return the quantized model that the settings plan; its quantizers have no ranges yet."""
-    plan = make_plan(
-        graph_model,
-        settings.bits,
-        settings.act_bits,
-        reduce_range=settings.reduce_range,
-        layers=settings.layers,
-        tensors=settings.tensors,
-    )
-    return insert_quantizers(graph_model, plan)
-
-
-def warn_of_float_weights(graph_model: GraphModel, plan: QuantPlan) -> None:
-    """Warn where most of the weights stay in float, which no layer of integers reads: an LSTM, a Conv3d."""
-    graph = graph_model.module
-    layers = [module_of(graph, node) for node in graph.graph.nodes if node.name in plan.weights]
-    quantized = sum(layer.weight.numel() for layer in layers if isinstance(layer, LAYERS))
-    total = sum(parameter.numel() for parameter in graph.parameters() if parameter.dim() > 1)
-    if quantized < total / 2:
-        warnings.warn(
-            f"{100 * (1 - quantized / total):.0f} % of the weights stay in float: the file will be about as large and "
-            "as slow as the float one",
-            stacklevel=2,
-        )
 
 
 def reconstruct_config(

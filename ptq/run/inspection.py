@@ -20,7 +20,8 @@ from ptq.quantization.storage import load_quantized, read_metadata, settings_of
 from ptq.reporting.inspection import Inspection
 from ptq.reporting.report import ImageFacts
 from ptq.reporting.report_files import read_report
-from ptq.run.inputs import calibration_images, image_source, insert_planned_quantizers, load_network, prepare_network
+from ptq.run.inputs import calibration_images, image_source, load_network
+from ptq.run.planning import plan_by_images, plan_by_settings, prepare_network
 from ptq.utils.device import use_device
 
 __all__ = ["inspect_model", "inspect_run"]
@@ -100,12 +101,14 @@ def inspect_model(
     device = use_device(settings.execution.device, settings.execution.threads)
     network = model or load_network(settings.model)
     graph_model = prepare_network(network, settings.quantization)
-    quantized_model = insert_planned_quantizers(graph_model, settings.quantization)
+    plan_by_settings(graph_model, settings.quantization)  # what it refuses, it refuses before images are made
     source = image_source(settings.calibration, settings.execution, network.preprocess)
     images = calibration_images(network, source, device=device, progress=progress)
     inputs = network.preprocess.normalize(images.floats())
     seed = settings.execution.seed
-    calibrate(quantized_model.to(device), inputs, preprocess=network.preprocess, seed=seed, progress=progress)
+    graph_model.module.to(device)
+    quantized_model = insert_quantizers(graph_model, plan_by_images(graph_model, settings.quantization, inputs))
+    calibrate(quantized_model, inputs, preprocess=network.preprocess, seed=seed, progress=progress)
     found = measure_sensitivity(quantized_model, inputs, images=count, progress=progress)
     facts = ImageFacts.from_json({"count": len(images), **images.provenance})
     return Inspection(settings, network.name, facts, found, None)

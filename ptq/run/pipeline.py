@@ -17,14 +17,12 @@ from ptq.calibration.dataset import CalibrationSet
 from ptq.calibration.synthesis_config import synthesis_preset
 from ptq.config.flat_options import make_settings
 from ptq.config.recipe_file import write_recipe
-from ptq.config.settings import Settings
+from ptq.config.settings import QuantizationSettings, Settings
 from ptq.data.preprocess import Preprocess
 from ptq.export import export_float, export_qdq, validate
-from ptq.graph.preparation import prepare
 from ptq.models.model import Model, load_model
 from ptq.progress import SILENT, Progress
 from ptq.quantization.insertion import insert_quantizers
-from ptq.quantization.plan import make_plan
 from ptq.quantization.quantized_model import QuantizedModel
 from ptq.quantization.storage import save_quantized
 from ptq.reconstruction.activation_cache import ActivationCache
@@ -42,16 +40,14 @@ from ptq.run.inputs import (
     ImageSource,
     calibration_images,
     image_source,
-    insert_planned_quantizers,
     keep_images,
     load_network,
     load_teachers,
     load_verifier,
     own_network,
-    prepare_network,
     reconstruct_config,
-    warn_of_float_weights,
 )
+from ptq.run.planning import plan_by_images, plan_by_settings, prepare_network, warn_of_float_weights
 from ptq.utils.device import use_device
 from ptq.utils.environment import Stopwatch
 from ptq.utils.files import run_folder
@@ -119,7 +115,7 @@ def _run(
         teachers, verifier = load_teachers(settings.calibration), load_verifier(settings.calibration)
         evaluation, metric = load_evaluation(settings.evaluation, model), own_metric(settings.evaluation, model)
         graph_model = prepare_network(model, settings.quantization)
-        quantized_model = insert_planned_quantizers(graph_model, settings.quantization)
+        plan = plan_by_settings(graph_model, settings.quantization)
         folder = run_folder(settings.output.folder)
         decides = decided_by(settings, model, teachers, graph_model, device)
         store = resume(folder / "run.part", decides, restart)
@@ -128,7 +124,7 @@ def _run(
         batches = "a part of the images" if (folder / BATCHES).is_dir() else ""
         if say is not None and (done := store.words() or batches):
             say(f"continues an interrupted run: {done} already done")
-        warn_of_float_weights(graph_model, quantized_model.plan)
+        warn_of_float_weights(graph_model, plan)
         # What cannot be written as ONNX is refused now, and not after all the work; validation measures this file, too.
         export_float(graph_model.module, float_file, graph_model.example(2))
     with watch("synthesize"):
@@ -137,8 +133,10 @@ def _run(
         images = keep_images(folder, store, make)
     del teachers, verifier, make  # they are not needed any more, and may be large
     many = mixed_copies(images, settings.calibration.mixed_copies, seed)
-    quantized_model.to(device)
+    graph_model.module.to(device)
     with watch("calibrate"):
+        plan = plan_by_images(graph_model, settings.quantization, _inputs(model, images), store)
+        quantized_model = insert_quantizers(graph_model, plan)
         if store.restore("ranges", quantized_model.module) is None:
             calibrate(quantized_model, _inputs(model, many), preprocess=model.preprocess, seed=seed, progress=progress)
             store.save("ranges", quantized_model.module)
@@ -277,11 +275,13 @@ def calibrate_datafree(
     """
     own = {} if task == "auto" else {"task": task}
     network = load_model(model, task=task) if isinstance(model, str) else own_network(model, preprocess, own)
-    graph_model = prepare(network.module, network.preprocess.input_shape, task=network.task)
-    quantized_model = insert_quantizers(graph_model, make_plan(graph_model, bits, act_bits))
+    settings = QuantizationSettings(bits, act_bits)
+    graph_model = prepare_network(network, settings)
     source = ImageSource("mixmix", synthesis_preset(preset, network.preprocess, seed=seed))
     images = calibration_images(network, source, teachers, device=use_device(device), progress=progress)
     inputs = network.preprocess.normalize(images.floats())
+    plan = plan_by_images(graph_model, settings, inputs)
+    quantized_model = insert_quantizers(graph_model, plan)
     calibrate(quantized_model, inputs, preprocess=network.preprocess, seed=seed, progress=progress)
     return Calibrated(quantized_model, images)
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["KINDS", "Kind", "Tally"]
+__all__ = ["KINDS", "TINY", "Kind", "Tally"]
 
 # A network is sure where it finds no other class half as probable; classes nearly tied change places for nothing, and
 # all are tied in a network that was not trained.
@@ -61,6 +61,7 @@ class Kind:
         tally: of an output and a reference, on how much of it they agree; with True only where the reference is sure.
         agreement: what the percentage of the tally is called.
         unit: of the loss.
+        tolerance: the loss up to which the last layer of a head, by itself, may have 8 bits.
         decides: whether it names classes, so that a network may be sure or not.
     """
 
@@ -69,6 +70,7 @@ class Kind:
     tally: Callable[[Tensor, Tensor, bool], Tally]
     agreement: str
     unit: str
+    tolerance: float
     decides: bool = False
 
 
@@ -103,6 +105,8 @@ def _same_direction(given: Tensor, reference: Tensor, sure: bool) -> Tally:
 
 
 def _error(given: Tensor, wanted: Tensor) -> Tensor:
+    if not wanted.is_floating_point():  # class indices, masks: the share that is another; no gradients
+        return (given != wanted).float().mean()
     return (given - wanted).square().mean() / wanted.var(correction=0).clamp(min=TINY)
 
 
@@ -125,16 +129,17 @@ def _explained(given: Tensor, reference: Tensor, sure: bool) -> Tally:
 
 
 KINDS = {
-    "classify": Kind(_divergence, _own_class, _same_class, "same prediction as float", "nats", True),
+    "classify": Kind(_divergence, _own_class, _same_class, "same prediction as float", "nats", 0.01, True),
     "dense": Kind(
         lambda given, wanted: _divergence(_pixels(given), _pixels(wanted)),
         lambda output, generator: _own_class(_pixels(output), generator),
         lambda given, reference, sure: _same_class(_pixels(given), _pixels(reference), sure),
         "same prediction as float, of pixels",
         "nats",
+        0.01,
         True,
     ),
-    "embed": Kind(_angle, _projection, _same_direction, "cosine similarity with float", "of the cosine"),
-    "generic": Kind(_error, _projection, _explained, "variance explained of float", "of the variance"),
+    "embed": Kind(_angle, _projection, _same_direction, "cosine similarity with float", "of the cosine", 0.001),
+    "generic": Kind(_error, _projection, _explained, "variance explained of float", "of the variance", 0.001),
 }
 """By the name that `--task` knows."""

@@ -49,7 +49,9 @@ class Task:
         return next((found[name] for name, kind in self.kinds.items() if kind == "classify"), None)
 
     def loss(self, given: Output, wanted: Output) -> Tensor:
-        """Return how far outputs are from those wanted: the sum of their losses, (), differentiable.
+        """Return how far outputs are from those wanted: the sum of their losses, ().
+
+        It is differentiable, but for outputs of whole numbers, of which the share counts that is another.
 
         Example:
             >>> task, logits = Task({"output": "classify"}, 2), torch.tensor([[2.0, 0.0]])
@@ -57,7 +59,7 @@ class Task:
             tensor(0.)
         """
         ours, theirs = named(given), named(wanted)
-        return _total(self.kind(name).loss(ours[name], theirs[name]) for name in self._differentiable(theirs))
+        return _total(self.kind(name).loss(ours[name], theirs[name]) for name in self.kinds)
 
     def surprise(self, output: Output, generator: torch.Generator) -> Tensor:
         """Return a scalar whose gradient says how much each number of the outputs matters, summed over images.
@@ -65,8 +67,8 @@ class Task:
         Of class scores it is the cross-entropy with the network's own prediction. Others are projected at random. Whole
         numbers have no gradients.
         """
-        found = named(output)
-        return _total(self.kind(name).surprise(found[name], generator) for name in self._differentiable(found))
+        found = {name: value for name, value in named(output).items() if value.is_floating_point()}
+        return _total(self.kind(name).surprise(value, generator) for name, value in found.items())
 
     def tally(self, given: Output, reference: Output, *, sure: bool = False) -> dict[str, Tally]:
         """Return of every output on how much of it two networks agree.
@@ -116,9 +118,6 @@ class Task:
         if not kinds or not set(kinds.values()) <= KINDS.keys():
             raise ValueError(f"{kinds} are no kinds of outputs")
         return Task(kinds, None if data["classes"] is None else operator.index(data["classes"]))
-
-    def _differentiable(self, outputs: Mapping[str, Tensor]) -> list[str]:
-        return [name for name in self.kinds if outputs[name].is_floating_point()]
 
 
 def find_task(output: Output, input_shape: tuple[int, ...], said: str = "auto") -> Task:

@@ -210,3 +210,13 @@ def test_what_is_seen_of_a_large_image_is_that_of_a_small_one(monkeypatch: pytes
     whole = datasets._fit(Image.fromarray(pixels), wanted)
     monkeypatch.setattr(datasets, "LARGEST", 1)
     assert torch.equal(datasets._fit(Image.fromarray(pixels), wanted), whole)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (4,)], ids=["gray", "one channel", "RGBA"])
+def test_arrays_of_other_channels_become_colors(shape: tuple[int, ...], tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (6, *shape, 16, 16), dtype=np.uint8)
+    np.savez(tmp_path / "some.npz", images=pixels, labels=np.arange(6))
+    wanted = np.broadcast_to(pixels.reshape(6, -1, 16, 16)[:, :3], (6, 3, 16, 16))
+    assert np.array_equal(load_images(tmp_path / "some.npz", SMALL), wanted)
+    ((images, _),) = load_eval(tmp_path / "some.npz", SMALL, 6).batches(6)
+    assert np.allclose(images * 255, wanted)

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import ModelProto, TensorProto, helper
+from safetensors.torch import save_file
 
 import ptq
 from ptq.models.model import load_model
@@ -42,8 +43,9 @@ def test_its_input_says_what_images_it_takes(tmp_path: Path) -> None:
         "net.onnx",
     )
     assert ptq.prepare(model.module, (3, 12, 10)).task.kinds == {"y": "classify"}
+    save_file(model.module.state_dict(), tmp_path / "w.safetensors")
     with pytest.raises(ptq.InputError, match="--weights"):
-        load_model(path, pretrained=False, size=12, mean=(0,), std=(1,))
+        load_model(path, tmp_path / "w.safetensors", size=12, mean=(0,), std=(1,))
 
 
 def _one(*nodes: onnx.NodeProto, **more: object) -> Callable[[], ModelProto]:
@@ -129,5 +131,6 @@ def test_names_of_inputs_and_outputs_are_kept_from_file_to_file(tmp_path: Path) 
     options: dict[str, Any] = {"preset": "fast", "images": "noise", "mean": (0.5,) * 3, "std": (0.5,) * 3}
     with contextlib.suppress(ptq.ValidationError):  # integers may be slower in a network this small
         ptq.quantize(str(tmp_path / "net.onnx"), 8, out=str(tmp_path / "run"), **options)
+    assert ptq.load(tmp_path / "run").task.kinds == {"the/scores": "classify"}
     written = onnx.load(tmp_path / "run" / "model.onnx").graph
     assert ([v.name for v in written.input], [v.name for v in written.output]) == (["the:images"], ["the/scores"])

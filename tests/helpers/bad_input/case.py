@@ -50,6 +50,14 @@ class Word(Branching):
     def forward(self, x):
         return {"class": self.net(x), "kind": "pair"}
 
+class Words(Branching):
+    def forward(self, x):
+        return [self.net(x), ["cat", "dog"]]
+
+class Mean(Branching):
+    def forward(self, x):
+        return {"class": self.net(x), "mean": x.mean()}
+
 class Nothing(Branching):
     def forward(self, x):
         self.net(x)
@@ -66,8 +74,13 @@ def pair(): return Pair()
 def features(): return nn.Conv2d(3, 4, 3)
 def bad_metric(predict): raise KeyError("iou")
 def worded(predict): return "good"
+def rated(predict): return {"mIoU": "good"}
+def undefined(predict): return {"mIoU": float("nan")}
+def listed(predict): return predict([[1, 2, 3]])
 def branching(): return Branching()
 def word(): return Word()
+def words(): return Words()
+def mean(): return Mean()
 def nothing(): return Nothing()
 def boxes(): return Boxes()
 

@@ -64,9 +64,9 @@ DATA = (
         "d.npz",
     ),
     _data(
-        "gray images in an array",
+        "images of two channels",
         "it must be uint8 (N,3,H,W)",
-        lambda at: _npz(at, images=PIXELS[:, :1], labels=LABELS),
+        lambda at: _npz(at, images=PIXELS[:, :2], labels=LABELS),
         "d.npz",
     ),
     _data(

@@ -2,8 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
 
 from tests.helpers.bad_input.case import NETWORK, Case, quantize
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 __all__ = ["MODELS"]
 
@@ -12,24 +18,54 @@ def _model(what: str, name: str, says: str, *more: str, **changed: str) -> Case:
     return Case(what, quantize(*more, model=name, **changed), says)
 
 
-def _onnx(what: str, says: str, *operators: str, shape: Sequence[int | str] = (1, 3, 8, 8)) -> Case:
-    """A file with operators that work one after another."""
+def _graph(*operators: str, shape: Sequence[int | str] = (1, 3, 8, 8), inputs: int = 1) -> "ModelProto":
+    """Operators that work one after another; a convolution has a weight."""
+    import numpy as np
+    from onnx import TensorProto, helper, numpy_helper
 
+    weight = numpy_helper.from_array(np.ones((4, 3, 3, 3), np.float32), "weight")
+    nodes = [
+        helper.make_node(
+            kind,
+            [f"x{i}", *(["weight"] if kind == "Conv" else [])],
+            [f"x{i + 1}"],
+            name=kind,
+            domain="my" if kind == "Fancy" else "",
+        )
+        for i, kind in enumerate(operators)
+    ]
+    values = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, size)
+        for name, size in (*((f"x{-i or 0}", shape) for i in range(inputs)), (f"x{len(nodes)}", None))
+    ]
+    graph = helper.make_graph(nodes, "graph", values[:-1], values[-1:], [weight])
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("my", 1)]
+    return helper.make_model(graph, opset_imports=opsets)
+
+
+def _onnx(
+    what: str, says: str, *operators: str, shape: Sequence[int | str] = (1, 3, 8, 8), inputs: int = 1, more: str = ""
+) -> Case:
     def make(at: Path) -> None:
         import onnx
-        from onnx import TensorProto, helper
 
-        nodes = [
-            helper.make_node(kind, [f"x{i}"], [f"x{i + 1}"], name=kind, domain="my" if kind == "Fancy" else "")
-            for i, kind in enumerate(operators)
-        ]
-        shapes = ((0, shape), (len(nodes), None))
-        values = [helper.make_tensor_value_info(f"x{i}", TensorProto.FLOAT, s) for i, s in shapes]
-        graph = helper.make_graph(nodes, "graph", values[:1], values[1:])
-        opsets = [helper.make_opsetid("", 17), helper.make_opsetid("my", 1)]
-        onnx.save(helper.make_model(graph, opset_imports=opsets), at / "net.onnx")
+        onnx.save(_graph(*operators, shape=shape, inputs=inputs), at / "net.onnx")
+        torch.save({"w": torch.zeros(1)}, at / "w.pth")
 
-    return Case(what, quantize(model="net.onnx"), says, make)
+    return Case(what, quantize(*more.split(), model="net.onnx"), says, make)
+
+
+def _without_its_weights(at: Path) -> None:
+    import onnx
+
+    beside = {"save_as_external_data": True, "location": "weights.bin", "size_threshold": 0}
+    onnx.save(_graph("Conv"), at / "net.onnx", **beside)
+    (at / "weights.bin").unlink()
+
+
+def _with_few_weights(at: Path) -> None:
+    _without_its_weights(at)
+    (at / "weights.bin").write_bytes(b"few")
 
 
 MODELS = (
@@ -37,6 +73,28 @@ MODELS = (
     _onnx("an ONNX file that selects", "NonZero (NonZero)", "NonZero"),
     _onnx("an ONNX file in integers", "is quantized already, at DynamicQuantizeLinear", "DynamicQuantizeLinear"),
     _onnx("an ONNX file for any size", "any height and width: say which with --size", "Relu", shape=(1, 3, "h", "w")),
+    _onnx("an ONNX file for anything", "any height and width", "Conv", shape=("n", "c", "h", "w")),
+    _onnx("an ONNX file of two inputs", "the file has 2 inputs (x0, x-1)", "Relu", inputs=2),
+    _onnx(
+        "an ONNX file and weights",
+        "has its weights in it: leave --weights out",
+        "Conv",
+        more="--weights w.pth --size 8",
+    ),
+    _onnx("an ONNX file, and a size too small", "check --size", "Conv", shape=(1, 3, "h", "w"), more="--size 2"),
+    Case(
+        "an ONNX file without its weights",
+        quantize(model="net.onnx"),
+        "weights.bin, which is not there: keep both in one folder",
+        _without_its_weights,
+    ),
+    Case("an ONNX file with few of its weights", quantize(model="net.onnx"), "net.onnx", _with_few_weights),
+    Case(
+        "the integer file of a run as a model",
+        quantize("--out", "again", model="run/model.onnx"),
+        "is quantized already, at",
+        finished=True,
+    ),
     _onnx("an ONNX file for vectors", "of 2 dimensions: images have 4", "Relu", shape=(1, 8)),
     Case("an ONNX file that is not there", quantize(model="net.onnx"), "there is no file net.onnx", torch=False),
     Case(
@@ -65,9 +123,12 @@ MODELS = (
     _model(
         "a result that is no tensor", "net.py:word", "the model returns 'kind', a str: every output must be a tensor"
     ),
+    _model("words beside a tensor", "net.py:words", "the model returns 'output_1_0', a str", "--task", "classify"),
+    _model("one number for all images", "net.py:mean", "must be that of the images"),
     _model("no result", "net.py:nothing", "the model returns nothing"),
     _model("boxes in place of images", "net.py:boxes", "returns boxes of shape (7, 4) for one image"),
     _model("a task that the network cannot have", "net.py:net", "dense wants an output of", "--task", "dense"),
+    _model("classes of feature maps", "net.py:features", "classify wants an output of", "--task", "classify"),
     _model(
         "a task of an output that is not there", "net.py:net", "unknown output in --task 'box'", "--task", "box=embed"
     ),
@@ -85,6 +146,9 @@ MODELS = (
         "net.py:bad_metric",
     ),
     _model("a metric of no numbers", "net.py:net", "returned a str", "--metric", "net.py:worded"),
+    _model("a metric of words", "net.py:net", "returned what is no number", "--metric", "net.py:rated"),
+    _model("a metric that is NaN", "net.py:net", "numbers must be finite", "--metric", "net.py:undefined"),
+    _model("a metric that predicts no images", "net.py:net", "takes RGB images", "--metric", "net.py:listed"),
     _model("no such metric", "net.py:net", "net.py has no function 'iou'", "--metric", "net.py:iou"),
     _model("a network with nothing to quantize", "net.py:no_layers", "no convolution and no linear layer"),
     _model("a network for gray images", "net.py:gray", "its first convolution takes 1 channel:"),
