@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from ptq.data.preprocess import Preprocess, pair
 from ptq.errors import InputError, PtqError
@@ -56,7 +56,7 @@ def onnx_file_entry(name: str, overrides: Mapping[str, Any]) -> ModelEntry:
             f"{path} takes images of {images.channels} channels, and {preprocess.channels} are {preprocess.count}"
         )
 
-    def build(num_classes: int | None) -> nn.Module:
+    def build(num_classes: int | None) -> fx.GraphModule:
         with _naming(path):
             return convert(model, images, size)
 

@@ -68,6 +68,8 @@ def _accuracy(report: Report) -> Badge:
                 "failed",
                 f"accuracy: {agreement_name(report.validation)} {percent_text(report.validation.agreement['onnx'])}",
             )
+        for name, figures in report.validation.metrics.items():
+            return Badge("unknown", f"{name}: {number_text(figures['onnx'])}, float {number_text(figures['float'])}")
         return Badge("unknown", "accuracy: not measured")
     state = "passed" if points <= KEPT else "warned" if points <= MUCH else "failed"
     text = f"{number_text(points)} points lost" if round(points, 2) > 0 else "nothing lost"
@@ -102,11 +104,23 @@ def next_steps(report: Report, folder: str) -> list[Step]:
     points = lost(report)
     steps = [*_for_accuracy(report.settings, run)] if points is None or points > KEPT else []
     if points is None:
-        data = "Measure accuracy on labeled images: a network that agrees with float on calibration images may have "
-        return [Step(f"{data}lost points on others.", f"ptq validate {run} --data DIR"), *steps[:1]]
+        return [*_to_measure(report, run), *steps[:1]]
     if points > KEPT:
         return steps
     return [*_to_use(report, folder)]
+
+
+def _to_measure(report: Report, run: str) -> Iterator[Step]:
+    """Labels are of classes; everything else has a metric of its own."""
+    why = "a network that agrees with float on calibration images may have lost points on others."
+    kinds = {output.kind for output in report.validation.outputs}
+    if "classify" in kinds or not kinds:
+        yield Step(f"Measure accuracy on labeled images: {why}", f"ptq validate {run} --data DIR")
+    elif not report.validation.metrics:
+        yield Step(
+            f"Measure accuracy with a metric of your own, which is given predict(images): {why}",
+            f"ptq validate {run} --metric FILE.py:function",
+        )
 
 
 def _after_failure(report: Report, run: str) -> Iterator[Step]:

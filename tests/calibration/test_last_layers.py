@@ -28,11 +28,11 @@ class Heads(nn.Module):
 
 def heads() -> nn.Module:
     torch.manual_seed(0)
-    network = with_statistics(Heads()).eval()
+    network = Heads()
     with torch.no_grad():
-        network.mixed.weight[:3] *= 300
-        network.mixed.bias[:3] *= 300
-    return network
+        for parameter in network.mixed.parameters():
+            parameter[:3] *= 300
+    return with_statistics(network)
 
 
 def test_boxes_beside_scores_in_one_tensor_cost_too_much() -> None:
@@ -73,7 +73,7 @@ def test_arithmetic_behind_the_layer_counts() -> None:
     errors = []
     for power in (0.1, 8.0):
         torch.manual_seed(0)
-        graph_model = prepare(with_statistics(Decoded(power)).eval(), SHAPE)
+        graph_model = prepare(with_statistics(Decoded(power)), SHAPE)
         (found,) = measure_last_layers(graph_model, make_plan(graph_model, 8), images(16)).values()
         errors.append(found["output"])
     assert errors[1] > errors[0]

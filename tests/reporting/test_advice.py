@@ -67,6 +67,15 @@ def test_without_labels_they_are_asked_for_first() -> None:
     assert first.command == "ptq validate a --data DIR" and lost(report(None)) is None
 
 
+def test_what_gives_no_classes_is_measured_by_a_metric_and_judged_by_it() -> None:
+    outputs = [{"name": "mask", "kind": "dense", "measure": "the same", "agreement": {"onnx": 99.0}}]
+    unmeasured = made_up(top1={}, outputs=outputs)
+    assert next_steps(unmeasured, "a")[0].command == "ptq validate a --metric FILE.py:function"
+    measured = made_up(top1={}, outputs=outputs, metrics={"mIoU": {"float": 0.75, "onnx": 0.74}})
+    assert "--metric" not in "".join(step.command for step in next_steps(measured, "a"))
+    assert (badges(measured)[1].state, badges(measured)[1].text) == ("unknown", "mIoU: 0.74, float 0.75")
+
+
 def test_a_failed_file_is_not_to_be_used_and_a_slow_one_measured_again() -> None:
     slow = check(f"{SPEED}the float network", "the file is slower than the float network: 2 against 1 ms.")
     assert "ptq validate" in texts(made_up(gates=[slow]))

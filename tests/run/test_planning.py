@@ -1,6 +1,7 @@
 """The plan of a run: by settings, and by images."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -48,7 +49,12 @@ def test_what_was_measured_is_kept(tmp_path: Path) -> None:
 def test_a_run_has_its_last_layers_as_planned(tmp_path: Path) -> None:
     model = ptq.as_model(heads(), size=16, mean=0.5, std=0.25)
     CalibrationSet.from_pixels(torch.rand(8, 3, 16, 16)).save(tmp_path / "images.safetensors")
-    options = {"images": str(tmp_path / "images.safetensors"), "preset": "fast", "method": "nearest", "threads": 1}
+    options: dict[str, Any] = {
+        "images": str(tmp_path / "images.safetensors"),
+        "preset": "fast",
+        "method": "nearest",
+        "threads": 1,
+    }
     made = ptq.quantize(model, 8, out=str(tmp_path / "run"), **options)
     assert "mixed" not in made.report.bits and any("mixed" in note for note in made.report.notes)
     assert ptq.load(tmp_path / "run", model).plan == made.quantized_model.plan

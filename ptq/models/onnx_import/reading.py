@@ -8,7 +8,7 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from ptq.errors import InputError, ModelError, reason
+from ptq.errors import InputError, ModelError, PtqError, reason
 from ptq.models.onnx_import.op import describe
 from ptq.models.onnx_import.operators import OPERATORS
 
@@ -52,6 +52,7 @@ def _load(path: Path) -> ir.Model:
         proto = onnx.load(str(path), load_external_data=False)
         if not proto.HasField("graph") or not proto.graph.node:
             raise ValueError("it holds no graph")
+        _refuse_absent_weights(proto, path.parent)
         onnx.load_external_data_for_model(proto, str(path.parent))
         model = ir.from_proto(proto)
         model = common.InlinePass()(model).model
@@ -60,13 +61,19 @@ def _load(path: Path) -> ir.Model:
         raise InputError(
             f"its weights are in another file, which cannot be read ({reason(error)}): keep both in one folder"
         ) from error
-    except FileNotFoundError as error:
-        raise InputError(
-            f"its weights are in another file, {error.filename}, which is not there: keep both in one folder"
-        ) from error
+    except PtqError:
+        raise
     except Exception as error:  # protobuf, onnx and onnx_ir raise their own
         raise InputError(f"it is no ONNX file that can be read ({reason(error)})") from error
     return model
+
+
+def _refuse_absent_weights(proto: onnx.ModelProto, folder: Path) -> None:
+    """onnx says of a file that is not there that it is no regular file."""
+    entries = (entry for tensor in proto.graph.initializer for entry in tensor.external_data)
+    for name in sorted({entry.value for entry in entries if entry.key == "location"}):
+        if not (folder / name).exists():
+            raise InputError(f"its weights are in another file, {name}, which is not there: keep both in one folder")
 
 
 def _nodes(graph: ir.Graph) -> Iterator[ir.Node]:

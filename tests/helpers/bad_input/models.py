@@ -58,8 +58,7 @@ def _onnx(
 def _without_its_weights(at: Path) -> None:
     import onnx
 
-    beside = {"save_as_external_data": True, "location": "weights.bin", "size_threshold": 0}
-    onnx.save(_graph("Conv"), at / "net.onnx", **beside)
+    onnx.save(_graph("Conv"), at / "net.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
     (at / "weights.bin").unlink()
 
 
@@ -123,7 +122,7 @@ MODELS = (
     _model(
         "a result that is no tensor", "net.py:word", "the model returns 'kind', a str: every output must be a tensor"
     ),
-    _model("words beside a tensor", "net.py:words", "the model returns 'output_1_0', a str", "--task", "classify"),
+    _model("words beside a tensor", "net.py:words", "the model returns 'output_1_0', a str"),
     _model("one number for all images", "net.py:mean", "must be that of the images"),
     _model("no result", "net.py:nothing", "the model returns nothing"),
     _model("boxes in place of images", "net.py:boxes", "returns boxes of shape (7, 4) for one image"),
