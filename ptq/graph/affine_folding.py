@@ -1,4 +1,4 @@
-"""Maps y = gain * x + shift per channel go into the layer before them (Jacob et al., CVPR 2018, section 3.2).
+"""Maps y = gain * x + shift per channel go into the layers before or behind them (Jacob et al., CVPR 2018, section 3.2).
 
 They are BatchNorms in eval mode, depthwise 1x1 convolutions, and products, sums, differences and quotients with
 constants: layer scale, a learned bias, a normalization written by hand.
@@ -10,13 +10,12 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, fx, nn
 
-from ptq.graph.fx_helpers import LAYERS, add_module, attribute, module_of, sole_input
+from ptq.graph.affine_neighbors import Affine, Share, layers_before, layers_behind
+from ptq.graph.fx_helpers import add_module, attribute, module_of, sole_input
 
 __all__ = ["fold_affine_maps", "gain_and_shift"]
 
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d
-Affine = tuple[fx.Node, Tensor, Tensor]  # what is read, gain and shift per channel, in float64
-Layer = nn.Conv2d | nn.ConvTranspose2d | nn.Linear
 
 
 def gain_and_shift(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
@@ -41,51 +40,64 @@ def gain_and_shift(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tenso
 
 
 def fold_affine_maps(graph: fx.GraphModule) -> None:
-    """Fold every affine map per channel into the layer before it, in place.
+    """Fold every affine map per channel into the layers before it, or else into those that read it, in place.
 
-    A BatchNorm with no layer before it, or one whose layer feeds others too (DenseNet), becomes a depthwise 1x1
+    A map that changes nothing goes. A BatchNorm that no layer can take over (DenseNet) becomes a depthwise 1x1
     convolution: one weight per channel, which per-channel quantization holds exactly.
     Its node's meta says "from_batchnorm".
+
+    Example:
+        >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1))
+        >>> [node.name for node in ptq.prepare(net, (3, 16, 16)).module.graph.nodes]
+        ['input_1', '_0', '_1', '_3', 'output']
     """
-    for node in list(graph.graph.nodes):
-        norm = module_of(graph, node)
-        if isinstance(norm, BatchNorm):
-            found = _of_batchnorm(norm, node)
-        else:
-            found = _of_depthwise(norm, node) if isinstance(norm, nn.Conv2d) else _of_constant(graph, node)
-        if found is None:
-            continue
-        source, gain, shift = found
-        layer = module_of(graph, source)
-        if isinstance(layer, LAYERS) and len(source.users) == 1 and _channel_axis(layer, source) == _axis(norm, source):
-            _scale_layer(layer, gain, shift)
-            node.replace_all_uses_with(source)
-            graph.graph.erase_node(node)
-        elif isinstance(norm, BatchNorm) and source.meta["example"].dim() == 4:
-            new = add_module(graph, node, _depthwise_layer(gain, shift), source)
-            new.meta["from_batchnorm"] = True
+    while sum(_fold(graph, node) for node in list(graph.graph.nodes)):
+        pass  # what has gone lets the map before it reach a layer
 
 
-def _of_batchnorm(norm: BatchNorm, node: fx.Node) -> Affine | None:
-    return None if norm.running_mean is None else (sole_input(node), *gain_and_shift(norm))
+def _fold(graph: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether the node was a map that has gone."""
+    if (found := _affine_map(graph, node)) is None:
+        return False
+    source, affine = found
+    before = layers_before(graph, source, affine)
+    behind = None if before else layers_behind(graph, node, affine)
+    for share in before or ():
+        _scale_outputs(module_of(graph, share.node), share)
+    for share in behind or ():
+        _scale_inputs(module_of(graph, share.node), share)
+    if before or behind or affine.neutral:
+        node.replace_all_uses_with(source)
+        graph.graph.erase_node(node)
+        return True
+    if isinstance(module_of(graph, node), BatchNorm) and source.meta["example"].dim() == 4:
+        new = add_module(graph, node, _depthwise_layer(affine), source)
+        new.meta["from_batchnorm"] = True
+    return False
 
 
-def _of_depthwise(layer: nn.Conv2d, node: fx.Node) -> Affine | None:
-    """The map that a depthwise convolution of one pixel is."""
-    channels = (layer.groups, layer.in_channels, layer.out_channels)
-    if len(set(channels)) > 1 or layer.kernel_size != (1, 1) or layer.stride != (1, 1) or layer.padding != (0, 0):
-        return None
-    gain = layer.weight.detach().double().reshape(-1)
-    return sole_input(node), gain, torch.zeros_like(gain) if layer.bias is None else layer.bias.detach().double()
+def _affine_map(graph: fx.GraphModule, node: fx.Node) -> tuple[fx.Node, Affine] | None:
+    """What a node reads and the map that it is; None where it is something else."""
+    module = module_of(graph, node)
+    if isinstance(module, BatchNorm) and module.running_mean is not None:
+        return _per_channel(node, *gain_and_shift(module))
+    if isinstance(module, nn.Conv2d) and _is_depthwise(module):
+        gain = module.weight.detach().double().reshape(-1)
+        return _per_channel(
+            node, gain, torch.zeros_like(gain) if module.bias is None else module.bias.detach().double()
+        )
+    return _of_constant(graph, node)
 
 
-def _axis(norm: nn.Module | None, source: fx.Node) -> int:
-    """The dimension whose entries have a gain and a shift each: BatchNorm's, or that of the layer before a constant."""
-    return 1 if isinstance(norm, BatchNorm) or source.meta["example"].dim() == 4 else source.meta["example"].dim() - 1
+def _is_depthwise(layer: nn.Conv2d) -> bool:
+    """Whether a convolution computes every number from the one number in its place."""
+    plain = layer.kernel_size == (1, 1) and layer.stride == (1, 1) and layer.padding == (0, 0)
+    return plain and layer.groups == layer.in_channels == layer.out_channels
 
 
-def _channel_axis(layer: Layer, source: fx.Node) -> int:
-    return source.meta["example"].dim() - 1 if isinstance(layer, nn.Linear) else 1
+def _per_channel(node: fx.Node, gain: Tensor, shift: Tensor) -> tuple[fx.Node, Affine]:
+    shape = (1, -1, *[1] * (node.meta["example"].dim() - 2))
+    return sole_input(node), Affine(gain.reshape(shape), shift.reshape(shape))
 
 
 _MAPS: Mapping[object, Callable[[Tensor], tuple[Tensor | float, Tensor | float]]] = {  # constant -> gain, shift
@@ -96,29 +108,33 @@ _MAPS: Mapping[object, Callable[[Tensor], tuple[Tensor | float, Tensor | float]]
 }
 
 
-def _of_constant(graph: fx.GraphModule, node: fx.Node) -> Affine | None:
-    """The map that arithmetic with a constant is, behind a layer."""
+def _of_constant(graph: fx.GraphModule, node: fx.Node) -> tuple[fx.Node, Affine] | None:
+    """The map that arithmetic with a constant is."""
     if node.op != "call_function" or node.target not in _MAPS or len(node.args) != 2 or node.kwargs:
         return None
     left, right = node.args
-    commutes = node.target in (operator.add, operator.mul)
-    if commutes and _constant(graph, right) is None:
+    to_gain_and_shift = _MAPS[node.target]
+    if _constant(graph, right) is None and node.target is not operator.truediv:
+        if node.target is operator.sub:  # c - x
+            to_gain_and_shift = lambda c: (-1.0, c)  # noqa: E731
         left, right = right, left
     constant = _constant(graph, right)
-    if constant is None or not isinstance(left, fx.Node):
+    if constant is None or not isinstance(left, fx.Node) or left.op == "get_attr":
         return None
-    layer = module_of(graph, left)
     example = left.meta.get("example")
-    if not isinstance(layer, LAYERS) or not isinstance(example, Tensor) or node.meta["example"].shape != example.shape:
+    if (
+        not isinstance(example, Tensor)
+        or node.meta["example"].shape != example.shape
+        or not example.is_floating_point()
+    ):
         return None
-    axis = _channel_axis(layer, left)
     shape = [1] * (example.dim() - constant.dim()) + list(constant.shape)
-    if any(size != 1 for at, size in enumerate(shape) if at != axis):
+    if shape[0] != 1:
         return None
-    ones = torch.ones(example.shape[axis], dtype=torch.float64)
-    gain, shift = _MAPS[node.target](constant.double().reshape(-1))
-    gain, shift = ones * gain, ones * shift
-    return (left, gain, shift) if bool(gain.isfinite().all()) else None
+    ones = torch.ones(shape, dtype=torch.float64)
+    gain, shift = to_gain_and_shift(constant.double().reshape(shape))
+    affine = Affine(ones * gain, ones * shift)
+    return (left, affine) if bool(affine.gain.isfinite().all() and affine.shift.isfinite().all()) else None
 
 
 def _constant(graph: fx.GraphModule, value: object) -> Tensor | None:
@@ -130,23 +146,40 @@ def _constant(graph: fx.GraphModule, value: object) -> Tensor | None:
     return None
 
 
-def _scale_layer(layer: Layer, gain: Tensor, shift: Tensor) -> None:
-    weight = layer.weight.detach().double()
+def _scale_outputs(layer: nn.Module | None, share: Share) -> None:
+    assert isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)
+    weight, gain, shift = layer.weight.detach().double(), share.gain, share.shift
     if isinstance(layer, nn.ConvTranspose2d):  # (C_in, C_out / groups, ...)
         grouped = weight.reshape(layer.groups, -1, *weight.shape[1:])
-        per_group = gain.reshape(layer.groups, 1, -1, *[1] * (weight.dim() - 2))
-        scaled = (grouped * per_group).reshape(weight.shape)
+        weight = (grouped * gain.reshape(layer.groups, 1, -1, 1, 1)).reshape(weight.shape)
     else:
-        scaled = weight * gain.reshape(-1, *[1] * (weight.dim() - 1))
+        weight = weight * gain.reshape(-1, *[1] * (weight.dim() - 1))
     if layer.bias is not None:
         shift = shift + layer.bias.detach().double() * gain
-    layer.weight = nn.Parameter(scaled.float(), requires_grad=False)
-    layer.bias = nn.Parameter(shift.float(), requires_grad=False)
+    _set(layer, weight, shift)
 
 
-def _depthwise_layer(gain: Tensor, shift: Tensor) -> nn.Conv2d:
-    channels = gain.numel()
+def _scale_inputs(layer: nn.Module | None, share: Share) -> None:
+    assert isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)
+    weight, gain, shift = layer.weight.detach().double(), share.gain, share.shift
+    bias = torch.zeros(1).double() if layer.bias is None else layer.bias.detach().double()
+    if isinstance(layer, nn.ConvTranspose2d):
+        weight = weight * gain.reshape(-1, 1, 1, 1)  # and no shift
+    else:
+        groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
+        grouped = weight.reshape(groups, weight.shape[0] // groups, weight.shape[1], -1)
+        bias = bias + (grouped.sum(3) * shift.reshape(groups, 1, -1)).sum(2).reshape(-1)
+        weight = (grouped * gain.reshape(groups, 1, -1, 1)).reshape(weight.shape)
+    _set(layer, weight, bias if layer.bias is not None or bool(shift.any()) else None)
+
+
+def _set(layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear, weight: Tensor, bias: Tensor | None) -> None:
+    layer.weight = nn.Parameter(weight.float(), requires_grad=False)
+    layer.bias = None if bias is None else nn.Parameter(bias.float(), requires_grad=False)
+
+
+def _depthwise_layer(affine: Affine) -> nn.Conv2d:
+    channels = affine.gain.numel()
     layer = nn.Conv2d(channels, channels, 1, groups=channels)
-    layer.weight = nn.Parameter(gain.float().reshape(-1, 1, 1, 1), requires_grad=False)
-    layer.bias = nn.Parameter(shift.float(), requires_grad=False)
+    _set(layer, affine.gain.reshape(-1, 1, 1, 1), affine.shift.reshape(-1))
     return layer

@@ -41,6 +41,7 @@ def _mean(graph: fx.GraphModule, node: fx.Node, source: fx.Node) -> None:
         with graph.graph.inserting_after(pooled):
             flat = graph.graph.call_function(torch.flatten, (pooled, 1))
         flat.meta = {"example": node.meta["example"], "scope": node.meta.get("scope")}
+        pooled.meta["example"] = node.meta["example"][..., None, None]
         pooled.replace_all_uses_with(flat, delete_user_cb=lambda user: user is not flat)
 
 

@@ -172,5 +172,4 @@ def test_what_changes_nothing_goes() -> None:
 
     graph_model = prepare(Neutral().eval(), (3, 8, 8), keep_branches=True)
     calls = [n for n in graph_model.module.graph.nodes if n.op == "call_function"]
-    assert [(n.target, n.args[1]) for n in calls[1:]] == [(operator.add, 1)]
-    assert len(calls) == 2
+    assert [n.target for n in calls] == [operator.add]

@@ -80,6 +80,8 @@ PARTS: Mapping[str, Callable[[int], nn.Module]] = {
     # constants, norms and reparametrizations behind a layer
     "layer scale": part(lambda m, x: x + m.vector.view(-1, 1, 1) * m.conv(x)),
     "arithmetic": part(lambda m, x: (1 - m.vector.view(1, -1, 1, 1)) + m.conv(x) / 2 - 0.25),
+    "scaled sum": part(lambda m, x: (F.relu(m.conv(x)) - m.depthwise(x)) * m.vector.view(-1, 1, 1) / 3 + 0.5),
+    "learned affine": part(lambda m, x: m.conv(torch.tanh(m.conv(x)) * 2) + F.relu(m.norm(0.5 * x)) * 0.1),
     "frozen": behind_a_convolution(FrozenBatchNorm2d),
     "by hand": behind_a_convolution(Frozen),
     "synchronized": behind_a_convolution(nn.SyncBatchNorm),
