@@ -10,7 +10,7 @@ from these teachers. "others" are all networks of the family but the one that is
 Rows are added to results/datafree.json as they are finished. results/datafree.md is made from it. Images stay in runs/datafree, and are
 taken from there if they are there.
 
-Synthesized sets and real ones have the same number of images. The first and the last layer have 8 bits, and so have the input and the
+Synthesized sets and real ones have the same number of images, but for those that say how many they have. The first and the last layer have 8 bits, and so have the input and the
 network's output. Every other weight and activation has the bits named. Accuracy is that of the exact integer simulation, on images that no
 source has seen. That onnxruntime computes the same is shown by benchmarks/accuracy.py.
 """
@@ -207,6 +207,7 @@ def main() -> None:
         for seed in options.seeds.split(",")
         for source in options.sources.split(",")
         if source != "mct" or (options.mct and network in networks.CIFAR)
+        if source != "universal-unseen" or network in networks.UNIVERSAL
     ]
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(options.workers, mp_context=context) as pool:

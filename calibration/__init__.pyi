@@ -19,3 +19,4 @@ from .synthesis_config import (
     SynthesisConfig as SynthesisConfig,
     synthesis_preset as synthesis_preset,
 )
+from .universal import fit_to_network as fit_to_network, universal_set as universal_set

@@ -48,8 +48,8 @@ def batch_norms(module: nn.Module, name: str = "the model") -> list[nn.Module]:
     found = _with_statistics(module)
     if not found:
         raise ModelError(
-            f"{name} has no BatchNorm layers, so no images can be recovered from it. Name other models that have them "
-            "with --teachers, or give real images with --images DIR."
+            f"{name} has no BatchNorm layers, so no images can be recovered from it. Take those that come with "
+            "ptq, --images universal, name other models that have them with --teachers, or give real images with --images DIR."
         )
     return found
 

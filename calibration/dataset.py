@@ -1,7 +1,7 @@
 """CalibrationSet: the images a network is calibrated with, and where they came from."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor
 
+from ptq.calibration.webp import decode, encode
 from ptq.errors import InputError, reason
 from ptq.utils.files import atomic
 from ptq.utils.sampling import spread
@@ -23,7 +24,7 @@ _FORMAT = "ptq-calibration-2"
 
 @dataclass(frozen=True)
 class CalibrationSet:
-    """Images for calibration. They are 8-bit pixels, so a file holds exactly what was used.
+    """Images for calibration. They are 8-bit pixels, so a file that is not compressed holds exactly what was used.
 
     Attributes:
         images: uint8 (N, 3, H, W), RGB.
@@ -63,6 +64,11 @@ class CalibrationSet:
         """Return images as float32 in [0, 1], for `Preprocess.normalize`; all of them without an index."""
         return self.images[index].float() / 255
 
+    def few(self, count: int) -> "CalibrationSet":
+        """Return at most `count` of the images, evenly spread, so that every batch and every class has its part."""
+        picked = spread(len(self), count)
+        return replace(self, images=self.images[picked], labels=self.labels[picked])
+
     @classmethod
     def from_pixels(cls, images: Tensor, labels: Tensor | None = None, source: str = "tensor") -> "CalibrationSet":
         """Wrap images in memory, (N, 3, H, W): uint8, or floats in [0, 1] to be rounded to it."""
@@ -72,10 +78,18 @@ class CalibrationSet:
             labels = torch.full((len(images),), -1)
         return cls(images.cpu().contiguous(), labels.cpu().long(), {"source": source})
 
-    def save(self, path: Path | str) -> None:
-        """Write a safetensors file with the provenance in its header."""
-        tensors = {"images": self.images, "labels": self.labels}
-        save_tensors(path, tensors, {"format": _FORMAT, "provenance": self.provenance})
+    def save(self, path: Path | str, quality: int | None = None) -> None:
+        """Write a safetensors file with the provenance in its header.
+
+        Args:
+            path: of the file.
+            quality: 1..100, compresses the images as WebP, to hand them on; None keeps every pixel.
+        """
+        if quality is None:
+            tensors = {"images": self.images}
+        else:
+            tensors = dict(zip(("webp", "ends"), encode(self.images, quality), strict=True))
+        save_tensors(path, tensors | {"labels": self.labels}, {"format": _FORMAT, "provenance": self.provenance})
 
     @classmethod
     def load(cls, path: Path | str) -> "CalibrationSet":
@@ -91,7 +105,9 @@ class CalibrationSet:
                     f"{path} is a safetensors file but no calibration set (format {header.get('format')!r}). "
                     "Give a file that ptq synthesize wrote, or a directory of images."
                 )
-            return cls(tensors["images"], tensors["labels"], dict(header["provenance"]))
+            compressed = "webp" in tensors
+            images = decode(tensors["webp"], tensors["ends"]) if compressed else tensors["images"]
+            return cls(images, tensors["labels"], dict(header["provenance"]))
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise InputError(
                 f"cannot read calibration images from {path}: {reason(error)}. "
@@ -100,8 +116,7 @@ class CalibrationSet:
 
     def contact_sheet(self, path: Path | str, count: int = 64, gap: int = 2) -> None:
         """Draw at most `count` images, evenly spread over the set, as one PNG grid, small ones enlarged."""
-        picked = spread(len(self.images), count)
-        images = self.images[picked].permute(0, 2, 3, 1).numpy()
+        images = self.few(count).images.permute(0, 2, 3, 1).numpy()
         n, height, width, _ = images.shape
         columns = math.ceil(math.sqrt(n))
         rows = math.ceil(n / columns)

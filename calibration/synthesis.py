@@ -192,6 +192,7 @@ def _provenance(
     return {
         "source": config.method,
         "teachers": [{"name": m.name, "weights": m.weights_source, "sha256": m.sha256} for m in teachers],
+        "classes": teachers[0].num_classes,
         "preprocess": asdict(preprocess),
         "settings": config.to_json(),
         "device": device.type,

@@ -3,6 +3,7 @@ from .calibration.activation_ranges import calibrate as calibrate
 from .calibration.dataset import CalibrationSet as CalibrationSet
 from .calibration.synthesis import synthesize as synthesize
 from .calibration.synthesis_config import SynthesisConfig as SynthesisConfig
+from .calibration.universal import universal_set as universal_set
 from .config.flat_options import make_settings as make_settings
 from .config.recipe_file import read_recipe as read_recipe, write_recipe as write_recipe
 from .config.settings import Settings as Settings

@@ -11,7 +11,7 @@ import typer
 
 from ptq.cli import options
 from ptq.cli.messages import ReportedGroup, progress
-from ptq.cli.parsing import existing, given_options, metric_ref, read_option, settings_from
+from ptq.cli.parsing import existing, given_options, made_for_any, metric_ref, read_option, settings_from
 from ptq.config.choices import DEFAULT_METHOD, Runtime, SynthesisMethod, check_choice
 from ptq.config.flat_options import flag
 from ptq.config.recipe_file import recipe_text
@@ -142,9 +142,14 @@ def synthesize(
     verifier: options.Verifier = None,
     assignments: options.Assignments = None,
 ) -> None:
-    """Synthesize calibration images alone; `ptq quantize --images` takes them."""
-    given = given_options(context) | {"images": synthesis_method}
-    settings = settings_from(given, assignments=assignments, required=("model",), suffix="images")
+    """Synthesize calibration images alone; `ptq quantize --images` takes them.
+
+    With --model they are for one network. With --teachers alone they are for any: all count alike, and the first says
+    how large the images are.
+    """
+    given = made_for_any(given_options(context)) | {"images": synthesis_method}
+    alike = [] if model else ["calibration.synthesis.feature_mixing='turns'"]
+    settings = settings_from(given, assignments=[*alike, *(assignments or ())], suffix="images", required=("model",))
     from ptq.cli.run_page import print_images
     from ptq.reporting.report import ImageFacts
     from ptq.run import pipeline

@@ -136,10 +136,10 @@ Task = Annotated[
 Images = Annotated[
     str,
     typer.Option(
-        metavar="mixmix|...|noise|FILE|DIR",
+        metavar="mixmix|universal|FILE|...",
         help="What to calibrate with: images synthesized from the model (mixmix, or for comparison "
-        "zeroq, deepinversion, genie, synq), Gaussian noise, a folder or .npz of images, or the "
-        "images.safetensors of an earlier run.",
+        "zeroq, deepinversion, genie, synq), those that come with ptq and serve any network (universal), "
+        "Gaussian noise, a folder or .npz of images, or the images.safetensors of ptq synthesize or of an earlier run.",
         rich_help_panel="Images",
     ),
 ]
@@ -147,9 +147,9 @@ ImagesAtHand = Annotated[
     str,
     typer.Option(
         "--images",
-        metavar="FILE|DIR|noise",
-        help="What gives the ranges: images.safetensors of a run or of ptq synthesize, a folder or "
-        ".npz of images. Nothing is synthesized here.",
+        metavar="universal|FILE|DIR|noise",
+        help="What gives the ranges: the images that come with ptq (universal), images.safetensors of a run or of "
+        "ptq synthesize, a folder or .npz of images. Nothing is synthesized here.",
         rich_help_panel="Images",
     ),
 ]

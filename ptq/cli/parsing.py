@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 import typer
 
-from ptq.config.choices import MAX_BITS, MIN_BITS, Method, SynthesisMethod, check_choice, kinds_by_output
+from ptq.config.choices import MAX_BITS, MIN_BITS, UNIVERSAL, Method, SynthesisMethod, check_choice, kinds_by_output
 from ptq.config.flat_options import OPTIONS, flag, setting_values
 from ptq.config.nested import FLOAT, build
 from ptq.config.recipe_file import assignment, recipe_values
@@ -26,6 +26,7 @@ __all__ = [
     "input_size",
     "known_method",
     "known_task",
+    "made_for_any",
     "metric_ref",
     "model_ref",
     "out_folder",
@@ -80,6 +81,28 @@ def settings_from(
     bits = settings.quantization
     folder = out_folder(values.get("output.folder"), settings.model.name, suffix or f"w{bits.bits}a{bits.act_bits}")
     return build(Settings, values | {"output.folder": str(folder)})
+
+
+def made_for_any(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of `ptq synthesize` with a model: where it is missing, the first of the teachers is it.
+
+    Raises:
+        InputError: when there are no teachers, or the first has two files of weights.
+
+    Example:
+        >>> made_for_any({"teachers": "resnet18=r.pth,vgg11_bn,mobilenet_v2"})
+        {'out': 'runs/universal', 'teachers': 'vgg11_bn,mobilenet_v2', 'model': 'resnet18', 'weights': 'r.pth'}
+    """
+    if given.get("model"):
+        return dict(given)
+    first, _, others = (given.get("teachers") or "").partition(",")
+    name, _, weights = first.partition("=")
+    if not name:
+        raise InputError("give --model for images for one network, or --teachers M1,M2 for images for any")
+    if weights and given.get("weights"):
+        raise InputError(f"--weights: {name} has its weights in --teachers; give one of the two")
+    own = {"weights": weights} if weights else {}
+    return {"out": "runs/universal", **given, "teachers": others, "model": name, **own}
 
 
 def read_option(name: str, value: Any) -> Any:
@@ -141,16 +164,14 @@ def weighted_ref(option: str, text: str) -> str:
 
 
 def image_source(option: str, text: str) -> str:
-    """Return a way to synthesize, noise, or a path that exists.
+    """Return a way to synthesize, what comes with ptq, noise, or a path that exists.
 
     Raises:
         InputError: for anything else.
     """
-    methods = get_args(SynthesisMethod)
-    if text not in (*methods, "noise") and not os.path.exists(text):
-        raise InputError(
-            f"{option}: {text!r} is none of {', '.join(methods)} and noise, and there is no such file or folder"
-        )
+    words = (*get_args(SynthesisMethod), UNIVERSAL, "noise")
+    if text not in words and not os.path.exists(text):
+        raise InputError(f"{option}: {text!r} is none of {', '.join(words)}, and there is no such file or folder")
     return text
 
 

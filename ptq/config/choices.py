@@ -14,6 +14,7 @@ __all__ = [
     "MAX_BITS",
     "MIN_BITS",
     "REDUCED_BITS",
+    "UNIVERSAL",
     "Allocation",
     "Format",
     "Method",
@@ -38,6 +39,9 @@ DEFAULT_METHOD: Method = "qdrop"
 
 SynthesisMethod = Literal["mixmix", "zeroq", "deepinversion", "genie", "synq"]
 """How images are synthesized; see `ptq.calibration.synthesis_config`."""
+
+UNIVERSAL = "universal"
+"""The images that come with ptq, made once for any network; see `ptq.calibration.universal`."""
 
 Format = Literal["packed", "int8"]
 """How weights lie in the file; see `ptq.export.packing`."""

@@ -123,7 +123,8 @@ class CalibrationSettings:
     """Which images the network is calibrated with.
 
     Args:
-        images: a synthesis method ("mixmix"), "noise", a folder or .npz of images, or an earlier images.safetensors.
+        images: a synthesis method ("mixmix"), "universal", "noise", a folder or .npz of images, or an earlier
+            images.safetensors.
         count: how many images; None is the preset's. All of an images.safetensors are taken.
         teachers: further models to synthesize images from, each MODEL or MODEL=FILE with its weights.
         verifier: another model, which judges whether the images show what their labels say.

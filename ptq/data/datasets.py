@@ -9,7 +9,7 @@ a part of ImageNet's classes would get the labels of others.
 import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -24,7 +24,7 @@ from ptq.data.preprocess import Preprocess
 from ptq.errors import InputError, reason
 from ptq.utils.sampling import spread
 
-__all__ = ["EvalSet", "imagenet_wnids", "load_eval", "load_images"]
+__all__ = ["EvalSet", "fit_images", "imagenet_wnids", "load_eval", "load_images"]
 
 _SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".gif", ".tif", ".tiff"))
 LARGEST = 1 << 27  # pixels of a resized image
@@ -137,6 +137,29 @@ def load_images(path: Path | str, preprocess: Preprocess, limit: int = 1024) -> 
         return torch.stack([_read_file(files[i], preprocess) for i in spread(len(files), limit)])
     images = _read_npz(path)["images"]
     return torch.stack([_from_array(images[i], preprocess) for i in spread(len(images), limit)])
+
+
+def fit_images(images: Tensor, preprocess: Preprocess) -> Tensor:
+    """Resize images that were made for another network: as small as they can be to fill its input, and cropped.
+
+    Nothing is cropped where the shapes agree: what was made for a network has no border that is meant to go.
+
+    Args:
+        images: uint8 (N, 3, H, W), RGB.
+        preprocess: of the network; its size and interpolation.
+
+    Returns:
+        uint8 (N, 3, height, width); the images themselves where they have this size.
+
+    Example:
+        >>> from ptq.data.preprocess import IMAGENET
+        >>> fit_images(torch.zeros(2, 3, 32, 32, dtype=torch.uint8), IMAGENET).shape
+        torch.Size([2, 3, 224, 224])
+    """
+    if tuple(images.shape[-2:]) == preprocess.size:
+        return images
+    whole = replace(preprocess, resize=min(preprocess.size))
+    return torch.stack([_from_array(image, whole) for image in images.numpy()])
 
 
 @cache

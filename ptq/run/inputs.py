@@ -1,4 +1,4 @@
-"""Where images come from: synthesized, noise, a folder, an earlier run; and what to validate on."""
+"""Where images come from: synthesized, those that come with ptq, noise, a folder, an earlier run."""
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +14,8 @@ from ptq.calibration.dataset import CalibrationSet
 from ptq.calibration.quality import with_quality
 from ptq.calibration.synthesis import gaussian_noise, synthesize
 from ptq.calibration.synthesis_config import SYNTHESIS_METHODS, SynthesisConfig, synthesis_preset
+from ptq.calibration.universal import fit_to_network, universal_set
+from ptq.config.choices import UNIVERSAL
 from ptq.config.settings import CalibrationSettings, ExecutionSettings, ModelSettings, ReconstructionSettings, chosen
 from ptq.data.datasets import load_images
 from ptq.data.preprocess import IMAGENET, Preprocess
@@ -47,7 +49,8 @@ class ImageSource:
     """Where calibration images come from, as data.
 
     Args:
-        name: a key of `SYNTHESIS_METHODS`, "noise", a folder or .npz of images, or an earlier images.safetensors.
+        name: a key of `SYNTHESIS_METHODS`, "universal", "noise", a folder or .npz of images, or an earlier
+            images.safetensors.
         config: how many images, and the seed; for a synthesis method also how they are synthesized.
     """
 
@@ -97,7 +100,7 @@ def calibration_images(
         progress: told of every step.
 
     Raises:
-        InputError: when a file cannot be read, or is of another size.
+        InputError: when a file cannot be read.
         ModelError: when neither the model nor a teacher has BatchNorm to synthesize from.
 
     Example:
@@ -112,9 +115,9 @@ def calibration_images(
     elif name == "noise":
         images = gaussian_noise(model, config.count, config.seed)
     elif name.endswith(".safetensors"):
-        images = CalibrationSet.load(name)
-        if (size := tuple(images.images.shape[-2:])) != model.preprocess.size:
-            raise InputError(f"the images in {name} are {size} pixels, the model takes {model.preprocess.size}.")
+        images = fit_to_network(CalibrationSet.load(name), model, name)
+    elif name == UNIVERSAL:
+        images = fit_to_network(universal_set().few(config.count), model, "the universal set")
     else:
         images = CalibrationSet.from_pixels(load_images(name, model.preprocess, limit=config.count), source=name)
     measured = [m for m in (model, *teachers) if has_batch_norm(m.module)]

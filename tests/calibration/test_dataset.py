@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from ptq.calibration.dataset import CalibrationSet
 from ptq.errors import InputError
+from ptq.utils.tensor_files import read_header, read_tensors, save_tensors
 
 
 def some(n: int = 5, side: int = 8) -> CalibrationSet:
@@ -25,6 +26,35 @@ def test_round_trip(tmp_path: Path) -> None:
     assert torch.equal(back.images, some().images) and torch.equal(back.labels, some().labels)
     assert back.provenance == some().provenance
     assert [p.name for p in tmp_path.iterdir()] == ["images.safetensors"]
+
+
+def test_compressed_images_come_back_nearly_and_all_else_as_it_was(tmp_path: Path) -> None:
+    ramp = torch.arange(64, dtype=torch.uint8).mul(3).expand(3, 64, 64)
+    data = CalibrationSet(torch.stack([ramp, 255 - ramp]), torch.tensor([7, -1]), {"source": "mixmix"})
+    data.save(tmp_path / "small.safetensors", quality=90)
+    back = CalibrationSet.load(tmp_path / "small.safetensors")
+    assert (back.images.float() - data.images.float()).abs().max() <= 4
+    assert torch.equal(back.labels, data.labels) and back.provenance == data.provenance
+    assert (tmp_path / "small.safetensors").stat().st_size < data.images.numel() / 10
+    with pytest.raises(InputError):
+        data.save(tmp_path / "small.safetensors", quality=0)
+
+
+def test_damaged_compressed_images_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "images.safetensors"
+    some(2, side=16).save(path, quality=50)
+    stored = read_tensors(path)
+    header = read_header(path)
+    for change in ({"webp": stored["webp"].flip(0)}, {"ends": stored["ends"] - 40}, {"ends": stored["ends"][:0]}):
+        save_tensors(path, stored | change, header)
+        with pytest.raises(InputError):
+            CalibrationSet.load(path)
+
+
+def test_few_of_many_are_spread_over_them() -> None:
+    few = some(6).few(3)
+    assert few.labels.tolist() == [0, 2, 4] and torch.equal(few.images, some(6).images[::2])
+    assert len(some(6).few(100)) == 6 and few.provenance == some().provenance
 
 
 def test_floats_are_the_pixels_over_255() -> None:

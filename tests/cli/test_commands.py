@@ -89,7 +89,9 @@ QUANTIZE = ("quantize", "--model", "resnet18", "--bits", "4")
         (("quantize", "--model", "", "--bits", "4"), "--model: name a model"),
         (("quantize", "--model", "no.py:net", "--bits", "4"), "--model: there is no file no.py"),
         (("synthesize", "--model", "resnet18", "--size", "a"), "--size"),
-        (("synthesize",), "--model"),
+        (("synthesize",), "--teachers"),
+        (("synthesize", "--teachers", "no.py:net"), "there is no file no.py"),
+        (("synthesize", "--teachers", "resnet18=taken", "--weights", "taken"), "--weights: resnet18 has"),
         (("validate", "nowhere"), "there is nothing at nowhere"),
         (("validate",), "RUN_DIR"),
         (("quantize",), "--model"),
@@ -105,6 +107,23 @@ def test_bad_options_are_refused_before_any_work(
     assert message in result.stderr
     assert "Traceback" not in result.output
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
+def test_images_for_any_network_are_made_by_all_teachers_alike(tmp_path: Path) -> None:
+    from ptq.calibration import CalibrationSet
+
+    head = "nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)"
+    networks = (f"def {name}(): return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), {head})" for name in "ab")
+    size = "PREPROCESS = dict(size=16, mean=0.5, std=0.25)"
+    (tmp_path / "net.py").write_text("\n".join(["from torch import nn", size, *networks]))
+    few = [word for text in ("calibration.count=2", "calibration.synthesis.iterations=2") for word in ("--set", text)]
+    teachers = ",".join(f"{tmp_path / 'net.py'}:{name}" for name in "ab")
+    done = call("synthesize", "--teachers", teachers, *few, "--out", str(tmp_path / "set"))
+    assert done.exit_code == 0, done.output
+    made = CalibrationSet.load(tmp_path / "set" / "images.safetensors")
+    assert made.images.shape == (2, 3, 16, 16) and made.provenance["classes"] == 5
+    assert [teacher["name"] for teacher in made.provenance["teachers"]] == ["a", "b"]
+    assert made.provenance["settings"]["feature_mixing"] == "turns"
 
 
 @pytest.mark.parametrize(

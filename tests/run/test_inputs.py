@@ -104,8 +104,19 @@ def test_files_folders_and_noise(model: Model, tmp_path: Path) -> None:
     real = made_for(model, settings(tmp_path, images=str(tmp_path / "real.npz")))
     assert torch.equal(real.images, noise.images)
     CalibrationSet.from_pixels(torch.rand(2, 3, 8, 8)).save(tmp_path / "small.safetensors")
-    with pytest.raises(InputError, match=r"\(8, 8\).*\(16, 16\)"):
-        made_for(model, settings(tmp_path, images=str(tmp_path / "small.safetensors")))
+    fitted = made_for(model, settings(tmp_path, images=str(tmp_path / "small.safetensors")))
+    assert fitted.images.shape == (2, 3, 16, 16) and fitted.provenance["resized_from"] == [8, 8]
+
+
+def test_the_universal_set_serves_any_network_as_many_images_as_a_run_wants(model: Model, tmp_path: Path) -> None:
+    made = made_for(model, settings(tmp_path, images="universal"))
+    assert made.images.shape == (6, 3, 16, 16) and made.labels.tolist() == [-1] * 6
+    assert set(made.provenance["quality"]["statistics"]) == {"net"}
+    bare = nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 1000))
+    gray = as_model(bare, size=(12, 40), channels="L", mean=(0.5,), std=(0.25,))
+    settled = settings(tmp_path, images="universal", settings={"calibration.count": 9})
+    made = made_for(gray, settled)
+    assert made.images.shape == (9, 3, 12, 40) and len(set(made.labels.tolist())) == 9  # the classes are ImageNet's
 
 
 def test_teachers_bring_their_weights_and_a_verifier_judges(model: Model, teacher: str, tmp_path: Path) -> None:
