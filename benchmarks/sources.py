@@ -78,7 +78,8 @@ def teachers_of(source: Source, network: str) -> tuple[str, ...]:
 
 def unseen(network: str) -> CalibrationSet:
     """The images of the universal set that a network took no part in making."""
-    made, picked, start = universal_set(), [], 0
+    made, start = universal_set(), 0
+    picked: list[int] = []
     for part in made.provenance["parts"]:
         if network not in part["teachers"]:
             picked += range(start, start + part["images"])

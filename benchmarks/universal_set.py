@@ -1,24 +1,31 @@
 """Make the images that come with ptq: `--images universal`.
 
-    python -m benchmarks.universal_set DATA [--quality 90]
+    python -m benchmarks.universal_set DATA [--quality 96] [--formats]
 
 DATA is described in benchmarks/networks.py; of it, only the networks are used. Every network of PARTS is missing in one part at least. That
 part shows what the set is worth for a network that took no part in making it (`--sources universal-unseen` of benchmarks/datafree.py).
 
 Parts stay in runs/universal: the same command continues after an interruption. It writes ptq/data/universal.safetensors, with the images as
-WebP, universal.json beside it, which says how they were made, and runs/universal/images.png to look at.
+WebP, universal.json beside it, which says how they were made, and runs/universal/images.png to look at. With --formats it prints instead what
+JPEG and WebP make of them: kilobytes of an image, signal to noise, and the distance from MobileNetV2's BatchNorm statistics.
 """
 
 import argparse
+import io
 import json
+import math
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import PIL
 import torch
+from PIL import Image
 
 from benchmarks import networks
+from ptq.calibration.bn_statistics import statistics_distance
 from ptq.calibration.dataset import CalibrationSet
 from ptq.calibration.quality import with_quality
 from ptq.calibration.synthesis import synthesize
@@ -91,12 +98,39 @@ def joined(parts: list[CalibrationSet], models: dict[str, Model], command: str) 
     return CalibrationSet(images, labels, made)
 
 
+def formats(images: CalibrationSet, model: Model) -> Iterator[str]:
+    """What compression takes and costs, a line for each format."""
+    pixels = images.images
+    for name, qualities, subsampling in (
+        ("JPEG", (85, 92, 96), 0),
+        ("JPEG", (85, 92), 2),
+        ("WEBP", (80, 90, 96), None),
+    ):
+        chroma = {} if subsampling is None else {"subsampling": subsampling}
+        for quality in qualities:
+            files = [io.BytesIO() for _ in pixels]
+            for file, image in zip(files, pixels, strict=True):
+                Image.fromarray(image.permute(1, 2, 0).numpy()).save(file, name, quality=quality, **chroma)
+            back = torch.stack([torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1) for file in files])
+            noise = float((back.float() - pixels.float()).square().mean())
+            distance = statistics_distance(model.module, model.preprocess.normalize(back.float() / 255))
+            size = sum(len(file.getvalue()) for file in files) / len(files) / 1e3
+            level = 10 * math.log10(255**2 / noise)
+            yield f"{name} {quality} {chroma or ''}: {size:.1f} kB, {level:.1f} dB, distance {distance:.4f}"
+
+
 def main() -> None:
     """Make the parts that are missing, and write what comes with ptq."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--quality", type=int, default=90, help="of the compressed images, 1 to 100")
+    parser.add_argument("--quality", type=int, default=96, help="of the compressed images, 1 to 100")
+    parser.add_argument("--formats", action="store_true", help="compare formats, on 32 of the images that are there")
     options = parser.parse_args()
+    if options.formats:
+        made = CalibrationSet.load(FOLDER / "images.safetensors").few(32)
+        for line in formats(made, networks.load(MOBILENET, options.data)):
+            print(line, flush=True)
+        return
     models = {name: networks.load(name, options.data) for name in networks.UNIVERSAL}
     command = f"python -m benchmarks.universal_set DATA --quality {options.quality}"
     made = joined([part.make(models) for part in PARTS], models, command)

@@ -1,7 +1,7 @@
 """Images as WebP: a tenth of the bytes, for sets that are handed on.
 
-WebP and not JPEG: at the same distance from the BatchNorm statistics it takes about half the bytes
-(`benchmarks.universal_set`), and its specification says what every pixel of a file decodes to.
+WebP and not JPEG: at the same distance from the BatchNorm statistics it takes half the bytes or fewer
+(`python -m benchmarks.universal_set DATA --formats`).
 """
 
 import io

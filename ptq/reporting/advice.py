@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from ptq.analysis.distributions import LayerDistribution
-from ptq.config.choices import MAX_BITS, REDUCED_BITS
+from ptq.config.choices import MAX_BITS, REDUCED_BITS, UNIVERSAL
 from ptq.config.flat_options import command
 from ptq.config.settings import Settings
 from ptq.export.results import SAME_PREDICTIONS, SPEED
@@ -173,6 +173,8 @@ def _for_accuracy(settings: Settings, run: str) -> Iterator[Step]:
         )
     if settings.calibration.images == "noise":
         yield Step("Leave out --images noise: synthesized images are better.")
+    elif settings.calibration.images == UNIVERSAL:
+        yield Step("Leave out --images universal where the network has BatchNorm, for images of its own.")
     elif bits == MAX_BITS and activations == MAX_BITS:
         yield Step("Calibrate with real images, if you may use any: --images DIR; no labels are needed.")
 

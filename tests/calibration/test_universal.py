@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import nn
 
-from ptq.calibration import universal
 from ptq.calibration.dataset import CalibrationSet
 from ptq.calibration.universal import fit_to_network, universal_set
 from ptq.errors import MachineError
@@ -80,6 +79,6 @@ def test_what_comes_with_ptq_is_small_and_says_how_it_was_made() -> None:
 
 
 def test_an_installation_without_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(universal.resources, "files", lambda _: tmp_path)
+    monkeypatch.setattr("ptq.calibration.universal.resources.files", lambda _: tmp_path)
     with pytest.raises(MachineError):
         universal_set()

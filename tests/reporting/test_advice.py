@@ -58,6 +58,7 @@ def test_points_are_won_back_where_settings_leave_room() -> None:
     everything = texts(report(20.0, bits=2, act_bits=4, preset="fast", images="noise"))
     for advised in ("--act-bits 4", "--preset default", "--bits 4", "ptq inspect 'runs/a b'", "--images noise"):
         assert advised in everything
+    assert "--images universal" in texts(report(20.0, images="universal"))
     assert "--images DIR" in texts(report(5.0, bits=8)) and "inspect" not in texts(report(5.0, bits=8))
     assert all(next_steps(report(5.0, bits=bits), "a") for bits in range(2, 9))
 
