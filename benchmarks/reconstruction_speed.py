@@ -31,6 +31,7 @@ from benchmarks.rows import footer, write_rows
 from ptq.calibration import calibrate
 from ptq.graph.blocks import Block, named_inputs, split
 from ptq.graph.fx_helpers import module_of
+from ptq.graph.passes import run_cached
 from ptq.graph.preparation import prepare
 from ptq.models.model import load_model
 from ptq.quantization.affine import per_channel, round_ste
@@ -38,10 +39,9 @@ from ptq.quantization.insertion import insert_quantizers
 from ptq.quantization.layers import QuantLayer
 from ptq.quantization.plan import make_plan
 from ptq.quantization.quantizers import Quantizer
-from ptq.reconstruction.activation_cache import ActivationCache
 from ptq.reconstruction.config import METHODS, ReconstructConfig
 from ptq.reconstruction.optimization import Pair, optimize
-from ptq.reconstruction.passes import run_cached
+from ptq.utils.activation_cache import ActivationCache
 from ptq.utils.autocast import fast_autocast, fast_bfloat16, keep_in_float32
 from ptq.utils.environment import environment
 

@@ -12,7 +12,7 @@ import torch
 
 from benchmarks import networks
 from ptq.calibration import CalibrationSet, fit_to_network, gaussian_noise, synthesis_preset, synthesize, universal_set
-from ptq.calibration.image_ops import low_pass
+from ptq.data.image_ops import low_pass
 from ptq.models.model import Model
 
 __all__ = ["PRESET", "SOURCES", "Source", "make_images", "mct_images", "source_of", "teachers_of", "unseen"]

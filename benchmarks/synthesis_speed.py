@@ -24,8 +24,8 @@ from benchmarks import networks
 from benchmarks.rows import add_rows, footer, read_rows
 from benchmarks.sources import mct_images
 from ptq.calibration import SynthesisConfig, synthesis_preset, synthesize
-from ptq.calibration.image_ops import augment, mix, random_box
 from ptq.calibration.objectives import total_variation
+from ptq.data.image_ops import augment, mix, random_box
 from ptq.models.model import Model
 from ptq.utils.environment import environment
 

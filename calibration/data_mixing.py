@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 
 from ptq.calibration.dataset import CalibrationSet
-from ptq.calibration.image_ops import mix, random_box
+from ptq.data.image_ops import mix, random_box
 from ptq.errors import InputError
 
 __all__ = ["mixed_copies"]

@@ -6,8 +6,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from ptq.calibration.image_ops import focus_map, pink_noise, resize
 from ptq.calibration.synthesis_config import SynthesisConfig
+from ptq.data.image_ops import focus_map, pink_noise, resize
 from ptq.data.preprocess import Preprocess
 from ptq.utils.autocast import fast_autocast
 

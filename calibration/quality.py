@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ptq.calibration.bn_statistics import statistics_distance
 from ptq.calibration.dataset import CalibrationSet
-from ptq.calibration.image_ops import resize
+from ptq.data.image_ops import resize
 from ptq.errors import InputError
 from ptq.models.model import Model
 

@@ -14,11 +14,11 @@ from torch.nn import functional as F
 
 from ptq.calibration.bn_statistics import batch_norms
 from ptq.calibration.dataset import CalibrationSet
-from ptq.calibration.image_ops import augment, low_pass, mix, random_box, scaled_size
 from ptq.calibration.objectives import Batch, total_loss
 from ptq.calibration.parameterization import make_parameterization
 from ptq.calibration.synthesis_config import SynthesisConfig, synthesis_preset
 from ptq.calibration.teachers import Teacher, batch_count, knows_classes, make_teacher, teacher_groups
+from ptq.data.image_ops import augment, low_pass, mix, random_box, scaled_size
 from ptq.data.preprocess import Preprocess
 from ptq.errors import InputError, ModelError
 from ptq.models.model import Model

@@ -37,7 +37,7 @@ class SynthesisConfig:
         terms: of the objective, each with its weight; see `ptq.calibration.objectives`.
         parameterization: what is optimized: the pixels themselves, a pyramid of levels that add up to them, or latents
             and a generator of them (GENIE).
-        focus: whether the finest levels of a pyramid show only in patches (`ptq.calibration.image_ops.focus_map`).
+        focus: whether the finest levels of a pyramid show only in patches (`ptq.data.image_ops.focus_map`).
         initial_noise: what pixels start from: "pink" has large shapes, "white" has none.
         lr: Adam's step size; of pixels in units of [0, 1] RGB.
         betas: Adam's.

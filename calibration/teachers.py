@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ptq.calibration.bn_statistics import Moments, record_moments
-from ptq.calibration.image_ops import scaled_size, view
 from ptq.calibration.objectives import Observation
 from ptq.calibration.synthesis_config import SynthesisConfig
+from ptq.data.image_ops import scaled_size, view
 from ptq.data.preprocess import Preprocess
 from ptq.models.model import Model
 from ptq.tasks.task import Task

@@ -14,10 +14,10 @@ from torch import Tensor, fx, nn
 
 from ptq.graph.blocks import Block
 from ptq.graph.fx_helpers import module_of
+from ptq.graph.passes import output_sqnr, watched
 from ptq.quantization.layers import QuantLayer
 from ptq.quantization.quantizers import Quantizer
 from ptq.reconstruction.optimization import Pair
-from ptq.reconstruction.passes import output_sqnr, watched
 
 __all__ = ["correct_bias"]
 

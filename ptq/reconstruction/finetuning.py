@@ -12,16 +12,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, fx, nn
-from torch.nn import functional as F
 
+from ptq.data.views import random_views
 from ptq.graph.fx_helpers import watch
+from ptq.graph.passes import device_of
 from ptq.progress import SILENT, Progress
 from ptq.quantization.affine import per_channel
 from ptq.quantization.layers import QuantLayer
 from ptq.quantization.quantized_model import QuantizedModel
 from ptq.reconstruction.config import ReconstructConfig
 from ptq.reconstruction.optimization import averaged
-from ptq.reconstruction.passes import device_of
 from ptq.reconstruction.results import FinetuneResult
 from ptq.reconstruction.soft_modules import LearnedScale, SoftBlock, StandIn, soften
 from ptq.tasks.outputs import Output, named
@@ -33,7 +33,6 @@ __all__ = ["TunedLayer", "finetune", "outputs_of", "tunable"]
 
 KEY = "finetuning"
 HELD_OUT = 8  # every eighth image takes no part, and tells whether it was worth it
-SHIFT = 8  # images move by up to an eighth of their sides
 BATCH = 16  # images at a time where nothing is learned
 
 
@@ -196,7 +195,7 @@ def _descend(
     for iteration in range(config.finetune):
         optimizer.param_groups[0]["lr"] = config.lr_finetune * (1 + math.cos(math.pi * iteration / config.finetune)) / 2
         index = torch.randint(len(inputs[0]), (config.batch,), generator=generator)
-        views = [x.to(device) for x in _views([x[index] for x in inputs], generator)]
+        views = [x.to(device) for x in random_views([x[index] for x in inputs], generator)]
         with fast_autocast(device):
             with torch.no_grad():
                 wanted = float_network(*views)
@@ -205,30 +204,6 @@ def _descend(
         loss.backward()
         optimizer.step()
         yield loss.detach()
-
-
-def _views(inputs: Sequence[Tensor], generator: torch.Generator) -> list[Tensor]:
-    """Images flipped at random and shifted together, with what lies behind their edges mirrored; same shapes.
-
-    Those of several inputs are moved alike, each by its share of its sides. What is no image stays.
-    """
-    flipped = torch.rand(len(inputs[0]), generator=generator) < 0.5
-    shares: list[float] = []
-    views = []
-    for x in inputs:
-        if x.dim() != 4:
-            views.append(x)
-            continue
-        x = torch.where(flipped[:, None, None, None], x.flip(3), x)
-        height, width = x.shape[2:]
-        up, left = height // SHIFT, width // SHIFT
-        if not shares:
-            steps = [(int(torch.randint(2 * side + 1, (), generator=generator)), 2 * side) for side in (up, left)]
-            shares = [step / side if side else 0.0 for step, side in steps]
-        top, start = round(shares[0] * 2 * up), round(shares[1] * 2 * left)
-        x = F.pad(x, (left, left, up, up), "reflect")
-        views.append(x[:, :, top : top + height, start : start + width])
-    return views
 
 
 def _floats(output: Output) -> dict[str, Tensor]:

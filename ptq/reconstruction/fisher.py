@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from ptq.graph.blocks import Chain
-from ptq.reconstruction.activation_cache import ActivationCache
-from ptq.reconstruction.passes import in_parts
+from ptq.graph.passes import in_parts
 from ptq.tasks.task import Task
+from ptq.utils.activation_cache import ActivationCache
 from ptq.utils.metrics import relative_worth
 
 __all__ = ["fisher_weights", "share_that_counts"]

@@ -16,20 +16,20 @@ from torch import Tensor, fx
 
 from ptq.graph.blocks import Block, Chain, compose, extract, named_inputs, split
 from ptq.graph.fx_helpers import foldable, module_of, sole_input
+from ptq.graph.passes import capture, output_sqnr, run_cached
 from ptq.graph.rows import rows_of
 from ptq.progress import SILENT, Progress, Task
 from ptq.quantization.layers import QuantLayer
 from ptq.quantization.quantized_model import QuantizedModel
 from ptq.quantization.quantizers import Quantizer
-from ptq.reconstruction.activation_cache import ActivationCache
 from ptq.reconstruction.bias_correction import correct_bias
 from ptq.reconstruction.config import METHODS, ReconstructConfig
 from ptq.reconstruction.fisher import fisher_weights, share_that_counts
 from ptq.reconstruction.optimization import Pair, optimize
-from ptq.reconstruction.passes import capture, output_sqnr, run_cached
 from ptq.reconstruction.results import BlockResult, Curve
 from ptq.reconstruction.soft_modules import is_low, learns
 from ptq.tasks.task import Task as NetworkTask
+from ptq.utils.activation_cache import ActivationCache
 from ptq.utils.work_store import WorkStore
 
 __all__ = ["reconstruct"]

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from ptq.graph.blocks import Block
+from ptq.graph.passes import device_of, rows_at
 from ptq.progress import Task
 from ptq.reconstruction.config import ReconstructConfig
 from ptq.reconstruction.kernels import blend, mean_error
-from ptq.reconstruction.passes import device_of
 from ptq.reconstruction.results import Curve
 from ptq.reconstruction.soft_modules import DropMask, FixedLayer, FloatLayer, SoftBlock, SoftLayer, soften
 from ptq.utils.autocast import fast_autocast
@@ -104,9 +104,9 @@ def _descend(
             layer.sharpness.fill_(sharpness)
         index = torch.randint(images, (config.batch,), generator=generator)
         with fast_autocast(device):
-            inputs = [_rows(pair.x_quantized[name], index, device) for name in unit.inputs]
+            inputs = [rows_at(pair.x_quantized[name], index, device) for name in unit.inputs]
             if mask is not None:
-                floats = [_rows(pair.x_float[name], index, device) for name in unit.inputs]
+                floats = [rows_at(pair.x_float[name], index, device) for name in unit.inputs]
                 inputs = [blend(f, x, mask(x)) for f, x in zip(floats, inputs, strict=True)]
             errors = _errors(unit.named(block(*inputs)), pair, index)
             error = functools.reduce(operator.add, (factors[name] * error for name, error in errors.items()))
@@ -133,24 +133,13 @@ def averaged(losses: Iterator[Tensor], iterations: int, task: Task) -> Curve:
     return tuple(curve)
 
 
-def _rows(values: Tensor, index: Tensor, device: torch.device) -> Tensor:
-    """Some rows on the device, in the memory layout they have."""
-    index = index.to(values.device)
-    if values.dim() == 4 and values.is_contiguous(memory_format=torch.channels_last):
-        # Whole rows of memory; index_select itself would bring images into another layout.
-        rows = values.permute(0, 2, 3, 1).index_select(0, index).permute(0, 3, 1, 2)
-    else:
-        rows = values.index_select(0, index)
-    return rows.to(device)
-
-
 def _errors(outputs: Mapping[str, Tensor], pair: Pair, index: Tensor) -> dict[str, Tensor]:
     """The mean squared error of every output for some images."""
     found = {}
     for name, target in pair.target.items():
         device = outputs[name].device
-        weight = None if pair.weight is None else _rows(pair.weight[name], index, device)
-        found[name] = mean_error(outputs[name], _rows(target, index, device), weight)
+        weight = None if pair.weight is None else rows_at(pair.weight[name], index, device)
+        found[name] = mean_error(outputs[name], rows_at(target, index, device), weight)
     return found
 
 
@@ -181,7 +170,7 @@ def _ridge(
 def _first_errors(unit: Block, module: nn.Module, pair: Pair, device: torch.device) -> dict[str, Tensor]:
     """The mean squared error of every output on the first images, if `module` computes the unit."""
     index = torch.arange(min(FIRST, len(next(iter(pair.target.values())))))
-    inputs = [_rows(pair.x_quantized[name], index, device).float() for name in unit.inputs]
+    inputs = [rows_at(pair.x_quantized[name], index, device).float() for name in unit.inputs]
     return _errors(unit.named(module(*inputs)), pair, index)
 
 

@@ -28,7 +28,6 @@ from ptq.progress import SILENT, Progress, Task
 from ptq.quantization.insertion import insert_quantizers
 from ptq.quantization.quantized_model import QuantizedModel
 from ptq.quantization.spec import QuantPlan
-from ptq.reconstruction.activation_cache import ActivationCache
 from ptq.reconstruction.finetuning import finetune
 from ptq.reconstruction.loop import reconstruct
 from ptq.reconstruction.results import BlockResult
@@ -44,6 +43,7 @@ from ptq.run.inputs import (
     synthesis_teachers,
 )
 from ptq.run.planning import plan_by_images, plan_by_settings, prepare_network
+from ptq.utils.activation_cache import ActivationCache
 from ptq.utils.device import use_device
 from ptq.utils.environment import Stopwatch, peak_memory_bytes
 

@@ -25,7 +25,6 @@ from ptq.progress import SILENT, Progress
 from ptq.quantization.insertion import insert_quantizers
 from ptq.quantization.quantized_model import QuantizedModel
 from ptq.quantization.storage import save_quantized
-from ptq.reconstruction.activation_cache import ActivationCache
 from ptq.reconstruction.finetuning import finetune
 from ptq.reconstruction.loop import reconstruct
 from ptq.reporting.advice import remedy
@@ -48,6 +47,7 @@ from ptq.run.inputs import (
     reconstruct_config,
 )
 from ptq.run.planning import plan_by_images, plan_by_settings, prepare_network, warn_of_float_weights
+from ptq.utils.activation_cache import ActivationCache
 from ptq.utils.device import use_device
 from ptq.utils.environment import Stopwatch
 from ptq.utils.files import run_folder

@@ -6,9 +6,9 @@ from typing import Literal
 import pytest
 import torch
 
-from ptq.calibration.image_ops import focus_map
 from ptq.calibration.parameterization import Parameterization, _Pyramid, make_parameterization
 from ptq.calibration.synthesis_config import SynthesisConfig
+from ptq.data.image_ops import focus_map
 from ptq.data.preprocess import Preprocess
 
 PREPROCESS = Preprocess((18, 14), 18, "bilinear", (0.4,) * 3, (0.25,) * 3)

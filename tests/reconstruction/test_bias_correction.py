@@ -5,10 +5,10 @@ import torch
 from torch import Tensor, nn
 
 from ptq.graph.blocks import Block, compose, named_inputs, split
+from ptq.graph.passes import output_sqnr
 from ptq.quantization.layers import QuantLayer
 from ptq.reconstruction.bias_correction import correct_bias
 from ptq.reconstruction.optimization import Pair
-from ptq.reconstruction.passes import output_sqnr
 from tests.helpers.branching_networks import quantized_branching
 from tests.helpers.networks import images, quantized_network
 

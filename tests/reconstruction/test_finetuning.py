@@ -16,7 +16,7 @@ from ptq.quantization.insertion import insert_quantizers
 from ptq.quantization.plan import make_plan
 from ptq.quantization.quantized_model import QuantizedModel
 from ptq.reconstruction.config import ReconstructConfig
-from ptq.reconstruction.finetuning import _views, finetune, outputs_of, tunable
+from ptq.reconstruction.finetuning import finetune, outputs_of, tunable
 from ptq.utils.metrics import sqnr_db
 from ptq.utils.work_store import WorkStore
 from tests.helpers.branching_networks import quantized_branching
@@ -78,16 +78,6 @@ def test_all_outputs_of_a_network_come_nearer_together() -> None:
     assert result.before == pytest.approx(before, rel=1e-4)
     assert result.after == pytest.approx(error_of(quantized_model, x[7::8]), rel=1e-4)
     assert result.after < 0.9 * before
-
-
-def test_images_of_several_inputs_are_moved_alike() -> None:
-    large = images(8)
-    small, number = large[..., ::2, ::2].contiguous(), torch.ones(8, 3)
-    moved = _views([large, small, number], torch.Generator().manual_seed(0))
-    assert [y.shape for y in moved] == [x.shape for x in (large, small, number)]
-    assert torch.equal(moved[2], number)
-    alone = _views([large], torch.Generator().manual_seed(0))
-    assert torch.equal(moved[0], alone[0])
 
 
 def test_what_does_not_help_is_taken_back_bit_for_bit() -> None:

@@ -6,9 +6,9 @@ from torch import Tensor, fx, nn
 
 from ptq.graph.blocks import Block, Chain, compose, named_inputs, split
 from ptq.graph.cutting import assign_blocks
-from ptq.reconstruction.activation_cache import ActivationCache
 from ptq.reconstruction.fisher import fisher_weights
 from ptq.tasks.task import Task
+from ptq.utils.activation_cache import ActivationCache
 from tests.helpers.branching_networks import two_heads
 from tests.helpers.networks import images
 

@@ -19,10 +19,10 @@ from ptq.quantization.insertion import insert_quantizers
 from ptq.quantization.plan import make_plan
 from ptq.quantization.quantized_model import QuantizedModel
 from ptq.quantization.quantizers import Rounding, WeightQuantizer
-from ptq.reconstruction.activation_cache import ActivationCache
 from ptq.reconstruction.config import METHODS, ReconstructConfig
 from ptq.reconstruction.loop import reconstruct
 from ptq.reconstruction.results import BlockResult
+from ptq.utils.activation_cache import ActivationCache
 from ptq.utils.metrics import sqnr_db
 from ptq.utils.work_store import WorkStore
 from tests.helpers.networks import SHAPE, build, images, quantized_network

@@ -12,9 +12,9 @@ from torch.utils import _pytree as pytree
 
 from ptq.graph.blocks import compose, named_inputs, split
 from ptq.quantization.quantized_model import QuantizedModel
-from ptq.reconstruction.activation_cache import ActivationCache
 from ptq.reconstruction.loop import reconstruct
 from ptq.reconstruction.results import BlockResult
+from ptq.utils.activation_cache import ActivationCache
 from ptq.utils.metrics import energies, joint_decibels
 from ptq.utils.work_store import WorkStore
 from tests.helpers.branching_networks import BRANCHING, quantized_branching

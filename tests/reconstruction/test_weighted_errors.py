@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 from ptq.calibration.activation_ranges import calibrate
 from ptq.graph.blocks import named_inputs, split
+from ptq.graph.passes import output_sqnr
 from ptq.graph.preparation import prepare
 from ptq.quantization.insertion import insert_quantizers
 from ptq.quantization.plan import make_plan
 from ptq.quantization.quantized_model import QuantizedModel
 from ptq.reconstruction.config import METHODS
 from ptq.reconstruction.loop import reconstruct
-from ptq.reconstruction.passes import output_sqnr
 from tests.helpers.networks import SHAPE, images, quantized_network
 
 COUNT = 32

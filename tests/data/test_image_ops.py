@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, strategies as st
 
-from ptq.calibration.image_ops import Box, augment, low_pass, mix, pink_noise, random_box, resize, scaled_size, view
 from ptq.calibration.objectives import total_variation
+from ptq.data.image_ops import Box, augment, low_pass, mix, pink_noise, random_box, resize, scaled_size, view
 from ptq.data.preprocess import Preprocess
 
 

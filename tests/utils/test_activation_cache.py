@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from ptq.errors import MachineError
-from ptq.reconstruction import activation_cache
-from ptq.reconstruction.activation_cache import ActivationCache
+from ptq.utils import activation_cache
+from ptq.utils.activation_cache import ActivationCache
 
 SHAPES = [(12,), (12, 5), (12, 7, 3), (12, 3, 4, 6), (12, 2, 2, 2, 3)]
 DTYPES = [torch.bfloat16, torch.float32]

@@ -9,10 +9,10 @@ from torch import Tensor, fx, nn
 from ptq.graph.blocks import Block
 from ptq.graph.fx_helpers import watch
 from ptq.graph.rows import rows_of
-from ptq.reconstruction.activation_cache import ActivationCache
+from ptq.utils.activation_cache import ActivationCache
 from ptq.utils.metrics import energies, joint_decibels
 
-__all__ = ["capture", "device_of", "in_parts", "output_sqnr", "run_cached", "watched"]
+__all__ = ["capture", "device_of", "in_parts", "output_sqnr", "rows_at", "run_cached", "watched"]
 
 BATCH = 16  # images at a time
 
@@ -30,11 +30,24 @@ def in_parts(tensors: Mapping[str, Tensor], network: nn.Module) -> Iterator[dict
         yield {name: piece.to(device).float() for name, piece in zip(tensors, pieces, strict=True)}
 
 
+def rows_at(values: Tensor, index: Tensor, device: torch.device) -> Tensor:
+    """Return some rows of a cached tensor on a device, in the memory layout they have."""
+    index = index.to(values.device)
+    if values.dim() == 4 and values.is_contiguous(memory_format=torch.channels_last):
+        # Whole rows of memory; index_select itself would bring images into another layout.
+        rows = values.permute(0, 2, 3, 1).index_select(0, index).permute(0, 3, 1, 2)
+    else:
+        rows = values.index_select(0, index)
+    return rows.to(device)
+
+
 @torch.no_grad()
-def run_cached(block: Block, alive: Mapping[str, Tensor], cache: ActivationCache) -> dict[str, Tensor]:
-    """Return what a block gives on cached activations, cached, by name."""
+def run_cached(
+    block: Block, alive: Mapping[str, Tensor], cache: ActivationCache, dtype: torch.dtype = torch.bfloat16
+) -> dict[str, Tensor]:
+    """Return what a block gives on cached activations, cached in `dtype`, by name."""
     read = {name: alive[name] for name in block.inputs}
-    return cache.gather_named(map(block, in_parts(read, block.module)), len(next(iter(read.values()))))
+    return cache.gather_named(map(block, in_parts(read, block.module)), len(next(iter(read.values()))), dtype)
 
 
 @torch.no_grad()

@@ -1,0 +1,60 @@
+"""Views of images for two networks that see the same ones: no label is needed, so an image may be changed a lot."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ptq.data.image_ops import mix, random_box
+
+__all__ = ["pasted", "random_views"]
+
+SHIFT = 8  # images move by up to an eighth of their sides
+
+
+def random_views(inputs: Sequence[Tensor], generator: torch.Generator) -> list[Tensor]:
+    """Return images flipped at random and shifted together, with what lies behind their edges mirrored; same shapes.
+
+    Those of several inputs are moved alike, each by its share of its sides. What is no image stays.
+
+    Args:
+        inputs: of a network, one for each of its inputs, (N, ...).
+        generator: decides.
+
+    Example:
+        >>> [view.shape for view in random_views([images], torch.Generator().manual_seed(0))]
+        [torch.Size([8, 3, 16, 16])]
+    """
+    flipped = torch.rand(len(inputs[0]), generator=generator) < 0.5
+    shares: list[float] = []
+    views = []
+    for x in inputs:
+        if x.dim() != 4:
+            views.append(x)
+            continue
+        x = torch.where(flipped[:, None, None, None].to(x.device), x.flip(3), x)
+        height, width = x.shape[2:]
+        up, left = height // SHIFT, width // SHIFT
+        if not shares:
+            steps = [(int(torch.randint(2 * side + 1, (), generator=generator)), 2 * side) for side in (up, left)]
+            shares = [step / side if side else 0.0 for step, side in steps]
+        top, start = round(shares[0] * 2 * up), round(shares[1] * 2 * left)
+        x = F.pad(x, (left, left, up, up), "reflect")
+        views.append(x[:, :, top : top + height, start : start + width])
+    return views
+
+
+def pasted(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Return images in which another one of them, resized, covers a random box (the data mixing of MixMix).
+
+    Args:
+        x: (N, C, H, W).
+        generator: decides.
+
+    Example:
+        >>> pasted(images, torch.Generator().manual_seed(0)).shape
+        torch.Size([8, 3, 16, 16])
+    """
+    partners = x.roll(1 + int(torch.randint(max(1, len(x) - 1), (), generator=generator)), 0)
+    return mix(x, partners, random_box((x.shape[2], x.shape[3]), generator))
