@@ -23,7 +23,7 @@ from .graph.preparation import GraphModel as GraphModel, prepare as prepare
 from .models.model import Model as Model, as_model as as_model, load_model as load_model
 from .pruning.config import PruneConfig as PruneConfig
 from .pruning.pruning import prune as prune
-from .pruning.results import PrunedLayer as PrunedLayer, PruneResult as PruneResult
+from .pruning.results import PrunedLayer as PrunedLayer, PruneResult as PruneResult, RepairStep as RepairStep
 from .quantization.insertion import insert_quantizers as insert_quantizers
 from .quantization.plan import make_plan as make_plan
 from .quantization.quantized_model import QuantizedModel as QuantizedModel

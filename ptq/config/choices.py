@@ -52,7 +52,7 @@ Runtime = Literal["openvino"]
 OutputKind = Literal["classify", "dense", "embed", "generic"]
 """What an output of a network is; see `ptq.tasks.kinds`."""
 
-Score = Literal["l1", "activation", "gradient", "reconstruction"]
+Score = Literal["l1", "activation", "gradient", "reconstruction", "divergence"]
 """What a channel is worth; see `ptq.pruning.scores`."""
 
 Allocation = Literal["uniform", "global", "loss-per-cost"]

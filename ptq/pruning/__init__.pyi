@@ -5,4 +5,4 @@ from .groups import Group as Group, find_groups as find_groups
 from .pruning import prune as prune
 from .removal import remove as remove
 from .repair import repair as repair
-from .results import PrunedLayer as PrunedLayer, PruneResult as PruneResult
+from .results import PrunedLayer as PrunedLayer, PruneResult as PruneResult, RepairStep as RepairStep

@@ -3,6 +3,9 @@
 A transposed convolution is a convolution of its input with zeros in between, by the turned kernel.
 """
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -11,33 +14,41 @@ __all__ = ["matrix_of", "outputs_at", "patches_of", "set_matrix"]
 Layer = nn.Conv2d | nn.ConvTranspose2d | nn.Linear
 
 
-def patches_of(layer: Layer, x: Tensor) -> Tensor:
-    """Return what every output of a layer is computed from, (N, groups, inputs of one, places).
+def patches_of(layer: Layer, x: Tensor, places: Tensor | None = None) -> Tensor:
+    """Return what outputs of a layer are computed from, (N, groups, inputs of one, places).
+
+    Args:
+        layer: any.
+        x: what it reads, (N, C, H, W), or (N, ..., C) for a linear layer.
+        places: which of its outputs' pixels, int64 (places,), counted row by row; all of them when not given.
 
     Example:
         >>> conv = nn.Conv2d(4, 6, 3, padding=1, groups=2)
-        >>> patches = patches_of(conv, torch.rand(2, 4, 5, 5))
-        >>> patches.shape
-        torch.Size([2, 2, 18, 25])
+        >>> patches_of(conv, torch.rand(2, 4, 5, 5), torch.tensor([0, 7, 24])).shape
+        torch.Size([2, 2, 18, 3])
     """
     if isinstance(layer, nn.Linear):
-        return x.reshape(len(x), -1, x.shape[-1]).transpose(1, 2).unsqueeze(1)
-    kernel, dilation = layer.kernel_size, layer.dilation
+        rows = x.reshape(len(x), -1, x.shape[-1])
+        return (rows if places is None else rows[:, places]).transpose(1, 2).unsqueeze(1)
     stride: tuple[int, ...]
     if isinstance(layer, nn.ConvTranspose2d):
         x, stride = _with_zeros(layer, x), (1, 1)
     else:
         mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
         x, stride = F.pad(x, layer._reversed_padding_repeated_twice, mode), layer.stride
-    columns = F.unfold(x, kernel, dilation=dilation, stride=stride)
-    return columns.reshape(len(x), layer.groups, -1, columns.shape[-1])
+    at = _pixels(layer, x.shape[2:], stride).to(x.device)
+    at = at if places is None else at[:, places]
+    columns = x.flatten(2)[:, :, at.flatten()]
+    return columns.reshape(len(x), layer.groups, -1, at.shape[1])
 
 
-def outputs_at(layer: Layer, y: Tensor) -> Tensor:
+def outputs_at(layer: Layer, y: Tensor, places: Tensor | None = None) -> Tensor:
     """Return a layer's outputs in the order of its patches, (N, groups, outputs of one, places)."""
     if isinstance(layer, nn.Linear):
-        return y.reshape(len(y), -1, y.shape[-1]).transpose(1, 2).unsqueeze(1)
-    return y.reshape(len(y), layer.groups, y.shape[1] // layer.groups, -1)
+        rows = y.reshape(len(y), -1, y.shape[-1])
+        return (rows if places is None else rows[:, places]).transpose(1, 2).unsqueeze(1)
+    columns = y.flatten(2) if places is None else y.flatten(2)[:, :, places]
+    return columns.reshape(len(y), layer.groups, y.shape[1] // layer.groups, -1)
 
 
 def matrix_of(layer: Layer) -> Tensor:
@@ -61,6 +72,16 @@ def set_matrix(layer: Layer, matrix: Tensor, bias: Tensor) -> None:
         weight = matrix
     layer.weight = nn.Parameter(weight.reshape(shape).to(layer.weight).contiguous(), requires_grad=False)
     layer.bias = nn.Parameter(bias.to(layer.weight), requires_grad=False)
+
+
+def _pixels(layer: nn.Conv2d | nn.ConvTranspose2d, size: Sequence[int], stride: Sequence[int]) -> Tensor:
+    """Which pixels of a padded input, counted row by row, every place of the kernel sees for every output, (kernel, places)."""
+    grids = [
+        torch.arange(k).unsqueeze(1) * d + torch.arange((side - d * (k - 1) - 1) // step + 1) * step
+        for k, d, side, step in zip(layer.kernel_size, layer.dilation, size, stride, strict=True)
+    ]
+    down, across = grids
+    return (down[:, None, :, None] * size[1] + across[None, :, None, :]).flatten(2).flatten(0, 1)
 
 
 def _with_zeros(layer: nn.ConvTranspose2d, x: Tensor) -> Tensor:

@@ -1,6 +1,5 @@
 """Pruning: channels chosen for a budget and removed, and the layers behind them repaired."""
 
-import torch
 from torch import Tensor, nn
 
 from ptq.config.budgets import parse_budget
@@ -10,14 +9,12 @@ from ptq.progress import SILENT, Progress
 from ptq.pruning.config import PruneConfig
 from ptq.pruning.ranking import Ranking, rank
 from ptq.pruning.removal import remove
-from ptq.pruning.repair import repair
+from ptq.pruning.repair import repair, split_images
 from ptq.pruning.results import PrunedLayer, PruneResult
-from ptq.tasks.outputs import named
-from ptq.utils.metrics import energies, joint_decibels
+from ptq.pruning.side_by_side import Survivors
+from ptq.utils.activation_cache import ActivationCache
 
 __all__ = ["prune"]
-
-BATCH = 16  # images at a time
 
 
 def prune(
@@ -26,6 +23,7 @@ def prune(
     config: PruneConfig | None = None,
     *,
     ranking: Ranking | None = None,
+    cache: ActivationCache | None = None,
     progress: Progress = SILENT,
 ) -> tuple[GraphModel, PruneResult]:
     """Remove channels of a float network until it meets a budget, and repair what is left.
@@ -33,18 +31,19 @@ def prune(
     Args:
         graph_model: as `ptq.prepare` gives it; stays untouched.
         images: calibration images as the network takes them, (N, C, H, W), on its device.
-        config: budget, score, allocation, granule and repair.
+        config: budget, score, allocation, granule and the steps of repair.
         ranking: of the same network with the same score, where it is known already.
-        progress: told of every layer that is repaired.
+        cache: keeps activations while layers and blocks are repaired; an `ActivationCache()` of its own when not given.
+        progress: told of every layer that is fitted and of every iteration.
 
     Returns:
-        The smaller network, for `ptq.make_plan` and all that follows, and what was removed.
+        The smaller network, for `ptq.make_plan` and all that follows, and what was removed and what repair brought.
 
     Raises:
         InputError: for a budget that cannot be met, and for a network that has no channels to remove.
 
     Example:
-        >>> config = ptq.PruneConfig("1.5x", granule=2)
+        >>> config = ptq.PruneConfig("1.5x", granule=2, block_iterations=5, network_iterations=10)
         >>> pruned, result = ptq.prune(graph_model, images, config)
         >>> result.macs[0] / result.macs[1] >= 1.5
         True
@@ -56,28 +55,22 @@ def prune(
     channels, costs = ranking.channels, ranking.costs
     counts, kept = ranking.choose(parse_budget(config.budget), config.granule, config.allocation)
     pruned = remove(graph_model, channels, kept)
-    before = output_decibels(graph_model, pruned, images)
-    after = None
-    if config.repair:
-        pruned = repair(graph_model, pruned, channels, kept, images, progress=progress)
-        after = output_decibels(graph_model, pruned, images)
+    pruned, steps = repair(
+        graph_model, pruned, Survivors(channels, kept), images, config, cache=cache, progress=progress
+    )
     sizes = {q: (int(costs.cost(costs.full, q)), int(costs.cost(counts, q))) for q in ("macs", "parameters")}
+    learned, apart = map(len, split_images(images))
     layers = tuple(_layers(graph_model, pruned))
-    removed = tuple((~kept).nonzero().flatten().tolist())
-    return pruned, PruneResult(layers, sizes["macs"], sizes["parameters"], before, after, channels.fixed, removed)
-
-
-def output_decibels(graph_model: GraphModel, pruned: GraphModel, images: Tensor) -> float:
-    """Return the signal to noise ratio of a network's outputs beside those of another, in dB; over all images."""
-    sums: dict[str, tuple[float, float]] = {}
-    with torch.no_grad():
-        for part in images.split(BATCH):
-            wanted, given = named(graph_model.module(part)), named(pruned.module(part))
-            for name, reference in wanted.items():
-                signal, noise = energies(reference, given[name])
-                known = sums.get(name, (0.0, 0.0))
-                sums[name] = known[0] + signal, known[1] + noise
-    return joint_decibels([signal for signal, _ in sums.values()], [noise for _, noise in sums.values()])
+    result = PruneResult(
+        layers=layers,
+        macs=sizes["macs"],
+        parameters=sizes["parameters"],
+        steps=steps,
+        images=(learned, apart),
+        fixed=channels.fixed,
+        removed=tuple((~kept).nonzero().flatten().tolist()),
+    )
+    return pruned, result
 
 
 def _layers(graph_model: GraphModel, pruned: GraphModel) -> list[PrunedLayer]:

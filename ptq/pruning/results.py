@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-__all__ = ["PruneResult", "PrunedLayer"]
+__all__ = ["PruneResult", "PrunedLayer", "RepairStep"]
 
 
 @dataclass(frozen=True)
@@ -21,15 +21,36 @@ class PrunedLayer:
 
 
 @dataclass(frozen=True)
+class RepairStep:
+    """How near a pruned network is to the original after a step, on images that no step has learned from.
+
+    Args:
+        name: "removal", and then each step that was asked for: "closed form", "blocks", "network".
+        loss: between the outputs of both (`Task.loss`): for classes the Kullback-Leibler divergence, in nats.
+        agreement: on what share of the outputs both agree (`Task.agreement`), in percent.
+        decibels: signal to noise ratio of the outputs, in dB.
+        kept: whether the loss fell; else the step was taken back, and the numbers are those of before.
+        seconds: that it took.
+    """
+
+    name: str
+    loss: float
+    agreement: float
+    decibels: float
+    kept: bool
+    seconds: float
+
+
+@dataclass(frozen=True)
 class PruneResult:
-    """What was removed, and what it left.
+    """What was removed, and what each step of repair brought.
 
     Args:
         layers: all of them, in the order of computation.
         macs: multiply-accumulates of the layers for one image, (before, after).
         parameters: weights and biases of the layers, (before, after).
-        pruned_db: signal to noise ratio of the outputs on the images after removal alone, in dB.
-        repaired_db: the same after repair; None without repair.
+        steps: in order; the first is removal alone.
+        images: how many images were learned from, and how many the steps are judged by.
         fixed: name of a layer none of whose outputs could be removed -> the reason.
         removed: the coupled channels that are gone, as `ptq.pruning.find_channels` numbers those of the original.
     """
@@ -37,7 +58,7 @@ class PruneResult:
     layers: tuple[PrunedLayer, ...]
     macs: tuple[int, int]
     parameters: tuple[int, int]
-    pruned_db: float
-    repaired_db: float | None
+    steps: tuple[RepairStep, ...]
+    images: tuple[int, int]
     fixed: Mapping[str, str]
     removed: tuple[int, ...]

@@ -4,6 +4,7 @@ l1              the filters' weights, without images (Li et al., ICLR 2017)
 activation      what the channel brings into the layers that read it: weights times activations
 gradient        the change of the predictions, to first order (Molchanov et al., CVPR 2019; Theis et al., 2018)
 reconstruction  what those layers lose that their other inputs cannot replace (OBS, Hassibi & Stork, 1993)
+divergence      the same, and what such an error changes in the predictions
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -50,20 +51,19 @@ def reconstruction(graph_model: GraphModel, channels: ChannelMap, images: Tensor
     pixel, by least squares. So the scores of all that a group loses add up to the error that is left, where one alone
     of two channels that can replace each other is worth nothing.
     """
+    return _eliminated(channels, _statistics(graph_model, channels, images))
+
+
+def divergence(graph_model: GraphModel, channels: ChannelMap, images: Tensor) -> Tensor:
+    """Return the same as `reconstruction`, where errors of an output count by its mean squared gradients: in nats.
+
+    Half the error times the squared gradient is what the divergence of the predictions grows, to second order.
+    """
     statistics = _statistics(graph_model, channels, images)
-    total = torch.zeros(channels.count, dtype=torch.float64)
-    for group in find_groups(channels):
-        among = [_Elimination(s) for s in statistics.values() if bool(torch.isin(group.ids, s.ids).any())]
-        rest, worst = group.ids, 0.0
-        while len(rest):
-            losses = sum((one.losses(rest) for one in among), torch.zeros(len(rest)).double())
-            least = int(losses.argmin())
-            worst = max(float(losses[least]), worst * (1 + 1e-9))  # later ones are worth no less, so that they stay
-            total[rest[least]] = worst
-            for one in among:
-                one.remove(int(rest[least]))
-            rest = torch.cat([rest[:least], rest[least + 1 :]])
-    return total
+    curvature = _curvature(graph_model, list(statistics), images)
+    for name, worth in curvature.items():
+        statistics[name].worth = worth
+    return _eliminated(channels, statistics)
 
 
 def gradient(graph_model: GraphModel, channels: ChannelMap, images: Tensor) -> Tensor:
@@ -88,6 +88,7 @@ SCORES: Mapping[str, Callable[[GraphModel, ChannelMap, Tensor], Tensor]] = {
     "activation": activation,
     "gradient": gradient,
     "reconstruction": reconstruction,
+    "divergence": divergence,
 }
 """Each takes a network, its channels, and images as the network takes them; gives float64 (channels.count,)."""
 
@@ -109,6 +110,22 @@ class _Gated(fx.Interpreter):
         return self.call_module(str(n.target), (x * gates.reshape(view),), {})
 
 
+def _eliminated(channels: ChannelMap, statistics: Mapping[str, "_Statistics"]) -> Tensor:
+    total = torch.zeros(channels.count, dtype=torch.float64)
+    for group in find_groups(channels):
+        among = [_Elimination(s) for s in statistics.values() if bool(torch.isin(group.ids, s.ids).any())]
+        rest, worst = group.ids, 0.0
+        while len(rest):
+            losses = sum((one.losses(rest) for one in among), torch.zeros(len(rest)).double())
+            least = int(losses.argmin())
+            worst = max(float(losses[least]), worst * (1 + 1e-9))  # later ones are worth no less, so that they stay
+            total[rest[least]] = worst
+            for one in among:
+                one.remove(int(rest[least]))
+            rest = torch.cat([rest[:least], rest[least + 1 :]])
+    return total
+
+
 class _Elimination:
     """Inputs of one layer that go one by one, while least squares over the others makes up for them (OBS)."""
 
@@ -116,19 +133,20 @@ class _Elimination:
         s = statistics
         damping = DAMPING * s.covariance.diagonal().mean().clamp(min=TINY)
         self.precision = torch.linalg.inv(s.covariance + damping * torch.eye(len(s.mean), dtype=torch.float64))
-        self.products = s.weight_products / s.output_variance.clamp(min=TINY)
-        self.position = {int(i): at for at, i in enumerate(s.ids)}
+        self.products = s.weight_products
+        self.position = torch.full((int(s.ids.max()) + 2,), -1)
+        self.position[s.ids] = torch.arange(len(s.ids))
 
     def losses(self, ids: Tensor) -> Tensor:
         """What each would cost if it went next."""
-        at = torch.tensor([self.position.get(int(i), -1) for i in ids])
+        at = self.position[ids.clamp(max=len(self.position) - 1)]
         losses = self.products.diagonal()[at].clamp(min=0) / self.precision.diagonal()[at].clamp(min=TINY)
         return torch.where(at >= 0, losses, 0.0)
 
     def remove(self, i: int) -> None:
         """Let one go: what it brought is spread over the weights of the others."""
-        at = self.position.get(i)
-        if at is None:
+        at = int(self.position[min(i, len(self.position) - 1)])
+        if at < 0:
             return
         row, weight = self.precision[at].clone(), self.products[at].clone()
         part = row / row[at]
@@ -153,6 +171,7 @@ class _Statistics:
         self.sum, self.products = torch.zeros(size).double(), torch.zeros(size, size).double()
         self.outputs = 0
         self.output_sum = self.output_squares = torch.zeros(()).double()
+        self.worth: Tensor | None = None  # of an error of every output, (outputs,); else all share their variance
 
     def read(self, x: Tensor) -> None:
         rows = x.movedim(read_axis(self.layer, x.dim()), -1).flatten(0, -2)
@@ -185,8 +204,16 @@ class _Statistics:
 
     @property
     def weight_products(self) -> Tensor:
-        """Products of the weights of every two coupled channels, (channels, channels); of places that match."""
+        """Products of the weights of every two coupled channels, (channels, channels), by what outputs count; of places that match."""
         weights = weights_by_input(self.layer).double().cpu()
+        if self.worth is None:
+            weights = weights / self.output_variance.clamp(min=TINY).sqrt()
+        else:
+            groups = getattr(self.layer, "groups", 1)
+            roots = self.worth.sqrt().reshape(groups, 1, -1, 1)
+            weights = (
+                weights.reshape(groups, -1, roots.shape[2], weights[0].numel() // roots.shape[2]) * roots
+            ).reshape(weights.shape)
         if bool((self.counts == self.counts[0]).all()):
             weights = weights[self.order].reshape(len(self.ids), -1)
             return weights @ weights.T
@@ -211,12 +238,42 @@ def _statistics(graph_model: GraphModel, channels: ChannelMap, images: Tensor) -
     return found
 
 
+def _curvature(graph_model: GraphModel, names: list[str], images: Tensor) -> dict[str, Tensor]:
+    """Half the squared gradients of the network's own predictions for every output of some layers, (outputs,): sums over an image."""
+    found: dict[str, Tensor] = {}
+    generator = torch.Generator().manual_seed(0)
+    for part in images.split(BATCH):
+        with torch.enable_grad():
+            runner = _Keeping(graph_model.module, set(names))
+            loss = graph_model.task.surprise(runner.run(part.clone().requires_grad_()), generator)
+            grads = torch.autograd.grad(loss, [runner.kept[name] for name in names], materialize_grads=True)
+        for name, grad in zip(names, grads, strict=True):
+            axis = read_axis(_layer(graph_model, name), grad.dim())
+            squares = grad.square().movedim(axis, 0).flatten(1).sum(1, dtype=torch.float64).cpu() / (2 * len(images))
+            found[name] = found[name] + squares if name in found else squares
+    return found
+
+
+class _Keeping(fx.Interpreter):
+    """Runs a network and keeps what some of its nodes give."""
+
+    def __init__(self, graph: fx.GraphModule, names: set[str]) -> None:
+        super().__init__(graph)
+        self.names, self.kept = names, dict[str, Tensor]()
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        if n.name in self.names:
+            self.kept[n.name] = value
+        return value
+
+
 def _summed(channels: ChannelMap, energies: Mapping[str, Tensor], statistics: Mapping[str, _Statistics]) -> Tensor:
     """Sum over readers: energy of an input, times its squared weights, over the variance of the output."""
     total = torch.zeros(channels.count, dtype=torch.float64)
     for name, energy in energies.items():
         s = statistics[name]
-        total.index_add_(0, s.ids, energy * s.weight_products.diagonal() / s.output_variance.clamp(min=TINY))
+        total.index_add_(0, s.ids, energy * s.weight_products.diagonal())
     return total
 
 

@@ -10,9 +10,13 @@ from torch import Tensor, nn
 from ptq.graph.fx_helpers import module_of
 from ptq.graph.preparation import GraphModel
 from ptq.pruning.channel_map import ChannelMap
-from ptq.pruning.groups import Group
+from ptq.pruning.channels import find_channels
+from ptq.pruning.groups import Group, find_groups
+from ptq.pruning.side_by_side import Survivors
+from ptq.tasks.outputs import named
+from ptq.utils.metrics import sqnr_db
 
-__all__ = ["random_choice", "without_readers"]
+__all__ = ["nearness", "random_choice", "random_survivors", "survivors_without", "without_readers"]
 
 
 def random_choice(count: int, groups: Sequence[Group], seed: int = 0) -> Tensor:
@@ -41,3 +45,24 @@ def without_readers(graph_model: GraphModel, channels: ChannelMap, kept: Tensor)
                 for rows, read in zip(layer.weight.data.chunk(layer.groups), mask.chunk(layer.groups), strict=True):
                     rows[:, ~read] = 0
     return replace(graph_model, module=graph)
+
+
+def survivors_without(graph_model: GraphModel, name: str, which: slice) -> Survivors:
+    """Return what stays of a network when some channels of one node go."""
+    channels = find_channels(graph_model)
+    kept = torch.ones(channels.count, dtype=torch.bool)
+    kept[channels.of[name].ids[which]] = False
+    return Survivors(channels, kept)
+
+
+def random_survivors(graph_model: GraphModel, seed: int = 0) -> Survivors:
+    """Return what stays of a network when channels go at random, at least one of every group."""
+    channels = find_channels(graph_model)
+    return Survivors(channels, random_choice(channels.count, find_groups(channels), seed))
+
+
+@torch.no_grad()
+def nearness(original: nn.Module, network: nn.Module, x: Tensor) -> float:
+    """Return the signal to noise ratio of a network's outputs beside those of the original, in dB; of several the least."""
+    wanted, given = named(original(x)), named(network(x))
+    return min(sqnr_db(value, given[name]) for name, value in wanted.items())

@@ -1,0 +1,85 @@
+"""Repair of the whole network: it learns the original's predictions, as both see the same views of images.
+
+Blocks are fitted one by one; what their errors make of the predictions together, no block sees. Images are few, so no view is
+shown twice: they are flipped, shifted, and pasted into one another (MixMix; CutMix, Yun et al., ICCV 2019). The original
+says what it makes of a view, so that no label is needed, and a view may be far from an image.
+"""
+
+import math
+
+import torch
+from torch import Tensor, fx
+
+from ptq.data.views import pasted, random_views
+from ptq.graph.fx_helpers import LAYERS, module_of
+from ptq.graph.passes import device_of
+from ptq.progress import SILENT, Progress
+from ptq.pruning.config import PruneConfig
+from ptq.pruning.trainable import Trainable
+from ptq.tasks.task import Task
+
+__all__ = ["distill"]
+
+FEW = 64  # images that say what numbers vary by
+BATCH = 16  # images at a time where nothing is learned
+LOOKS = 8  # how often the images apart are looked at
+PASTED = 0.5  # of the batches are pasted
+
+
+def distill(
+    original: fx.GraphModule,
+    pruned: fx.GraphModule,
+    images: Tensor,
+    apart: Tensor,
+    network_task: Task,
+    config: PruneConfig,
+    *,
+    progress: Progress = SILENT,
+) -> None:
+    """Tune all weights and biases of a pruned network to the original's outputs, in place.
+
+    Args:
+        original: the network before.
+        pruned: what is left of it, on the same device.
+        images: to learn from, as the network takes them, (N, C, H, W).
+        apart: not learned from; of what was learned, that stays which is nearest to the original on them.
+        network_task: says what counts in outputs (`Task.loss`).
+        config: `network_iterations` with `batch` images each, `lr_network`, `seed`.
+        progress: told of every iteration.
+    """
+    device = device_of(pruned, images)
+    names = [node.name for node in pruned.graph.nodes if isinstance(module_of(pruned, node), LAYERS)]
+    trainable = Trainable(pruned, names, [images[:FEW].to(device)])
+
+    @torch.no_grad()
+    def judged() -> float:
+        parts = [part.to(device) for part in apart.split(BATCH)]
+        return sum(float(network_task.loss(trainable(x), original(x))) * len(x) for x in parts)
+
+    best, least = trainable.state(), judged()
+    optimizer = torch.optim.AdamW(trainable.moves, lr=config.lr_network, weight_decay=0.0)
+    generator = torch.Generator().manual_seed(config.seed)
+    every = max(1, config.network_iterations // LOOKS)
+    with progress.stage("tune network", config.network_iterations) as task:
+        for iteration in range(1, config.network_iterations + 1):
+            share = (iteration - 1) / config.network_iterations
+            optimizer.param_groups[0]["lr"] = config.lr_network * (1 + math.cos(math.pi * share)) / 2
+            index = torch.randint(len(images), (min(config.batch, len(images)),), generator=generator)
+            (x,) = random_views([images[index]], generator)
+            if float(torch.rand((), generator=generator)) < PASTED:
+                x = pasted(x, generator)
+            x = x.to(device)
+            with torch.no_grad():
+                wanted = original(x)
+            with torch.enable_grad():
+                loss = network_task.loss(trainable(x), wanted)
+                loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            if iteration % every == 0 or iteration == config.network_iterations:
+                if (now := judged()) < least:
+                    best, least = {name: value.detach() for name, value in trainable.state().items()}, now
+                task.advance(loss=float(loss.detach()))
+            else:
+                task.advance()
+    trainable.commit(best)
