@@ -2,19 +2,33 @@
 
 from collections.abc import Collection, Sequence
 
-from torch import fx
+from torch import fx, nn
 
-from ptq.graph.fx_helpers import sole_input
+from ptq.graph.fx_helpers import LAYERS, module_of, op_name, sole_input
 from ptq.graph.preparation import GraphModel
 from ptq.models.inputs import take_input
 from ptq.quantization.integer_ops import is_layer, range_source
 
-__all__ = ["first_layers", "heads", "own_layers"]
+__all__ = ["first_layers", "heads", "is_expected_value", "own_layers"]
 
 
 def own_layers(graph: fx.GraphModule) -> list[fx.Node]:
-    """Return the layers that the network was written with, in order: not those that stand for a BatchNorm."""
-    return [n for n in graph.graph.nodes if is_layer(graph, n) and not n.meta.get("from_batchnorm")]
+    """Return the layers that learned, in order: neither those that stand for a BatchNorm, nor means of distributions."""
+    layers = [node for node in graph.graph.nodes if is_layer(graph, node)]
+    return [node for node in layers if not (node.meta.get("from_batchnorm") or is_expected_value(graph, node))]
+
+
+def is_expected_value(graph: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a layer takes the mean of a distribution: it has one output, and reads a softmax.
+
+    So detectors read the sides of a box from scores of lengths (Li et al., NeurIPS 2020, arXiv 2006.04388). That is a
+    part of their decoding: its weights, 0, 1, 2, ..., were not learned.
+    """
+    module = module_of(graph, node)
+    if not isinstance(module, LAYERS) or module.weight.numel() != module.weight.shape[1]:
+        return False
+    source = range_source(graph, sole_input(node))
+    return isinstance(module_of(graph, source), nn.Softmax) or op_name(source) == "softmax"
 
 
 def first_layers(graph: fx.GraphModule, layers: Sequence[fx.Node]) -> tuple[fx.Node, ...]:

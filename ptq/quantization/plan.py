@@ -8,7 +8,8 @@ else stays in float between two quantizers.
 
 Behind the last layer of a head nothing makes good for an error, and little is left to compute. Where outputs are no class
 scores, or several, the arithmetic there stays in float: boxes and scores that are put into one tensor would share 256
-codes. Whether the last layer itself can have 8 bits, images tell (`ptq.calibration.last_layers`).
+codes. A layer that takes the mean of a softmax is such arithmetic, too. Whether the last layer itself can have 8 bits,
+images tell (`ptq.calibration.last_layers`).
 """
 
 import fnmatch
@@ -24,7 +25,7 @@ from ptq.errors import InputError, ModelError
 from ptq.graph.fx_helpers import foldable, input_tensors, module_of, sole_input
 from ptq.graph.preparation import GraphModel
 from ptq.models.inputs import is_input
-from ptq.quantization.edges import first_layers, heads, own_layers
+from ptq.quantization.edges import first_layers, heads, is_expected_value, own_layers
 from ptq.quantization.integer_ops import (
     computes_in_integers,
     consumers,
@@ -134,7 +135,7 @@ def select(graph_model: GraphModel, keep_float: Collection[str] = ()) -> Selecti
     own = own_layers(graph)
     if not own:
         raise ModelError("the model has no convolution and no linear layer to quantize.")
-    layers = [node for node in graph.graph.nodes if is_layer(graph, node)]
+    layers = [n for n in graph.graph.nodes if is_layer(graph, n) and not is_expected_value(graph, n)]
     quantized = {node: None for node in layers if node.name not in keep_float}
     found: set[fx.Node] = set()
     ends, behind = heads(graph_model)

@@ -1,11 +1,10 @@
 """What a report says in words that several pages share: figures, images, exactness, memory."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
 
 from ptq.export.results import Exact, Validation
 from ptq.reporting.report import ImageFacts, Report
-from ptq.utils.units import byte_text, file_size_text, latency_text, number_text, percent_text, thread_text
+from ptq.utils.units import byte_text, file_size_text, latency_text, number_text, percent_text, short_text, thread_text
 
 __all__ = [
     "COLUMNS",
@@ -40,14 +39,14 @@ def figure_rows(measured: Validation, columns: Sequence[str]) -> list[tuple[str,
     """Return accuracy, agreement, latency and size as text: a name and a cell for each column; blank where unknown."""
     latency = ", ".join(filter(None, ("ms", thread_text(measured.latency_ms.get("threads")))))
     sizes = {name: count / 1e6 for name, count in measured.size_bytes.items()}
-    rows = (
-        ("top-1 (%)", measured.top1),
-        *measured.metrics.items(),
-        *agreement_rows(measured),
-        (f"latency ({latency})", measured.latency_ms),
-        ("size (MB)", sizes),
+    rows: tuple[tuple[str, Mapping[str, float], Callable[[float], str]], ...] = (
+        ("top-1 (%)", measured.top1, number_text),
+        *((name, figures, short_text) for name, figures in measured.metrics.items()),  # of any size
+        *((name, figures, number_text) for name, figures in agreement_rows(measured)),
+        (f"latency ({latency})", measured.latency_ms, number_text),
+        ("size (MB)", sizes, number_text),
     )
-    return [(name, *(number_text(figures.get(c)) for c in columns)) for name, figures in rows]
+    return [(name, *(text(figures[c]) if c in figures else "" for c in columns)) for name, figures, text in rows]
 
 
 def agreement_name(measured: Validation) -> str:
@@ -81,7 +80,7 @@ def figure_lines(
     """
     kinds: tuple[tuple[str, Mapping[str, float] | None, Callable[[float], str]], ...] = (
         ("top-1", top1, percent_text),
-        *((name, figures, partial(number_text, digits=4)) for name, figures in (metrics or {}).items()),
+        *((name, figures, short_text) for name, figures in (metrics or {}).items()),
         ("agreement", agreement, percent_text),
         ("latency", latency_ms, latency_text),
         ("size", size_bytes, file_size_text),

@@ -182,3 +182,31 @@ def test_bits_out_of_range_are_refused() -> None:
 def test_a_network_without_layers_is_refused() -> None:
     with pytest.raises(ModelError):
         make_plan(prepare(nn.Sequential(nn.ReLU(), nn.Flatten()), SHAPE), 4)
+
+
+def test_boxes_read_from_distributions_are_no_layer_and_leave_the_heads_the_last() -> None:
+    class Detector(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU())
+            self.sides, self.scores, self.mean = nn.Conv2d(8, 16, 1), nn.Conv2d(8, 3, 1), nn.Conv2d(4, 1, 1, bias=False)
+            self.mean.weight.data = torch.arange(4.0).view(1, 4, 1, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.body(x)
+            both = torch.cat([self.sides(x), self.scores(x)], 1).flatten(2)  # as YOLOv8 does
+            sides, scores = both.split([16, 3], 1)
+            lengths = sides.view(len(x), 4, 4, -1).transpose(2, 1).softmax(1)
+            return torch.cat([10 * self.mean(lengths).view(len(x), 4, -1), scores.sigmoid()], 1)
+
+    graph_model = prepare(Detector().eval(), SHAPE)
+    plan = make_plan(graph_model, 2, 4)
+    assert {name: spec.bits for name, spec in plan.weights.items()} == {
+        "body_0": 8,
+        "body_2": 2,
+        "sides": 8,
+        "scores": 8,
+    }
+    assert plan.activations.keys() == {"x", "body_1", "body_3", "sides", "scores"}  # none for what lies behind these
+    quantized_model = calibrate(insert_quantizers(graph_model, plan), images(4))
+    assert quantized_model.integer_forward(images(2)).shape == (2, 7, 36)

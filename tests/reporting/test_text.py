@@ -1,7 +1,7 @@
 """What pages share in words: as far as it is known."""
 
 from ptq.reporting.report import ImageFacts
-from ptq.reporting.text import exactness_lines, figure_columns, figure_lines, image_lines, memory_lines
+from ptq.reporting.text import exactness_lines, figure_columns, figure_lines, figure_rows, image_lines, memory_lines
 from tests.helpers.reports import made_up
 
 
@@ -19,6 +19,12 @@ def test_only_measured_networks_are_shown() -> None:
     assert figure_lines(top1={}, latency_ms={"float": 20.0, "onnx": 8.0, "threads": 2}) == [
         "latency     float 20.00 ms  onnx 8.00 ms"
     ]
+
+
+def test_a_metric_of_any_size_shows_the_digits_that_count() -> None:
+    measured = made_up(metrics={"mIoU": {"float": 0.71236, "onnx": 0.70918}, "error": {"onnx": 1234.56}}).validation
+    rows = {name: cells for name, *cells in figure_rows(measured, ("float", "onnx"))}
+    assert rows["mIoU"] == ["0.7124", "0.7092"] and rows["error"] == ["", "1235"]
 
 
 def test_exactness_is_told_where_it_was_compared() -> None:

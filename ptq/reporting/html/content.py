@@ -111,8 +111,8 @@ def _cards(report: Report) -> Iterator[dict[str, str]]:
         yield _card("top-1 accuracy", percent_text(top1["onnx"]), detail)
     for name, figures in report.validation.metrics.items():
         if "onnx" in figures:
-            detail = f"float {number_text(figures['float'], 4)}" if "float" in figures else ""
-            yield _card(name, number_text(figures["onnx"], 4), detail)
+            detail = f"float {short_text(figures['float'])}" if "float" in figures else ""
+            yield _card(name, short_text(figures["onnx"]), detail)
     if "onnx" not in top1 and "onnx" in agreement:
         detail = "of calibration images; no labels were given"
         yield _card(agreement_name(report.validation), percent_text(agreement["onnx"]), detail)
@@ -136,7 +136,7 @@ def _cards(report: Report) -> Iterator[dict[str, str]]:
 
 
 def _card(name: str, figure: str, detail: str) -> dict[str, str]:
-    value, unit = figure.split(" ")
+    value, _, unit = figure.partition(" ")
     return {"name": name, "value": value, "unit": unit, "detail": detail}
 
 

@@ -39,6 +39,11 @@ def test_figures_images_and_charts_are_on_the_page(tmp_path: Path) -> None:
     assert len(shown.of("svg")) == 1 + 2 + 1  # a block that learned, a layer with its input, one without
 
 
+def test_a_metric_of_the_users_own_is_on_the_page(tmp_path: Path) -> None:
+    shown = Page(page(made_up(metrics={"mIoU": {"float": 0.71236, "simulated": 0.70918, "onnx": 0.70918}}), tmp_path))
+    assert shown.text.count("0.7092") == 3 and shown.text.count("0.7124") == 2  # on its card, and in the table
+
+
 def test_it_needs_nothing_but_itself(tmp_path: Path) -> None:
     text = page(made_up(), with_images(tmp_path, [0] * 40, 100))
     shown = Page(text)
