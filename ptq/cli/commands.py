@@ -67,6 +67,9 @@ def quantize(
     act_bits: options.ActBits = Quantization.act_bits,
     reduce_range: options.ReduceRange = Quantization.reduce_range,
     keep_branches: options.KeepBranches = Quantization.keep_branches,
+    max_size: options.MaxSize = None,
+    min_agreement: options.MinAgreement = None,
+    max_drop: options.MaxDrop = None,
     preset: options.Preset = Execution.preset,
     method: options.Method = DEFAULT_METHOD,
     out: options.Out = None,
@@ -102,7 +105,7 @@ def quantize(
     The run directory has the file, the images, the report and the quantized model; see report.html first, or report.md
     without the extra `report`. A run that was interrupted continues when the same command is given again.
 
-    --model and --bits are needed, here or in a recipe. Options come before --set, and --set before --config.
+    --model and --bits, or a budget in place of --bits, are needed, here or in a recipe. Options come before --set, and --set before --config.
     """
     settings = settings_from(given_options(context), config=config, assignments=assignments)
     if dump_config:
@@ -209,6 +212,10 @@ def inspect(
     count: Annotated[int, typer.Option(min=1, metavar="N", help="Images to measure on, spread over all.")] = 32,
     top: Annotated[int, typer.Option(min=1, metavar="N", help="Layers to show.")] = 10,
     everything: Annotated[bool, typer.Option("--all", help="Show all layers.")] = False,
+    frontier: Annotated[
+        bool,
+        typer.Option("--frontier", help="Measure, too, what files of other sizes can hold, as --max-size makes them."),
+    ] = False,
     json: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Where to write all figures; RUN_DIR/inspect.json else.")
     ] = None,
@@ -231,7 +238,9 @@ def inspect(
         from ptq.reporting import inspection_page
         from ptq.run import inspection
 
-        found = inspection.inspect_run(run_dir, count=count, device=where, threads=threads, progress=progress())
+        found = inspection.inspect_run(
+            run_dir, count=count, frontier=frontier, device=where, threads=threads, progress=progress()
+        )
     elif not model or bits is None:
         raise InputError("give the directory of a finished run, or --model and --bits")
     else:
@@ -243,7 +252,7 @@ def inspect(
         from ptq.reporting import inspection_page
         from ptq.run import inspection
 
-        found = inspection.inspect_model(settings, count=count, progress=progress())
+        found = inspection.inspect_model(settings, count=count, frontier=frontier, progress=progress())
     wrote = inspection_page.write_inspection(found, run_dir, json)
     inspection_page.print_inspection(found, None if everything else top)
     for path in wrote:

@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 import typer
 
+from ptq.config.bit_budget import BUDGETS, check_budget, run_suffix
 from ptq.config.choices import MAX_BITS, MIN_BITS, UNIVERSAL, Method, SynthesisMethod, check_choice, kinds_by_output
 from ptq.config.flat_options import OPTIONS, flag, setting_values
 from ptq.config.nested import FLOAT, build
@@ -71,15 +72,16 @@ def settings_from(
     for text in assignments or ():
         values |= assignment(text)
     values |= setting_values({name: read_option(name, value) for name, value in given.items()}, flags=True)
+    budgets = [name for name in BUDGETS if values.get(OPTIONS[name]) is not None]
     for name in required:
-        if OPTIONS[name] not in values:
+        if OPTIONS[name] not in values and not (name == "bits" and budgets):
             raise InputError(f"--{name} is missing: give it, or --config FILE with a recipe that says it")
     for setting, check in _REFERENCES.items():
         if values.get(setting) is not None:
             values[setting] = check(flag(setting), values[setting])
     settings = build(Settings, values)
-    bits = settings.quantization
-    folder = out_folder(values.get("output.folder"), settings.model.name, suffix or f"w{bits.bits}a{bits.act_bits}")
+    check_budget(settings)
+    folder = out_folder(values.get("output.folder"), settings.model.name, suffix or run_suffix(settings.quantization))
     return build(Settings, values | {"output.folder": str(folder)})
 
 

@@ -39,6 +39,7 @@ Share = Annotated[float, Meta(ge=0, le=1)]
 Below1 = Annotated[float, Meta(ge=0, lt=1)]
 Weight = Annotated[float, Meta(ge=0)]
 Rate = Annotated[float, Meta(gt=0)]
+Percent = Annotated[float, Meta(gt=0, le=100)]
 
 
 @dataclass(frozen=True)
@@ -69,24 +70,37 @@ class ModelSettings:
 
 @dataclass(frozen=True)
 class QuantizationSettings:
-    """How many bits everything has.
+    """How many bits everything has, or what they may cost: then every layer gets bits of its own.
 
     Args:
-        bits: of the weights, 2..8.
+        bits: of the weights, 2..8; with a budget the most that a layer gets.
         act_bits: of the activations, 2..8; integer kernels compute in 8.
         reduce_range: weights of at most 7 bits, first and last layer included. On x86 CPUs without VNNI
             onnxruntime's fast kernels saturate with 8-bit weights; with 7 they are exact.
         keep_branches: leave convolutions of one tensor that are added (RepVGG) as they are; else they become one.
         layers: name pattern of layers -> bits of their weights, None for float.
         tensors: name pattern of activations -> their bits, 2..8.
+        max_size: a budget: bytes of the file, "3MB". It gets the best network that fits.
+        min_agreement: a budget: share of the predictions, in percent, that are float's. It gets the smallest file, judged on images that no
+            weight was tuned with: labeled ones, or a quarter of the calibration images.
+        max_drop: a budget: points by which top-1 may be below float's on the labeled images. It gets the smallest file.
+
+    Of the three budgets there is one at most.
     """
 
     bits: Bits = 8
     act_bits: Bits = 8
     reduce_range: bool = False
     keep_branches: bool = False
+    max_size: str | None = None
+    min_agreement: Percent | None = None
+    max_drop: Weight | None = None
     layers: Mapping[str, Bits | None] = field(default_factory=dict)
     tensors: Mapping[str, Bits] = field(default_factory=dict)
+
+    def max_bytes(self) -> int | None:
+        """Return the largest size of the file in bytes."""
+        return None if self.max_size is None else byte_count(self.max_size, "--max-size")
 
 
 @dataclass(frozen=True)
@@ -245,6 +259,7 @@ class Settings:
     def __post_init__(self) -> None:
         checked(type(self), leaf_values(self))
         self.execution.memory_bytes()
+        self.quantization.max_bytes()
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings as JSON-able data."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["matrix_of", "outputs_at", "patches_of", "set_matrix"]
+__all__ = ["Layer", "matrix_of", "outputs_at", "patches_of", "set_matrix", "weight_of"]
 
 Layer = nn.Conv2d | nn.ConvTranspose2d | nn.Linear
 
@@ -64,14 +64,18 @@ def matrix_of(layer: Layer) -> Tensor:
 
 def set_matrix(layer: Layer, matrix: Tensor, bias: Tensor) -> None:
     """Give a layer the weights of such a matrix, and a bias (outputs,)."""
+    weight = weight_of(layer, matrix).to(layer.weight).contiguous()
+    layer.weight = nn.Parameter(weight, requires_grad=False)
+    layer.bias = nn.Parameter(bias.to(layer.weight), requires_grad=False)
+
+
+def weight_of(layer: Layer, matrix: Tensor) -> Tensor:
+    """Return a matrix, shaped as `matrix_of` gives it, in the shape of the layer's weight."""
     shape = layer.weight.shape
     if isinstance(layer, nn.ConvTranspose2d):
         inputs = layer.in_channels // layer.groups
-        weight = matrix.reshape(layer.groups, shape[1], inputs, *shape[2:]).flip(-2, -1).transpose(1, 2)
-    else:
-        weight = matrix
-    layer.weight = nn.Parameter(weight.reshape(shape).to(layer.weight).contiguous(), requires_grad=False)
-    layer.bias = nn.Parameter(bias.to(layer.weight), requires_grad=False)
+        matrix = matrix.reshape(layer.groups, shape[1], inputs, *shape[2:]).flip(-2, -1).transpose(1, 2)
+    return matrix.reshape(shape)
 
 
 def _pixels(layer: nn.Conv2d | nn.ConvTranspose2d, size: Sequence[int], stride: Sequence[int]) -> Tensor:

@@ -39,7 +39,7 @@ from ptq.quantization.integer_ops import (
 from ptq.quantization.layers import weight_axis
 from ptq.quantization.spec import Grid, QuantPlan, QuantSpec
 
-__all__ = ["Selection", "assign_bits", "make_plan", "select"]
+__all__ = ["Selection", "assign_bits", "layers_matched", "make_plan", "select"]
 
 Bits = TypeVar("Bits", int, int | None)
 
@@ -115,6 +115,21 @@ def make_plan(
     )
     by_hand = (*_listed("weights", layers), *_listed("activations", tensors))
     return QuantPlan(plan.weights, plan.activations, (*plan.notes, *by_hand))
+
+
+def layers_matched(graph_model: GraphModel, patterns: Collection[str]) -> list[str]:
+    """Return the names of the layers' nodes that patterns of `make_plan` match, in order of computation.
+
+    Raises:
+        InputError: for a pattern that matches nothing.
+
+    Example:
+        >>> layers_matched(graph_model, ["blocks.1.conv*", "fc"])
+        ['blocks_1_conv1', 'blocks_1_conv2', 'fc']
+    """
+    every = [node for node in graph_model.module.graph.nodes if is_layer(graph_model.module, node)]
+    matched = _matched(every, dict.fromkeys(patterns), "layer")
+    return [node.name for node in every if node in matched]
 
 
 def select(graph_model: GraphModel, keep_float: Collection[str] = ()) -> Selection:

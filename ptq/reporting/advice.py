@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from ptq.analysis.distributions import LayerDistribution
+from ptq.config.bit_budget import bit_budget
 from ptq.config.choices import MAX_BITS, REDUCED_BITS, UNIVERSAL
 from ptq.config.flat_options import command
 from ptq.config.settings import Settings
@@ -103,10 +104,11 @@ def next_steps(report: Report, folder: str) -> list[Step]:
         return [*_after_failure(report, run)]
     points = lost(report)
     steps = [*_for_accuracy(report.settings, run)] if points is None or points > KEPT else []
+    mixed = [*_mixed(report)]
     if points is None:
-        return [*_to_measure(report, run), *steps[:1]]
+        return [*_to_measure(report, run), *steps[:1], *mixed]
     if points > KEPT:
-        return steps
+        return [*steps, *mixed]
     return [*_to_use(report, folder)]
 
 
@@ -179,6 +181,19 @@ def _for_accuracy(settings: Settings, run: str) -> Iterator[Step]:
         yield Step("Calibrate with real images, if you may use any: --images DIR; no labels are needed.")
 
 
+def _mixed(report: Report) -> Iterator[Step]:
+    """The same bytes with bits of its own for every layer, where weights are packed."""
+    settings, size = report.settings, report.validation.size_bytes.get("onnx")
+    if size is None or report.validation.format != "packed" or bit_budget(settings.quantization) is not None:
+        return
+    output = replace(settings.output, folder=f"{settings.output.folder}-mixed")
+    quantization = replace(settings.quantization, bits=MAX_BITS, max_size=f"{size}B")
+    yield Step(
+        "Give every layer bits of its own, in a file of the same size.",
+        command(replace(settings, quantization=quantization, output=output)),
+    )
+
+
 def _to_use(report: Report, folder: str) -> Iterator[Step]:
     takes = report.model.preprocess
     height, width = takes.size
@@ -186,7 +201,7 @@ def _to_use(report: Report, folder: str) -> Iterator[Step]:
     words = f"{width}×{height} pixels {' and '.join(kinds)} in [0, 1], less {_channels(takes.mean)}, over {_channels(takes.std)}"
     shapes = " and ".join(f"(N, {len(kind)}, height, width)" for kind in kinds)
     yield Step(f"Use {folder}/model.onnx. It takes float32 {shapes}: {words}.")
-    if report.settings.quantization.bits > 4:
+    if report.settings.quantization.bits > 4 and bit_budget(report.settings.quantization) is None:
         yield Step("For a smaller file, as fast, try --bits 4.")
 
 

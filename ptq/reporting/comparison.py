@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from ptq.config.bit_budget import bit_budget
 from ptq.errors import InputError
 from ptq.reporting.comparison_notes import Entry, Key, data_key, machine_key, notes, unsteady
 from ptq.reporting.report import Report
@@ -127,7 +128,7 @@ def _names(paths: Sequence[Path]) -> list[str]:
 
 def _bits(report: Report) -> str:
     bits = report.settings.quantization
-    return f"{bits.bits}/{bits.act_bits}"
+    return f"{bits.bits if bit_budget(bits) is None else 'mixed'}/{bits.act_bits}"
 
 
 def _top1(report: Report) -> float | None:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from ptq.allocation.results import Tradeoffs
 from ptq.analysis.sensitivity import Sensitivity
 from ptq.config.settings import Settings
 from ptq.reporting.report import ImageFacts
@@ -20,6 +21,7 @@ class Inspection:
         images: those that gave the ranges.
         before: with nearest rounding and ranges as calibrated.
         after: as reconstruction left it; None where there was none.
+        tradeoffs: what widths of layers cost; None where that was not asked for.
     """
 
     settings: Settings
@@ -27,6 +29,7 @@ class Inspection:
     images: ImageFacts
     before: Sensitivity = field(repr=False)
     after: Sensitivity | None = field(repr=False)
+    tradeoffs: Tradeoffs | None = field(repr=False, default=None)
 
     @property
     def latest(self) -> Sensitivity:
@@ -41,4 +44,5 @@ class Inspection:
             "images": self.images.to_json(),
             "before": self.before.to_json(),
             "after": None if self.after is None else self.after.to_json(),
+            **({} if self.tradeoffs is None else {"tradeoffs": self.tradeoffs.to_json()}),
         }

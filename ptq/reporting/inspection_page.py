@@ -7,9 +7,11 @@ from pathlib import Path
 
 from rich.console import Console
 
+from ptq.allocation.solver import frontier
 from ptq.analysis.sensitivity import BlockSensitivity, LayerSensitivity, Sensitivity
 from ptq.config.choices import MAX_BITS
 from ptq.config.flat_options import pattern_texts
+from ptq.reporting.bits import frontier_table, weights_text
 from ptq.reporting.inspection import Inspection
 from ptq.reporting.tables import Table
 from ptq.reporting.text import image_lines
@@ -26,7 +28,7 @@ def headlines(found: Inspection) -> list[str]:
     """Return what was inspected, on which images, and what quantization costs as a whole."""
     bits, (noun, *others) = found.settings.quantization, image_lines(found.images)
     lines = [
-        f"{found.name}: weights {bits.bits} bits, activations {bits.act_bits} bits",
+        f"{found.name}: {weights_text(bits)}, activations {bits.act_bits} bits",
         f"ranges from {noun}; measured on {found.latest.images} of them",
         *others,
     ]
@@ -47,7 +49,7 @@ def headlines(found: Inspection) -> list[str]:
 
 
 def tables(found: Inspection, top: int | None = None) -> list[Table]:
-    """Return the layers by cost, their ranges, and the blocks in order of computation.
+    """Return the layers by cost, their ranges, the blocks in order of computation, and the frontier where it was measured.
 
     Args:
         found: any inspection.
@@ -64,6 +66,7 @@ def tables(found: Inspection, top: int | None = None) -> list[Table]:
         Table(title, *_costs(found, ranked)),
         Table("What they hold, and what their grids reach", *_ranges(found, ranked)),
         Table("Blocks, in order of computation", *_blocks(found)),
+        *([] if found.tradeoffs is None else [frontier_table(frontier(found.tradeoffs))]),
     ]
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from ptq.allocation.results import Allocation
 from ptq.analysis.distributions import LayerDistribution
 from ptq.config.settings import Settings
 from ptq.errors import InputError
@@ -152,6 +153,7 @@ class Report:
         versions: library -> version.
         machine: what it ran on.
         finetuning: what fine-tuning the whole network brought; None where there was none.
+        allocation: the bits that were chosen for a budget; None where none was given.
         version: of report.json's keys.
     """
 
@@ -172,6 +174,7 @@ class Report:
     versions: dict[str, str]
     machine: Machine
     finetuning: FinetuneResult | None = None
+    allocation: Allocation | None = None
     version: int = VERSION
 
     def to_json(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ptq.errors import InputError
 from ptq.reporting.advice import badges, next_steps
+from ptq.reporting.bits import allocation_lines, frontier_table, weights_text
 from ptq.reporting.rendering import render
 from ptq.reporting.report import Report
 from ptq.reporting.tables import Table
@@ -67,8 +68,12 @@ def markdown(report: Report) -> str:
         for block in report.blocks
     ]
     stages = [(name, number_text(seconds, 1)) for name, seconds in report.seconds.items()]
+    allocation = report.allocation
     content = {
         "report": report,
+        "weights": weights_text(report.settings.quantization),
+        "allocation_lines": allocation and allocation_lines(allocation, report.validation.size_bytes.get("onnx")),
+        "frontier": allocation and frontier_table(allocation.frontier).markdown(),
         "badges": badges(report),
         "figures": Table("", ("", *columns), figure_rows(report.validation, columns)).markdown(),
         "steps": next_steps(report, report.settings.output.folder),

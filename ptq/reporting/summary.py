@@ -2,9 +2,11 @@
 
 from dataclasses import asdict
 
+from ptq.allocation.results import Allocation
 from ptq.analysis.distributions import LayerDistribution
 from ptq.calibration import CalibrationSet
-from ptq.config.flat_options import command
+from ptq.config.bit_budget import bit_budget
+from ptq.config.flat_options import command, flag
 from ptq.config.settings import Settings
 from ptq.data.class_names import label_names
 from ptq.export.packing import CONTAINERS, supported
@@ -15,6 +17,7 @@ from ptq.reconstruction.kernels import fused_cpu
 from ptq.reconstruction.results import BlockResult, FinetuneResult
 from ptq.reporting.report import CachePeak, ImageFacts, ModelFacts, Preprocessing, Report
 from ptq.utils.environment import Stopwatch, library_versions, peak_memory_bytes, this_machine
+from ptq.utils.units import file_size_text, number_text, percent_text
 
 __all__ = ["summarize"]
 
@@ -30,12 +33,14 @@ def summarize(
     layers: list[LayerDistribution],
     watch: Stopwatch,
     before: str = "",
+    allocation: Allocation | None = None,
 ) -> Report:
     """Return the report of a run.
 
     Args:
         layers: those that lose most.
         before: what an interrupted run had done when this process began, in words.
+        allocation: the bits that were chosen for a budget.
     """
     names = label_names(images.labels.tolist(), model.classes, model.sha256, images.provenance)
     return Report(
@@ -49,10 +54,12 @@ def summarize(
         ),
         blocks=tuple(blocks),
         finetuning=tuned,
+        allocation=allocation,
         bits={name: spec.bits for name, spec in quantized_model.plan.weights.items()},
         activation_bits={name: spec.bits for name, spec in quantized_model.plan.activations.items()},
         notes=(
             *quantized_model.plan.notes,
+            *_budget(settings, measured),
             *_container(settings),
             *_compiler(blocks),
             *_saturation(quantized_model, measured),
@@ -66,6 +73,23 @@ def summarize(
         versions=library_versions(),
         machine=this_machine(),
     )
+
+
+def _budget(settings: Settings, measured: Validation) -> list[str]:
+    """What was asked for, and what the tuned file has."""
+    budget = bit_budget(settings.quantization)
+    if budget is None:
+        return []
+    name, value = budget
+    asked = f"asked for {flag(f'quantization.{name}')} {value}"
+    if name == "max_size":
+        return [f"{asked}: the file has {file_size_text(measured.size_bytes['onnx'])}"]
+    if name == "min_agreement":
+        return [
+            f"{asked}: the tuned file has {percent_text(measured.agreement['onnx'])} on {measured.validated_on:,} images"
+        ]
+    drop = measured.top1["float"] - measured.top1["onnx"]
+    return [f"{asked}: the tuned file loses {number_text(drop)} points on {measured.validated_on:,} images"]
 
 
 def _container(settings: Settings) -> list[str]:

@@ -19,6 +19,7 @@ from torch import Tensor
 from ptq.calibration.activation_ranges import calibrate
 from ptq.calibration.dataset import CalibrationSet
 from ptq.calibration.teachers import batch_count, knows_classes, teacher_groups
+from ptq.config.bit_budget import bit_budget
 from ptq.config.settings import Settings
 from ptq.export import Validation, export_qdq, validate
 from ptq.graph.fx_helpers import LAYERS, module_of
@@ -145,7 +146,7 @@ def estimate_run(settings: Settings, progress: Progress = SILENT, model: Model |
     one = _timed(lambda: quantized_model.integer_forward(inputs.cpu())) / len(inputs)
     return Estimate(
         name=model.name,
-        notes=quantized_model.plan.notes,
+        notes=(*quantized_model.plan.notes, *_budget(settings)),
         blocks=_blocks(quantized_model),
         kept_float=(*measured.float_layers, *measured.float_operators),
         images=count,
@@ -163,6 +164,14 @@ def estimate_run(settings: Settings, progress: Progress = SILENT, model: Model |
         memory_bytes=peak_memory_bytes() + int(cached * (share - 1)),
         cached_bytes=int(cached * share),
     )
+
+
+def _budget(settings: Settings) -> tuple[str, ...]:
+    """What an estimate does not know yet where bits are chosen in the run."""
+    if bit_budget(settings.quantization) is None:
+        return ()
+    bits = settings.quantization.bits
+    return (f"bits are chosen in the run: blocks, size and latency are those of {bits} bits in every layer",)
 
 
 def _timed(work: Callable[[], object]) -> float:

@@ -4,22 +4,29 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
+from ptq.allocation.allocate import find_choices
+from ptq.allocation.results import Tradeoffs
+from ptq.allocation.widths import change_widths
 from ptq.analysis.sensitivity import measure_sensitivity
 from ptq.calibration.activation_ranges import calibrate
 from ptq.calibration.data_mixing import mixed_copies
 from ptq.calibration.dataset import CalibrationSet
+from ptq.config.choices import MAX_BITS, REDUCED_BITS
 from ptq.config.settings import Settings
 from ptq.data.preprocess import Preprocess
 from ptq.errors import InputError
 from ptq.models.model import Model, as_model
 from ptq.progress import SILENT, Progress
 from ptq.quantization.insertion import insert_quantizers
+from ptq.quantization.plan import layers_matched
+from ptq.quantization.quantized_model import QuantizedModel
 from ptq.quantization.storage import load_quantized, read_metadata, settings_of
 from ptq.reporting.inspection import Inspection
 from ptq.reporting.report import ImageFacts
 from ptq.reporting.report_files import read_report
+from ptq.run.allocation import held_apart
 from ptq.run.inputs import calibration_images, image_source, load_network
 from ptq.run.planning import plan_by_images, plan_by_settings, prepare_network
 from ptq.utils.device import use_device
@@ -32,6 +39,7 @@ def inspect_run(
     model: nn.Module | Model | None = None,
     *,
     count: int = 32,
+    frontier: bool = False,
     device: str | None = None,
     threads: int | None = None,
     progress: Progress = SILENT,
@@ -44,6 +52,7 @@ def inspect_run(
         folder: as `quantize` wrote it.
         model: the float network, where the run was made from a module; the `Model` of a network of several inputs.
         count: images of the run to measure on.
+        frontier: whether to measure, too, what files of other sizes can hold.
         device: where to measure; None takes a GPU where there is one.
         threads: of the CPU; None takes all cores.
         progress: told of every layer.
@@ -61,7 +70,7 @@ def inspect_run(
     settings = settings_of(folder)
     seed = settings.execution.seed
     network = _network(folder, settings, about, model)
-    images = CalibrationSet.load(folder / "images.safetensors")
+    images, _ = held_apart(CalibrationSet.load(folder / "images.safetensors"), settings)
     many = mixed_copies(images, settings.calibration.mixed_copies, seed)
     after = load_quantized(folder, network.module)
     before = insert_quantizers(after.require_float_model(), after.plan)
@@ -74,11 +83,17 @@ def inspect_run(
         for quantized_model in (before, after)
     ]
     facts = ImageFacts.from_json({"count": len(images), **images.provenance})
-    return Inspection(settings, network.name, facts, found[0], found[1])
+    costs = _tradeoffs(settings, before, used, count, progress) if frontier else None
+    return Inspection(settings, network.name, facts, found[0], found[1], costs)
 
 
 def inspect_model(
-    settings: Settings, model: Model | None = None, *, count: int = 32, progress: Progress = SILENT
+    settings: Settings,
+    model: Model | None = None,
+    *,
+    count: int = 32,
+    frontier: bool = False,
+    progress: Progress = SILENT,
 ) -> Inspection:
     """Measure what every layer of a network would cost with nearest rounding; nothing is written.
 
@@ -87,6 +102,7 @@ def inspect_model(
             `synthesize`.
         model: the network, where it is not to be loaded by ``settings.model``.
         count: images to measure on.
+        frontier: whether to measure, too, what files of other sizes can hold.
         progress: told of every layer.
 
     Raises:
@@ -111,7 +127,20 @@ def inspect_model(
     calibrate(quantized_model, inputs, preprocess=network.preprocess, seed=seed, progress=progress)
     found = measure_sensitivity(quantized_model, inputs, images=count, progress=progress)
     facts = ImageFacts.from_json({"count": len(images), **images.provenance})
-    return Inspection(settings, network.name, facts, found, None)
+    costs = _tradeoffs(settings, quantized_model, inputs, count, progress) if frontier else None
+    return Inspection(settings, network.name, facts, found, None, costs)
+
+
+def _tradeoffs(
+    settings: Settings, quantized_model: QuantizedModel, inputs: Tensor, count: int, progress: Progress
+) -> Tradeoffs:
+    """What widths cost, where every layer but those given by hand may have all bits."""
+    by_hand = [name for name, bits in settings.quantization.layers.items() if bits]
+    fixed = layers_matched(quantized_model.require_float_model(), by_hand)
+    most = REDUCED_BITS if settings.quantization.reduce_range else MAX_BITS
+    wide = change_widths(quantized_model, {name: most for name in quantized_model.plan.weights if name not in fixed})
+    format = settings.output.format
+    return find_choices(wide, inputs, fixed=fixed, format=format, count=count, progress=progress).tradeoffs
 
 
 def _network(folder: Path, settings: Settings, about: dict[str, Any], module: nn.Module | Model | None) -> Model:

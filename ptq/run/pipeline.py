@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ptq.allocation.widths import change_widths
 from ptq.analysis.histograms import worst_layers
 from ptq.calibration.activation_ranges import calibrate
 from ptq.calibration.data_mixing import mixed_copies
 from ptq.calibration.dataset import CalibrationSet
 from ptq.calibration.synthesis_config import synthesis_preset
+from ptq.config.bit_budget import bit_budget, check_budget, run_suffix
 from ptq.config.flat_options import make_settings
 from ptq.config.recipe_file import write_recipe
 from ptq.config.settings import QuantizationSettings, Settings
@@ -32,6 +34,7 @@ from ptq.reporting.html.page import refresh
 from ptq.reporting.report import Report
 from ptq.reporting.report_files import write_report
 from ptq.reporting.summary import summarize
+from ptq.run.allocation import allocate_bits, held_apart, kept_widths
 from ptq.run.evaluation import PICTURES, ValidationBatches, load_evaluation, own_metric
 from ptq.run.fingerprint import decided_by
 from ptq.run.inputs import (
@@ -107,6 +110,7 @@ def _run(
     say: Callable[[str], object] | None,
     float_file: Path,
 ) -> Run:
+    check_budget(settings)
     seed = settings.execution.seed
     watch, device = Stopwatch(), use_device(settings.execution.device, settings.execution.threads)
     by_name = model is None
@@ -118,9 +122,10 @@ def _run(
         plan = plan_by_settings(graph_model, settings.quantization)
         folder = run_folder(settings.output.folder)
         decides = decided_by(settings, model, teachers, graph_model, device)
-        store = resume(folder / "run.part", decides, restart)
+        store, widths = resume(folder / "run.part", decides, restart), kept_widths(folder, decides)
         if restart:
             WorkStore(folder / BATCHES).discard()
+            widths.discard()
         batches = "a part of the images" if (folder / BATCHES).is_dir() else ""
         if say is not None and (done := store.words() or batches):
             say(f"continues an interrupted run: {done} already done")
@@ -130,16 +135,26 @@ def _run(
     with watch("synthesize"):
         source = image_source(settings.calibration, settings.execution, model.preprocess)
         make = partial(calibration_images, model, source, teachers, verifier, device=device, progress=progress)
+        if widths.vouches(folder / "images.safetensors"):  # made for another budget
+            store.vouch(folder / "images.safetensors")
         images = keep_images(folder, store, make)
     del teachers, verifier, make  # they are not needed any more, and may be large
-    many = mixed_copies(images, settings.calibration.mixed_copies, seed)
+    tuned_with, apart = held_apart(images, settings)
+    many = mixed_copies(tuned_with, settings.calibration.mixed_copies, seed)
     graph_model.module.to(device)
     with watch("calibrate"):
-        plan = plan_by_images(graph_model, settings.quantization, _inputs(model, images), store)
+        plan = plan_by_images(graph_model, settings.quantization, _inputs(model, tuned_with), store)
         quantized_model = insert_quantizers(graph_model, plan)
         if store.restore("ranges", quantized_model.module) is None:
             calibrate(quantized_model, _inputs(model, many), preprocess=model.preprocess, seed=seed, progress=progress)
             store.save("ranges", quantized_model.module)
+    allocation, metadata = None, _metadata(settings, images)
+    if bit_budget(settings.quantization) is not None:
+        with watch("allocate bits"):
+            inputs, judged = _inputs(model, tuned_with), evaluation or apart
+            allocation = allocate_bits(settings, model, quantized_model, inputs, judged, widths, metadata, progress)
+            widths.vouch(folder / "images.safetensors")
+            quantized_model = change_widths(quantized_model, allocation.bits)
     config = reconstruct_config(settings.reconstruction, settings.execution, model.preprocess.size)
     with watch("reconstruct"):
         blocks = reconstruct(
@@ -153,7 +168,7 @@ def _run(
     tuned = None
     if config.finetune:
         with watch("fine-tune"):
-            tuned = finetune(quantized_model, _inputs(model, images), config, store=store, progress=progress)
+            tuned = finetune(quantized_model, _inputs(model, tuned_with), config, store=store, progress=progress)
     quantized_model.to(torch.device("cpu"))
     about = {
         "model": settings.model.name if by_name else None,
@@ -163,7 +178,7 @@ def _run(
     }
     save_quantized(quantized_model, folder / "quantized.safetensors", about)
     with watch("export"):
-        export_qdq(quantized_model, folder / "model.onnx", _metadata(settings, images), format=settings.output.format)
+        export_qdq(quantized_model, folder / "model.onnx", metadata, format=settings.output.format)
     with watch("look at the worst layers"):
         layers = worst_layers(quantized_model, model.preprocess.normalize(images.floats(slice(4))))
     with watch("validate"):
@@ -171,7 +186,7 @@ def _run(
             folder / "model.onnx",
             quantized_model,
             model.preprocess,
-            ValidationBatches(evaluation, images),
+            ValidationBatches(evaluation, apart or images),
             threads=settings.execution.threads,
             float_path=float_file,
             remedy=remedy(settings, layers),
@@ -179,7 +194,9 @@ def _run(
             pictures=folder / PICTURES,
             progress=progress,
         )
-    report = summarize(settings, model, quantized_model, images, blocks, tuned, measured, layers, watch, store.words())
+    report = summarize(
+        settings, model, quantized_model, images, blocks, tuned, measured, layers, watch, store.words(), allocation
+    )
     write_report(report, folder)
     write_recipe(settings, folder)
     for name in ("inspect.md", "inspect.json"):
@@ -203,7 +220,7 @@ def quantize(
 
     Args:
         model: a name ("resnet50"), your own trained module, or a `Model`. It comes out untouched.
-        bits: of the weights, 2..8.
+        bits: of the weights, 2..8; with a budget (max_size, min_agreement or max_drop) the most that a layer gets.
         progress: told of every long stage.
         preprocess: of your own module: size, mean and standard deviation; ImageNet's at 224 are assumed, with a
             warning, when not given.
@@ -227,8 +244,12 @@ def quantize(
     if isinstance(model, str):
         return run(make_settings(model, bits, **options), progress, restart=restart)
     model = own_network(model, preprocess, options)
-    options.setdefault("out", f"runs/{model.name}-w{bits}a{options.get('act_bits', 8)}")
-    return run(make_settings(model.name, bits, **options), progress, model, restart=restart)
+    settings = make_settings(model.name, bits, **options)
+    if "out" not in options:
+        settings = replace(
+            settings, output=replace(settings.output, folder=f"runs/{model.name}-{run_suffix(settings.quantization)}")
+        )
+    return run(settings, progress, model, restart=restart)
 
 
 @dataclass(frozen=True)

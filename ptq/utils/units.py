@@ -25,10 +25,14 @@ _PREFIXES = "KMGT"
 MOST = 2.0**64  # in any unit
 
 
-def byte_count(text: str) -> int:
+def byte_count(text: str, option: str = "--memory-limit") -> int:
     """Return the bytes in "1GiB", "800MB", "512M", "1.5 TiB" or "4096".
 
     KB, MB, GB and TB are powers of 1000; KiB and K, MiB and M, ... are powers of 1024.
+
+    Args:
+        text: a size.
+        option: that says it, for the message.
 
     Raises:
         InputError: when it is no size.
@@ -40,10 +44,10 @@ def byte_count(text: str) -> int:
     number = r"(\d+(?:\.\d+)?)"
     found = re.fullmatch(rf"{number}\s*(?:([{_PREFIXES}])(IB|B)?|B)?", text.strip().upper())
     if found is None:
-        raise InputError(f"--memory-limit: {text!r} is no size; give 1GiB, 800MB, 512M or bytes")
+        raise InputError(f"{option}: {text!r} is no size; give 1GiB, 800MB, 512M or bytes")
     amount, prefix, unit = found.groups()
     if float(amount) > MOST:
-        raise InputError(f"--memory-limit: {text!r} is more than any machine has; give 1GiB, say")
+        raise InputError(f"{option}: {text!r} is more than any machine has; give 1GiB, say")
     power = 0 if prefix is None else 1 + _PREFIXES.index(prefix)
     return int(float(amount) * (1000 if unit == "B" else 1024) ** power)
 

@@ -15,6 +15,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
 OF_A_FORM = {
     "execution.device": st.sampled_from([None, "cpu", "cuda:1"]),
     "execution.memory_limit": st.sampled_from([None, "0", "1.5 GiB"]),
+    "quantization.max_size": st.sampled_from([None, "3MB", "800 kB"]),
 }
 
 

@@ -10,7 +10,8 @@ from ptq.analysis.distributions import Histogram, LayerDistribution
 from ptq.config.flat_options import named_values
 from ptq.reconstruction.results import BlockResult
 from ptq.reporting.advice import badges, next_steps
-from ptq.reporting.html import gallery, plots
+from ptq.reporting.bits import allocation_lines, weights_text
+from ptq.reporting.html import bit_charts, gallery, plots
 from ptq.reporting.report import Report
 from ptq.reporting.text import (
     agreement_name,
@@ -61,7 +62,7 @@ def content(report: Report, folder: Path | None) -> dict[str, Any]:
     pictures = gallery.pictures(folder / "outputs.safetensors") if folder else []
     return {
         "title": report.model.name,
-        "subtitle": f"weights {bits.bits} bits, activations {bits.act_bits} bits; {image_lines(images)[0]}",
+        "subtitle": f"{weights_text(bits)}, activations {bits.act_bits} bits; {image_lines(images)[0]}",
         "badges": badges(report),
         "failures": measured.failed,
         "cards": [*_cards(report)],
@@ -79,6 +80,7 @@ def content(report: Report, folder: Path | None) -> dict[str, Any]:
         "scale": _scale(report.blocks),
         "blocks": [*_blocks(report)],
         "finetuning": finetuning_line(report),
+        "allocation": _allocation(report),
         "curves": [*_curves(report.blocks)],
         "layers": [_layer(layer) for layer in report.worst_layers],
         "stages": _stages(report.seconds),
@@ -176,6 +178,22 @@ def _curves(blocks: Sequence[BlockResult]) -> Iterator[Chart]:
 def _finite(curves: Sequence[Sequence[float]]) -> list[list[float]]:
     kept = ([value for value in curve if math.isfinite(value)] for curve in curves)
     return [curve for curve in kept if curve]
+
+
+def _allocation(report: Report) -> dict[str, Any] | None:
+    """What was chosen for a budget; None where there was none."""
+    if (found := report.allocation) is None:
+        return None
+    bits = ", ".join(f"{name} {count}" for name, count in found.bits.items())
+    frontier = "; ".join(f"{file_size_text(p.size)}: {short_text(100 * p.harm)} %" for p in found.frontier)
+    drawing = bit_charts.draw_frontier(found.frontier, found.size, found.predicted, found.measured)
+    return {
+        "lines": allocation_lines(found, report.validation.size_bytes.get("onnx")),
+        "bits": Chart(
+            "Bits of every layer", f"bits of every layer: {bits}", bit_charts.draw_bits([*found.bits.values()])
+        ),
+        "frontier": Chart("Size and error", f"error of the output for sizes of the file: {frontier}", drawing),
+    }
 
 
 def _layer(layer: LayerDistribution) -> dict[str, Any]:

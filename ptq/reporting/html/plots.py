@@ -20,7 +20,20 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocat
 from ptq.analysis.distributions import Histogram
 from ptq.utils.units import short_text
 
-__all__ = ["Point", "histogram", "loss_curves", "tradeoff", "tradeoff_file"]
+__all__ = [
+    "BLUE",
+    "INK",
+    "LINE",
+    "MUTED",
+    "ORANGE",
+    "SURFACE",
+    "Point",
+    "histogram",
+    "loss_curves",
+    "page_svg",
+    "tradeoff",
+    "tradeoff_file",
+]
 
 # Stand-ins -> names of variables in page.css, and the colors of a file of its own.
 INK, MUTED, LINE, SURFACE, BLUE, ORANGE = (f"#0a0b{i:02x}" for i in range(1, 7))
@@ -106,7 +119,7 @@ def histogram(data: Histogram, unit: str, levels: int, mark: str) -> str:
         axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
         axes.set_xlabel(unit)
 
-    return _page_svg(draw, 215, 150, mark)
+    return page_svg(draw, 215, 150, mark)
 
 
 def loss_curves(curves: Sequence[Sequence[float]], mark: str) -> str:
@@ -132,7 +145,7 @@ def loss_curves(curves: Sequence[Sequence[float]], mark: str) -> str:
         axes.set_xticks([0, len(curves) / 2, len(curves)])
         axes.xaxis.set_major_formatter(PercentFormatter(len(curves), decimals=0, symbol=" %"))
 
-    return _page_svg(draw, 165, 105, mark)
+    return page_svg(draw, 165, 105, mark)
 
 
 def tradeoff(points: Sequence[Point], cost: str, score: str) -> str:
@@ -142,7 +155,7 @@ def tradeoff(points: Sequence[Point], cost: str, score: str) -> str:
         points: at least one.
         cost, score: what the axes show, in words.
     """
-    return _page_svg(lambda axes: _draw_tradeoff(axes, points, cost, score), 340, 240, cost)
+    return page_svg(lambda axes: _draw_tradeoff(axes, points, cost, score), 340, 240, cost)
 
 
 def tradeoff_file(panels: Mapping[str, Sequence[Point]], score: str) -> str:
@@ -237,7 +250,7 @@ def _clipped(label: str, most: int = 22) -> str:
     return label if len(label) <= most else f"{label[: most - 1]}…"
 
 
-def _page_svg(draw: Callable[[Axes], None], width: float, height: float, mark: str) -> str:
+def page_svg(draw: Callable[[Axes], None], width: float, height: float, mark: str) -> str:
     """A chart of so many CSS pixels, as an element of a page."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(width / 72, height / 72), layout="constrained")

@@ -1,0 +1,10 @@
+from .allocate import Choices as Choices, allocate as allocate, find_choices as find_choices, smallest as smallest
+from .results import (
+    Allocation as Allocation,
+    LayerWidths as LayerWidths,
+    Point as Point,
+    Tradeoffs as Tradeoffs,
+    Width as Width,
+)
+from .solver import frontier as frontier, solve as solve
+from .widths import change_widths as change_widths

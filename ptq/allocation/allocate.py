@@ -1,0 +1,181 @@
+"""Bits of every layer for a budget: measured layer by layer, solved, measured as a whole, corrected."""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from ptq.allocation.harms import Measured, Rounded, measure_harms, measure_together, rounded_network
+from ptq.allocation.results import Allocation, LayerWidths, Tradeoffs, Width
+from ptq.allocation.solver import frontier, solve
+from ptq.allocation.widths import possible_widths, saved_bytes
+from ptq.errors import InputError
+from ptq.export.sizes import FileSizes, file_sizes
+from ptq.progress import SILENT, Progress
+from ptq.quantization.quantized_model import QuantizedModel
+
+__all__ = ["Choices", "allocate", "find_choices", "smallest"]
+
+IMAGES = 32
+ROUNDS = 4  # of solving and measuring
+NEAR = 0.1  # by which prediction and measurement may differ
+RESERVE = 64  # bytes of a file: lengths and numbers that protobuf and the metadata write with more digits or fewer
+FINEST = 32  # parts of the way from the smallest file to the largest, between which `smallest` tells
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a network can choose from: costs as data, and the rounded weights that they were measured with.
+
+    Args:
+        tradeoffs: bytes and harm of every width.
+        weights: layer -> bits -> weight.
+    """
+
+    tradeoffs: Tradeoffs
+    weights: Rounded
+
+
+def find_choices(
+    quantized_model: QuantizedModel,
+    inputs: Tensor,
+    *,
+    fixed: Collection[str] = (),
+    metadata: Mapping[str, str] | None = None,
+    format: str | None = None,
+    count: int = IMAGES,
+    progress: Progress = SILENT,
+) -> Choices:
+    """Measure what each width of each layer costs: bytes of the file, and harm to the network's output.
+
+    Args:
+        quantized_model: calibrated; its plan has the most bits that each layer gets. It stays as it is.
+        inputs: images as the network takes them, (N, C, H, W), normalized.
+        fixed: layers that keep the plan's bits.
+        metadata, format: as `export_qdq` will get them.
+        count: how many of the inputs to measure on, spread evenly.
+        progress: told of every layer.
+
+    Raises:
+        InputError: for a quantized model without ranges or float weights, and for no images.
+
+    Example:
+        >>> found = find_choices(quantized_model, images)
+        >>> [width.bits for width in found.tradeoffs.layers[-2].widths]
+        [2, 4, 8]
+    """
+    quantized_model.require_calibrated()
+    if not len(inputs) or count < 1:
+        raise InputError("what widths cost is measured on at least one image.")
+    sizes = file_sizes(quantized_model, metadata, format=format)
+    widths = possible_widths(quantized_model.plan, sizes, fixed)
+    float_model = quantized_model.require_float_model()
+    harms, weights = measure_harms(float_model, widths, _spread(inputs, count), progress=progress)
+    return Choices(_tradeoffs(quantized_model, sizes, harms, min(count, len(inputs))), weights)
+
+
+def allocate(
+    quantized_model: QuantizedModel, inputs: Tensor, choices: Choices, max_bytes: int, *, points: bool = True
+) -> Allocation:
+    """Choose the bits of every layer so that the file has at most so many bytes and the network suffers least.
+
+    The whole choice is measured. Where that is not what the sum of the layers' harms predicts, the harms of the layers
+    chosen are corrected and it is solved again, a few times at most. The choice that measured best is returned.
+
+    Args:
+        quantized_model: as `find_choices` got it.
+        inputs: as there.
+        choices: what that found.
+        max_bytes: of the file.
+        points: whether the frontier is wanted, too.
+
+    Raises:
+        InputError: for a budget that cannot be met; it says what can.
+
+    Example:
+        >>> choices = find_choices(quantized_model, images)
+        >>> found = allocate(quantized_model, images, choices, 32_000)
+        >>> found.size <= 32_000, found.bits["stem_0"], min(found.bits.values()) < 8
+        (True, 8, True)
+        >>> changed = ptq.change_widths(quantized_model, found.bits)
+    """
+    shown, believed = _spread(inputs, choices.tradeoffs.images), choices.tradeoffs
+    best: Allocation | None = None
+    tried: list[dict[str, int]] = []
+    for _ in range(ROUNDS):
+        bits = solve(believed, max_bytes - RESERVE)
+        if bits in tried:
+            break
+        tried.append(bits)
+        found = _together(quantized_model, shown, choices, bits)
+        predicted = choices.tradeoffs.harm(bits)
+        if best is None or found.harm < best.measured:
+            size = choices.tradeoffs.size(bits)
+            best = Allocation(bits, size, predicted, found.harm, found.loss, (), 0)
+        believed_sum = believed.harm(bits)
+        if abs(found.harm - believed_sum) <= NEAR * found.harm or not believed_sum:
+            break
+        believed = believed.scaled(bits, found.harm / believed_sum)
+    assert best is not None
+    return replace(best, rounds=len(tried), frontier=frontier(choices.tradeoffs) if points else ())
+
+
+def smallest(
+    quantized_model: QuantizedModel, inputs: Tensor, choices: Choices, accepts: Callable[[nn.Module], bool], goal: str
+) -> Allocation:
+    """Choose the bits of every layer so that the file is the smallest whose network is accepted, before it is tuned.
+
+    Args:
+        quantized_model, inputs, choices: as `allocate` takes them.
+        accepts: of the float network with rounded weights, whether it is good enough.
+        goal: what is asked for, in words.
+
+    Raises:
+        InputError: when not even the largest file is accepted.
+    """
+    low, high = choices.tradeoffs.least() + RESERVE, choices.tradeoffs.most() + RESERVE
+    finest = max(1, (high - low) // FINEST)
+
+    def try_out(size: int) -> Allocation | None:
+        found = allocate(quantized_model, inputs, choices, size, points=False)
+        weights = {name: choices.weights[name][bits] for name, bits in found.bits.items()}
+        with rounded_network(quantized_model.require_float_model(), weights) as network, torch.no_grad():
+            return found if accepts(network) else None
+
+    best = try_out(high)
+    if best is None:
+        raise InputError(f"{goal} cannot be met, not even with all bits that the layers may have.")
+    if (least := try_out(low)) is not None:
+        best, high = least, low
+    while high - low > finest:
+        middle = (low + high) // 2
+        found = try_out(middle)
+        if found is None:
+            low = middle
+        else:
+            best, high = found, middle
+    return replace(best, frontier=frontier(choices.tradeoffs))
+
+
+def _together(quantized_model: QuantizedModel, inputs: Tensor, choices: Choices, bits: Mapping[str, int]) -> Measured:
+    weights = {name: choices.weights[name][count] for name, count in bits.items()}
+    return measure_together(quantized_model.require_float_model(), weights, inputs)
+
+
+def _spread(inputs: Tensor, count: int) -> Tensor:
+    return inputs[torch.linspace(0, len(inputs) - 1, min(count, len(inputs))).round().long()]
+
+
+def _tradeoffs(
+    quantized_model: QuantizedModel, sizes: FileSizes, harms: Mapping[str, Mapping[int, float]], images: int
+) -> Tradeoffs:
+    numbers = {name: layer.weight_quantizer.codes.numel() for name, layer in quantized_model.layers().items()}
+    layers = tuple(
+        LayerWidths(
+            name,
+            tuple(Width(bits, numbers[name] - saved_bytes(sizes, name, bits), harm) for bits, harm in of_width.items()),
+        )
+        for name, of_width in harms.items()
+    )
+    return Tradeoffs(layers, sizes.int8 - sum(numbers[layer.name] for layer in layers), images)

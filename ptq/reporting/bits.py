@@ -1,0 +1,56 @@
+"""Bits that were chosen for a budget, in words and tables: what was chosen, and what files of other sizes could hold."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from ptq.allocation.results import Allocation, Point
+from ptq.config.bit_budget import bit_budget
+from ptq.config.settings import QuantizationSettings
+from ptq.reporting.tables import Table
+from ptq.utils.units import file_size_text, short_text
+
+__all__ = ["allocation_lines", "frontier_table", "weights_text"]
+
+
+def weights_text(settings: QuantizationSettings) -> str:
+    """Return how many bits weights have, as a heading says it.
+
+    Example:
+        >>> weights_text(QuantizationSettings(bits=4)), weights_text(QuantizationSettings(max_size="3MB"))
+        ('weights 4 bits', 'weights up to 8 bits, layer by layer')
+    """
+    if bit_budget(settings) is None:
+        return f"weights {settings.bits} bits"
+    return f"weights up to {settings.bits} bits, layer by layer"
+
+
+def allocation_lines(found: Allocation, written: int | None) -> list[str]:
+    """Return what was chosen, and what was predicted and measured of it.
+
+    Args:
+        found: the choice.
+        written: bytes of the file as it was written.
+    """
+    size = f"a file of {file_size_text(found.size)} was predicted"
+    times = f"{found.rounds} time{'s' * (found.rounds > 1)}"
+    return [
+        _counted(found.bits),
+        size if written is None else f"{size}, one of {file_size_text(written)} was written",
+        f"before tuning the output errs by {_share(found.measured)}; {_share(found.predicted)} is the sum over layers, each alone "
+        f"(all layers were measured together {times})",
+    ]
+
+
+def frontier_table(points: Sequence[Point]) -> Table:
+    """Return what files of several sizes can hold, from the smallest."""
+    rows = [(file_size_text(point.size), _share(point.harm), _counted(point.bits)) for point in points]
+    return Table("What files of other sizes can hold, before tuning", ("size", "error of the output", "weights"), rows)
+
+
+def _counted(bits: Mapping[str, int]) -> str:
+    counts = sorted(Counter(bits.values()).items())
+    return ", ".join(f"{width} bits in {number} layer{'s' * (number > 1)}" for width, number in counts)
+
+
+def _share(harm: float) -> str:
+    return f"{short_text(100 * harm)} %"

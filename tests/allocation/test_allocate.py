@@ -1,0 +1,83 @@
+"""Bits for a budget: the real file is as large as predicted and no larger than asked, and mixed beats uniform."""
+
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from ptq.allocation.allocate import Choices, allocate, find_choices, smallest
+from ptq.allocation.harms import measure_together, rounded_network
+from ptq.allocation.solver import frontier
+from ptq.allocation.widths import change_widths
+from ptq.errors import InputError
+from ptq.export.onnx_files import size_bytes
+from ptq.export.qdq import export_qdq
+from ptq.quantization.quantized_model import QuantizedModel
+from tests.helpers.networks import images, quantized_network
+
+NAMES = ["resnet", "mobilenet"]
+
+
+@cache
+def made(name: str) -> tuple[QuantizedModel, torch.Tensor, Choices]:
+    quantized_model, x = quantized_network(name, 8, 8), images(16)
+    return quantized_model, x, find_choices(quantized_model, x, count=8)
+
+
+@pytest.mark.parametrize(("name", "share"), [("resnet", 0.35), ("mobilenet", 0.0)])
+def test_files_are_as_large_as_predicted_and_no_larger_than_asked(name: str, share: float, tmp_path: Path) -> None:
+    quantized_model, x, choices = made(name)
+    least, most = choices.tradeoffs.least() + 64, choices.tradeoffs.most() + 64
+    budget = round(least + share * (most - least))
+    found = allocate(quantized_model, x, choices, budget)
+    assert found.size <= budget and found.rounds >= 1
+    file = export_qdq(change_widths(quantized_model, found.bits), tmp_path / "model.onnx")
+    assert size_bytes(file) <= budget
+    assert size_bytes(file) == pytest.approx(found.size, abs=64)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_mixed_bits_do_no_more_harm_than_uniform_ones_of_the_same_size(name: str) -> None:
+    quantized_model, x, choices = made(name)
+    widths = {layer.name: [width.bits for width in layer.widths] for layer in choices.tradeoffs.layers}
+    uniform = {layer: 4 if 4 in bits else 8 for layer, bits in widths.items()}
+    found = allocate(quantized_model, x, choices, choices.tradeoffs.size(uniform) + 64)
+    weights = {layer: choices.weights[layer][bits] for layer, bits in uniform.items()}
+    assert found.predicted <= choices.tradeoffs.harm(uniform)
+    assert found.measured <= 1.1 * measure_together(quantized_model.require_float_model(), weights, x[::2]).harm
+
+
+def test_ranges_of_activations_stay_when_widths_change() -> None:
+    quantized_model, _, _ = made("resnet")
+    changed = change_widths(quantized_model, {"blocks_2_conv1": 2})
+    for name, quantizer in changed.quantizers().items():
+        assert torch.equal(quantizer.scale, quantized_model.quantizers()[name].scale)
+    same, other = changed.layers()["fc"].weight_quantizer, quantized_model.layers()["fc"].weight_quantizer
+    assert torch.equal(same.codes, other.codes)
+
+
+def test_what_cannot_be_met_is_refused() -> None:
+    quantized_model, x, choices = made("resnet")
+    with pytest.raises(InputError):
+        allocate(quantized_model, x, choices, choices.tradeoffs.least() - 1)
+    with pytest.raises(InputError):
+        smallest(quantized_model, x, choices, lambda network: False, "what nobody can do")
+
+
+def test_the_smallest_file_that_is_accepted_is_found() -> None:
+    quantized_model, x, choices = made("resnet")
+    wanted = quantized_model.require_float_model().module(x)
+    points = frontier(choices.tradeoffs)
+    enough = points[len(points) // 2]
+
+    def accepts(network: nn.Module) -> bool:
+        return float((network(x) - wanted).square().sum() / wanted.square().sum()) < 1.5 * enough.harm
+
+    found = smallest(quantized_model, x, choices, accepts, "half of what can be had")
+    finest = (points[-1].size - points[0].size) / 8
+    assert points[0].size < found.size <= enough.size + finest
+    weights = {name: choices.weights[name][bits] for name, bits in found.bits.items()}
+    with rounded_network(quantized_model.require_float_model(), weights) as network:
+        assert accepts(network)

@@ -1,0 +1,65 @@
+"""Runs with a budget: met by the file, kept for another budget, judged on images that tuned nothing."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import ptq
+from ptq.config.bit_budget import check_budget, run_suffix
+from ptq.config.flat_options import command, make_settings
+from ptq.errors import InputError
+from ptq.run.allocation import APART
+from ptq.run.pipeline import Run
+from tests.helpers.networks import build
+
+FEW = {"calibration.count": 8}
+
+
+def quantized(folder: Path, **budget: Any) -> Run:
+    model = ptq.as_model(build("resnet"), size=16, mean=(0.5,) * 3, std=(0.25,) * 3)
+    return ptq.quantize(model, images="noise", method="nearest", out=str(folder), settings=FEW, **budget)
+
+
+def test_another_budget_in_the_same_folder_measures_nothing_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = quantized(tmp_path, max_size="33kB")
+    assert (tmp_path / "model.onnx").stat().st_size <= 33_000
+    assert first.report.allocation is not None and first.report.bits == first.report.allocation.bits
+    assert first.report.allocation.size == pytest.approx((tmp_path / "model.onnx").stat().st_size, abs=64)
+    monkeypatch.setattr("ptq.run.allocation.find_choices", None)
+    second = quantized(tmp_path, max_size="31kB")
+    assert second.report.allocation is not None
+    assert (tmp_path / "model.onnx").stat().st_size <= 31_000
+    assert second.report.allocation.predicted > first.report.allocation.predicted
+    with pytest.raises(InputError, match="kB"):
+        quantized(tmp_path, max_size="2kB")
+
+
+def test_an_agreement_is_judged_on_images_that_nothing_was_tuned_with(tmp_path: Path) -> None:
+    made = quantized(tmp_path, min_agreement=50.0)
+    assert made.report.validation.validated_on == 8 // APART
+    assert len(made.images) == 8
+
+
+def test_a_drop_is_judged_on_labeled_images(tmp_path: Path) -> None:
+    data = tmp_path / "data.npz"
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 3, 16, 16), np.uint8)
+    np.savez(data, images=pixels, labels=np.arange(20) % 10)
+    made = quantized(tmp_path / "run", max_drop=100.0, data=str(data))
+    assert made.report.allocation is not None
+    assert made.report.allocation.size == made.report.allocation.frontier[0].size
+
+
+def test_one_budget_at_most_and_a_drop_only_with_labels() -> None:
+    for wrong in ({"max_size": "3MB", "max_drop": 1.0, "data": "val"}, {"max_drop": 1.0}):
+        with pytest.raises(InputError):
+            check_budget(make_settings("resnet18", **wrong))
+
+
+def test_a_recipe_and_a_command_hold_the_budget() -> None:
+    settings = make_settings("resnet18", max_size="3MB")
+    assert "--max-size 3MB" in command(settings)
+    assert run_suffix(settings.quantization) == "max-size-3MB"
