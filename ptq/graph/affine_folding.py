@@ -56,7 +56,9 @@ def fold_affine_maps(graph: fx.GraphModule) -> None:
 
 
 def _fold(graph: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether the node was a map that has gone."""
+    """Whether the node was a map that has gone, or a difference that has become a sum."""
+    if _add_negated(graph, node):
+        return True
     if (found := _affine_map(graph, node)) is None:
         return False
     source, affine = found
@@ -74,6 +76,21 @@ def _fold(graph: fx.GraphModule, node: fx.Node) -> bool:
         new = add_module(graph, node, _depthwise_layer(affine), source)
         new.meta["from_batchnorm"] = True
     return False
+
+
+def _add_negated(graph: fx.GraphModule, node: fx.Node) -> bool:
+    """Write x - y as x + (-y) where the layers before y can compute -y: sums have an integer kernel."""
+    if node.target is not operator.sub or not all(isinstance(a, fx.Node) and a.op != "get_attr" for a in node.args):
+        return False
+    negated = node.args[1]
+    assert isinstance(negated, fx.Node)
+    ones = torch.ones([1] * negated.meta["example"].dim(), dtype=torch.float64)
+    shares = layers_before(graph, negated, Affine(-ones, 0 * ones))
+    for share in shares or ():
+        _scale_outputs(module_of(graph, share.node), share)
+    if shares:
+        node.target = operator.add
+    return bool(shares)
 
 
 def _affine_map(graph: fx.GraphModule, node: fx.Node) -> tuple[fx.Node, Affine] | None:

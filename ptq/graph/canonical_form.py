@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from ptq.graph.functional_layers import LAYER_FUNCTIONS, layer_from_function, widen
 from ptq.graph.fx_helpers import add_module, argument, module_of, op_name, sole_input
-from ptq.graph.pooling import canonicalize_pool
+from ptq.graph.pooling import canonicalize_max, canonicalize_pool
 
 __all__ = ["canonicalize"]
 
@@ -41,8 +41,14 @@ def _canonicalize_module(graph: fx.GraphModule, node: fx.Node) -> None:
         widen(graph, node)
     elif isinstance(module, nn.AdaptiveAvgPool2d | nn.AvgPool2d):
         canonicalize_pool(graph, node)
+    elif isinstance(module, nn.AdaptiveMaxPool2d):
+        canonicalize_max(graph, node)
     elif isinstance(module, nn.Hardtanh) and (module.min_val, module.max_val) == (0.0, 6.0):
         add_module(graph, node, nn.ReLU6(), sole_input(node))
+    elif type(module) is nn.ConstantPad2d and module.value == 0:
+        add_module(graph, node, nn.ZeroPad2d(module.padding), sole_input(node))
+    elif isinstance(module, nn.PixelUnshuffle):
+        _split_unshuffle(graph, node, module.downscale_factor)
     elif isinstance(module, nn.Hardswish | nn.SiLU):
         _split_swish(graph, node, nn.Hardsigmoid() if isinstance(module, nn.Hardswish) else nn.Sigmoid())
 
@@ -55,6 +61,40 @@ def _split_swish(graph: fx.GraphModule, node: fx.Node, gate: nn.Module) -> None:
     product.meta = dict(node.meta)
     node.replace_all_uses_with(product, delete_user_cb=lambda user: user is not product)
     add_module(graph, node, gate, source)
+
+
+def _clamp_at_six(graph: fx.GraphModule, node: fx.Node) -> None:
+    """Write a ReLU that is cut off at 6 as one module."""
+    relu = sole_input(node)
+    if isinstance(module_of(graph, relu), nn.ReLU):
+        add_module(graph, node, nn.ReLU6(), sole_input(relu))
+
+
+def _split_unshuffle(graph: fx.GraphModule, node: fx.Node, factor: int) -> None:
+    """Write the opposite of a pixel shuffle as what only moves data in any runtime."""
+    source, result = sole_input(node), node.meta["example"]
+    batch, channels, height, width = source.meta["example"].shape
+    if source.meta["example"].dim() != 4:
+        return
+    apart = (-1, channels, height // factor, factor, width // factor, factor)
+    with graph.graph.inserting_before(node):
+        split = graph.graph.call_function(torch.reshape, (source, apart))
+        moved = graph.graph.call_function(torch.permute, (split, (0, 1, 3, 5, 2, 4)))
+    split.meta = dict(node.meta) | {"example": source.meta["example"].reshape(batch, *apart[1:])}
+    moved.meta = dict(node.meta) | {"example": split.meta["example"].permute(0, 1, 3, 5, 2, 4)}
+    _retarget(node, torch.reshape)
+    node.args, node.kwargs = (moved, (-1, *result.shape[1:])), {}
+
+
+def _broadcast(node: fx.Node) -> None:
+    """Let arithmetic read what an `expand` repeats: it repeats by itself."""
+    source = sole_input(node)
+    for user in list(node.users):
+        arithmetic = op_name(user).removesuffix("_") in ("add", "sub", "mul", "multiply", "div", "truediv")
+        others = [a for a in user.args if isinstance(a, fx.Node) and a is not node]
+        shapes = {other.meta["example"].shape for other in others} | {node.meta["example"].shape}
+        if arithmetic and len(user.args) == 2 and len(others) == len(shapes) == source.meta["example"].dim() - 3 == 1:
+            user.replace_input_with(node, source)
 
 
 def _canonicalize_function(graph: fx.GraphModule, node: fx.Node) -> None:
@@ -70,8 +110,17 @@ def _canonicalize_function(graph: fx.GraphModule, node: fx.Node) -> None:
             add_module(graph, node, nn.ReLU6(), sole_input(node))
         case "clamp" | "clip" | "clamp_min" if _bounds(node) == (0, None):
             add_module(graph, node, nn.ReLU(), sole_input(node))
+        case "clamp" | "clip" if _bounds(node) == (None, 6):
+            _clamp_at_six(graph, node)
+        case "clamp_max" if argument(node, 1, "max") == 6:
+            _clamp_at_six(graph, node)
+        case "threshold" | "_threshold" if argument(node, 1, "threshold") == argument(node, 2, "value") == 0:
+            add_module(graph, node, nn.ReLU(), sole_input(node))
         case "add" | "iadd" if len(node.args) == 2 and not node.kwargs:
             _retarget(node, operator.add)
+        case "neg" | "negative":
+            _retarget(node, operator.mul)
+            node.args, node.kwargs = (sole_input(node), -1.0), {}
         case "sub" | "isub" if len(node.args) == 2 and not node.kwargs:
             _retarget(node, operator.sub)
         case "div" | "truediv" | "itruediv" | "true_divide" | "divide" if len(node.args) == 2 and not node.kwargs:
@@ -88,7 +137,22 @@ def _canonicalize_function(graph: fx.GraphModule, node: fx.Node) -> None:
             add_module(graph, node, nn.LeakyReLU(slope), sole_input(node))
         case "mean" | "adaptive_avg_pool2d" | "avg_pool2d":
             canonicalize_pool(graph, node)
-        case "reshape" | "view":
+        case "amax" | "adaptive_max_pool2d":
+            canonicalize_max(graph, node)
+        case "max_pool2d" if not argument(node, 6, "return_indices", False):
+            options = ("stride", None), ("padding", 0), ("dilation", 1), ("ceil_mode", False)
+            given = {name: argument(node, at, name, default) for at, (name, default) in enumerate(options, 2)}
+            window = argument(node, 1, "kernel_size")
+            add_module(
+                graph, node, nn.MaxPool2d(window, **{**given, "stride": given["stride"] or window}), sole_input(node)
+            )
+        case "pixel_shuffle":
+            add_module(graph, node, nn.PixelShuffle(argument(node, 1, "upscale_factor")), sole_input(node))
+        case "pixel_unshuffle":
+            _split_unshuffle(graph, node, argument(node, 1, "downscale_factor"))
+        case "expand" | "expand_as":
+            _broadcast(node)
+        case "reshape" | "view" | "view_as" | "reshape_as":
             # The batch stays free: every other size is known from the example.
             shape = (-1, *node.meta["example"].shape[1:])
             _retarget(node, torch.reshape)

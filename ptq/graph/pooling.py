@@ -1,4 +1,4 @@
-"""Average pools in the few spellings that torch, its exporter and onnxruntime agree on."""
+"""Pools in the few spellings that torch, its exporter and onnxruntime agree on."""
 
 import torch
 from torch import Tensor, fx, nn
@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from ptq.graph.fx_helpers import add_module, argument, module_of, op_name, sole_input
 
-__all__ = ["canonicalize_pool"]
+__all__ = ["canonicalize_max", "canonicalize_pool"]
 
 
 def canonicalize_pool(graph: fx.GraphModule, node: fx.Node) -> None:
@@ -20,28 +20,76 @@ def canonicalize_pool(graph: fx.GraphModule, node: fx.Node) -> None:
         graph: in whose place the node is changed.
         node: a mean, or an average pool as module or function.
     """
+    if op_name(node) == "mean":
+        if (source := _averaged_image(node)) is not None:
+            _globally(graph, node, nn.AdaptiveAvgPool2d(1), source)
+        return
     source = sole_input(node)
     before, after = source.meta["example"].shape, node.meta["example"].shape
     if len(before) != 4 or before[:2] != after[:2]:
         return
-    if op_name(node) == "mean":
-        _mean(graph, node, source)
-    elif op_name(node) == "adaptive_avg_pool2d" or isinstance(module_of(graph, node), nn.AdaptiveAvgPool2d):
+    if op_name(node) == "adaptive_avg_pool2d" or isinstance(module_of(graph, node), nn.AdaptiveAvgPool2d):
         _adaptive(graph, node, source, tuple(before[-2:]), tuple(after[-2:]))
     else:
         _windows(graph, node, source)
 
 
-def _mean(graph: fx.GraphModule, node: fx.Node, source: fx.Node) -> None:
-    dims = argument(node, 1, "dim")
-    if not isinstance(dims, tuple | list) or sorted(d % 4 for d in dims) != [2, 3]:
+def canonicalize_max(graph: fx.GraphModule, node: fx.Node) -> None:
+    """Write the largest value of every channel as a max-pool over the whole image, which only moves data, in place.
+
+    Args:
+        graph: in whose place the node is changed.
+        node: an amax, or an adaptive max-pool as module or function.
+    """
+    source, result = sole_input(node), node.meta["example"]
+    shape = source.meta["example"].shape
+    if len(shape) != 4 or not isinstance(result, Tensor):
         return
-    pooled = add_module(graph, node, nn.AdaptiveAvgPool2d(1), source)
-    if node.meta["example"].dim() == 2:
+    pixels = _dimensions(node) == {2, 3} if op_name(node) == "amax" else tuple(result.shape) == (*shape[:2], 1, 1)
+    if pixels:
+        _globally(graph, node, nn.MaxPool2d((shape[2], shape[3])), source)
+
+
+def _averaged_image(node: fx.Node) -> fx.Node | None:
+    """The tensor (N, C, H, W) of which a mean takes in all pixels, in one step, in two, or flattened; None without one."""
+    source, dimensions = sole_input(node), _dimensions(node)
+    if source.meta["example"].dim() == 4 and dimensions == {2, 3}:
+        return source
+    image = sole_input(source) if source.all_input_nodes else source
+    if (
+        len(source.users) > 1
+        or not _is_image(image)
+        or source.meta["example"].shape[:2] != image.meta["example"].shape[:2]
+    ):
+        return None
+    if op_name(source) == "mean" and len(dimensions) == 1:
+        first = _dimensions(source)
+        kept = source.meta["example"].dim() == 4
+        second = dimensions if kept or first == {3} else {3 if d == 2 else d for d in dimensions}
+        return image if first | second == {2, 3} else None
+    flat = op_name(source) in ("flatten", "reshape", "view") and source.meta["example"].dim() == 3
+    return image if flat and dimensions == {2} and node.meta["example"].dim() == 2 else None
+
+
+def _is_image(node: fx.Node) -> bool:
+    return isinstance(node.meta.get("example"), Tensor) and node.meta["example"].dim() == 4
+
+
+def _dimensions(node: fx.Node) -> set[int]:
+    """Which dimensions a reduction takes in."""
+    given, count = argument(node, 1, "dim"), sole_input(node).meta["example"].dim()
+    given = (given,) if isinstance(given, int) else given
+    return {d % count for d in given} if isinstance(given, tuple | list) else set()
+
+
+def _globally(graph: fx.GraphModule, node: fx.Node, pool: nn.Module, source: fx.Node) -> None:
+    result = node.meta["example"]
+    pooled = add_module(graph, node, pool, source)
+    if result.dim() == 2:
         with graph.graph.inserting_after(pooled):
             flat = graph.graph.call_function(torch.flatten, (pooled, 1))
-        flat.meta = {"example": node.meta["example"], "scope": node.meta.get("scope")}
-        pooled.meta["example"] = node.meta["example"][..., None, None]
+        flat.meta = {"example": result, "scope": node.meta.get("scope")}
+        pooled.meta["example"] = result[..., None, None]
         pooled.replace_all_uses_with(flat, delete_user_cb=lambda user: user is not flat)
 
 

@@ -8,7 +8,7 @@ import operator
 
 from torch import fx, nn
 
-from ptq.graph.fx_helpers import add_module, module_of, op_name, sole_input
+from ptq.graph.fx_helpers import add_module, argument, module_of, op_name, sole_input
 
 __all__ = ["recognize_activations"]
 
@@ -26,6 +26,8 @@ def recognize_activations(graph: fx.GraphModule) -> None:
             _hard_sigmoid(graph, node)
         elif op_name(node) == "erf":
             _gelu(graph, node)
+        elif _clamps_to_one(graph, node):
+            _scaled_hard_sigmoid(graph, node)
     graph.graph.eliminate_dead_code()
 
 
@@ -45,6 +47,37 @@ def _hard_sigmoid(graph: fx.GraphModule, clip: fx.Node) -> None:
         user.replace_all_uses_with(sole_input(user))
     add_module(graph, clip, nn.Hardsigmoid(), x)
     clip.meta["example"] = clip.meta["example"] / 6
+
+
+def _clamps_to_one(graph: fx.GraphModule, node: fx.Node) -> bool:
+    module = module_of(graph, node)
+    if isinstance(module, nn.Hardtanh):
+        return (module.min_val, module.max_val) == (0, 1)
+    names = ("min", "max") if op_name(node) != "hardtanh" else ("min_val", "max_val")
+    bounds = tuple(argument(node, at, name) for at, name in enumerate(names, 1))
+    return op_name(node) in ("clamp", "clip", "hardtanh") and bounds == (0, 1)
+
+
+def _scaled_hard_sigmoid(graph: fx.GraphModule, clamp: fx.Node) -> None:
+    """clamp(x / 6 + 0.5, 0, 1), and with another slope where the layer before x can take it over."""
+    x, slope, middle = sole_input(clamp), 1.0, 0.0
+    while not (_is(slope, 1 / 6) and _is(middle, 0.5)):
+        source = sole_input(x) if x.all_input_nodes else x
+        if (factor := _factor(x)) is not None:
+            slope *= factor
+        elif (term := _term(x)) is not None:
+            middle += slope * term
+        else:
+            break
+        x = source
+    if not _is(middle, 0.5) or slope <= 0 or not (_is(slope, 1 / 6) or len(x.users) == 1):
+        return
+    if not _is(slope, 1 / 6):
+        with graph.graph.inserting_before(clamp):
+            scaled = graph.graph.call_function(operator.mul, (x, 6 * slope))
+        scaled.meta = dict(x.meta)
+        x = scaled
+    add_module(graph, clamp, nn.Hardsigmoid(), x)
 
 
 def _gelu(graph: fx.GraphModule, erf: fx.Node) -> None:
@@ -81,6 +114,18 @@ def _plus(node: fx.Node, number: float) -> fx.Node | None:
         return None
     numbers = [a for a in node.args if not isinstance(a, fx.Node)]
     return sole_input(node) if len(numbers) == 1 and _is(numbers[0], number) else None
+
+
+def _term(node: fx.Node) -> float | None:
+    """The number that `node` adds to a tensor; None where it does something else."""
+    if node.target not in (operator.add, operator.sub) or len(node.args) != 2 or node.kwargs:
+        return None
+    left, right = node.args
+    if node.target is operator.add and not isinstance(left, fx.Node):
+        left, right = right, left
+    if not isinstance(left, fx.Node) or not isinstance(right, int | float):
+        return None
+    return float(right) if node.target is operator.add else -float(right)
 
 
 def _factor(node: fx.Node) -> float | None:

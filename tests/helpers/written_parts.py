@@ -65,6 +65,12 @@ PARTS: Mapping[str, Callable[[int], nn.Module]] = {
     "log of sums": part(lambda m, x: torch.log(torch.exp(x.clamp(max=4)) + 1)),
     "deviation": part(lambda m, x: x - x.mean((2, 3), keepdim=True)),
     "mean deviation": part(lambda m, x: x + (x - x.mean((2, 3), keepdim=True)).mean((2, 3), keepdim=True)),
+    # spellings
+    "expand": part(lambda m, x: F.relu(x) * torch.sigmoid(m.conv(x).mean(3).mean(2))[..., None, None].expand_as(x)),
+    "amax": part(lambda m, x: F.relu(x) - m.conv(x).amax((2, 3), keepdim=True)),
+    "clamps": part(
+        lambda m, x: m.conv(x) * torch.clamp(m.depthwise(x) / 6 + 0.5, 0, 1) + F.relu(-m.conv(x)).clamp(max=6)
+    ),
     # layers as functions
     "F.conv2d": part(lambda m, x: F.conv2d(x, matrix(m), m.vector)),
     "F.conv_transpose2d": part(lambda m, x: F.conv_transpose2d(x, matrix(m), m.vector)),

@@ -1,0 +1,144 @@
+"""Every spelling of an operation computes what the plain one computes, and is the same graph in the end."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+
+from ptq.graph.fx_helpers import module_of, op_name
+from ptq.graph.preparation import prepare
+from tests.helpers.networks import SHAPE, images
+
+Function = Callable[["Written", Tensor], Tensor]
+
+
+class Written(nn.Module):
+    """A function between convolutions."""
+
+    def __init__(self, function: Function) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.function = function
+        self.first, self.second = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(3, 4, 1)
+        self.unshuffle, self.pad = nn.PixelUnshuffle(2), nn.ConstantPad2d((1, 0, 2, 1), 0.0)
+        self.clip, self.largest = nn.Hardtanh(0.0, 1.0), nn.AdaptiveMaxPool2d(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(self, x)
+
+
+PLAIN: dict[str, Function] = {
+    "hard sigmoid": lambda m, x: F.hardsigmoid(m.first(x)),
+    "steep hard sigmoid": lambda m, x: F.hardsigmoid(1.2 * m.first(x)),
+    "hard swish": lambda m, x: F.hardswish(m.first(x)),
+    "relu": lambda m, x: F.relu(m.first(x)),
+    "relu6": lambda m, x: F.relu6(9 * m.first(x)),
+    "sum": lambda m, x: F.relu(m.first(x)) + m.second(x),
+    "difference": lambda m, x: F.relu(m.first(x)) - m.second(x),
+    "gate": lambda m, x: F.relu(m.first(x)) * torch.sigmoid(m.second(x).mean((2, 3), keepdim=True)),
+    "global average": lambda m, x: m.first(x).mean((2, 3), keepdim=True),
+    "flat average": lambda m, x: torch.flatten(F.adaptive_avg_pool2d(m.first(x), 1), 1),
+    "global maximum": lambda m, x: nn.MaxPool2d(16)(m.first(x)),
+    "flat maximum": lambda m, x: torch.flatten(nn.MaxPool2d(16)(m.first(x)), 1),
+    "pixel shuffle": lambda m, x: nn.PixelShuffle(2)(m.first(x)),
+    "pixel unshuffle": lambda m, x: (
+        m.first(x).reshape(-1, 4, 8, 2, 8, 2).permute(0, 1, 3, 5, 2, 4).reshape(-1, 16, 8, 8)
+    ),
+    "reshape": lambda m, x: m.first(x).reshape(-1, 8, 8, 16),
+    "pad": lambda m, x: nn.ZeroPad2d((1, 0, 2, 1))(m.first(x)),
+}
+SPELLINGS: dict[str, list[Function]] = {
+    "hard sigmoid": [
+        lambda m, x: F.relu6(m.first(x) + 3) / 6,
+        lambda m, x: torch.clamp(m.first(x) / 6 + 0.5, 0, 1),
+        lambda m, x: ((m.first(x) + 3) / 6).clamp(0, 1),
+        lambda m, x: m.clip(0.5 + m.first(x) * 0.16666667),
+        lambda m, x: F.hardtanh((m.first(x) + 3) * (1 / 6), 0.0, 1.0),
+    ],
+    "steep hard sigmoid": [
+        lambda m, x: torch.clamp(0.2 * m.first(x) + 0.5, 0, 1),
+        lambda m, x: F.relu6(m.first(x) * 1.2 + 3) / 6,
+        lambda m, x: torch.clip((m.first(x) + 2.5) / 5, 0, 1),
+    ],
+    "hard swish": [
+        lambda m, x: (lambda y: y * F.relu6(y + 3) / 6)(m.first(x)),
+        lambda m, x: (lambda y: y * torch.clamp(y / 6 + 0.5, 0, 1))(m.first(x)),
+        lambda m, x: (lambda y: y * (y + 3).clamp(0, 6) * (1 / 6))(m.first(x)),
+        lambda m, x: nn.Hardswish(inplace=True)(m.first(x)),
+    ],
+    "relu": [
+        lambda m, x: m.first(x).clamp(min=0),
+        lambda m, x: F.threshold(m.first(x), 0, 0),
+        lambda m, x: torch.clamp_min(m.first(x), 0),
+    ],
+    "relu6": [
+        lambda m, x: (9 * m.first(x)).clamp(0, 6),
+        lambda m, x: F.relu(9 * m.first(x)).clamp(max=6),
+        lambda m, x: F.relu(9 * m.first(x)).clamp_max(6.0),
+    ],
+    "sum": [
+        lambda m, x: torch.add(m.second(x), F.relu(m.first(x))),
+        lambda m, x: F.relu(m.first(x)) - (-m.second(x)),
+        lambda m, x: F.relu(m.first(x)) + 1.0 * m.second(x) + 0,
+    ],
+    "difference": [
+        lambda m, x: F.relu(m.first(x)) + torch.neg(m.second(x)),
+        lambda m, x: F.relu(m.first(x)).sub(m.second(x)),
+        lambda m, x: -m.second(x) + F.relu(m.first(x)),
+    ],
+    "gate": [
+        lambda m, x: (lambda y, g: y * g.expand_as(y))(
+            F.relu(m.first(x)), torch.sigmoid(m.second(x).mean(3).mean(2)[..., None, None])
+        ),
+        lambda m, x: (lambda y, g: g.expand(-1, -1, 16, 16) * y)(
+            F.relu(m.first(x)), torch.sigmoid(F.adaptive_avg_pool2d(m.second(x), 1))
+        ),
+    ],
+    "global average": [
+        lambda m, x: m.first(x).mean(3, keepdim=True).mean(2, keepdim=True),
+        lambda m, x: F.avg_pool2d(m.first(x), 16),
+    ],
+    "flat average": [
+        lambda m, x: m.first(x).mean(3).mean(2),
+        lambda m, x: m.first(x).mean(2).mean(-1),
+        lambda m, x: m.first(x).flatten(2).mean(-1),
+        lambda m, x: m.first(x).view(x.shape[0], 4, -1).mean(2),
+        lambda m, x: m.first(x).mean((2, 3)),
+    ],
+    "global maximum": [
+        lambda m, x: F.adaptive_max_pool2d(m.first(x), 1),
+        lambda m, x: m.largest(m.first(x)),
+        lambda m, x: torch.amax(m.first(x), (2, 3), keepdim=True),
+    ],
+    "flat maximum": [lambda m, x: m.first(x).amax(dim=(-2, -1)), lambda m, x: m.largest(m.first(x)).flatten(1)],
+    "pixel shuffle": [lambda m, x: F.pixel_shuffle(m.first(x), 2)],
+    "pixel unshuffle": [lambda m, x: F.pixel_unshuffle(m.first(x), 2), lambda m, x: m.unshuffle(m.first(x))],
+    "reshape": [
+        lambda m, x: m.first(x).view_as(torch.zeros(x.shape[0], 8, 8, 16)),
+        lambda m, x: m.first(x).view(x.shape[0], 8, 8, 16),
+    ],
+    "pad": [lambda m, x: m.pad(m.first(x)), lambda m, x: F.pad(m.first(x), (1, 0, 2, 1))],
+}
+
+
+def kernels(graph: fx.GraphModule) -> list[str]:
+    """What is computed, in alphabetical order, without what only names the same numbers otherwise."""
+    found = []
+    for node in graph.graph.nodes:
+        module = module_of(graph, node)
+        if node.op in ("call_function", "call_method", "call_module"):
+            found.append(
+                "pad" if isinstance(module, nn.ZeroPad2d) else type(module).__name__ if module else op_name(node)
+            )
+    return sorted(name for name in found if name not in ("flatten", "getitem", "unsqueeze"))
+
+
+@pytest.mark.parametrize(("name", "at"), [(name, at) for name, ways in SPELLINGS.items() for at in range(len(ways))])
+def test_every_spelling_ends_in_the_same_kernels(name: str, at: int) -> None:
+    plain, written, x = Written(PLAIN[name]).eval(), Written(SPELLINGS[name][at]).eval(), images(3)
+    torch.testing.assert_close(written(x), plain(x), rtol=1e-5, atol=1e-5)
+    graph, expected = prepare(written, SHAPE).module, prepare(plain, SHAPE).module
+    torch.testing.assert_close(graph(x), plain(x), rtol=1e-5, atol=1e-5)
+    assert kernels(graph) == kernels(expected)
