@@ -8,8 +8,9 @@ from torch.nn import functional as F
 
 from ptq.data.image_ops import mix, random_box
 
-__all__ = ["pasted", "random_views"]
+__all__ = ["mixed_views", "pasted", "random_views"]
 
+PASTED = 0.5  # of the batches have images pasted into images
 SHIFT = 8  # images move by up to an eighth of their sides
 
 
@@ -58,3 +59,14 @@ def pasted(x: Tensor, generator: torch.Generator) -> Tensor:
     """
     partners = x.roll(1 + int(torch.randint(max(1, len(x) - 1), (), generator=generator)), 0)
     return mix(x, partners, random_box((x.shape[2], x.shape[3]), generator))
+
+
+def mixed_views(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Return images flipped and shifted, and half of the times with others of them pasted into them, (N, C, H, W).
+
+    Example:
+        >>> mixed_views(images, torch.Generator().manual_seed(0)).shape
+        torch.Size([8, 3, 16, 16])
+    """
+    (x,) = random_views([x], generator)
+    return pasted(x, generator) if float(torch.rand((), generator=generator)) < PASTED else x

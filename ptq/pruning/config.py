@@ -41,8 +41,8 @@ class PruneConfig:
     block_iterations: int = 100
     network_iterations: int = 400
     batch: int = 32
-    lr_blocks: float = 0.01
-    lr_network: float = 0.01
+    lr_blocks: float = 0.003
+    lr_network: float = 0.003
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor, fx
 
-from ptq.data.views import pasted, random_views
+from ptq.data.views import mixed_views
 from ptq.graph.fx_helpers import LAYERS, module_of
 from ptq.graph.passes import device_of
 from ptq.progress import SILENT, Progress
@@ -23,7 +23,6 @@ __all__ = ["distill"]
 FEW = 64  # images that say what numbers vary by
 BATCH = 16  # images at a time where nothing is learned
 LOOKS = 8  # how often the images apart are looked at
-PASTED = 0.5  # of the batches are pasted
 
 
 def distill(
@@ -65,10 +64,7 @@ def distill(
             share = (iteration - 1) / config.network_iterations
             optimizer.param_groups[0]["lr"] = config.lr_network * (1 + math.cos(math.pi * share)) / 2
             index = torch.randint(len(images), (min(config.batch, len(images)),), generator=generator)
-            (x,) = random_views([images[index]], generator)
-            if float(torch.rand((), generator=generator)) < PASTED:
-                x = pasted(x, generator)
-            x = x.to(device)
+            x = mixed_views(images[index], generator).to(device)
             with torch.no_grad():
                 wanted = original(x)
             with torch.enable_grad():

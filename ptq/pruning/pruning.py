@@ -1,5 +1,7 @@
 """Pruning: channels chosen for a budget and removed, and the layers behind them repaired."""
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 
 from ptq.config.budgets import parse_budget
@@ -10,7 +12,7 @@ from ptq.pruning.config import PruneConfig
 from ptq.pruning.ranking import Ranking, rank
 from ptq.pruning.removal import remove
 from ptq.pruning.repair import repair, split_images
-from ptq.pruning.results import PrunedLayer, PruneResult
+from ptq.pruning.results import PrunedLayer, PruneResult, RepairStep
 from ptq.pruning.side_by_side import Survivors
 from ptq.utils.activation_cache import ActivationCache
 
@@ -25,6 +27,7 @@ def prune(
     ranking: Ranking | None = None,
     cache: ActivationCache | None = None,
     progress: Progress = SILENT,
+    on_step: Callable[[RepairStep, nn.Module], None] | None = None,
 ) -> tuple[GraphModel, PruneResult]:
     """Remove channels of a float network until it meets a budget, and repair what is left.
 
@@ -35,6 +38,7 @@ def prune(
         ranking: of the same network with the same score, where it is known already.
         cache: keeps activations while layers and blocks are repaired; an `ActivationCache()` of its own when not given.
         progress: told of every layer that is fitted and of every iteration.
+        on_step: called after removal and after every step of repair, with the network as it is then.
 
     Returns:
         The smaller network, for `ptq.make_plan` and all that follows, and what was removed and what repair brought.
@@ -56,7 +60,7 @@ def prune(
     counts, kept = ranking.choose(parse_budget(config.budget), config.granule, config.allocation)
     pruned = remove(graph_model, channels, kept)
     pruned, steps = repair(
-        graph_model, pruned, Survivors(channels, kept), images, config, cache=cache, progress=progress
+        graph_model, pruned, Survivors(channels, kept), images, config, cache=cache, progress=progress, on_step=on_step
     )
     sizes = {q: (int(costs.cost(costs.full, q)), int(costs.cost(counts, q))) for q in ("macs", "parameters")}
     learned, apart = map(len, split_images(images))

@@ -6,11 +6,13 @@ each brought.
 
 import copy
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 from torch import Tensor, fx, nn
 
+from ptq.data.views import mixed_views
 from ptq.graph.passes import device_of
 from ptq.graph.preparation import GraphModel
 from ptq.progress import SILENT, Progress
@@ -28,6 +30,7 @@ __all__ = ["repair"]
 
 BATCH = 16  # images at a time
 APART = 8  # every eighth image is not learned from
+VIEWS = 3  # of each of these, and the image itself
 
 
 def repair(
@@ -39,6 +42,7 @@ def repair(
     *,
     cache: ActivationCache | None = None,
     progress: Progress = SILENT,
+    on_step: Callable[[RepairStep, nn.Module], None] | None = None,
 ) -> tuple[GraphModel, tuple[RepairStep, ...]]:
     """Return the pruned network with weights and biases that come nearer to the original's outputs, and what each step brought.
 
@@ -50,12 +54,17 @@ def repair(
         config: which steps, and how long.
         cache: keeps activations between blocks; one of its own when not given.
         progress: told of every layer and every iteration.
+        on_step: called after every step, with the network as it is then.
     """
     cache = cache or ActivationCache()
     training, apart = split_images(images)
     every, original = torch.cat([training, apart]), graph_model.module
-    judge = _Judge(graph_model, apart)
+    shown = with_views(apart)
+    judge = _Judge(graph_model, shown)
     graph, steps = pruned.module, [RepairStep("removal", *judge(pruned.module), True, 0.0)]
+
+    if on_step is not None:
+        on_step(steps[0], graph)
 
     def closed_form(graph: fx.GraphModule) -> None:
         fit_layers(original, graph, survivors, training, cache, progress=progress)
@@ -64,7 +73,7 @@ def repair(
         tune_blocks(original, graph, survivors, every, len(apart), config, cache, progress=progress)
 
     def network(graph: fx.GraphModule) -> None:
-        distill(original, graph, training, apart, graph_model.task, config, progress=progress)
+        distill(original, graph, training, shown, graph_model.task, config, progress=progress)
 
     asked = (
         ("closed form", closed_form, config.closed_form),
@@ -82,6 +91,8 @@ def repair(
         else:
             step = replace(steps[-1], name=name, kept=False, seconds=step.seconds)
         steps.append(step)
+        if on_step is not None:
+            on_step(step, graph)
     return replace(pruned, module=graph.eval().requires_grad_(False)), tuple(steps)
 
 
@@ -95,6 +106,12 @@ def split_images(images: Tensor) -> tuple[Tensor, Tensor]:
     every = min(APART, len(images))
     apart = torch.arange(len(images)) % every == every - 1
     return (images[~apart], images[apart]) if every > 1 else (images, images)
+
+
+def with_views(x: Tensor) -> Tensor:
+    """Return images and views of them, always the same: how near two networks are on a few images is a matter of luck."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.cat([x, *(mixed_views(x, generator) for _ in range(VIEWS))])
 
 
 class _Judge:

@@ -22,7 +22,7 @@ class PrunedLayer:
 
 @dataclass(frozen=True)
 class RepairStep:
-    """How near a pruned network is to the original after a step, on images that no step has learned from.
+    """How near a pruned network is to the original after a step, on images that no step has learned from, and views of them.
 
     Args:
         name: "removal", and then each step that was asked for: "closed form", "blocks", "network".

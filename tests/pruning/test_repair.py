@@ -55,6 +55,15 @@ def test_a_step_can_be_left_out(left_out: dict[str, Any], names: list[str]) -> N
     assert [step.name for step in result.steps] == names
 
 
+def test_whoever_asks_sees_the_network_after_every_step() -> None:
+    graph_model, seen = prepare(build("resnet"), SHAPE), []
+    pruned, result = ptq.prune(
+        graph_model, images(8), SHORT, on_step=lambda step, network: seen.append((step, network(images(2))))
+    )
+    assert [step for step, _ in seen] == list(result.steps)
+    assert torch.equal(seen[-1][1], pruned.module(images(2)))
+
+
 def test_what_does_not_help_is_taken_back(digits: Digits) -> None:
     graph_model = prepare(digits.model, SHAPE)
     x = digits.inputs(digits.train_images[:32])

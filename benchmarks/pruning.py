@@ -1,0 +1,153 @@
+"""What pruning without data leaves of a network: accuracy after removal and after each step of repair.
+
+    python -m benchmarks.pruning DATA [--networks resnet20,...] [--sources real,mixmix,noise] [--budgets 1.25x,1.5x,2x,3x]
+                                      [--scores gradient,...] [--allocations loss-per-cost,...] [--granules 8] [--seeds 0]
+                                      [--blocks 100] [--network 400] [--test 5000]
+
+DATA is described in benchmarks/networks.py, sources in benchmarks/sources.py: their images stay in runs/datafree, and are taken from there if they
+are there. Rows are added to results/pruning.json as they are finished. results/pruning.md is made from it.
+
+Accuracy is that of the float network, on images that no source has seen; of --test of them, evenly spaced. Nothing is trained: no label is read
+before that.
+"""
+
+import argparse
+import itertools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks import networks
+from benchmarks.rows import add_rows, footer
+from benchmarks.sources import make_images, source_of
+from ptq.graph.preparation import prepare
+from ptq.models.model import Model
+from ptq.pruning.config import PruneConfig
+from ptq.pruning.pruning import prune
+from ptq.pruning.results import RepairStep
+from ptq.utils.environment import environment
+from ptq.utils.metrics import top1
+
+KEYS = ("network", "source", "budget", "score", "allocation", "granule", "blocks", "iterations", "seed", "test_images")
+STEPS = {"removal": "no repair", "closed form": "closed form", "blocks": "+ blocks", "network": "+ network"}
+
+
+def measure(network: str, source: str, seed: int, config: PruneConfig, data: Path, test: int) -> dict[str, Any]:
+    """Prune one network with one source's images, and look at it after every step."""
+    model = networks.load(network, data)
+    images = make_images(source, network, model, data, seed)
+    real = networks.images(network, data, model)
+    every = max(1, len(real.test) // test)
+    judged, labels = real.test[::every][:test], real.labels[::every][:test]
+    graph_model = prepare(model.module, (3, *model.preprocess.size))
+    steps: list[dict[str, Any]] = []
+
+    def look(step: RepairStep, pruned: nn.Module) -> None:
+        accuracy = top1(logits_of(pruned, model, judged), labels) if step.kept else steps[-1]["top1"]
+        kl, seconds = round(step.loss, 5), round(step.seconds, 1)
+        steps.append({"name": step.name, "top1": round(accuracy, 2), "kl": kl, "kept": step.kept, "seconds": seconds})
+
+    _, result = prune(graph_model, model.preprocess.normalize(images.floats()), config, on_step=look)
+    return {
+        "network": network,
+        "source": source,
+        "budget": config.budget,
+        "score": config.score,
+        "allocation": config.allocation,
+        "granule": config.granule,
+        "blocks": config.block_iterations,
+        "iterations": config.network_iterations,
+        "seed": seed,
+        "images": len(images),
+        "test_images": len(judged),
+        "top1_float": round(top1(logits_of(graph_model.module, model, judged), labels), 2),
+        "macs": round(result.macs[0] / result.macs[1], 3),
+        "parameters": round(result.parameters[0] / result.parameters[1], 3),
+        "steps": steps,
+        "lr": [config.lr_blocks, config.lr_network],
+        "batch": config.batch,
+        **environment(),
+    }
+
+
+@torch.no_grad()
+def logits_of(network: nn.Module, model: Model, images: Tensor) -> Tensor:
+    """What a network gives on uint8 images (N, 3, H, W)."""
+    parts = [network(model.preprocess.normalize(part.float() / 255)) for part in images.split(100)]
+    return torch.cat(parts)
+
+
+def page(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """Lines of a Markdown page: a table per network, number of test images and of iterations."""
+    yield "# What pruning leaves of a network"
+    yield "\nMade by `python -m benchmarks.pruning DATA`.\n"
+    yield "- Cells have top-1 in percent on images that no source has seen, in float."
+    yield "- *fewer* is how many times fewer multiply-accumulates and parameters there are."
+    yield "- A step in brackets did not bring the outputs nearer on the images apart, and was taken back."
+    settings = ("network", "test_images", "blocks", "iterations")
+    for chosen in sorted({tuple(r[k] for k in settings) for r in rows}, key=str):
+        mine = [r for r in rows if tuple(r[k] for k in settings) == chosen]
+        network, test, blocks, iterations = chosen
+        yield f"\n## {network}: {blocks} iterations for a block, {iterations} for the network"
+        yield f"\nFloat: {mine[0]['top1_float']:.2f} %, {test} test images, {mine[0]['images']} images to repair with.\n"
+        head = ("budget", "images", "score, allocation", "granule", "seed", "fewer", *STEPS.values())
+        yield f"| {' | '.join(head)} |\n|{' --- |' * len(head)}"
+        for r in sorted(mine, key=lambda r: (float(r["budget"].rstrip("x%")), r["source"])):
+            fewer = f"{r['macs']:.2f}, {r['parameters']:.2f}"
+            about = (
+                r["budget"],
+                source_of(r["source"]).title,
+                f"{r['score']}, {r['allocation']}",
+                r["granule"],
+                r["seed"],
+                fewer,
+            )
+            found = {step["name"]: step for step in r["steps"]}
+            yield f"| {' | '.join(map(str, about))} | {' | '.join(_cell(found.get(name)) for name in STEPS)} |"
+    yield footer(rows)
+
+
+def _cell(step: dict[str, Any] | None) -> str:
+    if step is None:
+        return ""
+    return f"{step['top1']:.2f}" if step["kept"] else f"({step['top1']:.2f})"
+
+
+def main() -> None:
+    """Measure what the command line asks for and write both result files."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    default = PruneConfig()
+    parser.add_argument("--networks", default="resnet20,resnet56,vgg8_bn,mobilenetv2_x0_5")
+    parser.add_argument("--sources", default="real,mixmix,noise")
+    parser.add_argument("--budgets", default="1.25x,1.5x,2x,3x")
+    parser.add_argument("--scores", default=default.score)
+    parser.add_argument("--allocations", default=default.allocation)
+    parser.add_argument("--granules", default=str(default.granule))
+    parser.add_argument("--seeds", default="0")
+    parser.add_argument("--blocks", type=int, default=default.block_iterations, help="iterations for a block")
+    parser.add_argument("--network", type=int, default=default.network_iterations, help="iterations for the network")
+    parser.add_argument("--test", type=int, default=5000, help="images to judge by")
+    o = parser.parse_args()
+    lists = (o.networks, o.budgets, o.sources, o.scores, o.allocations, o.granules, o.seeds)
+    for network, budget, source, score, allocation, granule, seed in itertools.product(*(t.split(",") for t in lists)):
+        config = PruneConfig(
+            budget,
+            score=score,
+            allocation=allocation,
+            granule=int(granule),
+            block_iterations=o.blocks,
+            network_iterations=o.network,
+            seed=int(seed),
+        )
+        row = measure(network, source, int(seed), config, o.data, o.test)
+        add_rows("pruning", [row], KEYS, page)
+        print(json.dumps({key: row[key] for key in (*KEYS, "macs", "top1_float", "steps")}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
