@@ -1,7 +1,7 @@
 """What an exported file costs, latency and bytes, beside the float network and onnxruntime's own quantization."""
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,9 +31,9 @@ class Costs:
     """Latency and size.
 
     Attributes:
-        latency_ms: of "onnx" and, as far as they were measured, "float", "quantize_static" and "openvino"; medians
-            at batch 1 in turns; and the "threads".
-        size_bytes: of "onnx", "float" and "quantize_static".
+        latency_ms: of "onnx" and, as far as they were measured, "float", "pruned", "quantize_static" and "openvino";
+            medians at batch 1 in turns; and the "threads".
+        size_bytes: of "onnx", "float", "pruned" and "quantize_static".
         unmeasured: what could not be measured, and why.
     """
 
@@ -44,7 +44,7 @@ class Costs:
 
 def measure_costs(
     path: Path | str,
-    reference: nn.Module | None,
+    floats: Mapping[str, nn.Module],
     image: NDArray[np.float32],
     *,
     threads: int,
@@ -57,12 +57,12 @@ def measure_costs(
 
     Args:
         path: of the exported file.
-        reference: the float network; None leaves out everything but the file.
+        floats: the float network, and behind it what is left of it where channels were removed; by name.
         image: (1, C, H, W), normalized.
         threads: of every runtime.
         runs: of each network, in turns.
-        float_path: the float ONNX file; written where it is not there yet, and kept.
-        baseline: quantize the float network with onnxruntime's quantize_static, too.
+        float_path: the ONNX file of "float"; written where it is not there yet, and kept.
+        baseline: quantize the last of them with onnxruntime's quantize_static, too.
         runtimes: others to measure the file in ("openvino").
 
     Raises:
@@ -73,17 +73,18 @@ def measure_costs(
     unmeasured: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         files = {"onnx": Path(path)}
-        if reference is not None:
-            example = torch.from_numpy(image).repeat(2, 1, 1, 1)
-            target = Path(folder) / "float.onnx" if float_path is None else Path(float_path)
-            files = {"float": target if target.exists() else export_float(reference, target, example), **files}
-            if baseline:
-                try:
-                    static = quantize_static(target, Path(folder) / "static.onnx", image)
-                    ort.session(static)  # it writes files that onnxruntime refuses, of transformers for example
-                    files["quantize_static"] = static
-                except PtqError as error:
-                    unmeasured.append(str(error))
+        example = torch.from_numpy(image).repeat(2, 1, 1, 1)
+        kept = Path(folder) / "float.onnx" if float_path is None else Path(float_path)
+        for name, module in reversed([*floats.items()]):
+            target = kept if name == "float" else Path(folder) / f"{name}.onnx"
+            files = {name: target if target.exists() else export_float(module, target, example), **files}
+        if floats and baseline:
+            try:
+                static = quantize_static(files[list(floats)[-1]], Path(folder) / "static.onnx", image)
+                ort.session(static)  # it writes files that onnxruntime refuses, of transformers for example
+                files["quantize_static"] = static
+            except PtqError as error:
+                unmeasured.append(str(error))
         networks: dict[str, Network] = {
             name: partial(ort.run_all, ort.session(file, threads=threads)) for name, file in files.items()
         }

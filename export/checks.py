@@ -13,7 +13,7 @@ from ptq.config.choices import Runtime
 from ptq.export import ort
 from ptq.export.comparison import Comparisons
 from ptq.export.onnx_files import QuantizedFile
-from ptq.export.results import AS_GOOD, SAME_PREDICTIONS, SPEED, Check, Exact
+from ptq.export.results import AS_GOOD, PRUNED_PREDICTIONS, SAME_PREDICTIONS, SPEED, Check, Exact
 from ptq.export.stepwise import Stepwise
 from ptq.quantization.quantized_model import QuantizedModel
 
@@ -42,8 +42,13 @@ MARGIN = 1.1
 # Milliseconds that do not count: what the operators of a tiny network take to be called.
 LAUNCH = 0.1
 
+FEWER_CHANNELS = "Remove fewer channels, or take more images or better ones."
 UNKNOWN = "the file was changed, or onnxruntime has a kernel that ptq does not know"
-_BASELINES = {"float": "the float network", "quantize_static": "onnxruntime's quantize_static"}
+_BASELINES = {
+    "float": "the float network",
+    "pruned": "the pruned float network",
+    "quantize_static": "onnxruntime's quantize_static",
+}
 _OTHERS = {
     "onnx_unoptimized": ("the unoptimized one", "as without onnxruntime's optimizations"),
     "simulated": ("the simulation", "as the simulation"),
@@ -61,7 +66,7 @@ class Evidence:
         quantized_model: what it was exported from, where that is at hand.
         float_layers: names of the layers that onnxruntime runs in float.
         float_operators: names of the other operators that it runs in float.
-        outputs: how those compare of "onnx" and, as far as they ran, "onnx_unoptimized", "simulated", "float" and the
+        outputs: how those compare of "onnx" and, as far as they ran, "onnx_unoptimized", "simulated", "float", "pruned" and the
             other runtimes; None where nothing ran.
         tolerance: points of top-1 or agreement by which those may differ that compute the same network.
         exact: how outputs compare with exact integer arithmetic.
@@ -166,29 +171,41 @@ def same_predictions_as_float(evidence: Evidence) -> Iterator[Check]:
     """A network that has lost its predictions is no success, however right its file is.
 
     Of class scores only those images (or pixels) count on which the float network is sure, and there must be some. Of
-    several outputs the worst counts.
+    several outputs the worst counts. What pruning lost is not what quantization lost: each is compared with what it began
+    with.
     """
     outputs = evidence.outputs
     if outputs is None or "float" not in outputs.names:
         return
-    tallies = {name: tally for name, tally in outputs.sure("onnx", "float").items() if tally.count >= FEWEST}
+    least = FAITHFUL if (evidence.file.narrowest() or 0) >= FAITHFUL_BITS else COLLAPSED
+    reference = "pruned" if "pruned" in outputs.names else "float"
+    yield from _same_predictions(outputs, "onnx", reference, SAME_PREDICTIONS, least, evidence.remedy)
+    if reference == "pruned":
+        yield from _same_predictions(outputs, "pruned", "float", PRUNED_PREDICTIONS, COLLAPSED, FEWER_CHANNELS)
+
+
+def _same_predictions(
+    outputs: Comparisons, name: str, reference: str, title: str, least: float, remedy: str
+) -> Iterator[Check]:
+    tallies = {output: tally for output, tally in outputs.sure(name, reference).items() if tally.count >= FEWEST}
     if not tallies:
         return
-    name = min(tallies, key=lambda name: tallies[name].percent)
-    kind, same = outputs.task.kinds[name], tallies[name].percent
-    where = f" of the output {name}" if len(outputs.task.kinds) > 1 else ""
-    least = FAITHFUL if (evidence.file.narrowest() or 0) >= FAITHFUL_BITS else COLLAPSED
-    if outputs.task.kind(name).decides:
+    who = {"onnx": "the quantized network", "pruned": "the pruned network"}[name]
+    output = min(tallies, key=lambda output: tallies[output].percent)
+    kind, same = outputs.task.kinds[output], tallies[output].percent
+    where = f" of the output {output}" if len(outputs.task.kinds) > 1 else ""
+    if outputs.task.kind(output).decides:
         what = "pixels" if kind == "dense" else "images"
-        measured = f"{same:.2f} % of the {tallies[name].count} {what} on which float is sure{where}"
+        count = f"{same:.2f} % of the {tallies[output].count} {what}"
+        measured = f"{count} on which {reference} is sure{where}"
         failure = (
-            f"the quantized network predicts what the float one does on {same:.2f} % of the {tallies[name].count} {what} on "
-            f"which that is sure (at least {least:.0f} %){where}: it has lost too much. {evidence.remedy}"
+            f"{who} predicts what the {reference} one does on {count} on which that is sure (at least {least:.0f} %){where}: "
+            f"it has lost too much. {remedy}"
         )
     else:
-        measured = f"{outputs.task.kind(name).agreement}{where}: {same:.2f} %"
-        failure = f"the quantized network has lost too much; {measured} (at least {least:.0f} %). {evidence.remedy}"
-    yield Check(SAME_PREDICTIONS, f"{measured}; at least {least:.0f} %", failure if same < least else "")
+        measured = f"{outputs.task.kind(output).agreement}{where}: {same:.2f} %"
+        failure = f"{who} has lost too much; {measured} (at least {least:.0f} %). {remedy}"
+    yield Check(title, f"{measured}; at least {least:.0f} %", failure if same < least else "")
 
 
 def same_numbers_as_simulation(evidence: Evidence) -> Iterator[Check]:
@@ -252,7 +269,7 @@ def same_numbers_as_exact_arithmetic(evidence: Evidence) -> Iterator[Check]:
 
 
 def not_slower(latency_ms: Mapping[str, float]) -> Iterator[Check]:
-    """The file may not be slower than a baseline that was measured, the float network or quantize_static."""
+    """The file may not be slower than a baseline that was measured, a float network or quantize_static."""
     for name, called in _BASELINES.items():
         if name not in latency_ms:
             continue

@@ -11,7 +11,7 @@ from ptq.utils.metrics import decibels
 
 __all__ = ["REFERENCES", "Comparisons"]
 
-REFERENCES = ("float", "onnx")
+REFERENCES = ("float", "pruned", "onnx")
 """What the other networks are compared with."""
 
 

@@ -6,14 +6,25 @@ from typing import Any
 
 from ptq.errors import ValidationError
 
-__all__ = ["AS_GOOD", "SAME_PREDICTIONS", "SPEED", "Check", "Exact", "OutputFigures", "Validation", "failures"]
+__all__ = [
+    "AS_GOOD",
+    "PRUNED_PREDICTIONS",
+    "SAME_PREDICTIONS",
+    "SPEED",
+    "Check",
+    "Exact",
+    "OutputFigures",
+    "Validation",
+    "failures",
+]
 
 AS_GOOD = "the file is as good "
 SAME_PREDICTIONS = "it predicts what the float network predicts"
+PRUNED_PREDICTIONS = "the pruned network predicts what the float network predicts"
 SPEED = "not slower than "
 """Names of checks, or how they begin: on predictions, which mean nothing in a network that was not trained, and on speed.
 
-The last two a right file can fail: what to do is something else then.
+The last three a right file can fail: what to do is something else then.
 """
 
 
@@ -93,15 +104,15 @@ class Validation:
 
     Attributes:
         validated_on: how many images.
-        top1: of "float", "simulated", "onnx", "onnx_unoptimized" and other runtimes; empty without labels.
-        metrics: of the user's own metric, by its name, of "float", "simulated" and "onnx".
-        agreement: of "simulated", "onnx" and "onnx_unoptimized" with float, as far as they were given, as the task of
+        top1: of "float", "pruned" (where channels were removed), "simulated", "onnx", "onnx_unoptimized" and other runtimes; empty without labels.
+        metrics: of the user's own metric, by its name, of "float", "pruned", "simulated" and "onnx".
+        agreement: of "pruned", "simulated", "onnx" and "onnx_unoptimized" with float, as far as they were given, as the task of
             the network counts it; of several outputs the least.
         disagreement: what is missing to 100 % agreement of simulation and file; None without simulation.
         exact: how the file compares with exact integer arithmetic; None where that was not asked for.
-        latency_ms: of "float", "onnx", onnxruntime's own "quantize_static" and other runtimes, medians at batch 1, and
+        latency_ms: of "float", "pruned", "onnx", onnxruntime's own "quantize_static" and other runtimes, medians at batch 1, and
             the "threads" they were measured with.
-        size_bytes: of "float", "onnx" and "quantize_static".
+        size_bytes: of "float", "pruned", "onnx" and "quantize_static".
         format: of the file's weights, "packed" or "int8"; "" where the file does not say.
         precise: whether onnxruntime was asked for exact sums because its default ones saturate here.
         float_layers: layers that onnxruntime ran in float.

@@ -47,6 +47,7 @@ def validate(
     batches: Iterable[Batch],
     *,
     reference: nn.Module | None = None,
+    original: nn.Module | None = None,
     threads: int | None = None,
     runs: int = 30,
     tolerance: float = 1.0,
@@ -68,6 +69,7 @@ def validate(
         preprocess: its `normalize` stands before the network.
         batches: of images, float32 (n, 3, H, W) RGB in [0, 1], and labels (n,) or None.
         reference: the float network; the quantized model's where it is not given.
+        original: the float network before channels were removed: it is "float" then, and the smaller one "pruned".
         threads: of onnxruntime, for accuracy and latency; all processors where it is not given.
         runs: of each network for the latency, in turns; at least 30 for a median worth reporting.
         tolerance: points of top-1 (without labels, of agreement with float) by which optimized, unoptimized and
@@ -104,7 +106,10 @@ def validate(
     file = QuantizedFile(path)
     for runtime in runtimes:
         check_choice(runtime, get_args(Runtime), "runtime")
-    networks = _networks(path, threads, quantized_model, reference, runtimes)
+    floats = {} if reference is None else {"float": reference}
+    if reference is not None and original is not None:
+        floats = {"float": original, "pruned": reference}
+    networks = _networks(path, threads, quantized_model, floats, runtimes)
     comparison = ExactComparison(path) if exact else None
     known = quantized_model.task if quantized_model is not None else task
     outputs, few, drawn = _run_all(path, networks, batches, preprocess, progress, comparison, known)
@@ -119,7 +124,7 @@ def validate(
     float_operators = tuple(ort.float_operators(optimized))
     costs = measure_costs(
         path,
-        reference,
+        floats,
         few[:1].numpy(),
         threads=threads,
         runs=runs,
@@ -173,12 +178,10 @@ def _networks(
     path: Path | str,
     threads: int,
     quantized_model: QuantizedModel | None,
-    reference: nn.Module | None,
+    floats: Mapping[str, nn.Module],
     runtimes: Sequence[str],
 ) -> dict[str, Network]:
-    networks: dict[str, Network] = {}
-    if reference is not None:
-        networks["float"] = _from_module(reference.eval())
+    networks = {name: _from_module(module.eval()) for name, module in floats.items()}
     if quantized_model is not None:
         networks["simulated"] = _from_module(quantized_model.integer_forward)
     networks["onnx"] = _from_session(ort.session(path, threads=threads))
@@ -251,7 +254,7 @@ def _metrics(
         return predict
 
     figures: dict[str, dict[str, float]] = {}
-    for name in ("float", "simulated", "onnx"):
+    for name in ("float", "pruned", "simulated", "onnx"):
         if name in networks:
             for figure, value in metric.measure(predicting(networks[name])).items():
                 figures.setdefault(figure, {})[name] = value

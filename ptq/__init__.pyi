@@ -43,12 +43,8 @@ from .reconstruction.results import BlockResult as BlockResult, FinetuneResult a
 from .reporting.html.page import write_html_report as write_html_report
 from .reporting.inspection import Inspection as Inspection
 from .reporting.report import Report as Report
+from .run.datafree import Calibrated as Calibrated, calibrate_datafree as calibrate_datafree
 from .run.finished_runs import load as load
 from .run.inspection import inspect_model as inspect_model, inspect_run as inspect_run
-from .run.pipeline import (
-    Calibrated as Calibrated,
-    Run as Run,
-    calibrate_datafree as calibrate_datafree,
-    quantize as quantize,
-)
+from .run.pipeline import Run as Run, quantize as quantize
 from .tasks.task import Task as Task, find_task as find_task

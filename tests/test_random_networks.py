@@ -27,8 +27,11 @@ from ptq.graph.blocks import compose, named_inputs, split
 from ptq.graph.cutting import assign_blocks
 from ptq.graph.preparation import GraphModel, prepare
 from ptq.pruning.channels import find_channels
+from ptq.pruning.config import PruneConfig
 from ptq.pruning.groups import find_groups
 from ptq.pruning.removal import remove
+from ptq.pruning.repair import repair
+from ptq.pruning.side_by_side import Survivors
 from ptq.quantization.insertion import insert_quantizers
 from ptq.quantization.plan import make_plan
 from ptq.quantization.quantized_model import QuantizedModel
@@ -162,6 +165,20 @@ def check_pruning(graph_model: GraphModel, x: Tensor, seed: int) -> None:
 def test_channels_without_weight_can_be_removed(spec: Spec, seed: int) -> None:
     with torch.no_grad():
         check_pruning(prepare(Network(spec), spec.shape), images(spec, 3), seed)
+
+
+@pytest.mark.slow
+@settings(max_examples=6)
+@given(cases(), st.integers(0, 99))
+def test_file_simulation_and_integer_reference_agree_behind_pruning(case: Case, seed: int) -> None:
+    with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
+        graph_model = prepare(Network(case.spec), case.spec.shape)
+        channels = find_channels(graph_model)
+        kept = random_choice(channels.count, find_groups(channels), seed)
+        x = images(case.spec, 8)
+        smaller, config = remove(graph_model, channels, kept), PruneConfig(block_iterations=0, network_iterations=0)
+        pruned, _ = repair(graph_model, smaller, Survivors(channels, kept), x, config)
+        check_file(case, quantized_network(case, pruned), Path(folder))
 
 
 @pytest.mark.slow

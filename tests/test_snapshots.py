@@ -21,7 +21,7 @@ from ptq.reporting.inspection_page import markdown as inspection_markdown, print
 from ptq.reporting.report_files import markdown, write_report
 from tests.helpers.inspections import made_up_estimate, made_up_inspection
 from tests.helpers.pages import Page
-from tests.helpers.reports import check, made_up
+from tests.helpers.reports import check, made_up, pruned
 from tests.helpers.snapshots import assert_snapshot
 
 WIDTH = 100
@@ -40,6 +40,12 @@ def shown(screen: Console) -> str:
 
 def test_report() -> None:
     assert_snapshot("report.md", markdown(made_up()))
+
+
+def test_report_of_a_pruned_run() -> None:
+    assert_snapshot("report_pruned.md", markdown(pruned()))
+    assert_snapshot("report_pruned_html.txt", Page(page(pruned())).lines())
+    assert_snapshot("run_pruned.txt", "\n".join(report_lines(pruned())) + "\n")
 
 
 def test_report_of_a_run_that_failed() -> None:
@@ -90,7 +96,7 @@ def test_estimate() -> None:
     assert_snapshot("estimate.txt", shown(screen))
 
 
-@pytest.mark.parametrize("command", ["", "quantize", "synthesize", "validate", "inspect", "report", "compare"])
+@pytest.mark.parametrize("command", ["", "quantize", "prune", "synthesize", "validate", "inspect", "report", "compare"])
 def test_help(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERMINAL_WIDTH", str(WIDTH))
     result = CliRunner().invoke(app, [*filter(None, [command]), "--help"], prog_name="ptq", env={"COLUMNS": str(WIDTH)})

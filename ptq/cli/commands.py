@@ -3,14 +3,14 @@
 Torch takes seconds to import: what needs it is imported when all options are checked.
 """
 
-from importlib import metadata
 from pathlib import Path
 from typing import Annotated, get_args
 
 import typer
 
-from ptq.cli import options
-from ptq.cli.messages import ReportedGroup, progress
+from ptq.cli import budget_options as budgets, options
+from ptq.cli.application import app, main
+from ptq.cli.messages import progress
 from ptq.cli.parsing import existing, given_options, made_for_any, metric_ref, read_option, settings_from
 from ptq.config.choices import DEFAULT_METHOD, Runtime, SynthesisMethod, check_choice
 from ptq.config.flat_options import flag
@@ -25,39 +25,6 @@ from ptq.errors import InputError
 
 __all__ = ["app", "main"]
 
-app = typer.Typer(
-    name="ptq",
-    cls=ReportedGroup,
-    help="Quantize vision networks without data: from PyTorch to integer ONNX.",
-    no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    pretty_exceptions_enable=False,
-)
-
-
-def main() -> None:
-    """Run the command line; ends the process with its exit status."""
-    app(prog_name="ptq")
-
-
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        try:
-            version = metadata.version("ptq")
-        except metadata.PackageNotFoundError:
-            version = "(a checkout that is not installed)"
-        typer.echo(f"ptq {version}")
-        raise typer.Exit
-
-
-@app.callback()
-def _root(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
-    ] = False,
-) -> None:
-    pass
-
 
 @app.command()
 def quantize(
@@ -67,9 +34,12 @@ def quantize(
     act_bits: options.ActBits = Quantization.act_bits,
     reduce_range: options.ReduceRange = Quantization.reduce_range,
     keep_branches: options.KeepBranches = Quantization.keep_branches,
-    max_size: options.MaxSize = None,
-    min_agreement: options.MinAgreement = None,
-    max_drop: options.MaxDrop = None,
+    max_size: budgets.MaxSize = None,
+    min_agreement: budgets.MinAgreement = None,
+    max_drop: budgets.MaxDrop = None,
+    prune: budgets.Prune = None,
+    keep: budgets.Keep = None,
+    prune_to: budgets.PruneTo = None,
     preset: options.Preset = Execution.preset,
     method: options.Method = DEFAULT_METHOD,
     out: options.Out = None,
@@ -121,6 +91,50 @@ def quantize(
 
         pipeline.run(settings, progress(), restart=restart, say=typer.echo)
         print_run(Path(settings.output.folder))
+
+
+@app.command()
+def prune(
+    context: typer.Context,
+    model: options.Model = None,
+    prune: budgets.Prune = None,
+    keep: budgets.Keep = None,
+    prune_to: budgets.PruneTo = None,
+    preset: options.Preset = Execution.preset,
+    out: options.Out = None,
+    seed: options.Seed = Execution.seed,
+    device: options.Device = None,
+    threads: options.Threads = None,
+    weights: options.Weights = None,
+    size: options.Size = None,
+    resize: options.Resize = None,
+    mean: options.Triple = None,
+    std: options.Triple = None,
+    channels: options.Channels = None,
+    range: options.Range = None,
+    task: options.Task = ModelSettings.task,
+    images: options.Images = Calibration.images,
+    teachers: options.Teachers = "",
+    verifier: options.Verifier = None,
+    data: options.Data = None,
+    metric: options.Metric = None,
+    memory_limit: options.MemoryLimit = None,
+    restart: options.Restart = False,
+    assignments: options.Assignments = None,
+) -> None:
+    """Remove channels from a model, repair what is left, and write it as a float ONNX file.
+
+    `ptq quantize` takes --prune, --keep and --prune-to as well, and ends in an integer file.
+    """
+    given = given_options(context)
+    if not given.keys() & {"prune", "keep", "prune_to"}:
+        raise InputError("how much shall go? Give --prune 1.5x, --keep 60% or --prune-to 3ms")
+    settings = settings_from(given, assignments=assignments, required=("model",), suffix="pruned")
+    from ptq.cli.run_page import print_pruned
+    from ptq.run import pruned_network
+
+    made = pruned_network.prune_model(settings, progress(), restart=restart, say=typer.echo)
+    print_pruned(made.result, made.validation, made.folder)
 
 
 @app.command()

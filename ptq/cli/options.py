@@ -23,12 +23,9 @@ __all__ = [
     "ImagesAtHand",
     "KeepBranches",
     "Layers",
-    "MaxDrop",
-    "MaxSize",
     "MemoryLimit",
     "Method",
     "Metric",
-    "MinAgreement",
     "MixedCopies",
     "Model",
     "Out",
@@ -72,32 +69,6 @@ Bits = Annotated[
     ),
 ]
 ActBits = Annotated[int, typer.Option(min=choices.MIN_BITS, max=choices.MAX_BITS, help="Bits of the activations.")]
-MaxSize = Annotated[
-    str | None,
-    typer.Option(
-        metavar="SIZE",
-        help="Of the file, as 3MB: the best network that fits, with bits of its own for every layer. --bits is the most that one gets then, "
-        "8 when not given; layers that --layer names keep theirs.",
-        rich_help_panel="Budget",
-    ),
-]
-MinAgreement = Annotated[
-    float | None,
-    typer.Option(
-        metavar="PERCENT",
-        help="Of the predictions that are float's: the smallest file that has it before it is tuned, on the images of --data, or on a quarter of the calibration "
-        "images that nothing is tuned with.",
-        rich_help_panel="Budget",
-    ),
-]
-MaxDrop = Annotated[
-    float | None,
-    typer.Option(
-        metavar="POINTS",
-        help="Of top-1 on the images of --data below float's: the smallest file that loses no more before it is tuned.",
-        rich_help_panel="Budget",
-    ),
-]
 ReduceRange = Annotated[
     bool,
     typer.Option(

@@ -13,8 +13,9 @@ from ptq.config.bit_budget import BUDGETS, check_budget, run_suffix
 from ptq.config.choices import MAX_BITS, MIN_BITS, UNIVERSAL, Method, SynthesisMethod, check_choice, kinds_by_output
 from ptq.config.flat_options import OPTIONS, flag, setting_values
 from ptq.config.nested import FLOAT, build
+from ptq.config.ranges import DEVICES
 from ptq.config.recipe_file import assignment, recipe_values
-from ptq.config.settings import DEVICES, Settings
+from ptq.config.settings import Settings
 from ptq.errors import InputError
 from ptq.models.names import check_name
 
@@ -59,7 +60,7 @@ def settings_from(
         config: a recipe.
         assignments: NAME=VALUE; of two with one name the later counts.
         required: options without which there is no run.
-        suffix: of the run directory's name, where none is given; the bits when empty.
+        suffix: of the run directory's name, where none is given; bits and budget when empty.
 
     Raises:
         InputError: for the first value that cannot be.
@@ -81,7 +82,7 @@ def settings_from(
             values[setting] = check(flag(setting), values[setting])
     settings = build(Settings, values)
     check_budget(settings)
-    folder = out_folder(values.get("output.folder"), settings.model.name, suffix or run_suffix(settings.quantization))
+    folder = out_folder(values.get("output.folder"), settings.model.name, suffix or run_suffix(settings))
     return build(Settings, values | {"output.folder": str(folder)})
 
 

@@ -1,16 +1,21 @@
 """What is on the terminal when a run is finished: its figures, and the files in its directory."""
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import typer
 
+from ptq.export.results import Validation
+from ptq.pruning.results import PruneResult
+from ptq.reporting.pruning_text import pruning_lines, repair_lines
 from ptq.reporting.report import ImageFacts, Report
 from ptq.reporting.report_files import read_report
 from ptq.reporting.text import exactness_lines, figure_lines, image_lines, memory_lines
 from ptq.utils.units import file_size_text
 
-__all__ = ["print_images", "print_run", "report_lines"]
+__all__ = ["print_images", "print_pruned", "print_run", "report_lines"]
 
 
 def print_images(images: ImageFacts, folder: Path) -> None:
@@ -23,6 +28,28 @@ def print_run(folder: Path) -> None:
     """Print the headline figures of a run and the paths of the files in its directory."""
     typer.echo("\n" + "\n".join(report_lines(read_report(folder))))
     _print_files(folder)
+
+
+def print_pruned(result: PruneResult, measured: Validation, folder: Path) -> None:
+    """Print what pruning alone did and what is left, and the paths of the files in its directory."""
+    lines = [
+        *pruning_lines(result),
+        *repair_lines(result),
+        *figure_lines(
+            top1=_as_pruned(measured.top1),
+            metrics={name: _as_pruned(values) for name, values in measured.metrics.items()},
+            agreement=_as_pruned(measured.agreement),
+            latency_ms=_as_pruned(measured.latency_ms),
+            size_bytes=_as_pruned(measured.size_bytes),
+        ),
+    ]
+    typer.echo("\n" + "\n".join(lines))
+    _print_files(folder)
+
+
+def _as_pruned(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Figures by name, where the file is the pruned network."""
+    return {{"onnx": "pruned"}.get(name, name): value for name, value in figures.items()}
 
 
 def _print_files(folder: Path) -> None:
@@ -38,6 +65,8 @@ def report_lines(report: Report) -> list[str]:
     """Return what a terminal shows of a report: accuracy, latency, size, images and memory."""
     measured = report.validation
     return [
+        *pruning_lines(report.pruning),
+        *repair_lines(report.pruning),
         *figure_lines(
             top1=measured.top1,
             metrics=measured.metrics,

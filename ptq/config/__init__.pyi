@@ -1,4 +1,5 @@
 from .flat_options import make_settings as make_settings
+from .pruning_settings import PruningSettings as PruningSettings
 from .recipe_file import read_recipe as read_recipe, write_recipe as write_recipe
 from .settings import (
     CalibrationSettings as CalibrationSettings,

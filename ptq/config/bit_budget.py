@@ -39,14 +39,18 @@ def check_budget(settings: Settings) -> None:
         raise InputError("--max-drop: give --data with labeled images, on which accuracy is measured")
 
 
-def run_suffix(settings: QuantizationSettings) -> str:
-    """Return what a run directory is called behind the model's name: the bits, or the budget.
+def run_suffix(settings: Settings) -> str:
+    """Return what a run directory is called behind the model's name: the bits or their budget, and that of channels.
 
     Example:
-        >>> run_suffix(QuantizationSettings(bits=4)), run_suffix(QuantizationSettings(min_agreement=98.0))
+        >>> from ptq.config.flat_options import make_settings
+        >>> run_suffix(make_settings("net", 4)), run_suffix(make_settings("net", min_agreement=98.0))
         ('w4a8', 'min-agreement-98')
+        >>> run_suffix(make_settings("net", 8, keep="60%"))
+        'w8a8-60percent'
     """
-    if (budget := bit_budget(settings)) is None:
-        return f"w{settings.bits}a{settings.act_bits}"
-    name, value = budget
-    return f"{name.replace('_', '-')}-{value if isinstance(value, str) else f'{value:g}'}"
+    bits, channels = settings.quantization, settings.pruning.budget
+    name, value = bit_budget(bits) or ("", "")
+    amount = value if isinstance(value, str) else f"{value:g}"
+    suffix = f"{name.replace('_', '-')}-{amount}" if name else f"w{bits.bits}a{bits.act_bits}"
+    return f"{suffix}-{channels.strip().replace('%', 'percent')}" if channels else suffix

@@ -55,7 +55,7 @@ def parse_factor(text: str) -> float:
     """
     factor = _number(text, "x")
     if not 1 <= factor < math.inf:
-        raise InputError(f"{text!r} is no factor: give 1.5x for 1.5 times fewer multiply-accumulates, at least 1x.")
+        raise InputError(f"{text!r} is no factor; give 1.5x for 1.5 times fewer multiply-accumulates, at least 1x.")
     return factor
 
 
@@ -67,7 +67,7 @@ def parse_share(text: str) -> float:
     """
     percent = _number(text, "%")
     if not 0 < percent <= 100:
-        raise InputError(f"{text!r} is no share: give 60% for that share of the parameters, above 0 and up to 100.")
+        raise InputError(f"{text!r} is no share; give 60% for that share of the parameters, above 0 and up to 100.")
     return percent / 100
 
 
@@ -79,7 +79,7 @@ def parse_milliseconds(text: str) -> float:
     """
     milliseconds = _number(text, "ms")
     if not 0 < milliseconds < math.inf:
-        raise InputError(f"{text!r} is no time: give 3ms for 3 milliseconds for one image.")
+        raise InputError(f"{text!r} is no time; give 3ms for 3 milliseconds for one image.")
     return milliseconds
 
 

@@ -16,6 +16,7 @@ __all__ = [
     "REDUCED_BITS",
     "UNIVERSAL",
     "Allocation",
+    "Arithmetic",
     "Format",
     "Method",
     "OutputKind",
@@ -57,6 +58,9 @@ Score = Literal["l1", "activation", "gradient", "reconstruction", "divergence"]
 
 Allocation = Literal["uniform", "global", "loss-per-cost"]
 """How many channels every group keeps; see `ptq.pruning.allocation`."""
+
+Arithmetic = Literal["int8", "float"]
+"""What a network computes in where its latency is measured."""
 
 MIN_BITS = 2
 MAX_BITS = 8  # every code lives in an 8-bit container, because that is what integer kernels read

@@ -23,6 +23,9 @@ __all__ = [
 
 OPTIONS = {
     "model": "model.name",
+    "prune": "pruning.macs",
+    "keep": "pruning.parameters",
+    "prune_to": "pruning.latency",
     "bits": "quantization.bits",
     "act_bits": "quantization.act_bits",
     "reduce_range": "quantization.reduce_range",

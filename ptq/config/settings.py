@@ -9,12 +9,13 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
-from ptq.config.choices import DEFAULT_METHOD, MAX_BITS, MIN_BITS, Format, Preset
+from ptq.config.choices import DEFAULT_METHOD, Format, Preset
 from ptq.config.nested import build, checked, flatten, leaf_values
+from ptq.config.pruning_settings import PruningSettings
+from ptq.config.ranges import Below1, Bits, Count, Device, Percent, Positive, Rate, Seed, Share, Side, Threads, Weight
 from ptq.utils.units import byte_count
 
 __all__ = [
-    "DEVICES",
     "CalibrationSettings",
     "EvaluationSettings",
     "ExecutionSettings",
@@ -26,20 +27,6 @@ __all__ = [
     "SynthesisSettings",
     "chosen",
 ]
-
-DEVICES = r"cpu|mps|(cuda|xpu)(:\d+)?"
-Bits = Annotated[int, Meta(ge=MIN_BITS, le=MAX_BITS)]
-Count = Annotated[int, Meta(ge=0)]
-Positive = Annotated[int, Meta(ge=1)]
-Side = Annotated[int, Meta(ge=1, le=99_999)]
-Seed = Annotated[int, Meta(ge=0, le=2**32 - 1)]
-Threads = Annotated[int, Meta(ge=1, le=1024)]
-Device = Annotated[str, Meta(pattern=f"^({DEVICES})$")]
-Share = Annotated[float, Meta(ge=0, le=1)]
-Below1 = Annotated[float, Meta(ge=0, lt=1)]
-Weight = Annotated[float, Meta(ge=0)]
-Rate = Annotated[float, Meta(gt=0)]
-Percent = Annotated[float, Meta(gt=0, le=100)]
 
 
 @dataclass(frozen=True)
@@ -250,6 +237,7 @@ class Settings:
 
     model: ModelSettings
     quantization: QuantizationSettings = field(default_factory=QuantizationSettings)
+    pruning: PruningSettings = field(default_factory=PruningSettings)
     calibration: CalibrationSettings = field(default_factory=CalibrationSettings)
     reconstruction: ReconstructionSettings = field(default_factory=ReconstructionSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
@@ -287,12 +275,15 @@ class Settings:
         return replace(self, evaluation=EvaluationSettings(), output=OutputSettings(), execution=execution)
 
 
-def chosen(settings: SynthesisSettings | ReconstructionSettings) -> dict[str, Any]:
-    """Return the fields of a stage that do not leave the choice to method and preset.
+_CHOICES = ("method", "macs", "parameters", "latency", "latency_of")  # not fields of a configuration
+
+
+def chosen(settings: PruningSettings | SynthesisSettings | ReconstructionSettings) -> dict[str, Any]:
+    """Return the fields of a stage's configuration that are not left to its defaults, to method and preset.
 
     Example:
         >>> chosen(ReconstructionSettings(iterations=2000))
         {'iterations': 2000}
     """
-    values = {item.name: getattr(settings, item.name) for item in fields(settings) if item.name != "method"}
+    values = {item.name: getattr(settings, item.name) for item in fields(settings) if item.name not in _CHOICES}
     return {name: value for name, value in values.items() if value is not None}

@@ -1,6 +1,6 @@
 """What the channels of a network are worth and what they cost: all that a choice for a budget needs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from ptq.pruning.costs import Costs, find_costs
 from ptq.pruning.groups import Group, find_groups
 from ptq.pruning.scores import SCORES
 
-__all__ = ["Ranking", "rank"]
+__all__ = ["Ranking", "rank", "unranked"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,25 @@ class Ranking:
         return 1 / float(self.costs.share(least, Budget("macs", 1.0)))
 
 
+def unranked(graph_model: GraphModel) -> Ranking:
+    """Find the channels of a network that can be removed, all of them worth the same: what can be met needs no images.
+
+    Raises:
+        InputError: for a network that has no channels to remove.
+
+    Example:
+        >>> unranked(graph_model).most(granule=8) > 2
+        True
+    """
+    channels = find_channels(graph_model)
+    groups = find_groups(channels)
+    if not groups:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in channels.fixed.items())
+        raise InputError(f"the network has no channels that can be removed ({reasons or 'it has no layers'}).")
+    scores = torch.zeros(channels.count, dtype=torch.float64)
+    return Ranking(channels, groups, find_costs(graph_model, channels, groups), scores)
+
+
 def rank(graph_model: GraphModel, images: Tensor, score: Score) -> Ranking:
     """Find the channels of a network that can be removed, and what they are worth on images.
 
@@ -70,10 +89,5 @@ def rank(graph_model: GraphModel, images: Tensor, score: Score) -> Ranking:
     """
     if len(images) < 1:
         raise InputError("pruning needs images to see what channels are worth: give at least one.")
-    channels = find_channels(graph_model)
-    groups = find_groups(channels)
-    if not groups:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in channels.fixed.items())
-        raise InputError(f"the network has no channels that can be removed ({reasons or 'it has no layers'}).")
-    costs = find_costs(graph_model, channels, groups)
-    return Ranking(channels, groups, costs, SCORES[score](graph_model, channels, images))
+    found = unranked(graph_model)
+    return replace(found, scores=SCORES[score](graph_model, found.channels, images))

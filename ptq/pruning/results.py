@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-__all__ = ["PruneResult", "PrunedLayer", "RepairStep"]
+__all__ = ["LatencySearch", "PruneResult", "PrunedLayer", "RepairStep"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,25 @@ class RepairStep:
 
 
 @dataclass(frozen=True)
+class LatencySearch:
+    """How a latency was met: networks of several sizes, measured in onnxruntime at batch 1.
+
+    Args:
+        limit: milliseconds that were asked for.
+        of: what the networks computed in, "int8" or "float".
+        threads: of onnxruntime.
+        factor: how many times fewer multiply-accumulates meet it.
+        tried: (factor, milliseconds), ascending.
+    """
+
+    limit: float
+    of: str
+    threads: int
+    factor: float
+    tried: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True)
 class PruneResult:
     """What was removed, and what each step of repair brought.
 
@@ -53,6 +72,7 @@ class PruneResult:
         images: how many images were learned from, and how many the steps are judged by.
         fixed: name of a layer none of whose outputs could be removed -> the reason.
         removed: the coupled channels that are gone, as `ptq.pruning.find_channels` numbers those of the original.
+        search: how a latency was met; None where the budget was none.
     """
 
     layers: tuple[PrunedLayer, ...]
@@ -62,3 +82,4 @@ class PruneResult:
     images: tuple[int, int]
     fixed: Mapping[str, str]
     removed: tuple[int, ...]
+    search: LatencySearch | None = None

@@ -1,7 +1,7 @@
 """A quantized model on disk: tensors and everything needed to rebuild it, in one safetensors file."""
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from torch import nn
 from ptq.config.settings import OutputSettings, Settings
 from ptq.data.preprocess import Preprocess
 from ptq.errors import InputError, reason
-from ptq.graph.preparation import prepare
+from ptq.graph.preparation import GraphModel, prepare
 from ptq.models.model import Model, load_model
 from ptq.quantization.insertion import insert_quantizers
 from ptq.quantization.quantized_model import QuantizedModel
@@ -87,13 +87,16 @@ def settings_of(folder: Path) -> Settings:
     return replace(settings, output=OutputSettings(folder=str(folder)))
 
 
-def load_quantized(path: Path | str, model: nn.Module | Model | None = None) -> QuantizedModel:
+def load_quantized(
+    path: Path | str, model: nn.Module | Model | None = None, change: Callable[[GraphModel], GraphModel] | None = None
+) -> QuantizedModel:
     """Rebuild a quantized model from its file.
 
     Args:
         path: quantized.safetensors, or the run directory that holds it.
         model: the float network, needed where the quantized model was made from a module. Without it the
             structure is built anew, and ``float_model`` is None.
+        change: what happened to the float network between `prepare` and quantization, such as pruning.
 
     Raises:
         InputError: when the file is damaged or of another network.
@@ -112,7 +115,7 @@ def load_quantized(path: Path | str, model: nn.Module | Model | None = None) -> 
     network = load_model(**arguments) if model is None else model
     network = network.module if isinstance(network, Model) else network
     graph_model = prepare(network, (channels, height, width), task=task, keep_branches=keep_branches)
-    quantized_model = insert_quantizers(graph_model, plan)
+    quantized_model = insert_quantizers(graph_model if change is None else change(graph_model), plan)
     try:
         quantized_model.module.load_state_dict(read_tensors(path))
     except (SafetensorError, RuntimeError) as error:

@@ -1,15 +1,17 @@
 """What a finished run means to who reads its report: whether the file can be used, and what to do next."""
 
+import math
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from ptq.analysis.distributions import LayerDistribution
 from ptq.config.bit_budget import bit_budget
+from ptq.config.budgets import parse_factor, parse_share
 from ptq.config.choices import MAX_BITS, REDUCED_BITS, UNIVERSAL
 from ptq.config.flat_options import command
 from ptq.config.settings import Settings
-from ptq.export.results import SAME_PREDICTIONS, SPEED
+from ptq.export.results import PRUNED_PREDICTIONS, SAME_PREDICTIONS, SPEED
 from ptq.reporting.report import Report
 from ptq.reporting.text import agreement_name
 from ptq.utils.units import number_text, percent_text, short_text
@@ -18,6 +20,7 @@ __all__ = ["Badge", "Step", "badges", "lost", "next_steps", "remedy"]
 
 KEPT = 1.0  # points of top-1 that nobody would quantize again for; the checks allow as much between simulation and file
 WORST = 3  # layers that are named
+_PREDICTIONS = (SAME_PREDICTIONS, PRUNED_PREDICTIONS)
 MUCH = 10.0  # beyond it a file is of no use to most
 
 
@@ -78,7 +81,7 @@ def _accuracy(report: Report) -> Badge:
 
 
 def _lost_too_much(report: Report) -> bool:
-    return any(check.name == SAME_PREDICTIONS and not check.passed for check in report.validation.checks)
+    return any(check.name in _PREDICTIONS and not check.passed for check in report.validation.checks)
 
 
 def remedy(settings: Settings, layers: Sequence[LayerDistribution]) -> str:
@@ -127,11 +130,16 @@ def _to_measure(report: Report, run: str) -> Iterator[Step]:
 
 def _after_failure(report: Report, run: str) -> Iterator[Step]:
     failed = [check.name for check in report.validation.checks if not check.passed]
-    if any(name != SAME_PREDICTIONS and not name.startswith(SPEED) for name in failed):
+    if any(name not in _PREDICTIONS and not name.startswith(SPEED) for name in failed):
         yield Step(
             "Do not use this file: make it again. Where that fails as well, onnxruntime computes something else than "
             "it should, which is worth a report."
         )
+    elif PRUNED_PREDICTIONS in failed:
+        yield Step(
+            "This is no success: the file computes what it should, but the network has lost too much by pruning."
+        )
+        yield from _fewer_channels(report.settings)
     elif SAME_PREDICTIONS in failed:
         yield Step("This is no success: the file computes what it should, but the network has lost too much by it.")
         yield from _against_loss(report.settings, report.worst_layers, run)
@@ -159,8 +167,23 @@ def _against_loss(settings: Settings, layers: Sequence[LayerDistribution], run: 
     yield from _for_accuracy(settings, run)
 
 
+def _fewer_channels(settings: Settings) -> Iterator[Step]:
+    """A budget in the middle between the one that was asked for and the whole network."""
+    pruning = settings.pruning
+    if pruning.macs is not None:
+        less = replace(pruning, macs=f"{math.sqrt(parse_factor(pruning.macs)):.3g}x")
+    elif pruning.parameters is not None:
+        less = replace(pruning, parameters=f"{50 * (1 + parse_share(pruning.parameters)):.3g}%")
+    else:
+        yield Step("Remove fewer channels: give --prune-to more time.")
+        return
+    yield Step("Remove fewer channels.", command(replace(settings, pruning=less)))
+
+
 def _for_accuracy(settings: Settings, run: str) -> Iterator[Step]:
     """What gives points back, the cheapest first."""
+    if settings.pruning.budget is not None:
+        yield from _fewer_channels(settings)
     bits, activations = settings.quantization.bits, settings.quantization.act_bits
     if activations < MAX_BITS:
         yield Step(f"Leave out --act-bits {activations}: 8 bits for activations cost neither time nor space.")

@@ -11,6 +11,7 @@ from ptq.analysis.distributions import LayerDistribution
 from ptq.config.settings import Settings
 from ptq.errors import InputError
 from ptq.export.results import Validation
+from ptq.pruning.results import PruneResult
 from ptq.reconstruction.results import BlockResult, FinetuneResult
 from ptq.utils.environment import Machine
 
@@ -152,6 +153,7 @@ class Report:
         seed: of everything random.
         versions: library -> version.
         machine: what it ran on.
+        pruning: which channels were removed before quantization, and what that cost; None where none were.
         finetuning: what fine-tuning the whole network brought; None where there was none.
         allocation: the bits that were chosen for a budget; None where none was given.
         version: of report.json's keys.
@@ -173,6 +175,7 @@ class Report:
     seed: int
     versions: dict[str, str]
     machine: Machine
+    pruning: PruneResult | None = None
     finetuning: FinetuneResult | None = None
     allocation: Allocation | None = None
     version: int = VERSION

@@ -5,8 +5,10 @@ import re
 from pathlib import Path
 
 from ptq.errors import InputError
+from ptq.pruning.results import PruneResult
 from ptq.reporting.advice import badges, next_steps
 from ptq.reporting.bits import allocation_lines, frontier_table, weights_text
+from ptq.reporting.pruning_text import channel_rows, cost_rows, judged_on, pruning_lines, repair_rows
 from ptq.reporting.rendering import render
 from ptq.reporting.report import Report
 from ptq.reporting.tables import Table
@@ -56,6 +58,7 @@ def markdown(report: Report) -> str:
         '# resnet18, weights 4 bits, activations 8 bits'
     """
     columns = figure_columns(report.validation)
+    figures = [*figure_rows(report.validation, columns), *cost_rows(report.pruning, columns)]
     blocks = [
         (
             block.name,
@@ -75,10 +78,13 @@ def markdown(report: Report) -> str:
         "allocation_lines": allocation and allocation_lines(allocation, report.validation.size_bytes.get("onnx")),
         "frontier": allocation and frontier_table(allocation.frontier).markdown(),
         "badges": badges(report),
-        "figures": Table("", ("", *columns), figure_rows(report.validation, columns)).markdown(),
+        "figures": Table("", ("", *columns), figures).markdown(),
         "steps": next_steps(report, report.settings.output.folder),
         "notes": [*report.notes, *report.validation.unmeasured, *exactness_lines(report.validation.exact)],
         "image_lines": image_lines(report.images),
+        "pruning_lines": pruning_lines(report.pruning),
+        "channels": _channels(report.pruning),
+        "repair": _repair(report.pruning),
         "blocks": Table(
             "", ("block", "bits", "nearest (dB)", "kept (dB)", "what was kept", "seconds"), blocks
         ).markdown(),
@@ -87,6 +93,22 @@ def markdown(report: Report) -> str:
         "memory_lines": memory_lines(report),
     }
     return render("report.md.j2", content)
+
+
+def _channels(found: PruneResult | None) -> str:
+    """The channels that layers write, as a table; empty without pruning."""
+    if found is None:
+        return ""
+    rows = [(name, str(before), str(after)) for name, before, after in channel_rows(found)]
+    return Table("", ("layer", "channels before", "after"), rows).markdown()
+
+
+def _repair(found: PruneResult | None) -> str:
+    """What each step of repair brought, as a table; empty without pruning."""
+    if found is None:
+        return ""
+    head = ("step", "agreement with float (%)", "loss", "signal to noise (dB)", "seconds")
+    return f"What each step brought, {judged_on(found)}.\n\n{Table('', head, repair_rows(found)).markdown()}"
 
 
 def _rows_of_numbers(text: str) -> str:

@@ -12,6 +12,7 @@ from ptq.data.class_names import label_names
 from ptq.export.packing import CONTAINERS, supported
 from ptq.export.results import Validation
 from ptq.models.model import Model
+from ptq.pruning.results import PruneResult
 from ptq.quantization.quantized_model import QuantizedModel
 from ptq.reconstruction.kernels import fused_cpu
 from ptq.reconstruction.results import BlockResult, FinetuneResult
@@ -27,6 +28,7 @@ def summarize(
     model: Model,
     quantized_model: QuantizedModel,
     images: CalibrationSet,
+    pruning: PruneResult | None,
     blocks: list[BlockResult],
     tuned: FinetuneResult | None,
     measured: Validation,
@@ -38,6 +40,7 @@ def summarize(
     """Return the report of a run.
 
     Args:
+        pruning: what was removed before quantization; None where nothing was.
         layers: those that lose most.
         before: what an interrupted run had done when this process began, in words.
         allocation: the bits that were chosen for a budget.
@@ -53,6 +56,7 @@ def summarize(
             disk=max((block.disk for block in blocks), default=0),
         ),
         blocks=tuple(blocks),
+        pruning=pruning,
         finetuning=tuned,
         allocation=allocation,
         bits={name: spec.bits for name, spec in quantized_model.plan.weights.items()},

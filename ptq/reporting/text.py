@@ -20,7 +20,7 @@ __all__ = [
 
 SAME = "same prediction as float"
 ALWAYS = ("float", "simulated", "onnx")
-COLUMNS = (*ALWAYS, "quantize_static", "openvino")
+COLUMNS = ("float", "pruned", "simulated", "onnx", "quantize_static", "openvino")
 """What is shown beside each other: always, and as far as it was measured."""
 
 
@@ -87,7 +87,8 @@ def figure_lines(
     )
     lines = []
     for kind, figures, text in kinds:
-        shown = [f"{name} {text(value)}" for name, value in (figures or {}).items() if name in COLUMNS]
+        known = figures or {}
+        shown = [f"{name} {text(known[name])}" for name in COLUMNS if name in known]
         if shown:
             lines.append(f"{kind:11} {'  '.join(shown)}")
     return lines

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ptq.calibration.activation_ranges import calibrate
 from ptq.calibration.dataset import CalibrationSet
@@ -44,6 +44,7 @@ from ptq.run.inputs import (
     synthesis_teachers,
 )
 from ptq.run.planning import plan_by_images, plan_by_settings, prepare_network
+from ptq.run.pruning import estimate_pruning
 from ptq.utils.activation_cache import ActivationCache
 from ptq.utils.device import use_device
 from ptq.utils.environment import Stopwatch, peak_memory_bytes
@@ -130,6 +131,10 @@ def estimate_run(settings: Settings, progress: Progress = SILENT, model: Model |
         task.advance()
         few = replace(images, images=images.images[:IMAGES], labels=images.labels[:IMAGES])
         inputs = model.preprocess.normalize(few.floats())
+        pruning, original = 0.0, None
+        if settings.pruning.budget is not None:
+            original = graph_model.module
+            graph_model, pruning = estimate_pruning(graph_model, inputs, count, settings, device)
         graph_model.module.to(device)
         plan = plan_by_images(graph_model, settings.quantization, inputs)
         quantized_model = insert_quantizers(graph_model, plan)
@@ -139,7 +144,7 @@ def estimate_run(settings: Settings, progress: Progress = SILENT, model: Model |
         finetuning = _finetuning(quantized_model, settings, inputs, model)
         task.advance()
         quantized_model.to(torch.device("cpu"))
-        measured, export, validation = _file(quantized_model, model, few, settings)
+        measured, export, validation = _file(quantized_model, model, few, settings, original)
         task.advance()
     share = count * (1 + settings.calibration.mixed_copies) / len(inputs)
     shown = count if evaluation is None else len(evaluation)
@@ -155,6 +160,7 @@ def estimate_run(settings: Settings, progress: Progress = SILENT, model: Model |
         seconds={
             "load": watch.seconds["load"],
             "synthesize": synthesis,
+            **({"prune": pruning} if pruning else {}),
             "calibrate": ranges + passing * (share - 1),
             "reconstruct": growing * share + fitting,
             **({"fine-tune": finetuning} if finetuning else {}),
@@ -289,17 +295,21 @@ def _mean(steps: list[float]) -> float:
 
 
 def _file(
-    quantized_model: QuantizedModel, model: Model, images: CalibrationSet, settings: Settings
+    quantized_model: QuantizedModel,
+    model: Model,
+    images: CalibrationSet,
+    settings: Settings,
+    original: nn.Module | None,
 ) -> tuple[Validation, float, float]:
     """What the file of this quantized model is like, and the seconds that export and validation take."""
     with tempfile.TemporaryDirectory(prefix="ptq-") as folder:
         path = Path(folder) / "model.onnx"
         export = _timed(lambda: export_qdq(quantized_model, path, format=settings.output.format))
         measured: list[Validation] = []
-        batches = ValidationBatches(None, images)
+        batches, threads = ValidationBatches(None, images), settings.execution.threads
         validation = _timed(
             lambda: measured.append(
-                validate(path, quantized_model, model.preprocess, batches, threads=settings.execution.threads)
+                validate(path, quantized_model, model.preprocess, batches, original=original, threads=threads)
             )
         )
     return measured[0], export, validation

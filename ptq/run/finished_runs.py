@@ -19,6 +19,8 @@ from ptq.reporting.html.page import refresh
 from ptq.reporting.report_files import read_report, write_report
 from ptq.run.evaluation import PICTURES, ValidationBatches, data_of, labeled_images, own_metric
 from ptq.run.inputs import load_network
+from ptq.run.planning import prepare_network
+from ptq.run.pruning import pruned_by
 
 __all__ = ["load", "validate_run"]
 
@@ -34,7 +36,9 @@ def load(folder: Path | str, model: nn.Module | Model | None = None) -> Quantize
     Raises:
         InputError: when it is damaged or of another network.
     """
-    return load_quantized(Path(folder), model)
+    folder = Path(folder)
+    pruned = read_metadata(folder / "quantized.safetensors")["about"].get("pruned")
+    return load_quantized(folder, model, pruned_by(folder) if pruned else None)
 
 
 def validate_run(
@@ -68,11 +72,15 @@ def validate_run(
     evaluation = labeled_images(data, model) if data else None
     own = replace(report.settings.evaluation, metric=metric or report.settings.evaluation.metric)
     quantized_model = load(folder, model.module)
+    original = None
+    if report.pruning is not None:
+        original = prepare_network(model, report.settings.quantization).module
     measured = validate(
         folder / "model.onnx",
         quantized_model,
         model.preprocess,
         ValidationBatches(evaluation, images),
+        original=original,
         threads=threads or report.settings.execution.threads,
         exact=exact,
         runtimes=runtimes,

@@ -22,11 +22,12 @@ from ptq.progress import SILENT, Progress
 from ptq.quantization.insertion import insert_quantizers
 from ptq.quantization.plan import layers_matched
 from ptq.quantization.quantized_model import QuantizedModel
-from ptq.quantization.storage import load_quantized, read_metadata, settings_of
+from ptq.quantization.storage import read_metadata, settings_of
 from ptq.reporting.inspection import Inspection
 from ptq.reporting.report import ImageFacts
 from ptq.reporting.report_files import read_report
 from ptq.run.allocation import held_apart
+from ptq.run.finished_runs import load
 from ptq.run.inputs import calibration_images, image_source, load_network
 from ptq.run.planning import plan_by_images, plan_by_settings, prepare_network
 from ptq.utils.device import use_device
@@ -72,7 +73,7 @@ def inspect_run(
     network = _network(folder, settings, about, model)
     images, _ = held_apart(CalibrationSet.load(folder / "images.safetensors"), settings)
     many = mixed_copies(images, settings.calibration.mixed_copies, seed)
-    after = load_quantized(folder, network.module)
+    after = load(folder, network.module)
     before = insert_quantizers(after.require_float_model(), after.plan)
     inputs = network.preprocess.normalize(many.floats())
     calibrate(before.to(where), inputs, preprocess=network.preprocess, seed=seed, progress=progress)

@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,13 @@ from ptq.analysis.histograms import worst_layers
 from ptq.calibration.activation_ranges import calibrate
 from ptq.calibration.data_mixing import mixed_copies
 from ptq.calibration.dataset import CalibrationSet
-from ptq.calibration.synthesis_config import synthesis_preset
 from ptq.config.bit_budget import bit_budget, check_budget, run_suffix
 from ptq.config.flat_options import make_settings
 from ptq.config.recipe_file import write_recipe
-from ptq.config.settings import QuantizationSettings, Settings
+from ptq.config.settings import Settings
 from ptq.data.preprocess import Preprocess
 from ptq.export import export_float, export_qdq, validate
-from ptq.models.model import Model, load_model
+from ptq.models.model import Model
 from ptq.progress import SILENT, Progress
 from ptq.quantization.insertion import insert_quantizers
 from ptq.quantization.quantized_model import QuantizedModel
@@ -34,12 +33,9 @@ from ptq.reporting.html.page import refresh
 from ptq.reporting.report import Report
 from ptq.reporting.report_files import write_report
 from ptq.reporting.summary import summarize
-from ptq.run.allocation import allocate_bits, held_apart, kept_widths
+from ptq.run.allocation import allocate_bits, held_apart
 from ptq.run.evaluation import PICTURES, ValidationBatches, load_evaluation, own_metric
-from ptq.run.fingerprint import decided_by
 from ptq.run.inputs import (
-    BATCHES,
-    ImageSource,
     calibration_images,
     image_source,
     keep_images,
@@ -50,13 +46,15 @@ from ptq.run.inputs import (
     reconstruct_config,
 )
 from ptq.run.planning import plan_by_images, plan_by_settings, prepare_network, warn_of_float_weights
+from ptq.run.pruning import PRUNED, check_pruning, keep_pruned, prune_network
+from ptq.run.run_directory import about_run, open_run
 from ptq.utils.activation_cache import ActivationCache
 from ptq.utils.device import use_device
 from ptq.utils.environment import Stopwatch
 from ptq.utils.files import run_folder
-from ptq.utils.work_store import WorkStore, resume
+from ptq.utils.work_store import WorkStore
 
-__all__ = ["Calibrated", "Run", "calibrate_datafree", "quantize", "run", "synthesize_images"]
+__all__ = ["Run", "quantize", "run", "synthesize_images"]
 
 
 @dataclass(frozen=True)
@@ -120,15 +118,8 @@ def _run(
         evaluation, metric = load_evaluation(settings.evaluation, model), own_metric(settings.evaluation, model)
         graph_model = prepare_network(model, settings.quantization)
         plan = plan_by_settings(graph_model, settings.quantization)
-        folder = run_folder(settings.output.folder)
-        decides = decided_by(settings, model, teachers, graph_model, device)
-        store, widths = resume(folder / "run.part", decides, restart), kept_widths(folder, decides)
-        if restart:
-            WorkStore(folder / BATCHES).discard()
-            widths.discard()
-        batches = "a part of the images" if (folder / BATCHES).is_dir() else ""
-        if say is not None and (done := store.words() or batches):
-            say(f"continues an interrupted run: {done} already done")
+        check_pruning(graph_model, settings, progress=progress)
+        folder, store, widths = open_run(settings, model, teachers, graph_model, device, restart, say)
         warn_of_float_weights(graph_model, plan)
         # What cannot be written as ONNX is refused now, and not after all the work; validation measures this file, too.
         export_float(graph_model.module, float_file, graph_model.example(2))
@@ -140,6 +131,15 @@ def _run(
         images = keep_images(folder, store, make)
     del teachers, verifier, make  # they are not needed any more, and may be large
     tuned_with, apart = held_apart(images, settings)
+    about, original, pruning = about_run(settings, model, by_name), None, None
+    if about["pruned"]:
+        with watch("prune"):
+            if widths.vouches(folder / PRUNED):
+                store.vouch(folder / PRUNED)
+            inputs = _inputs(model, tuned_with)
+            shrink = partial(prune_network, graph_model, inputs, settings, device, folder=folder, progress=progress)
+            original, (graph_model, pruning) = graph_model, keep_pruned(folder, store, graph_model, about, shrink)
+            del shrink, inputs
     many = mixed_copies(tuned_with, settings.calibration.mixed_copies, seed)
     graph_model.module.to(device)
     with watch("calibrate"):
@@ -153,7 +153,8 @@ def _run(
         with watch("allocate bits"):
             inputs, judged = _inputs(model, tuned_with), evaluation or apart
             allocation = allocate_bits(settings, model, quantized_model, inputs, judged, widths, metadata, progress)
-            widths.vouch(folder / "images.safetensors")
+            for file in ("images.safetensors", *([PRUNED] if about["pruned"] else [])):
+                widths.vouch(folder / file)
             quantized_model = change_widths(quantized_model, allocation.bits)
     config = reconstruct_config(settings.reconstruction, settings.execution, model.preprocess.size)
     with watch("reconstruct"):
@@ -170,12 +171,6 @@ def _run(
         with watch("fine-tune"):
             tuned = finetune(quantized_model, _inputs(model, tuned_with), config, store=store, progress=progress)
     quantized_model.to(torch.device("cpu"))
-    about = {
-        "model": settings.model.name if by_name else None,
-        "preprocess": asdict(model.preprocess),
-        "num_classes": model.num_classes,
-        "settings": settings.decisive().to_json(),
-    }
     save_quantized(quantized_model, folder / "quantized.safetensors", about)
     with watch("export"):
         export_qdq(quantized_model, folder / "model.onnx", metadata, format=settings.output.format)
@@ -187,6 +182,7 @@ def _run(
             quantized_model,
             model.preprocess,
             ValidationBatches(evaluation, apart or images),
+            original=None if original is None else original.module,
             threads=settings.execution.threads,
             float_path=float_file,
             remedy=remedy(settings, layers),
@@ -195,11 +191,22 @@ def _run(
             progress=progress,
         )
     report = summarize(
-        settings, model, quantized_model, images, blocks, tuned, measured, layers, watch, store.words(), allocation
+        settings,
+        model,
+        quantized_model,
+        images,
+        pruning,
+        blocks,
+        tuned,
+        measured,
+        layers,
+        watch,
+        store.words(),
+        allocation,
     )
     write_report(report, folder)
     write_recipe(settings, folder)
-    for name in ("inspect.md", "inspect.json"):
+    for name in ("inspect.md", "inspect.json", *(() if about["pruned"] else (PRUNED,))):
         (folder / name).unlink(missing_ok=True)  # of a network that was here before
     refresh(folder)
     store.discard()
@@ -247,64 +254,9 @@ def quantize(
     settings = make_settings(model.name, bits, **options)
     if "out" not in options:
         settings = replace(
-            settings, output=replace(settings.output, folder=f"runs/{model.name}-{run_suffix(settings.quantization)}")
+            settings, output=replace(settings.output, folder=f"runs/{model.name}-{run_suffix(settings)}")
         )
     return run(settings, progress, model, restart=restart)
-
-
-@dataclass(frozen=True)
-class Calibrated:
-    """A calibrated quantized model and the images that did it."""
-
-    quantized_model: QuantizedModel
-    images: CalibrationSet
-
-
-def calibrate_datafree(
-    model: str | nn.Module | Model,
-    bits: int = 8,
-    act_bits: int = 8,
-    *,
-    teachers: tuple[Model, ...] = (),
-    preprocess: Preprocess | None = None,
-    task: str = "auto",
-    preset: str = "default",
-    seed: int = 0,
-    device: str | None = None,
-    progress: Progress = SILENT,
-) -> Calibrated:
-    """Return a calibrated quantized model of `model` and the images synthesized for it; no data is needed.
-
-    Args:
-        model: a name, your own trained module, or a `Model`. It comes out untouched.
-        bits: of the weights, 2..8.
-        act_bits: of the activations, 2..8.
-        teachers: further models to synthesize from (feature mixing).
-        preprocess: of your own module; ImageNet's at 224 by default.
-        task: what the network is for, as `ptq.find_task` takes it.
-        preset: "fast", "default" or "best".
-        seed: same seed, same machine: same result.
-        device: None takes a GPU where there is one.
-        progress: told of every long stage.
-
-    Raises:
-        PtqError: for a network without BatchNorm, or one that cannot be traced.
-
-    Example:
-        >>> found = calibrate_datafree(net)  # doctest: +SKIP
-        >>> logits = found.quantized_model.integer_forward(x)  # doctest: +SKIP
-    """
-    own = {} if task == "auto" else {"task": task}
-    network = load_model(model, task=task) if isinstance(model, str) else own_network(model, preprocess, own)
-    settings = QuantizationSettings(bits, act_bits)
-    graph_model = prepare_network(network, settings)
-    source = ImageSource("mixmix", synthesis_preset(preset, network.preprocess, seed=seed))
-    images = calibration_images(network, source, teachers, device=use_device(device), progress=progress)
-    inputs = network.preprocess.normalize(images.floats())
-    plan = plan_by_images(graph_model, settings, inputs)
-    quantized_model = insert_quantizers(graph_model, plan)
-    calibrate(quantized_model, inputs, preprocess=network.preprocess, seed=seed, progress=progress)
-    return Calibrated(quantized_model, images)
 
 
 def synthesize_images(settings: Settings, progress: Progress = SILENT) -> CalibrationSet:

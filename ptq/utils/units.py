@@ -8,6 +8,7 @@ from ptq.errors import InputError
 __all__ = [
     "byte_count",
     "byte_text",
+    "count_text",
     "decibel_text",
     "duration_text",
     "file_size_text",
@@ -96,6 +97,20 @@ def short_text(value: float) -> str:
         ('0.498', '256')
     """
     return f"{value:.4g}".replace("-", "−")
+
+
+def count_text(count: int) -> str:
+    """Return a number of things with three digits that count, in thousands, millions or billions.
+
+    Example:
+        >>> count_text(950), count_text(40_813_184), count_text(1_819_066_368)
+        ('950', '40.8 M', '1.82 G')
+    """
+    for power, unit in ((9, "G"), (6, "M"), (3, "k")):
+        if count >= 10**power:
+            value = count / 10**power
+            return f"{value:.{max(0, 3 - len(str(int(value))))}f} {unit}"
+    return str(count)
 
 
 def percent_text(value: float, digits: int = 2) -> str:

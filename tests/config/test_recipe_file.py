@@ -45,13 +45,16 @@ OTHERWISE: dict[str, tuple[list[str], Any]] = {  # options and values that are n
     "format": (["--format", "int8"], "int8"),
     "reduce_range": (["--reduce-range"], True),
     "keep_branches": (["--keep-branches"], True),
+    "prune": (["--prune", "1.5x"], "1.5x"),
+    "keep": (["--keep", "60%"], "60%"),
+    "prune_to": (["--prune-to", "3ms"], "3ms"),
     "tensors": (["--tensor", "layer1.*=7", "--tensor", "fc=6"], {"layer1.*": 7, "fc": 6}),
     "max_size": (["--max-size", "3MB"], "3MB"),
     "min_agreement": (["--min-agreement", "98"], 98.0),
     "max_drop": (["--max-drop", "1.5", "--data", "here"], 1.5),
     "layers": (["--layer", "fc=float", "--layer", "layer1.*=8"], {"fc": None, "layer1.*": 8}),
 }
-TOGETHER = OTHERWISE.keys() - {"min_agreement", "max_drop"}  # there is one budget at most
+TOGETHER = OTHERWISE.keys() - {"min_agreement", "max_drop", "keep", "prune_to"}  # one budget of bits, one of channels
 EVERYTHING = [word for name in OTHERWISE if name in TOGETHER for word in OTHERWISE[name][0]]
 
 

@@ -26,7 +26,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_everything_is_measured_in_one_run(exported: Path, tmp_path: Path) -> None:
     kept = tmp_path / "float.onnx"
     image = networks.images(1).numpy()
-    costs = measure_costs(exported, networks.build("resnet"), image, threads=1, runs=3, float_path=kept)
+    costs = measure_costs(exported, {"float": networks.build("resnet")}, image, threads=1, runs=3, float_path=kept)
     assert set(costs.latency_ms) == {"float", "onnx", "quantize_static", "threads"}
     assert costs.size_bytes["float"] == kept.stat().st_size
     assert costs.size_bytes["onnx"] == exported.stat().st_size
@@ -40,7 +40,7 @@ def test_networks_too_large_for_one_file_have_weights_beside_it(
     monkeypatch.setattr(onnx_files, "LARGE", 1000)
     quantized_model, x = networks.quantized_network("resnet", 4, 8), networks.images(3)
     path, kept = export_qdq(quantized_model, tmp_path / "m.onnx"), tmp_path / "float.onnx"
-    costs = measure_costs(path, networks.build("resnet"), x[:1].numpy(), threads=1, runs=2, float_path=kept)
+    costs = measure_costs(path, {"float": networks.build("resnet")}, x[:1].numpy(), threads=1, runs=2, float_path=kept)
     assert costs.unmeasured == () and {"float", "onnx", "quantize_static"} < set(costs.latency_ms)
     for file, name in ((path, "onnx"), (kept, "float")):
         weights = onnx_files.data_file(file)
@@ -59,7 +59,7 @@ def test_networks_too_large_for_one_file_have_weights_beside_it(
 
 
 def test_the_file_alone(exported: Path) -> None:
-    costs = measure_costs(exported, None, networks.images(1).numpy(), threads=1, runs=2)
+    costs = measure_costs(exported, {}, networks.images(1).numpy(), threads=1, runs=2)
     assert set(costs.latency_ms) == {"onnx", "threads"} and set(costs.size_bytes) == {"onnx"}
 
 
@@ -71,7 +71,7 @@ def test_what_quantize_static_cannot_do_is_a_note(exported: Path, monkeypatch: p
 
     monkeypatch.setattr(quantization, "quantize_static", fails)
     network, image = networks.build("resnet"), networks.images(1).numpy()
-    costs = measure_costs(exported, network, image, threads=1, runs=2)
+    costs = measure_costs(exported, {"float": network}, image, threads=1, runs=2)
     (note,) = costs.unmeasured
     assert note.endswith("no such shape")
     assert "quantize_static" not in costs.latency_ms
@@ -81,13 +81,13 @@ def test_a_network_that_looks_slow_is_measured_again(exported: Path, monkeypatch
     measured = iter([9.0, 1.0, 1.0])
     monkeypatch.setattr(ort, "latencies", lambda *args: {"onnx": next(measured), "float": 2.0})
     network, image = networks.build("resnet"), networks.images(1).numpy()
-    costs = measure_costs(exported, network, image, threads=1, baseline=False)
+    costs = measure_costs(exported, {"float": network}, image, threads=1, baseline=False)
     assert costs.latency_ms["onnx"] == 1.0
     monkeypatch.setattr(ort, "latencies", lambda *args: {"onnx": 9.0, "float": 2.0})
-    costs = measure_costs(exported, network, image, threads=1, baseline=False)
+    costs = measure_costs(exported, {"float": network}, image, threads=1, baseline=False)
     assert costs.latency_ms["onnx"] == 9.0
 
 
 def test_a_missing_file_is_one_message(tmp_path: Path) -> None:
     with pytest.raises(ptq.InputError, match=r"none\.onnx"):
-        measure_costs(tmp_path / "none.onnx", None, networks.images(1).numpy(), threads=1)
+        measure_costs(tmp_path / "none.onnx", {}, networks.images(1).numpy(), threads=1)

@@ -14,7 +14,7 @@ from ptq.export import checks, ort
 from ptq.export.checks import EQUAL_DB, MARGIN, Evidence, not_slower, run_checks
 from ptq.export.comparison import Comparisons
 from ptq.export.onnx_files import QuantizedFile
-from ptq.export.results import SAME_PREDICTIONS, Check, failures
+from ptq.export.results import PRUNED_PREDICTIONS, SAME_PREDICTIONS, Check, failures
 from ptq.export.stepwise import ComparedCodes, Stepwise
 from ptq.tasks.task import Task
 
@@ -110,6 +110,15 @@ def test_a_network_that_lost_its_predictions_fails(
     answers = [c for c in found(said, logits, remedy="Do this.") if c.name == SAME_PREDICTIONS]
     assert [not answer.passed for answer in answers] == ([] if fails is None else [fails])
     assert all(answer.failure.endswith("Do this.") for answer in answers if not answer.passed)
+
+
+@pytest.mark.parametrize("lost", ["by pruning", "by quantization"])
+def test_what_pruning_lost_is_not_what_quantization_lost(lost: str, file: QuantizedFile) -> None:
+    right, wrong = predicting(*[0] * 100), predicting(*[1] * 60, *[0] * 40)
+    pruned, onnx = (wrong, wrong) if lost == "by pruning" else (right, wrong)
+    answers = {c.name: c.passed for c in found(file, {"float": right, "pruned": pruned, "onnx": onnx})}
+    assert answers[SAME_PREDICTIONS] == (lost == "by pruning")
+    assert answers[PRUNED_PREDICTIONS] == (lost == "by quantization")
 
 
 def test_one_output_names_no_classes(file: QuantizedFile) -> None:

@@ -6,7 +6,7 @@ from ptq.analysis.distributions import Histogram
 from ptq.config.flat_options import make_settings
 from ptq.reporting.report import Report
 
-__all__ = ["check", "histogram", "made_up"]
+__all__ = ["check", "histogram", "made_up", "pruned"]
 
 
 def check(name: str, failure: str = "") -> dict[str, Any]:
@@ -34,6 +34,44 @@ def made_up(**changes: Any) -> Report:
             place = place[key]
         place[last] = value
     return Report.from_json(data)
+
+
+def pruned(**changes: Any) -> Report:
+    """Return the same report of a run that removed channels first."""
+    step = {"kept": True, "seconds": 2.5}
+    pruning = {
+        "layers": [
+            {"name": "stem", "inputs": [3, 3], "outputs": [16, 16]},
+            {"name": "conv1", "inputs": [16, 16], "outputs": [64, 24]},
+            {"name": "conv2", "inputs": [64, 24], "outputs": [64, 48]},
+            {"name": "fc", "inputs": [64, 48], "outputs": [10, 10]},
+        ],
+        "macs": [41_500_000, 20_700_000],
+        "parameters": [270_000, 131_000],
+        "steps": [
+            {**step, "name": "removal", "loss": 0.912, "agreement": 61.25, "decibels": 3.21, "seconds": 0.0},
+            {**step, "name": "closed form", "loss": 0.081, "agreement": 91.5, "decibels": 14.5},
+            {**step, "name": "blocks", "loss": 0.0456, "agreement": 93.75, "decibels": 17.25},
+            {**step, "name": "network", "loss": 0.0456, "agreement": 93.75, "decibels": 17.25, "kept": False},
+        ],
+        "images": [56, 8],
+        "fixed": {"fc": "the network returns it"},
+        "removed": [17, 18, 40],
+        "search": {
+            "limit": 3.0,
+            "of": "int8",
+            "threads": 2,
+            "factor": 2.0,
+            "tried": [[1.0, 4.5], [2.0, 2.9], [6.1, 1.25]],
+        },
+    }
+    settings = make_settings("tinynet", 4, data="val", out="runs/tinynet-w4a8", seed=7, prune_to="3ms").to_json()
+    return made_up(
+        pruning=pruning,
+        settings=settings,
+        **{"top1__pruned": 86.5, "agreement__pruned": 96.0, "latency_ms__pruned": 6.5, "size_bytes__pruned": 2_100_000},
+        **changes,
+    )
 
 
 def _data() -> dict[str, Any]:

@@ -12,8 +12,12 @@ from ptq.config.settings import Settings
 __all__ = ["any_settings", "any_value"]
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
+BUDGETS = ("pruning.macs", "pruning.parameters", "pruning.latency")
 OF_A_FORM = {
     "execution.device": st.sampled_from([None, "cpu", "cuda:1"]),
+    "pruning.macs": st.sampled_from([None, "1.5x", "2x"]),
+    "pruning.parameters": st.sampled_from([None, "60%", "0.5 %"]),
+    "pruning.latency": st.sampled_from([None, "3ms", "0.25 ms"]),
     "execution.memory_limit": st.sampled_from([None, "0", "1.5 GiB"]),
     "quantization.max_size": st.sampled_from([None, "3MB", "800 kB"]),
 }
@@ -22,7 +26,12 @@ OF_A_FORM = {
 def any_settings() -> st.SearchStrategy[Settings]:
     """Settings of which every field has any value that it can have."""
     values = st.fixed_dictionaries({name: any_value(name) for name in leaf_types(Settings)})
-    return values.map(lambda found: build(Settings, found))
+    return values.map(lambda found: build(Settings, _with_one_budget(found)))
+
+
+def _with_one_budget(values: dict[str, Any]) -> dict[str, Any]:
+    budgets = [name for name in BUDGETS if values[name] is not None]
+    return values | dict.fromkeys(budgets[1:])
 
 
 def any_value(name: str) -> st.SearchStrategy[Any]:

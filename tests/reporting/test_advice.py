@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ptq.config.flat_options import make_settings
-from ptq.export.results import SAME_PREDICTIONS, SPEED
+from ptq.export.results import PRUNED_PREDICTIONS, SAME_PREDICTIONS, SPEED
 from ptq.reporting.advice import badges, lost, next_steps, remedy
 from ptq.reporting.report import Report
 from tests.helpers.reports import check, made_up
@@ -100,6 +100,16 @@ def test_a_network_that_lost_its_predictions_is_no_success() -> None:
     assert "no success" in first.text
     assert second.command.startswith("ptq quantize --model tinynet --bits 4") and "--layer conv2=8" in second.command
     assert "--act-bits 4" in texts(collapsed(act_bits=4)) and "model.onnx" not in texts(collapsed())
+
+
+@pytest.mark.parametrize(
+    ("budget", "less"),
+    [({"prune": "2x"}, "--prune 1.41x"), ({"keep": "60%"}, "--keep 80%"), ({"prune_to": "3ms"}, "more time")],
+)
+def test_a_network_that_lost_too_much_by_pruning_keeps_more(budget: dict[str, Any], less: str) -> None:
+    lost_all = [check(PRUNED_PREDICTIONS, "it has lost too much.")]
+    found = made_up(top1={}, gates=lost_all, settings=make_settings("tinynet", 8, **budget).to_json())
+    assert less in texts(found) and badges(found)[1].state == "failed"
 
 
 def test_a_layer_that_has_all_bits_is_left_in_float() -> None:

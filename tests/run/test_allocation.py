@@ -62,4 +62,4 @@ def test_one_budget_at_most_and_a_drop_only_with_labels() -> None:
 def test_a_recipe_and_a_command_hold_the_budget() -> None:
     settings = make_settings("resnet18", max_size="3MB")
     assert "--max-size 3MB" in command(settings)
-    assert run_suffix(settings.quantization) == "max-size-3MB"
+    assert run_suffix(settings) == "max-size-3MB"

@@ -17,6 +17,7 @@ from ptq.data.preprocess import IMAGENET, Preprocess
 from ptq.errors import InputError, ModelError
 from ptq.models.model import Model, as_model
 from ptq.run import inputs
+from ptq.run.datafree import calibrate_datafree
 from ptq.run.evaluation import data_of
 from ptq.run.inputs import (
     BATCHES,
@@ -28,7 +29,6 @@ from ptq.run.inputs import (
     load_verifier,
     own_network,
 )
-from ptq.run.pipeline import calibrate_datafree
 from ptq.utils.work_store import WorkStore
 from tests.helpers.networks import build
 

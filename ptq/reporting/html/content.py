@@ -8,10 +8,12 @@ from typing import Any
 
 from ptq.analysis.distributions import Histogram, LayerDistribution
 from ptq.config.flat_options import named_values
+from ptq.pruning.results import PruneResult
 from ptq.reconstruction.results import BlockResult
 from ptq.reporting.advice import badges, next_steps
 from ptq.reporting.bits import allocation_lines, weights_text
 from ptq.reporting.html import bit_charts, gallery, plots
+from ptq.reporting.pruning_text import channel_rows, cost_rows, judged_on, pruning_lines, repair_rows
 from ptq.reporting.report import Report
 from ptq.reporting.text import (
     agreement_name,
@@ -62,14 +64,20 @@ def content(report: Report, folder: Path | None) -> dict[str, Any]:
     pictures = gallery.pictures(folder / "outputs.safetensors") if folder else []
     return {
         "title": report.model.name,
-        "subtitle": f"{weights_text(bits)}, activations {bits.act_bits} bits; {image_lines(images)[0]}",
+        "subtitle": "; ".join(
+            [
+                f"{weights_text(bits)}, activations {bits.act_bits} bits",
+                *pruning_lines(report.pruning)[:1],
+                image_lines(images)[0],
+            ]
+        ),
         "badges": badges(report),
         "failures": measured.failed,
         "cards": [*_cards(report)],
         "steps": next_steps(report, str(folder or report.settings.output.folder)),
         "measured_on": _measured_on(report),
         "columns": columns,
-        "rows": [row for row in figure_rows(measured, columns) if any(row[1:])],
+        "rows": [row for row in (*figure_rows(measured, columns), *cost_rows(report.pruning, columns)) if any(row[1:])],
         "checks": measured.checks,
         "image_lines": [
             *image_lines(images),
@@ -77,6 +85,10 @@ def content(report: Report, folder: Path | None) -> dict[str, Any]:
         ],
         "tiles": tiles,
         "pictures": pictures,
+        "pruning": pruning_lines(report.pruning),
+        "judged_on": "" if report.pruning is None else judged_on(report.pruning),
+        "repair": [] if report.pruning is None else repair_rows(report.pruning),
+        "channels": [] if report.pruning is None else [*_channels(report.pruning)],
         "scale": _scale(report.blocks),
         "blocks": [*_blocks(report)],
         "finetuning": finetuning_line(report),
@@ -140,6 +152,15 @@ def _cards(report: Report) -> Iterator[dict[str, str]]:
 def _card(name: str, figure: str, detail: str) -> dict[str, str]:
     value, _, unit = figure.partition(" ")
     return {"name": name, "value": value, "unit": unit, "detail": detail}
+
+
+def _channels(found: PruneResult) -> Iterator[dict[str, Any]]:
+    """The channels that layers write, and how wide they are drawn."""
+    rows = channel_rows(found)
+    most = max((before for _, before, _ in rows), default=1)
+    for name, before, after in rows:
+        shares = {"was": f"{100 * before / most:.2f}", "is": f"{100 * after / most:.2f}"}
+        yield {"name": name, "before": before, "after": after, **shares}
 
 
 def _scale(blocks: Sequence[BlockResult]) -> tuple[int, int]:

@@ -68,6 +68,19 @@ def _with_few_weights(at: Path) -> None:
 
 
 MODELS = (
+    _model(
+        "a budget that cannot be met", "net.py:net", "50x fewer multiply-accumulates cannot be met", "--prune", "50x"
+    ),
+    _model(
+        "a latency that cannot be met", "net.py:net", "ms cannot be met: the network takes", "--prune-to", "0.0001ms"
+    ),
+    _model("one convolution to prune", "net.py:features", "has no channels that can be removed", "--prune", "1.5x"),
+    _model(
+        "bits for a layer that is not there when channels go",
+        "net.py:net",
+        "no layer matches 'gone'",
+        *("--prune", "1.5x", "--set", "pruning.granule=1", "--layer", "gone=8"),
+    ),
     _onnx("an ONNX file of custom operators", "Fancy (my.Fancy)", "Relu", "Fancy"),
     _onnx("an ONNX file that selects", "NonZero (NonZero)", "NonZero"),
     _onnx("an ONNX file in integers", "is quantized already, at DynamicQuantizeLinear", "DynamicQuantizeLinear"),

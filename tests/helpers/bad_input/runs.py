@@ -37,12 +37,18 @@ def _at(folder: Path) -> Path:
 def _unfinished(at: Path) -> None:
     part = at / "run/run.part"
     part.mkdir(parents=True)
-    (part / "settings.json").write_text(json.dumps({"bits": 8, "model": "resnet18"}))
+    (part / "settings.json").write_text(json.dumps({"bits": 8, "model": "resnet18", "prune": "1.5x"}))
 
 
 RUNS = (
     Case("a directory inside a file", quantize("--out", "net.py/run"), "choose another --out"),
     Case("an unfinished run of other settings", quantize(), "keeps an unfinished run of other settings: ", _unfinished),
+    Case(
+        "an unfinished run of another budget",
+        quantize("--prune", "2x", "--set", "pruning.granule=1"),
+        "prune: 1.5x there, 2x here",
+        _unfinished,
+    ),
     Case(
         "a file where unfinished work is kept",
         quantize(),

@@ -1,0 +1,109 @@
+"""Pruning alone: a float network made smaller, as an ONNX file and as safetensors."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+from ptq.calibration.dataset import CalibrationSet
+from ptq.config.settings import Settings
+from ptq.errors import InputError
+from ptq.export import export_float, validate
+from ptq.export.results import Validation
+from ptq.graph.preparation import GraphModel
+from ptq.models.model import Model
+from ptq.progress import SILENT, Progress
+from ptq.pruning.results import PruneResult
+from ptq.run.evaluation import ValidationBatches, load_evaluation, own_metric
+from ptq.run.inputs import calibration_images, image_source, keep_images, load_network, load_teachers, load_verifier
+from ptq.run.planning import prepare_network
+from ptq.run.pruning import check_pruning, keep_pruned, prune_network
+from ptq.run.run_directory import about_run, open_run
+from ptq.utils.device import use_device
+from ptq.utils.files import atomic
+
+__all__ = ["PrunedRun", "prune_model"]
+
+
+@dataclass(frozen=True)
+class PrunedRun:
+    """What `prune_model` made.
+
+    Args:
+        graph_model: the pruned float network.
+        result: what was removed, and what it left.
+        images: that decided it.
+        validation: of the float file: "float" is the network before, "onnx" the file.
+        folder: the run directory.
+    """
+
+    graph_model: GraphModel
+    result: PruneResult
+    images: CalibrationSet
+    validation: Validation
+    folder: Path
+
+
+def _refuse_quantized(folder: Path) -> None:
+    if (folder / "quantized.safetensors").exists():
+        raise InputError(f"{folder} holds a quantized network, which is of other channels: choose another --out.")
+
+
+def prune_model(
+    settings: Settings,
+    progress: Progress = SILENT,
+    model: Model | None = None,
+    *,
+    restart: bool = False,
+    say: Callable[[str], object] | None = None,
+) -> PrunedRun:
+    """Prune a network and write it as a float ONNX file, pruned.onnx, and as pruned.safetensors.
+
+    What was interrupted continues where it stopped.
+
+    Args:
+        settings: what to do; bits count where a latency is measured in int8.
+        progress: told of every long stage.
+        model: the network, where it is not to be loaded by ``settings.model``.
+        restart: discard unfinished work in the run directory, in place of continuing it.
+        say: told what unfinished work in the run directory has done already.
+
+    Raises:
+        PtqError: whatever a user can act on.
+    """
+    device = use_device(settings.execution.device, settings.execution.threads)
+    by_name = model is None
+    model = model or load_network(settings.model)
+    teachers, verifier = load_teachers(settings.calibration), load_verifier(settings.calibration)
+    evaluation, metric = load_evaluation(settings.evaluation, model), own_metric(settings.evaluation, model)
+    graph_model = prepare_network(model, settings.quantization)
+    check_pruning(graph_model, settings, writes="float", progress=progress)
+    _refuse_quantized(Path(settings.output.folder))
+    folder, store, _ = open_run(settings, model, teachers, graph_model, device, restart, say)
+    source = image_source(settings.calibration, settings.execution, model.preprocess)
+    synthesize = partial(calibration_images, model, source, teachers, verifier, device=device, progress=progress)
+    images = keep_images(folder, store, synthesize)
+    inputs = model.preprocess.normalize(images.floats())
+    make = partial(
+        prune_network, graph_model, inputs, settings, device, folder=folder, writes="float", progress=progress
+    )
+    pruned, result = keep_pruned(folder, store, graph_model, about_run(settings, model, by_name), make)
+    export_float(pruned.module, folder / "pruned.onnx", pruned.example(2))
+    measured = validate(
+        folder / "pruned.onnx",
+        None,
+        model.preprocess,
+        ValidationBatches(evaluation, images),
+        reference=graph_model.module,
+        threads=settings.execution.threads,
+        baseline=False,
+        task=model.task,
+        metric=metric,
+        progress=progress,
+    )
+    with atomic(folder / "pruned.json") as path:
+        path.write_text(json.dumps({"pruning": asdict(result), **measured.to_json()}, indent=2) + "\n")
+    store.discard()
+    measured.raise_for_failure()
+    return PrunedRun(pruned, result, images, measured, folder)
