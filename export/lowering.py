@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
+from torch.nn.modules.conv import _ConvNd
 
 from ptq.errors import ExportError
 from ptq.export import custom_ops
@@ -217,7 +218,7 @@ def lower(quantized_model: fx.GraphModule) -> fx.GraphModule:
             new[node] = call(str(node.target), GlobalAveragePool(), new[sole_input(node)])
         else:
             inputs = new
-            if isinstance(module, LAYERS) and sole_input(node) in grids:
+            if _may_be_quantized(module, node) and sole_input(node) in grids:
                 source = sole_input(node)
                 inputs = {**new, source: call(f"kept.{node.name}", KeepFloat(), new[source])}
             new[node] = graph.node_copy(node, inputs.__getitem__)
@@ -234,6 +235,11 @@ def lower(quantized_model: fx.GraphModule) -> fx.GraphModule:
     lowered.delete_all_unused_submodules()
     lowered.recompile()
     return lowered.eval()
+
+
+def _may_be_quantized(module: nn.Module | None, node: fx.Node) -> bool:
+    """Whether onnxruntime would quantize a layer in float by itself, per tensor, between integers."""
+    return isinstance(module, (*LAYERS, _ConvNd)) or op_name(node).startswith("conv")
 
 
 def _grid(quantizer: Quantizer, activation: nn.Module | None, clip: bool) -> QuantizeDequantize:

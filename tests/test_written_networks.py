@@ -1,5 +1,6 @@
 """Networks as people write them come out right, or are refused for what they do, by name."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,10 @@ from ptq.export.ort_static import quantize_static
 from ptq.export.qdq import export_float
 from ptq.export.stepwise import compare_stepwise
 from ptq.utils.metrics import sqnr_db
+from ptq.utils.modules import to_eval
 from tests.helpers.networks import SHAPE, images, with_statistics
-from tests.helpers.written_networks import EXACT, REFUSED
+from tests.helpers.written_networks import EXACT, REFUSED, Make
+from tests.helpers.written_otherwise import OTHERWISE, REFUSED_OTHERWISE
 
 LEAST = 35.0  # dB of W8A8 against float
 POOLS = [name for name in EXACT if "pooling" in name or name in ("GeM", "softmax-weighted sum")]
@@ -25,15 +28,25 @@ EXPORTED = [
     for name in EXACT
     if name not in SAME_GRAPH or name in ("an input called output", "a layer's weight used again")
 ]
+EXPORTED += [
+    name
+    for name in OTHERWISE
+    if name.startswith("Conv")
+    or name in ("parts of a tensor written", "F.conv2d, same, of even size", "a token repeated")
+]
+
+
+WRITTEN: Mapping[str, Make] = {**EXACT, **OTHERWISE}
+REFUSALS: Mapping[str, tuple[Make, str]] = {**REFUSED, **REFUSED_OTHERWISE}
 
 
 def network(name: str) -> nn.Module:
     torch.manual_seed(0)
-    made = EXACT[name]()
+    made = WRITTEN[name]()
     for module in made.modules():
         if type(module) is nn.BatchNorm2d or type(module) is nn.BatchNorm1d:
             with_statistics(module)
-    made.eval()
+    to_eval(made)
     return made
 
 
@@ -45,7 +58,7 @@ def answer(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
     return output.clone().float()
 
 
-@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize("name", WRITTEN)
 def test_the_graph_computes_what_the_network_computes(name: str) -> None:
     model, x = network(name), images(4)
     expected = answer(model, x)
@@ -80,11 +93,12 @@ def test_the_file_computes_what_was_simulated(name: str, tmp_path: Path) -> None
         assert sqnr_db(expected, given) > sqnr_db(expected, theirs)
 
 
-@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("name", REFUSALS)
 def test_what_a_network_does_wrong_is_said_by_name(name: str) -> None:
-    make, said = REFUSED[name]
+    make, said = REFUSALS[name]
     torch.manual_seed(0)
-    model = make().eval()
+    model = make()
+    to_eval(model)
     with pytest.raises(ptq.ModelError) as refusal:
         ptq.prepare(model, SHAPE)
     assert said in str(refusal.value)

@@ -21,13 +21,19 @@ def plain_attention(module: nn.Module) -> nn.Module | None:
         >>> torch.allclose(plain_attention(attention)(x, x, x)[0], attention(x, x, x)[0], atol=1e-6)
         True
     """
-    if type(module) is nn.MultiheadAttention and module.bias_k is None and not module.add_zero_attn:
-        return _Attention(module)
-    if type(module) is nn.TransformerEncoderLayer:
+    if isinstance(module, nn.MultiheadAttention) and _computes_as(module, nn.MultiheadAttention):
+        return _Attention(module) if module.bias_k is None and not module.add_zero_attn else None
+    if isinstance(module, nn.TransformerEncoderLayer) and _computes_as(module, nn.TransformerEncoderLayer):
         return _EncoderLayer(module)
-    if type(module) is nn.TransformerEncoder:
+    if isinstance(module, nn.TransformerEncoder) and _computes_as(module, nn.TransformerEncoder):
         return _Encoder(module)
     return None
+
+
+def _computes_as(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether a module is of that class, or of one that changes nothing in what it computes."""
+    methods = ("forward", "_sa_block", "_ff_block")
+    return all(getattr(type(module), name, None) is getattr(kind, name, None) for name in methods)
 
 
 class _Attention(nn.Module):

@@ -2,13 +2,14 @@
 
 import inspect
 import operator
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from ptq.graph.functional_layers import LAYER_FUNCTIONS, layer_from_function, widen
+from ptq.graph.functional_layers import LAYER_FUNCTIONS, explicit_padding, layer_from_function, widen
 from ptq.graph.fx_helpers import add_module, argument, module_of, op_name, sole_input
 from ptq.graph.pooling import canonicalize_max, canonicalize_pool
 
@@ -39,6 +40,9 @@ def _canonicalize_module(graph: fx.GraphModule, node: fx.Node) -> None:
         setattr(module, "inplace", False)  # noqa: B010
     if isinstance(module, nn.Conv1d | nn.ConvTranspose1d | nn.BatchNorm1d):
         widen(graph, node)
+        explicit_padding(graph, node)
+    elif isinstance(module, nn.Conv2d):
+        explicit_padding(graph, node)
     elif isinstance(module, nn.AdaptiveAvgPool2d | nn.AvgPool2d):
         canonicalize_pool(graph, node)
     elif isinstance(module, nn.AdaptiveMaxPool2d):
@@ -159,8 +163,15 @@ def _canonicalize_function(graph: fx.GraphModule, node: fx.Node) -> None:
             node.args, node.kwargs = (sole_input(node), shape), {}
         case "getattr":
             _item_of_result(node)
+        case "affine_grid":
+            _retarget(node, grid_of_batch)
         case _ if name in LAYER_FUNCTIONS:
             layer_from_function(graph, node, name)
+
+
+def grid_of_batch(theta: Tensor, size: Sequence[int], align_corners: bool | None = None) -> Tensor:
+    """F.affine_grid for as many images as there are matrices; what `size` says of the batch does not count."""
+    return F.affine_grid(theta, [theta.shape[0], *size[1:]], align_corners)
 
 
 def _item_of_result(node: fx.Node) -> None:
@@ -184,8 +195,10 @@ def _neutral_operand(node: fx.Node, name: str) -> fx.Node | None:
 
 def _out_of_place(node: fx.Node) -> None:
     """Let an operation leave its input as it is: `trace` has led every reader to the result."""
+    node.kwargs = {name: value for name, value in node.kwargs.items() if name != "out"}
     if isinstance(node.target, str):
-        node.target = node.target.removesuffix("_")
+        plain = node.target.removesuffix("_")
+        node.target = plain if callable(getattr(Tensor, plain, None)) else node.target
         return
     node.target = IN_PLACE.get(node.target, node.target)
     name = op_name(node)

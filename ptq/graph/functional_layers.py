@@ -4,16 +4,18 @@ Layers over one dimension become layers over two, of height 1, because integer k
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
+from torch.nn import functional as F
 
-from ptq.graph.fx_helpers import add_module, argument, attribute, module_of, sole_input
+from ptq.graph.constant_products import Made, addmm, constant, einsum, inner, linear, matmul, tensordot, with_weights
+from ptq.graph.fx_helpers import add_module, argument, module_of, sole_input
 
-__all__ = ["LAYER_FUNCTIONS", "layer_from_function", "widen"]
+__all__ = ["LAYER_FUNCTIONS", "explicit_padding", "layer_from_function", "widen"]
 
 HEIGHT = 2  # the dimension that a layer over one dimension gets
+_PAD_MODES = {"zeros": "constant"}  # what F.pad calls a padding_mode, where it has another name
 
 
 def layer_from_function(graph: fx.GraphModule, node: fx.Node, name: str) -> None:
@@ -23,6 +25,7 @@ def layer_from_function(graph: fx.GraphModule, node: fx.Node, name: str) -> None
         x, layer = made
         add_module(graph, node, layer.eval().requires_grad_(False), x)
         widen(graph, node)
+        explicit_padding(graph, node)
 
 
 def widen(graph: fx.GraphModule, node: fx.Node) -> None:
@@ -50,20 +53,21 @@ def _wide(module: nn.Module | None, node: fx.Node) -> nn.Module | None:
         made = nn.BatchNorm2d(module.num_features, module.eps, affine=module.affine)
         made.load_state_dict(module.state_dict())
         return made.eval().requires_grad_(False)
-    if not isinstance(module, nn.Conv1d | nn.ConvTranspose1d) or module.padding_mode != "zeros":
-        return None
-    if node.meta["example"].dim() != 3:
+    if not isinstance(module, nn.Conv1d | nn.ConvTranspose1d) or node.meta["example"].dim() != 3:
         return None
     padding, dilation, stride = module.padding, module.dilation[0], module.stride[0]
-    if isinstance(padding, str):
-        total = dilation * (module.kernel_size[0] - 1) if padding == "same" else 0
-        if total % 2:
-            return None
-        padding = (total // 2,)
-    sizes = {"stride": (1, stride), "padding": (0, padding[0]), "dilation": (1, dilation), "groups": module.groups}
+    padding = padding if isinstance(padding, str) else (0, padding[0])
+    sizes = {"stride": (1, stride), "padding": padding, "dilation": (1, dilation), "groups": module.groups}
     kernel, bias = (1, module.kernel_size[0]), module.bias is not None
     if isinstance(module, nn.Conv1d):
-        made = nn.Conv2d(module.in_channels, module.out_channels, kernel, bias=bias, **sizes)  # type: ignore[arg-type]
+        made = nn.Conv2d(
+            module.in_channels,
+            module.out_channels,
+            kernel,
+            bias=bias,
+            padding_mode=module.padding_mode,
+            **sizes,  # type: ignore[arg-type]
+        )
     else:
         extra = (0, module.output_padding[0])
         made = nn.ConvTranspose2d(
@@ -80,7 +84,37 @@ def _wide(module: nn.Module | None, node: fx.Node) -> nn.Module | None:
     return made.eval().requires_grad_(False)
 
 
-Made = tuple[fx.Node, nn.Module] | None
+def explicit_padding(graph: fx.GraphModule, node: fx.Node) -> None:
+    """Write a convolution with padding "same" or "valid" as one with numbers, behind a pad where these are uneven."""
+    layer = module_of(graph, node)
+    if not isinstance(layer, nn.Conv2d) or not isinstance(layer.padding, str):
+        return
+    source, same = sole_input(node), layer.padding == "same"
+    total = [d * (k - 1) * same for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
+    (top, left), (bottom, right) = [n // 2 for n in total], [n - n // 2 for n in total]
+    even = (top, left) == (bottom, right)
+    if not even:
+        pads, mode = (left, right, top, bottom), _PAD_MODES.get(layer.padding_mode, layer.padding_mode)
+        with graph.graph.inserting_before(node):
+            padded = graph.graph.call_function(F.pad, (source, pads, mode))
+        padded.meta = dict(node.meta) | {"example": F.pad(source.meta["example"], pads, mode)}
+        source = padded
+    plain = nn.Conv2d(
+        layer.in_channels,
+        layer.out_channels,
+        (layer.kernel_size[0], layer.kernel_size[1]),
+        (layer.stride[0], layer.stride[1]),
+        (top, left) if even else 0,
+        (layer.dilation[0], layer.dilation[1]),
+        layer.groups,
+        layer.bias is not None,
+        layer.padding_mode if even else "zeros",
+        device="meta",
+    )
+    plain.weight, plain.bias = layer.weight, layer.bias
+    add_module(graph, node, plain, source)
+
+
 _CONVOLUTIONS: Mapping[str, type[nn.Module]] = {
     "conv1d": nn.Conv1d,
     "conv2d": nn.Conv2d,
@@ -89,24 +123,11 @@ _CONVOLUTIONS: Mapping[str, type[nn.Module]] = {
 }
 
 
-def _constant(graph: fx.GraphModule, value: object) -> Tensor | None:
-    held = attribute(graph, value) if isinstance(value, fx.Node) and value.op == "get_attr" else None
-    return held.detach().clone() if isinstance(held, Tensor) else None
-
-
-def _with_weights(layer: Any, weight: Tensor, bias: Tensor | None) -> nn.Module:
-    layer.weight = nn.Parameter(weight, requires_grad=False)
-    if bias is not None:
-        layer.bias = nn.Parameter(bias, requires_grad=False)
-    assert isinstance(layer, nn.Module)
-    return layer
-
-
 def _convolution(name: str) -> Callable[[fx.GraphModule, fx.Node], Made]:
     def make(graph: fx.GraphModule, node: fx.Node) -> Made:
-        weight, bias = _constant(graph, argument(node, 1, "weight")), argument(node, 2, "bias")
-        constant = _constant(graph, bias)
-        if weight is None or (bias is not None and constant is None):
+        weight, bias = constant(graph, argument(node, 1, "weight")), argument(node, 2, "bias")
+        shift = constant(graph, bias)
+        if weight is None or (bias is not None and shift is None):
             return None
         transposed = "transpose" in name
         options = {"stride": argument(node, 3, "stride", 1), "padding": argument(node, 4, "padding", 0)}
@@ -116,90 +137,39 @@ def _convolution(name: str) -> Callable[[fx.GraphModule, fx.Node], Made]:
         if transposed:
             options["output_padding"] = argument(node, 5, "output_padding", 0)
         channels = (first, second) if transposed else (second, first)
-        layer = _CONVOLUTIONS[name](*channels, tuple(weight.shape[2:]), bias=constant is not None, **options)
-        return sole_input(node), _with_weights(layer, weight, constant)
+        layer = _CONVOLUTIONS[name](*channels, tuple(weight.shape[2:]), bias=shift is not None, **options)
+        return argument(node, 0, "input"), with_weights(layer, weight, shift)
 
     return make
 
 
-def _linear(graph: fx.GraphModule, node: fx.Node) -> Made:
-    bias = argument(node, 2, "bias")
-    return _as_linear(graph, node.args[0], argument(node, 1, "weight"), bias, transposed=False)
-
-
-def _matmul(graph: fx.GraphModule, node: fx.Node) -> Made:
-    return _as_linear(graph, node.args[0], argument(node, 1, "other", node.kwargs.get("mat2")), None, transposed=True)
-
-
-def _addmm(graph: fx.GraphModule, node: fx.Node) -> Made:
-    if node.kwargs or len(node.args) != 3:  # beta or alpha
-        return None
-    bias, x, weight = node.args
-    return _as_linear(graph, x, weight, bias, transposed=True)
-
-
-def _as_linear(graph: fx.GraphModule, x: object, weight: object, bias: object, *, transposed: bool) -> Made:
-    matrix, constant = _constant(graph, weight), _constant(graph, bias)
-    if matrix is None or matrix.dim() != 2 or not isinstance(x, fx.Node) or x.op == "get_attr":
-        return None
-    if bias is not None and (constant is None or constant.dim() != 1):
-        return None
-    matrix = matrix.T.contiguous() if transposed else matrix
-    layer = nn.Linear(matrix.shape[1], matrix.shape[0], constant is not None)
-    return x, _with_weights(layer, matrix, constant)
-
-
-def _einsum(graph: fx.GraphModule, node: fx.Node) -> Made:
-    """A sum over the last dimension of a tensor, or over the channels of (N, C, H, W), times a constant matrix."""
-    equation, *operands = node.args
-    if len(operands) == 1 and isinstance(operands[0], list | tuple):
-        operands = list(operands[0])
-    if not isinstance(equation, str) or "->" not in equation or len(operands) != 2:
-        return None
-    inputs, result = equation.replace(" ", "").split("->")
-    terms = inputs.split(",")
-    if _constant(graph, operands[1]) is None:
-        operands, terms = operands[::-1], terms[::-1]
-    (x, weight), (read, axes) = operands, terms
-    matrix = _constant(graph, weight)
-    if matrix is None or matrix.dim() != 2 or not isinstance(x, fx.Node) or "." in axes:
-        return None
-    summed = [letter for letter in axes if letter in read and letter not in result]
-    kept = [letter for letter in axes if letter not in read]
-    if len(summed) != 1 or len(kept) != 1 or result != read.replace(summed[0], kept[0]):
-        return None
-    matrix = matrix if axes == kept[0] + summed[0] else matrix.T.contiguous()
-    if read.endswith(summed[0]):
-        return x, _with_weights(nn.Linear(matrix.shape[1], matrix.shape[0], False), matrix, None)
-    if len(read) == 4 and "." not in read and read[1] == summed[0]:
-        layer = nn.Conv2d(matrix.shape[1], matrix.shape[0], 1, bias=False)
-        return x, _with_weights(layer, matrix[..., None, None], None)
-    return None
-
-
 def _batch_norm(graph: fx.GraphModule, node: fx.Node) -> Made:
     names = ("running_mean", "running_var", "weight", "bias")
+    if node.target is torch.batch_norm:  # which takes them in another order than F.batch_norm
+        names = ("weight", "bias", "running_mean", "running_var")
     given = [argument(node, at, name) for at, name in enumerate(names, 1)]
-    held = [_constant(graph, value) for value in given]
+    held = {name: constant(graph, value) for name, value in zip(names, given, strict=True) if value is not None}
+    known = {name: value for name, value in held.items() if value is not None}
     dimensions = node.meta["example"].dim()
-    if argument(node, 5, "training", False) or held[0] is None or held[1] is None or dimensions not in (2, 3, 4):
+    if argument(node, 5, "training", False) or dimensions not in (2, 3, 4):
         return None
-    if any(value is not None and constant is None for value, constant in zip(given, held, strict=True)):
+    if len(known) < len(held) or not {"running_mean", "running_var"} <= known.keys():
         return None
     kind = nn.BatchNorm2d if dimensions == 4 else nn.BatchNorm1d
-    norm = kind(held[0].numel(), eps=argument(node, 7, "eps", 1e-5))
-    norm.load_state_dict(
-        {name: value for name, value in zip(names, held, strict=True) if value is not None}, strict=False
-    )
-    return sole_input(node), norm
+    norm = kind(known["running_mean"].numel(), eps=argument(node, 7, "eps", 1e-5))
+    norm.load_state_dict(known, strict=False)
+    return argument(node, 0, "input"), norm
 
 
 LAYER_FUNCTIONS: Mapping[str, Callable[[fx.GraphModule, fx.Node], Made]] = {
     **{name: _convolution(name) for name in _CONVOLUTIONS},
-    "linear": _linear,
-    "matmul": _matmul,
-    "mm": _matmul,
-    "addmm": _addmm,
-    "einsum": _einsum,
+    "linear": linear,
+    "matmul": matmul,
+    "mm": matmul,
+    "bmm": matmul,
+    "inner": inner,
+    "addmm": addmm,
+    "tensordot": tensordot,
+    "einsum": einsum,
     "batch_norm": _batch_norm,
 }

@@ -19,6 +19,7 @@ from torch import Tensor, fx, nn
 
 from ptq.errors import ModelError
 from ptq.graph.affine_folding import fold_affine_maps
+from ptq.graph.batch_constants import follow_batch
 from ptq.graph.branch_folding import fold_branches
 from ptq.graph.canonical_form import canonicalize
 from ptq.graph.fx_helpers import attribute, module_of, op_name, sole_input
@@ -29,10 +30,9 @@ from ptq.graph.scopes import mark_scopes
 from ptq.graph.tracing import trace
 from ptq.graph.verification import verify
 from ptq.graph.written_activations import recognize_activations
-from ptq.models.inputs import is_input
 from ptq.models.weights import check_finite
 from ptq.tasks.task import Task, find_task
-from ptq.utils.modules import unwrap
+from ptq.utils.modules import eager, evaluating, unwrap
 
 __all__ = ["GraphModel", "prepare"]
 
@@ -96,8 +96,11 @@ def prepare(
     """
     model = unwrap(model)
     example = example_input((BATCH, *input_shape))
-    traceable = rewritten_copy(model, example)
-    graph = trace(traceable, example)
+    other = example_input((BATCH + 1, *input_shape))
+    with eager(), evaluating(model):  # what a closure holds of it is traced, too
+        traceable = rewritten_copy(model, example)
+        graph = trace(traceable, example)
+        follow_batch(graph, BATCH, lambda: trace(traceable, other))
     mark_scopes(graph, traceable)
     _remove_noops(graph)
     _keep_one_input(graph)
@@ -115,7 +118,8 @@ def prepare(
     _clean(graph)
     graph.eval().requires_grad_(False)
     check_finite(graph, "the model")
-    output = verify(model, graph, example_input((BATCH + 1, *input_shape)))
+    with eager():
+        output = verify(model, graph, other)
     mark_rows(graph, example_input((BATCH, *input_shape)))
     task = find_task(output, input_shape, task) if isinstance(task, str) else task
     return GraphModel(graph, input_shape, task, keep_branches)
@@ -153,7 +157,7 @@ def _does_nothing(graph: fx.GraphModule, node: fx.Node) -> bool:
     if node.op == "call_method" and node.target in CASTS:
         before, after = sole_input(node).meta.get("example"), node.meta.get("example")
         return isinstance(before, Tensor) and isinstance(after, Tensor) and before.dtype == after.dtype
-    return node.op == "call_method" and node.target in ("contiguous", "detach", "clone")
+    return node.op == "call_method" and node.target in ("contiguous", "detach", "clone", "requires_grad_")
 
 
 def _fold_constants(graph: fx.GraphModule) -> None:
@@ -166,11 +170,6 @@ def _fold_constants(graph: fx.GraphModule) -> None:
         value = node.meta.get("example")
         if node in depends or node.op == "get_attr" or not isinstance(value, Tensor):
             continue
-        if node.target == "expand" and attribute(graph, sole_input(node)).shape[0] != len(value):
-            # A class token, repeated for every image: the batch stays free.
-            node.op, node.target = "call_function", expand_to_batch
-            node.args = (sole_input(node), [n for n in graph.graph.nodes if is_input(n)][-1])
-            continue
         name = f"constant_{node.name}"
         graph.register_buffer(name, value.detach().clone())
         with graph.graph.inserting_before(node):
@@ -178,11 +177,6 @@ def _fold_constants(graph: fx.GraphModule) -> None:
         constant.meta.update(node.meta)
         node.replace_all_uses_with(constant)
     graph.graph.eliminate_dead_code()
-
-
-def expand_to_batch(constant: Tensor, images: Tensor) -> Tensor:
-    """Repeat a constant (1, ...) for every image of a batch."""
-    return constant.expand(images.shape[0], *constant.shape[1:])
 
 
 def _merge_equal_calls(graph: fx.GraphModule) -> None:
@@ -229,9 +223,20 @@ def _rename_clashes(graph: fx.GraphModule) -> None:
             node._rename(f"{node.name}_node")
 
 
+def _delete_unread_tensors(graph: fx.GraphModule) -> None:
+    """Delete what no node reads any more: the weight of F.conv2d, which a module holds now."""
+    read = {str(node.target) for node in graph.graph.nodes if node.op in ("get_attr", "call_module")}
+    for path, module in list(graph.named_modules()):
+        for name in [*module._parameters, *module._buffers]:
+            owners = f"{path}.{name}".removeprefix(".").split(".")
+            if not any(".".join(owners[:length]) in read for length in range(1, len(owners) + 1)):
+                delattr(module, name)
+
+
 def _clean(graph: fx.GraphModule) -> None:
     graph.graph.eliminate_dead_code()
     graph.delete_all_unused_submodules()
+    _delete_unread_tensors(graph)
     graph.graph.lint()
     graph.recompile()
     for node in graph.graph.nodes:  # the examples are large, and whether they were tensors is all that is asked later

@@ -4,13 +4,15 @@ Every rewrite is generic: it looks at base classes and at what a module computes
 model's name, and it is kept only where the rewritten module gives the same output.
 """
 
+from contextlib import suppress
+
 import torch
 from torch import Tensor, nn
 
 from ptq.errors import ModelError, PtqError, reason
 from ptq.graph.attention import plain_attention
 from ptq.utils.batchnorms import Calls, plain_batchnorms, record_calls, replace_module, same_output
-from ptq.utils.modules import copy_module, store_computed_weights, unwrap
+from ptq.utils.modules import as_classes, copy_module, store_computed_weights, to_eval, unwrap, unwrap_parts
 
 __all__ = ["hooks_of", "rewritten_copy", "same_padding"]
 
@@ -32,12 +34,12 @@ def rewritten_copy(model: nn.Module, example: Tensor) -> nn.Module:
         ModelError: when the model cannot be copied or does not run on `example`.
     """
     copied = copy_module(unwrap(model))
+    unwrap_parts(copied)
     store_computed_weights(copied)
-    for module in copied.modules():
-        for hooks in hooks_of(module):
-            hooks.clear()
+    to_eval(copied)
+    _drop_hooks(copied, example)
     copied.float()
-    copied.eval()  # a statement: people's train() may return nothing
+    as_classes(copied)
     copied.requires_grad_(False)
     try:
         plain_batchnorms(copied, example)
@@ -46,8 +48,7 @@ def rewritten_copy(model: nn.Module, example: Tensor) -> nn.Module:
         raise
     except Exception as error:
         raise ModelError(
-            f"the model does not run on an input of shape {tuple(example.shape)}: {reason(error)}. "
-            "Check the input size (--size) and the weights."
+            f"the model does not run on an input of shape {tuple(example.shape)}: {reason(error)}. {_hint(model, error)}"
         ) from error
     for module in list(copied.modules()):
         if (new := plain_attention(module)) is not None:
@@ -58,6 +59,31 @@ def rewritten_copy(model: nn.Module, example: Tensor) -> nn.Module:
         if new is not None and module is not copied:
             replace_module(copied, module, new)
     return copied
+
+
+def _drop_hooks(model: nn.Module, example: Tensor) -> None:
+    """Remove all hooks, in place; weights that some compute before every call are kept as they are then."""
+    hooks = [one for module in model.modules() for one in hooks_of(module) if one]
+    if hooks:
+        first = next((p for p in model.parameters() if p.is_floating_point()), example)
+        with torch.no_grad(), suppress(Exception):  # what a model raises is told when it runs without hooks
+            model(example.to(first.dtype))
+    for one in hooks:
+        one.clear()
+    for module in model.modules():
+        for name in ("weight", "bias"):
+            if isinstance(value := vars(module).get(name), Tensor):
+                delattr(module, name)
+                module._parameters.pop(f"{name}_orig", None)
+                module.register_parameter(name, nn.Parameter(value.detach(), requires_grad=False))
+
+
+def _hint(model: nn.Module, error: Exception) -> str:
+    if any(p.dtype in (torch.float16, torch.bfloat16) for p in model.parameters()):
+        return "It is run in float32: leave conversions to half precision out of its forward."
+    if isinstance(error, TypeError) and "argument" in str(error):
+        return "Its forward must take the images alone: say what else it takes, with inputs= or INPUTS in its file."
+    return "Check the input size (--size) and the weights."
 
 
 def hooks_of(module: nn.Module) -> list[dict[int, object]]:

@@ -8,6 +8,7 @@ Hugging Face transformers; the example is a real tensor, so nothing needs a meta
 
 import builtins
 import inspect
+import keyword
 import operator
 import sys
 from collections.abc import Callable, Iterator
@@ -63,11 +64,51 @@ class _Proxy(fx.Proxy):
     def size(self, dim: int | None = None) -> Any:
         return self.example.shape if dim is None else self.example.shape[dim]
 
+    def __getattr__(self, name: str) -> Any:
+        # is_cuda, is_contiguous(), ...: never part of the graph.
+        return getattr(self.example, name) if name.startswith("is_") else super().__getattr__(name)
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        changed = self.tracer.create_proxy("call_function", with_item, (self, index, value), {})
+        self.tracer.changed[changed.node] = self.tracer.same_tensors(self.node)  # type: ignore[attr-defined]
+
+    def __bool__(self) -> bool:
+        return bool(self.example) if self._constant else super().__bool__()
+
+    def __float__(self) -> float:
+        return float(self._known("float"))
+
+    def __int__(self) -> int:
+        return int(self._known("int"))
+
+    def item(self) -> Any:
+        return self._known("item").item()
+
+    def _known(self, wanted: str) -> Any:
+        if not self._constant:
+            raise TypeError(f"{wanted}() of a tensor that depends on the images cannot be followed")
+        return self.example
+
+    @property
+    def _constant(self) -> bool:
+        """Whether no input reaches it, so that its value is known."""
+        reached = [self.node]
+        for node in reached:
+            reached += [read for read in node.all_input_nodes if read not in reached]
+        return all(node.op != "placeholder" for node in reached)
+
     def __len__(self) -> int:
         return len(self.example)
 
     def __iter__(self) -> Iterator["_Proxy"]:
         return (self[i] for i in range(len(self.example)))  # type: ignore[index]
+
+
+def with_item(x: Tensor, index: Any, value: Any) -> Tensor:
+    """Return a copy of a tensor after `x[index] = value`."""
+    y = x.clone()
+    y[index] = value
+    return y
 
 
 def _augmented(function: Callable[..., Any]) -> Callable[[_Proxy, Any], Any]:
@@ -95,6 +136,10 @@ def _isinstance(value: object, kinds: Any) -> bool:
 
 
 _plain_isinstance = isinstance
+
+
+def _is_tensor(value: object) -> bool:
+    return _plain_isinstance(value.node.meta.get("example") if type(value) is _Proxy else value, Tensor)
 
 
 class _Tracer(fx.Tracer):
@@ -143,16 +188,29 @@ class _Tracer(fx.Tracer):
 
     def _aliases(self, node: fx.Node) -> list[fx.Node]:
         """Earlier nodes that stand for the very tensor that `node` gives."""
+        return [other for other in self.same_tensors(node) if other is not node]
+
+    def same_tensors(self, node: fx.Node) -> list[fx.Node]:
+        """Nodes that stand for the tensor that `node` stands for, itself included."""
         given = _example(node)
         return [
             other
             for other in self.graph.nodes
-            if other is not node
-            and isinstance(x := _example(other), Tensor)
+            if isinstance(x := _example(other), Tensor)
             and x.data_ptr() == given.data_ptr()
             and x.shape == given.shape
             and x.stride() == given.stride()
         ]
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        within = type(m).__module__ == nn.Transformer.__module__  # decoders: layers of theirs can be quantized
+        return super().is_leaf_module(m, module_qualified_name) and not within
+
+    def create_arg(self, a: Any) -> Any:
+        # A closure or a replaced forward may hold a parameter of the module that the root was copied from.
+        if isinstance(a, nn.Parameter) and not any(a is own for own in self.root.parameters()):
+            a = a.detach().float()
+        return super().create_arg(a)
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
         return attr_val if self.computing else super().getattr(attr, attr_val, parameter_proxy_cache)
@@ -179,7 +237,7 @@ def _read_later(changed: dict[fx.Node, list[fx.Node]], graph: fx.Graph) -> None:
     From then on no operation need be in place.
     """
     nodes = list(graph.nodes)
-    for node, others in changed.items():
+    for node, others in reversed(changed.items()):
         later = set(nodes[nodes.index(node) + 1 :])
         for other in others:
             other.replace_all_uses_with(node, later.__contains__)
@@ -200,7 +258,12 @@ def trace(model: nn.Module, example: Tensor) -> fx.GraphModule:
     """
     tracer = _Tracer(example)
     try:
-        with torch.no_grad(), _counting_versions(), patch.object(builtins, "isinstance", _isinstance):
+        with (
+            torch.no_grad(),
+            _counting_versions(),
+            patch.object(builtins, "isinstance", _isinstance),
+            patch.object(torch, "is_tensor", _is_tensor),
+        ):
             graph = tracer.trace(model, concrete_args=_defaults(model))
         _read_later(tracer.changed, graph)
     except PtqError:
@@ -212,7 +275,23 @@ def trace(model: nn.Module, example: Tensor) -> fx.GraphModule:
             f"{tuple(example.shape)}: {reason(error)}. ptq records a model with torch.fx: check --size, or rewrite that "
             "module without control flow that depends on tensor values."
         ) from error
+    _avoid_keywords(model, graph)
     return fx.GraphModule(model, graph)
+
+
+def _avoid_keywords(model: nn.Module, graph: fx.Graph) -> None:
+    """Call modules that are called as a word of Python, in a Sequential, by a name that code can have."""
+    for node in graph.nodes:
+        if node.op not in ("call_module", "get_attr"):
+            continue
+        owner, parts = model, []
+        for part in str(node.target).split("."):
+            held = getattr(owner, part)
+            parts.append(f"{part}_" if keyword.iskeyword(part) else part)
+            if parts[-1] != part:
+                setattr(owner, parts[-1], held)
+            owner = held
+        node.target = ".".join(parts)
 
 
 @contextmanager

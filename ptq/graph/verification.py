@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from ptq.errors import ModelError, reason
 from ptq.graph.rewriting import hooks_of
 from ptq.tasks.outputs import Output, named, named_tensors
+from ptq.utils.modules import evaluating
 
 __all__ = ["verify"]
 
@@ -54,7 +56,7 @@ def verify(model: nn.Module, graph: nn.Module, example: Tensor) -> Output:
                 "dimensions"
             )
     if _apart({name: value[:1] for name, value in expected.items()}, alone, _largest(expected)) > close:
-        raise ModelError(f"the model's answer for an image depends on the others in its batch{_mixing(model)}")
+        raise ModelError(f"the model's answer for an image depends on the others in its batch{_mixing(model, example)}")
     try:
         actual: Output = graph.forward(example)  # not __call__, which prints before it raises
     except RuntimeError as error:
@@ -62,6 +64,15 @@ def verify(model: nn.Module, graph: nn.Module, example: Tensor) -> Output:
             f"the model's graph is bound to one batch size ({reason(error)}); "
             "take the batch size from the input's shape only in reshape or view."
         ) from error
+    except Exception as error:
+        raise ModelError(
+            f"the graph of the model does not run ({reason(error)}); please report this with the model's source."
+        ) from error
+    if any(len(value) != len(example) for value in named(actual).values()):
+        raise ModelError(
+            "the model's graph is bound to one batch size: its forward goes through the images one by one, or makes tensors "
+            "as long as the batch; let it work on all images at once"
+        )
     difference = _apart(expected, named(actual))
     if not difference <= close:  # NaN is different, too
         if hooked := _hooked(model):
@@ -78,15 +89,9 @@ def verify(model: nn.Module, graph: nn.Module, example: Tensor) -> Output:
 
 def _run(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
     """The model's answer in eval mode by name, as float32 on the CPU; modes are as before afterwards."""
-    training = {module: module.training for module in model.modules()}
     first = next((p for p in model.parameters() if p.is_floating_point()), images)
-    try:
-        model.eval()  # a statement: people's train() may return nothing
-        with _naming(model, len(images)):
-            output = model(images.clone().to(first.device, first.dtype))
-    finally:
-        for module, mode in training.items():
-            module.training = mode
+    with evaluating(model), _naming(model, len(images)):
+        output = model(images.clone().to(first.device, first.dtype))
     return {name: value.detach().cpu().float() for name, value in named_tensors(output).items()}
 
 
@@ -154,9 +159,41 @@ def _culprits(model: nn.Module) -> str:
     return f": its weight {broken[0]} is; load a sound checkpoint" if broken else ", for images of ordinary range"
 
 
-def _mixing(model: nn.Module) -> str:
-    norms = [n for n, m in model.named_modules() if getattr(m, "track_running_stats", True) is False]
-    return f": {', '.join(norms[:3])} normalizes by the batch; train it with running statistics" if norms else ""
+def _mixing(model: nn.Module, images: Tensor) -> str:
+    """The first module that gives other numbers for an image in a batch than for the image alone."""
+    runs: list[list[tuple[nn.Module, Tensor, Tensor]]] = []
+    for batch in (images, images[:1]):
+        seen: list[tuple[nn.Module, Tensor, Tensor]] = []
+        hooks = [module.register_forward_hook(partial(_keep_first, seen)) for module in model.modules()]
+        try:
+            _run(model, batch)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        runs.append(seen)
+    names = {module: name for name, module in model.named_modules()}
+    for (module, x, y), (other, x_alone, y_alone) in zip(*runs, strict=False):
+        if module is other and _same(x, x_alone) and not _same(y, y_alone):
+            return f" at {names[module] or 'the model itself'} ({type(module).__name__})" + _advice(module)
+    return ""
+
+
+def _keep_first(
+    seen: list[tuple[nn.Module, Tensor, Tensor]], module: nn.Module, args: tuple[object, ...], output: object
+) -> None:
+    """What a module reads and gives for the first image."""
+    if args and isinstance(args[0], Tensor) and isinstance(output, Tensor) and args[0].dim() and output.dim():
+        seen.append((module, args[0][:1].float().clone(), output[:1].float().clone()))
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and torch.allclose(one, other, rtol=CLOSE, atol=CLOSE * float(one.abs().max()))
+
+
+def _advice(module: nn.Module) -> str:
+    if not hasattr(module, "running_mean"):
+        return ": it must compute with every image by itself"
+    return ": it normalizes by the batch; train it with running statistics, and leave it in eval mode"
 
 
 def _hooked(model: nn.Module) -> str:

@@ -19,7 +19,7 @@ from ptq.tasks.outputs import named_tensors
 from ptq.tasks.task import Task, find_task
 from ptq.utils.batchnorms import plain_batchnorms
 from ptq.utils.digest import state_digest
-from ptq.utils.modules import copy_module, store_computed_weights, unwrap
+from ptq.utils.modules import copy_module, store_computed_weights, to_eval, unwrap, unwrap_parts
 
 __all__ = ["Model", "Preprocess", "as_model", "load_model"]
 
@@ -171,10 +171,11 @@ def _finish(
     name: str, module: nn.Module, preprocess: Preprocess, source: str, classes: object, task: str, inputs: Inputs
 ) -> Model:
     module = with_one_input(unwrap(module), inputs) if inputs else unwrap(module)
+    unwrap_parts(module)
     store_computed_weights(module)
     module.float()
     module.cpu()
-    module.eval()  # statements: people's train() may return nothing
+    to_eval(module)
     check_finite(module, source if source not in ("random", "as given") else name)
     try:
         gray = torch.zeros(1, *preprocess.input_shape)

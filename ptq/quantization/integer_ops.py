@@ -47,6 +47,7 @@ MOVING_FUNCTIONS = {
     "transpose",
     "squeeze",
     "unsqueeze",
+    "unflatten",
     "chunk",
     "split",
     "getitem",

@@ -135,7 +135,7 @@ def test_tokens_follow_the_batch() -> None:
 
 
 class BatchBound(nn.Module):
-    """Makes a tensor as long as the traced batch."""
+    """Counts the images of the batch."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -143,7 +143,7 @@ class BatchBound(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.conv(x).mean((2, 3))
-        return torch.cat([torch.ones(len(y), 1), y], 1)
+        return torch.cat([torch.arange(len(y))[:, None], y], 1)
 
 
 def test_models_that_need_more_than_one_batch_of_images_are_refused() -> None:
