@@ -48,8 +48,8 @@ def follow_batch(graph: fx.GraphModule, batch: int, retrace: Callable[[], fx.Gra
         if node not in made:
             continue
         value, longer = _value(graph, node), _value(other, twin)
-        differing = [d for d in range(value.dim()) if value.shape[d] != longer.shape[d]]
-        if len(differing) != 1:
+        differing = [d for d, (a, b) in enumerate(zip(value.shape, longer.shape, strict=False)) if a != b]
+        if value.dim() != longer.dim() or len(differing) != 1:
             continue
         one = value.narrow(differing[0], 0, 1)
         if torch.equal(one.expand_as(value), value):

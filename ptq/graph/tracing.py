@@ -209,7 +209,7 @@ class _Tracer(fx.Tracer):
     def create_arg(self, a: Any) -> Any:
         # A closure or a replaced forward may hold a parameter of the module that the root was copied from.
         if isinstance(a, nn.Parameter) and not any(a is own for own in self.root.parameters()):
-            a = a.detach().float()
+            a = a.detach().float().clone()
         return super().create_arg(a)
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
