@@ -113,12 +113,6 @@ DATA = (
         lambda at: (at / "d").mkdir(),
     ),
     Case(
-        "images of another size to calibrate with",
-        quantize("--size", "9", images="run/images.safetensors"),
-        "the images in run/images.safetensors are (8, 8) pixels",
-        finished=True,
-    ),
-    Case(
         "weights for images to calibrate with",
         quantize(images="w.safetensors"),
         "no calibration set",

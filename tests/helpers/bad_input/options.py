@@ -78,7 +78,7 @@ OPTIONS = (
     _option("nothing kept", "--keep: '0%' is no share; give 60%", "--keep", "0%"),
     _option("more kept than there is", "--keep: '160%' is no share; give 60%", "--keep", "160%"),
     _option("a time without a unit", "--prune-to: '3' is no time; give 3ms", "--prune-to", "3"),
-    _option("two budgets", "--prune and --keep are two budgets", "--prune", "2x", "--keep", "60%"),
+    _option("two budgets of pruning", "--prune and --keep are two budgets", "--prune", "2x", "--keep", "60%"),
     _option("kept channels in steps of 0", "pruning.granule cannot be 0", "--set", "pruning.granule=0"),
     _recipe("a factor below 1 in a recipe", "--prune: '0.9x' is no factor", "[pruning]\nmacs = '0.9x'"),
     Case("pruning by nothing", ("prune", "--model", "net.py:net"), "Give --prune 1.5x, --keep 60%", torch=False),
