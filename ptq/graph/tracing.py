@@ -6,140 +6,19 @@ input, so shapes are plain numbers while the graph is recorded. The idea is that
 Hugging Face transformers; the example is a real tensor, so nothing needs a meta implementation.
 """
 
-import builtins
 import inspect
 import keyword
-import operator
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
-from unittest.mock import patch
 
 import torch
 from torch import Tensor, fx, nn
 
 from ptq.errors import ModelError, PtqError, reason
 from ptq.graph.fx_helpers import attribute
+from ptq.graph.proxies import Proxy, proxies_as_tensors
 
 __all__ = ["trace"]
-
-
-class _Proxy(fx.Proxy):
-    """A proxy that answers questions about shape, dtype and length from its example value."""
-
-    @property
-    def example(self) -> Any:
-        return self.node.meta["example"]
-
-    @property
-    def shape(self) -> torch.Size:
-        size: torch.Size = self.example.shape
-        return size
-
-    @property
-    def ndim(self) -> int:
-        return len(self.example.shape)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        dtype: torch.dtype = self.example.dtype
-        return dtype
-
-    @property
-    def device(self) -> torch.device:
-        device: torch.device = self.example.device
-        return device
-
-    @property
-    def requires_grad(self) -> bool:
-        return False
-
-    def dim(self) -> int:
-        return len(self.example.shape)
-
-    def numel(self) -> int:
-        return int(self.example.numel())
-
-    def size(self, dim: int | None = None) -> Any:
-        return self.example.shape if dim is None else self.example.shape[dim]
-
-    def __getattr__(self, name: str) -> Any:
-        # is_cuda, is_contiguous(), ...: never part of the graph.
-        return getattr(self.example, name) if name.startswith("is_") else super().__getattr__(name)
-
-    def __setitem__(self, index: Any, value: Any) -> None:
-        changed = self.tracer.create_proxy("call_function", with_item, (self, index, value), {})
-        self.tracer.changed[changed.node] = self.tracer.same_tensors(self.node)  # type: ignore[attr-defined]
-
-    def __bool__(self) -> bool:
-        return bool(self.example) if self._constant else super().__bool__()
-
-    def __float__(self) -> float:
-        return float(self._known("float"))
-
-    def __int__(self) -> int:
-        return int(self._known("int"))
-
-    def item(self) -> Any:
-        return self._known("item").item()
-
-    def _known(self, wanted: str) -> Any:
-        if not self._constant:
-            raise TypeError(f"{wanted}() of a tensor that depends on the images cannot be followed")
-        return self.example
-
-    @property
-    def _constant(self) -> bool:
-        """Whether no input reaches it, so that its value is known."""
-        reached = [self.node]
-        for node in reached:
-            reached += [read for read in node.all_input_nodes if read not in reached]
-        return all(node.op != "placeholder" for node in reached)
-
-    def __len__(self) -> int:
-        return len(self.example)
-
-    def __iter__(self) -> Iterator["_Proxy"]:
-        return (self[i] for i in range(len(self.example)))  # type: ignore[index]
-
-
-def with_item(x: Tensor, index: Any, value: Any) -> Tensor:
-    """Return a copy of a tensor after `x[index] = value`."""
-    y = x.clone()
-    y[index] = value
-    return y
-
-
-def _augmented(function: Callable[..., Any]) -> Callable[[_Proxy, Any], Any]:
-    def record(self: _Proxy, other: Any) -> Any:
-        return self.tracer.create_proxy(
-            "call_function", function, (self, other), {}, function.__name__.removeprefix("i")
-        )
-
-    return record
-
-
-for _name in ("iadd", "isub", "imul", "itruediv"):  # fx knows `x = x + y` alone
-    setattr(_Proxy, f"__{_name}__", _augmented(getattr(operator, _name)))
-
-
-def _isinstance(value: object, kinds: Any) -> bool:
-    """What `isinstance(x, torch.Tensor)` in a model's forward is told; torch's own code sees a proxy.
-
-    `__class__` would tell functions in C, too, and these then take the proxy's memory for a tensor's.
-    """
-    if type(value) is _Proxy:
-        asking = sys._getframe(1).f_globals.get("__name__", "")
-        value = value if asking.partition(".")[0] in ("torch", "ptq") else value.node.meta.get("example")
-    return _plain_isinstance(value, kinds)
-
-
-_plain_isinstance = isinstance
-
-
-def _is_tensor(value: object) -> bool:
-    return _plain_isinstance(value.node.meta.get("example") if type(value) is _Proxy else value, Tensor)
 
 
 class _Tracer(fx.Tracer):
@@ -152,8 +31,8 @@ class _Tracer(fx.Tracer):
         self.path: list[tuple[str, str]] = []
         self.changed: dict[fx.Node, list[fx.Node]] = {}  # by what changes them in place
 
-    def proxy(self, node: fx.Node) -> _Proxy:
-        return _Proxy(node, self)
+    def proxy(self, node: fx.Node) -> Proxy:
+        return Proxy(node, self)
 
     def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *rest: Any, **more: Any) -> Any:
         proxy = super().create_proxy(kind, target, args, kwargs, *rest, **more)
@@ -258,12 +137,7 @@ def trace(model: nn.Module, example: Tensor) -> fx.GraphModule:
     """
     tracer = _Tracer(example)
     try:
-        with (
-            torch.no_grad(),
-            _counting_versions(),
-            patch.object(builtins, "isinstance", _isinstance),
-            patch.object(torch, "is_tensor", _is_tensor),
-        ):
+        with torch.no_grad(), proxies_as_tensors():
             graph = tracer.trace(model, concrete_args=_defaults(model))
         _read_later(tracer.changed, graph)
     except PtqError:
@@ -292,17 +166,6 @@ def _avoid_keywords(model: nn.Module, graph: fx.Graph) -> None:
                 setattr(owner, parts[-1], held)
             owner = held
         node.target = ".".join(parts)
-
-
-@contextmanager
-def _counting_versions() -> Iterator[None]:
-    """Let `@torch.inference_mode` be no_grad: its tensors do not tell when they are changed in place."""
-    mode, plain = torch.inference_mode, torch.no_grad()
-    with (
-        patch.object(mode, "__enter__", lambda _: plain.__enter__()),
-        patch.object(mode, "__exit__", lambda _, *error: plain.__exit__(*error)),
-    ):
-        yield
 
 
 def _defaults(model: nn.Module) -> dict[str, Any] | None:

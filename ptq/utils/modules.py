@@ -4,7 +4,7 @@ import copy
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from inspect import signature
+from inspect import Parameter, signature
 from types import MethodType
 from typing import Any
 
@@ -196,9 +196,9 @@ def as_classes(model: nn.Module) -> None:
         if own is not None and own is not cls.forward:
             bound = isinstance(forward, MethodType) and forward.__self__ is module
             module.__class__ = type(cls.__name__, (cls,), {"forward": own if bound else staticmethod(forward)})
-    call, parameters = model.forward, signature(model.forward).parameters.values()
-    several = any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters)
-    if several or isinstance(vars(type(model)).get("forward"), staticmethod):
+    call, kinds = model.forward, (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
+    function = isinstance(vars(type(model)).get("forward"), staticmethod)
+    if function or any(p.kind in kinds for p in signature(call).parameters.values()):
 
         def forward_one(self: nn.Module, x: Any) -> Any:  # torch.fx would record *args and **kwargs as inputs
             return call(x)

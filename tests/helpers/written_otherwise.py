@@ -116,6 +116,11 @@ class Decoded(Tokens):
         return logits
 
 
+@torch.jit.script
+def scripted(x: Tensor) -> Tensor:
+    return x * torch.sigmoid(x)
+
+
 class Positions(Body):
     """CoordConv (Liu et al., NeurIPS 2018): the position as channels."""
 
@@ -182,6 +187,7 @@ OTHERWISE: Mapping[str, Make] = {
     "any arguments": AnyArguments,
     "train() takes nothing": TrainTakesNothing,
     "torch.is_tensor": AskedForTensors,
+    "a scripted function": layer(lambda m, x: m.inner(scripted(x))),
     "F.conv2d, same, of even size": layer(lambda m, x: F.conv2d(x, m.w, padding="same"), w=(16, 16, 4, 4)),
     "Conv2d, same, reflected": lambda: Body(nn.Conv2d(16, 16, 4, padding="same", padding_mode="reflect")),
     "Conv1d, same, of even size": conv1d(kernel_size=4, padding="same", dilation=3),
