@@ -9,7 +9,6 @@ from typing import Any
 
 import timm
 import torch
-import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models import detection, segmentation
@@ -109,17 +108,26 @@ class SuperResolution(nn.Module):
         return y
 
 
+class Residual(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first, self.second = conv(width, width), nn.Conv2d(width, width, 3, 1, 1, bias=False)
+        self.norm = nn.BatchNorm2d(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x + self.norm(self.second(self.first(x))))
+
+
+WIDTH = 64
+
+
 class Features(nn.Module):
-    """ResNet-18 up to its pool, and a head."""
+    """A small residual network up to its pool, and a head."""
 
     def __init__(self, head: nn.Module, channels: int = 3) -> None:
         super().__init__()
-        net = torchvision.models.resnet18(weights=None)
-        net.conv1 = nn.Conv2d(channels, 64, 7, 2, 3, bias=False)
-        self.body = nn.Sequential(
-            net.conv1, net.bn1, net.relu, net.maxpool, net.layer1, net.layer2, net.layer3, net.layer4
-        )
-        self.head = head
+        layers = (conv(channels, 16, 2), conv(16, 32, 2), Residual(32), conv(32, WIDTH, 2), Residual(WIDTH))
+        self.body, self.head = nn.Sequential(*layers), head
 
     def forward(self, x: Tensor) -> Any:
         return self.head(self.body(x))
@@ -128,15 +136,15 @@ class Features(nn.Module):
 def heatmaps() -> nn.Module:
     """As "Simple Baselines for Human Pose Estimation" (Xiao et al., ECCV 2018), narrower."""
     layers: list[nn.Module] = []
-    for inputs in (512, 64, 64):
-        layers += [nn.ConvTranspose2d(inputs, 64, 4, 2, 1, bias=False), nn.BatchNorm2d(64), nn.ReLU()]
-    return Features(nn.Sequential(*layers, nn.Conv2d(64, 17, 1)))
+    for _ in range(2):
+        layers += [nn.ConvTranspose2d(WIDTH, WIDTH, 4, 2, 1, bias=False), nn.BatchNorm2d(WIDTH), nn.ReLU()]
+    return Features(nn.Sequential(*layers, nn.Conv2d(WIDTH, 17, 1)))
 
 
 class Direction(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.fc = nn.Linear(512, 128)
+        self.fc = nn.Linear(WIDTH, 128)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.normalize(self.fc(x.mean((2, 3))))
@@ -145,7 +153,7 @@ class Direction(nn.Module):
 class ClassAndBox(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.fc, self.box = nn.Linear(512, CLASSES), nn.Linear(512, 4)
+        self.fc, self.box = nn.Linear(WIDTH, CLASSES), nn.Linear(WIDTH, 4)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         x = x.mean((2, 3))
@@ -157,13 +165,13 @@ class Several(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.fc, self.mask, self.box = nn.Linear(512, CLASSES), nn.Conv2d(512, CLASSES, 1), nn.Conv2d(512, 5, 1)
+        self.fc, self.mask, self.box = nn.Linear(WIDTH, CLASSES), nn.Conv2d(WIDTH, CLASSES, 1), nn.Conv2d(WIDTH, 5, 1)
 
     def forward(self, x: Tensor) -> Any:
         box = self.box(x)
         return {
             "class": self.fc(x.mean((2, 3))),
-            "mask": F.interpolate(self.mask(x), scale_factor=32.0, mode="bilinear"),
+            "mask": F.interpolate(self.mask(x), scale_factor=8.0, mode="bilinear"),
             "boxes": {"sides": box[:, :4].exp().flatten(2), "scores": box[:, 4:].sigmoid().flatten(2)},
         }
 
@@ -183,29 +191,29 @@ class Pair(nn.Module):
 
 
 def scores() -> nn.Module:
-    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, CLASSES))
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(WIDTH, CLASSES))
 
 
 OTHER_TASKS: dict[str, tuple[Callable[[], nn.Module], int, dict[str, Any]]] = {
     "fcn_resnet50": (lambda: segmentation.fcn_resnet50(num_classes=CLASSES, **UNTRAINED), 64, {}),
     "deeplabv3_mobilenet_v3_large": (
         lambda: segmentation.deeplabv3_mobilenet_v3_large(num_classes=CLASSES, **UNTRAINED),
-        96,
+        64,
         {},
     ),
     "lraspp_mobilenet_v3_large": (
         lambda: segmentation.lraspp_mobilenet_v3_large(num_classes=CLASSES, **UNTRAINED),
-        96,
+        64,
         {},
     ),
-    "ssdlite320_mobilenet_v3_large, heads": (ssdlite, 96, {}),
+    "ssdlite320_mobilenet_v3_large, heads": (ssdlite, 64, {}),
     "retinanet_resnet50_fpn, heads": (retinanet, 64, {}),
-    "fasterrcnn_mobilenet_v3_large_fpn, RPN": (fasterrcnn_rpn, 96, {}),
+    "fasterrcnn_mobilenet_v3_large_fpn, RPN": (fasterrcnn_rpn, 64, {}),
     "keypoint R-CNN's head": (keypoint_head, 56, {}),
     "timm:resnet18, features_only": (lambda: timm.create_model("resnet18", features_only=True), 64, {}),
     "timm:mobilenetv3_small_100, features_only": (
         lambda: timm.create_model("mobilenetv3_small_100", features_only=True),
-        96,
+        64,
         {},
     ),
     "U-Net": (UNet, 64, {}),
