@@ -81,6 +81,7 @@ def measure(
                 "iterations": iterations,
                 "images": len(images),
                 "source": source,
+                "tested": len(labels),
                 "top1": round(top1(logits, labels), 3),
                 "top1_float": round(top1(reference, labels), 3),
                 "kl": round(kl_divergence(reference, logits), 5),
@@ -122,7 +123,7 @@ def page(rows: Rows) -> Iterator[str]:
     for network in dict.fromkeys(r["network"] for r in rows):
         mine = [r for r in rows if r["network"] == network]
         one = mine[0]
-        yield f"\n## {network}, {one['images']} images ({one['source']}), {one['iterations']} iterations per block, seeds {sorted({r['seed'] for r in mine})}"
+        yield f"\n## {network}, {one['images']} images ({one['source']}), {one['iterations']} iterations per block, {one['tested']:,} test images, seeds {sorted({r['seed'] for r in mine})}"
         yield f"\nFloat: {one['top1_float']:.2f} %. Measuring all widths took {one['cpu_seconds_choices']:.0f} seconds of one core.\n"
         yield "| bits | uniform | its file | mixed | its file | error, uniform | mixed |\n|" + " --- |" * 7
         for bits in sorted({r["bits"] for r in mine}, reverse=True):

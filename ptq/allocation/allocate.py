@@ -14,6 +14,7 @@ from ptq.errors import InputError
 from ptq.export.sizes import FileSizes, file_sizes
 from ptq.progress import SILENT, Progress
 from ptq.quantization.quantized_model import QuantizedModel
+from ptq.utils.units import file_size_text
 
 __all__ = ["Choices", "allocate", "find_choices", "smallest"]
 
@@ -100,6 +101,10 @@ def allocate(
         (True, 8, True)
         >>> changed = ptq.change_widths(quantized_model, found.bits)
     """
+    if max_bytes < (least := choices.tradeoffs.least() + RESERVE):
+        raise InputError(
+            f"no file of {file_size_text(max_bytes)} can be made: the smallest takes {file_size_text(least)}."
+        )
     shown, believed = _spread(inputs, choices.tradeoffs.images), choices.tradeoffs
     best: Allocation | None = None
     tried: list[dict[str, int]] = []

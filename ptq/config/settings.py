@@ -272,7 +272,9 @@ class Settings:
         Two runs that agree in what is left make the same one.
         """
         execution = replace(self.execution, memory_limit=None)
-        return replace(self, evaluation=EvaluationSettings(), output=OutputSettings(), execution=execution)
+        judged = self.quantization.min_agreement is not None or self.quantization.max_drop is not None
+        evaluation = EvaluationSettings(data=self.evaluation.data if judged else None)
+        return replace(self, evaluation=evaluation, output=OutputSettings(), execution=execution)
 
 
 _CHOICES = ("method", "macs", "parameters", "latency", "latency_of")  # not fields of a configuration

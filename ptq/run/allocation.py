@@ -39,11 +39,8 @@ def kept_widths(folder: Path, decides: Mapping[str, Any]) -> WorkStore:
         decides: what decides the run; all but budgets and reconstruction decides what widths cost.
     """
     apart = bool(decides.get("min_agreement")) and not decides.get("data")
-    ours = {
-        name: value
-        for name, value in decides.items()
-        if name not in (*BUDGETS, "method") and "reconstruction" not in name
-    }
+    shared = (*BUDGETS, "data", "method")
+    ours = {name: value for name, value in decides.items() if name not in shared and "reconstruction" not in name}
     return WorkStore(folder / FOLDER, {**ours, "images held apart": apart})
 
 

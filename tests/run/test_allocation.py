@@ -59,6 +59,11 @@ def test_one_budget_at_most_and_a_drop_only_with_labels() -> None:
             check_budget(make_settings("resnet18", **wrong))
 
 
+def test_images_that_a_network_is_judged_by_decide_with_the_budget() -> None:
+    for options, data in (({"min_agreement": 98.0}, "val"), ({"max_drop": 1.0}, "val"), ({"max_size": "3MB"}, None)):
+        assert make_settings("resnet18", data="val", **options).decisive().evaluation.data == data
+
+
 def test_a_recipe_and_a_command_hold_the_budget() -> None:
     settings = make_settings("resnet18", max_size="3MB")
     assert "--max-size 3MB" in command(settings)

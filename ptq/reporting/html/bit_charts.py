@@ -35,7 +35,7 @@ def draw_bits(bits: Sequence[int]) -> str:
         axes.set_xlabel("layer")
         axes.set_ylabel("bits")
 
-    return page_svg(draw, 640, 130, "bits of layers")
+    return page_svg(draw, 420, 240, "bits of layers")
 
 
 def draw_frontier(points: Sequence[Point], size: int, predicted: float, measured: float) -> str:

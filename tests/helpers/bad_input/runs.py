@@ -43,6 +43,7 @@ def _unfinished(at: Path) -> None:
 RUNS = (
     Case("a directory inside a file", quantize("--out", "net.py/run"), "choose another --out"),
     Case("an unfinished run of other settings", quantize(), "keeps an unfinished run of other settings: ", _unfinished),
+    Case("a budget that no file meets", quantize("--max-size", "1kB"), "can be made: the smallest takes"),
     Case(
         "an unfinished run of another budget",
         quantize("--prune", "2x", "--set", "pruning.granule=1"),
