@@ -23,10 +23,11 @@ class Branches(nn.Module):
         super().__init__()
         self.first, self.second = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
         self.relu, self.silu, self.pool = nn.ReLU(), nn.SiLU(), nn.MaxPool2d(2)
+        self.tanh = nn.Tanh()
 
     def forward(self, x: Tensor) -> Tensor:
         pooled = self.pool(self.relu(self.first(x)))
-        total: Tensor = self.silu(pooled + self.second(pooled))
+        total: Tensor = self.silu(pooled + self.tanh(self.second(pooled)))
         return total.flatten(1)
 
 
