@@ -94,7 +94,15 @@ class Proxy(fx.Proxy):
 
 
 def with_item(x: Tensor, index: Any, value: Any) -> Tensor:
-    """Return a copy of a tensor after `x[index] = value`."""
+    """Return a copy of a tensor after `x[index] = value`; a cut along one dimension is put together of three parts."""
+    every = index if isinstance(index, tuple) else (index,)
+    cuts = [(d, part) for d, part in enumerate(every) if not (isinstance(part, slice) and part == slice(None))]
+    if len(cuts) == 1 and isinstance(cuts[0][1], slice) and cuts[0][1].step in (None, 1):
+        dim, part = cuts[0]  # torch's exporter writes assignments to slices that onnxruntime does not run
+        start, stop, _ = part.indices(x.shape[dim])
+        old = x.narrow(dim, start, stop - start)
+        new = value.to(x.dtype).expand_as(old) if isinstance(value, Tensor) else torch.full_like(old, value)
+        return torch.cat([x.narrow(dim, 0, start), new, x.narrow(dim, stop, x.shape[dim] - stop)], dim)
     y = x.clone()
     y[index] = value
     return y
