@@ -64,7 +64,7 @@ def judged_on(found: PruneResult) -> str:
     Every figure of a step is of these.
     """
     learned, apart = found.images
-    return f"on {apart} images that repair has not learned from ({learned} others taught it)"
+    return f"on {apart} images that repair has not learned from, and views of them ({learned} others taught it)"
 
 
 def repair_rows(found: PruneResult) -> list[tuple[str, ...]]:
