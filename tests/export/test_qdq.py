@@ -238,6 +238,7 @@ def test_layers_with_equal_weights_do_not_share_them_in_the_file(tmp_path: Path)
         nn.Linear(8, 10),
     ).eval()
     for norm in model[2:8:2]:
+        assert isinstance(norm.bias, torch.Tensor)
         nn.init.constant_(norm.bias, 0.1)  # by which a norm stays a layer: a factor alone would go into the convolution
     graph_model = prepare(model, networks.SHAPE)
     quantized_model = insert_quantizers(graph_model, make_plan(graph_model, 8))
