@@ -161,6 +161,15 @@ def _batch_norm(graph: fx.GraphModule, node: fx.Node) -> Made:
     return argument(node, 0, "input"), norm
 
 
+def _prelu(graph: fx.GraphModule, node: fx.Node) -> Made:
+    slopes = constant(graph, argument(node, 1, "weight"))
+    if slopes is None or slopes.dim() > 1:
+        return None
+    layer = nn.PReLU(slopes.numel())
+    layer.weight.data = slopes.reshape(-1).clone()
+    return argument(node, 0, "input"), layer
+
+
 LAYER_FUNCTIONS: Mapping[str, Callable[[fx.GraphModule, fx.Node], Made]] = {
     **{name: _convolution(name) for name in _CONVOLUTIONS},
     "linear": linear,
@@ -172,4 +181,5 @@ LAYER_FUNCTIONS: Mapping[str, Callable[[fx.GraphModule, fx.Node], Made]] = {
     "tensordot": tensordot,
     "einsum": einsum,
     "batch_norm": _batch_norm,
+    "prelu": _prelu,
 }

@@ -24,6 +24,7 @@ from ptq.graph.branch_folding import fold_branches
 from ptq.graph.canonical_form import canonicalize
 from ptq.graph.fx_helpers import attribute, module_of, op_name, sole_input
 from ptq.graph.outputs import name_outputs
+from ptq.graph.prelu import split_prelus
 from ptq.graph.rewriting import rewritten_copy
 from ptq.graph.rows import mark_rows
 from ptq.graph.scopes import mark_scopes
@@ -114,6 +115,7 @@ def prepare(
     fold_affine_maps(graph)
     while not keep_branches and fold_branches(graph):
         fold_affine_maps(graph)  # a sum of branches that is scaled is a layer that is scaled now
+    split_prelus(graph)
     _rename_clashes(graph)
     _clean(graph)
     graph.eval().requires_grad_(False)

@@ -230,7 +230,7 @@ def assign_bits(
     if reduce_range:
         of_weights = {node: min(bits, REDUCED_BITS) for node, bits in of_weights.items()}
     of_tensors = {
-        node: act_bits if any(user in of_weights for user in consumers(graph, node)) else MAX_BITS
+        node: act_bits if any(_weighs(user, of_weights) for user in consumers(graph, node)) else MAX_BITS
         for node in selection.tensors
     }
     grids = gate_grids(graph, selection.tensors)
@@ -250,6 +250,11 @@ def assign_bits(
         {node.name: QuantSpec(bits, grid=known.get(node, "free")) for node, bits in of_tensors.items()},
         _notes(selection, weight_bits, act_bits, edge_bits, reduce_range),
     )
+
+
+def _weighs(node: fx.Node, layers: Collection[fx.Node]) -> bool:
+    """Whether a node is a layer of the network's own, and not a product with one number per channel."""
+    return node in layers and not node.meta.get("from_batchnorm")
 
 
 def _weight_spec(graph: fx.GraphModule, node: fx.Node, bits: int) -> QuantSpec:

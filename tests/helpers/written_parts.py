@@ -71,6 +71,7 @@ PARTS: Mapping[str, Callable[[int], nn.Module]] = {
     "clamps": part(
         lambda m, x: m.conv(x) * torch.clamp(m.depthwise(x) / 6 + 0.5, 0, 1) + F.relu(-m.conv(x)).clamp(max=6)
     ),
+    "PReLU": part(lambda m, x: F.prelu(m.conv(x), m.vector)),
     # layers as functions
     "F.conv2d": part(lambda m, x: F.conv2d(x, matrix(m), m.vector)),
     "F.conv_transpose2d": part(lambda m, x: F.conv_transpose2d(x, matrix(m), m.vector)),
