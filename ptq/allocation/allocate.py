@@ -64,7 +64,7 @@ def find_choices(
     Example:
         >>> found = find_choices(quantized_model, images)
         >>> [width.bits for width in found.tradeoffs.layers[-2].widths]
-        [2, 4, 8]
+        [2, 4]
     """
     quantized_model.require_calibrated()
     if not len(inputs) or count < 1:

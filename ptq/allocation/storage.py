@@ -32,7 +32,7 @@ def read_choices(store: WorkStore) -> Choices | None:
         >>> store = WorkStore("runs/mine/widths")
         >>> write_choices(store, ptq.find_choices(quantized_model, images, count=4))
         >>> [width.bits for width in read_choices(store).tradeoffs.layers[-2].widths]
-        [2, 4, 8]
+        [2, 4]
     """
     kept = store.read(NAME)
     if kept is None:

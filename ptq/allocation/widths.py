@@ -28,7 +28,7 @@ def possible_widths(plan: QuantPlan, sizes: FileSizes, fixed: Collection[str] = 
     Example:
         >>> from ptq.export.sizes import file_sizes
         >>> possible_widths(quantized_model.plan, file_sizes(quantized_model))["blocks_2_conv1"]
-        (2, 4, 8)
+        (2, 4)
     """
     found = {}
     for name, spec in plan.weights.items():

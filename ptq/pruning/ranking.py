@@ -57,7 +57,7 @@ def unranked(graph_model: GraphModel) -> Ranking:
         InputError: for a network that has no channels to remove.
 
     Example:
-        >>> unranked(graph_model).most(granule=8) > 2
+        >>> unranked(graph_model).most(granule=2) > 1.5
         True
     """
     channels = find_channels(graph_model)
