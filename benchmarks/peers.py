@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import networks
+from benchmarks.datafree import logits_of
 from benchmarks.rows import Rows, add_rows, footer, read_rows
 from benchmarks.sources import make_images
 from ptq.export import export_float, ort
@@ -117,8 +118,7 @@ def main() -> None:
     images = make_images(options.source, options.network, model, options.data, options.seed)
     real = networks.images(options.network, options.data, model)
     inputs, test = model.preprocess.normalize(images.floats()), model.preprocess.normalize(real.test.float() / 255)
-    with torch.no_grad():
-        reference = torch.cat([model.module(part) for part in test.split(50)])
+    reference = logits_of(model.module, model, real.test)
     for tool in options.tools.split(";"):
         for case in options.bits.split(","):
             if tool == STATIC and case != "w8a8":

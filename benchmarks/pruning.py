@@ -18,14 +18,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from benchmarks import networks
+from benchmarks.datafree import logits_of
 from benchmarks.rows import add_rows, footer
 from benchmarks.sources import make_images, source_of
 from ptq.graph.preparation import prepare
-from ptq.models.model import Model
 from ptq.pruning.config import PruneConfig
 from ptq.pruning.pruning import prune
 from ptq.pruning.results import RepairStep
@@ -72,13 +71,6 @@ def measure(network: str, source: str, seed: int, config: PruneConfig, data: Pat
         "batch": config.batch,
         **environment(),
     }
-
-
-@torch.no_grad()
-def logits_of(network: nn.Module, model: Model, images: Tensor) -> Tensor:
-    """What a network gives on uint8 images (N, 3, H, W)."""
-    parts = [network(model.preprocess.normalize(part.float() / 255)) for part in images.split(100)]
-    return torch.cat(parts)
 
 
 def page(rows: list[dict[str, Any]]) -> Iterator[str]:

@@ -117,11 +117,17 @@ def _per_channel(node: fx.Node, gain: Tensor, shift: Tensor) -> tuple[fx.Node, A
     return sole_input(node), Affine(gain.reshape(shape), shift.reshape(shape))
 
 
-_MAPS: Mapping[object, Callable[[Tensor], tuple[Tensor | float, Tensor | float]]] = {  # constant -> gain, shift
+_Map = Callable[[Tensor], tuple[Tensor | float, Tensor | float]]  # constant -> gain, shift
+_MAPS: Mapping[object, _Map] = {
     operator.add: lambda c: (1.0, c),
     operator.sub: lambda c: (1.0, -c),
     operator.mul: lambda c: (c, 0.0),
     operator.truediv: lambda c: (1 / c, 0.0),
+}
+_MAPS_OF_THE_RIGHT: Mapping[object, _Map] = {  # with the constant on the left; c / x is none
+    operator.add: _MAPS[operator.add],
+    operator.sub: lambda c: (-1.0, c),
+    operator.mul: _MAPS[operator.mul],
 }
 
 
@@ -129,14 +135,11 @@ def _of_constant(graph: fx.GraphModule, node: fx.Node) -> tuple[fx.Node, Affine]
     """The map that arithmetic with a constant is."""
     if node.op != "call_function" or node.target not in _MAPS or len(node.args) != 2 or node.kwargs:
         return None
-    left, right = node.args
-    to_gain_and_shift = _MAPS[node.target]
-    if _constant(graph, right) is None and node.target is not operator.truediv:
-        if node.target is operator.sub:  # c - x
-            to_gain_and_shift = lambda c: (-1.0, c)  # noqa: E731
-        left, right = right, left
+    (left, right), maps = node.args, _MAPS
+    if _constant(graph, right) is None:
+        left, right, maps = right, left, _MAPS_OF_THE_RIGHT
     constant = _constant(graph, right)
-    if constant is None or not isinstance(left, fx.Node) or left.op == "get_attr":
+    if constant is None or node.target not in maps or not isinstance(left, fx.Node) or left.op == "get_attr":
         return None
     example = left.meta.get("example")
     if (
@@ -149,7 +152,7 @@ def _of_constant(graph: fx.GraphModule, node: fx.Node) -> tuple[fx.Node, Affine]
     if shape[0] != 1:
         return None
     ones = torch.ones(shape, dtype=torch.float64)
-    gain, shift = to_gain_and_shift(constant.double().reshape(shape))
+    gain, shift = maps[node.target](constant.double().reshape(shape))
     affine = Affine(ones * gain, ones * shift)
     return (left, affine) if bool(affine.gain.isfinite().all() and affine.shift.isfinite().all()) else None
 

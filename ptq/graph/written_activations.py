@@ -118,26 +118,26 @@ def _plus(node: fx.Node, number: float) -> fx.Node | None:
 
 def _term(node: fx.Node) -> float | None:
     """The number that `node` adds to a tensor; None where it does something else."""
-    if node.target not in (operator.add, operator.sub) or len(node.args) != 2 or node.kwargs:
-        return None
-    left, right = node.args
-    if node.target is operator.add and not isinstance(left, fx.Node):
-        left, right = right, left
-    if not isinstance(left, fx.Node) or not isinstance(right, int | float):
-        return None
-    return float(right) if node.target is operator.add else -float(right)
+    number = _number_beside(node, operator.add, operator.sub)
+    return -number if number is not None and node.target is operator.sub else number
 
 
 def _factor(node: fx.Node) -> float | None:
     """The number that `node` multiplies a tensor with; None where it does something else."""
-    if node.target not in (operator.mul, operator.truediv) or len(node.args) != 2 or node.kwargs:
+    number = _number_beside(node, operator.mul, operator.truediv)
+    if number is None or node.target is operator.mul:
+        return number
+    return 1 / number if number else None
+
+
+def _number_beside(node: fx.Node, operation: object, inverse: object) -> float | None:
+    """The number that stands with a tensor, on either side of an operation, or behind its inverse."""
+    if node.target not in (operation, inverse) or len(node.args) != 2 or node.kwargs:
         return None
     left, right = node.args
-    if node.target is operator.mul and not isinstance(left, fx.Node):
+    if node.target is operation and not isinstance(left, fx.Node):
         left, right = right, left
-    if not isinstance(left, fx.Node) or not isinstance(right, int | float):
-        return None
-    return float(right) if node.target is operator.mul else 1 / right if right else None
+    return float(right) if isinstance(left, fx.Node) and isinstance(right, int | float) else None
 
 
 def _is(number: object, wanted: float) -> bool:
