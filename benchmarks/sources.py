@@ -23,12 +23,13 @@ PRESET = "default"
 
 @dataclass(frozen=True)
 class Source:
-    """Where images come from: a method, whose statistics, and what of the preset is changed."""
+    """Where images come from: a method, whose statistics, what of the preset is changed, and the images of how many seeds."""
 
     title: str
     method: str
     teachers: str = "own"
     changes: dict[str, Any] = field(default_factory=dict)
+    seeds: int = 1
 
 
 PLAIN = {"data_mixing": 0.0}
@@ -53,9 +54,12 @@ SOURCES = {
     "mixmix-sum": Source("the same, all at every step", "mixmix", "all", {"feature_mixing": "sum"}),
     "mixmix-others": Source("MixMix, the other networks only, in turns", "mixmix", "others", TURNS),
     "mixmix-few": Source("MixMix, one teacher, 32 of the images", "mixmix"),
+    "mixmix-2": Source("MixMix, one teacher, twice the images", "mixmix", seeds=2),
+    "mixmix-3": Source("MixMix, one teacher, three times the images", "mixmix", seeds=3),
     "universal": Source("the universal set, 64 of its images", "universal", "universal"),
     "universal-unseen": Source("of the universal set, up to 64 images that it took no part in", "universal", "unseen"),
     "real": Source("real images", "real"),
+    "real-2": Source("twice the real images", "real", seeds=2),
 }
 FEW = 32  # as many as the universal set has for MobileNetV2 from others
 
@@ -95,7 +99,7 @@ def make_images(name: str, network: str, model: Model, data: Path, seed: int, mc
     source = source_of(name)
     budget = synthesis_preset(PRESET, model.preprocess, seed=seed)
     if source.method == "real":
-        return networks.images(network, data, model).real(budget.count, seed)
+        return networks.images(network, data, model).real(budget.count * source.seeds, seed)
     if source.method == "noise":
         return gaussian_noise(model, budget.count, seed)
     if source.method == "mct":
@@ -104,6 +108,10 @@ def make_images(name: str, network: str, model: Model, data: Path, seed: int, mc
     if source.method == "universal":
         made = unseen(network) if source.teachers == "unseen" else universal_set()
         return fit_to_network(made.few(budget.count), model)
+    if source.seeds > 1:
+        several = [make_images(source.method, network, model, data, seed + more) for more in range(source.seeds)]
+        images, labels = (torch.cat([getattr(part, what) for part in several]) for what in ("images", "labels"))
+        return replace(several[0], images=images, labels=labels)
     if name == "mixmix-few":
         return make_images("mixmix", network, model, data, seed).few(FEW)
     large = max(model.preprocess.size) > 64
