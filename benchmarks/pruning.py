@@ -2,7 +2,7 @@
 
     python -m benchmarks.pruning DATA [--networks resnet20,...] [--sources real,mixmix,noise] [--budgets 1.25x,1.5x,2x,3x]
                                       [--scores gradient,...] [--allocations loss-per-cost,...] [--granules 8] [--seeds 0]
-                                      [--blocks 100] [--network 400] [--test 5000]
+                                      [--blocks 100] [--network 1000] [--test 5000]
 
 DATA is described in benchmarks/networks.py, sources in benchmarks/sources.py: their images stay in runs/datafree, and are taken from there if they
 are there. Rows are added to results/pruning.json as they are finished. results/pruning.md is made from it.
@@ -38,6 +38,7 @@ STEPS = {"removal": "no repair", "closed form": "closed form", "blocks": "+ bloc
 def measure(network: str, source: str, seed: int, config: PruneConfig, data: Path, test: int) -> dict[str, Any]:
     """Prune one network with one source's images, and look at it after every step."""
     model = networks.load(network, data)
+    config = config.for_images(*model.preprocess.size)
     images = make_images(source, network, model, data, seed)
     real = networks.images(network, data, model)
     every = max(1, len(real.test) // test)
@@ -68,6 +69,7 @@ def measure(network: str, source: str, seed: int, config: PruneConfig, data: Pat
         "parameters": round(result.parameters[0] / result.parameters[1], 3),
         "steps": steps,
         "lr": [config.lr_blocks, config.lr_network],
+        "temperature": config.temperature,
         "batch": config.batch,
         **environment(),
     }
@@ -122,7 +124,9 @@ def main() -> None:
     parser.add_argument("--granules", default=str(default.granule))
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--blocks", type=int, default=default.block_iterations, help="iterations for a block")
-    parser.add_argument("--network", type=int, default=default.network_iterations, help="iterations for the network")
+    parser.add_argument(
+        "--network", type=int, help="iterations for the network; as many as its images allow when not given"
+    )
     parser.add_argument("--test", type=int, default=5000, help="images to judge by")
     o = parser.parse_args()
     lists = (o.networks, o.budgets, o.sources, o.scores, o.allocations, o.granules, o.seeds)

@@ -110,8 +110,8 @@ def make_images(name: str, network: str, model: Model, data: Path, seed: int, mc
         return fit_to_network(made.few(budget.count), model)
     if source.seeds > 1:
         several = [make_images(source.method, network, model, data, seed + more) for more in range(source.seeds)]
-        images, labels = (torch.cat([getattr(part, what) for part in several]) for what in ("images", "labels"))
-        return replace(several[0], images=images, labels=labels)
+        together = torch.cat([part.images for part in several])
+        return replace(several[0], images=together, labels=torch.cat([part.labels for part in several]))
     if name == "mixmix-few":
         return make_images("mixmix", network, model, data, seed).few(FEW)
     large = max(model.preprocess.size) > 64

@@ -39,6 +39,7 @@ class PruningSettings:
     batch: Positive | None = None
     lr_blocks: Rate | None = None
     lr_network: Rate | None = None
+    temperature: Rate | None = None
 
     def __post_init__(self) -> None:
         given = {option: text for option, text in zip(_BUDGETS, self._budgets(), strict=True) if text is not None}

@@ -1,7 +1,7 @@
 """What is asked of pruning: how much, how channels are chosen, and how what is left is repaired. No torch."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import get_args
 
 from ptq.config.budgets import parse_budget
@@ -9,6 +9,8 @@ from ptq.config.choices import Allocation, Score, check_choice
 from ptq.errors import InputError
 
 __all__ = ["PruneConfig"]
+
+SMALL = 64  # pixels a side up to which images are cheap
 
 
 @dataclass(frozen=True)
@@ -22,15 +24,16 @@ class PruneConfig:
         granule: kept channels of every layer are a multiple of it, where they are not all kept; 1..
         closed_form: repair every layer behind removed channels by least squares.
         block_iterations: of repair block by block, each; 0 leaves it out.
-        network_iterations: of repair of the whole network; 0 leaves it out.
+        network_iterations: of repair of the whole network; 0 leaves it out, None is as many as `for_images` says.
         batch: images in an iteration, 1..
         lr_blocks: of Adam, in root mean squares of a filter; above 0.
         lr_network: the same, for the whole network.
+        temperature: of the predictions that the whole network learns; above 0.
         seed: of what images and views are drawn.
 
     Raises:
         InputError: for a budget that is none, an unknown choice, a granule or a batch below 1, iterations below 0, or
-            a learning rate that is not above 0.
+            a learning rate or a temperature that is not above 0.
     """
 
     budget: str = "1.5x"
@@ -39,10 +42,11 @@ class PruneConfig:
     granule: int = 8
     closed_form: bool = True
     block_iterations: int = 100
-    network_iterations: int = 400
+    network_iterations: int | None = None
     batch: int = 32
     lr_blocks: float = 0.003
-    lr_network: float = 0.003
+    lr_network: float = 0.005
+    temperature: float = 4.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -50,8 +54,19 @@ class PruneConfig:
         check_choice(self.score, get_args(Score), "score of channels")
         check_choice(self.allocation, get_args(Allocation), "allocation of channels")
         for name, least in (("granule", 1), ("batch", 1), ("block_iterations", 0), ("network_iterations", 0)):
-            if getattr(self, name) < least:
-                raise InputError(f"{name} must be {least} or more, not {getattr(self, name)}.")
-        for name in ("lr_blocks", "lr_network"):
+            if (value := getattr(self, name)) is not None and value < least:
+                raise InputError(f"{name} must be {least} or more, not {value}.")
+        for name in ("lr_blocks", "lr_network", "temperature"):
             if not 0 < getattr(self, name) < math.inf:
                 raise InputError(f"{name} must be above 0, not {getattr(self, name)}.")
+
+    def for_images(self, height: int, width: int) -> "PruneConfig":
+        """Return the same with the iterations that images of this size allow: 1,000 for up to 64 pixels a side, else 150.
+
+        Example:
+            >>> PruneConfig().for_images(32, 32).network_iterations, PruneConfig().for_images(224, 224).network_iterations
+            (1000, 150)
+        """
+        if self.network_iterations is not None:
+            return self
+        return replace(self, network_iterations=1000 if max(height, width) <= SMALL else 150)

@@ -2,7 +2,8 @@
 
 Blocks are fitted one by one; what their errors make of the predictions together, no block sees. Images are few, so no view is
 shown twice: they are flipped, shifted, and pasted into one another (MixMix; CutMix, Yun et al., ICCV 2019). The original
-says what it makes of a view, so that no label is needed, and a view may be far from an image.
+says what it makes of a view, so that no label is needed, and a view may be far from an image. Predictions are softened by a
+temperature (Hinton et al., 2015): a trained network is so sure that the other classes would hardly count.
 """
 
 import math
@@ -43,36 +44,37 @@ def distill(
         images: to learn from, as the network takes them, (N, C, H, W).
         apart: not learned from; of what was learned, that stays which is nearest to the original on them.
         network_task: says what counts in outputs (`Task.loss`).
-        config: `network_iterations` with `batch` images each, `lr_network`, `seed`.
+        config: `network_iterations` (a number) with `batch` images each, `lr_network`, `temperature`, `seed`.
         progress: told of every iteration.
     """
-    device = device_of(pruned, images)
+    device, iterations = device_of(pruned, images), config.network_iterations
+    assert iterations is not None
     names = [node.name for node in pruned.graph.nodes if isinstance(module_of(pruned, node), LAYERS)]
     trainable = Trainable(pruned, names, [images[:FEW].to(device)])
 
     @torch.no_grad()
     def judged() -> float:
         parts = [part.to(device) for part in apart.split(BATCH)]
-        return sum(float(network_task.loss(trainable(x), original(x))) * len(x) for x in parts)
+        return sum(float(network_task.loss(trainable(x), original(x), config.temperature)) * len(x) for x in parts)
 
     best, least = trainable.state(), judged()
     optimizer = torch.optim.AdamW(trainable.moves, lr=config.lr_network, weight_decay=0.0)
     generator = torch.Generator().manual_seed(config.seed)
-    every = max(1, config.network_iterations // LOOKS)
-    with progress.stage("tune network", config.network_iterations) as task:
-        for iteration in range(1, config.network_iterations + 1):
-            share = (iteration - 1) / config.network_iterations
+    every = max(1, iterations // LOOKS)
+    with progress.stage("tune network", iterations) as task:
+        for iteration in range(1, iterations + 1):
+            share = (iteration - 1) / iterations
             optimizer.param_groups[0]["lr"] = config.lr_network * (1 + math.cos(math.pi * share)) / 2
             index = torch.randint(len(images), (min(config.batch, len(images)),), generator=generator)
             x = mixed_views(images[index], generator).to(device)
             with torch.no_grad():
                 wanted = original(x)
             with torch.enable_grad():
-                loss = network_task.loss(trainable(x), wanted)
+                loss = network_task.loss(trainable(x), wanted, config.temperature)
                 loss.backward()
             optimizer.step()
             optimizer.zero_grad()
-            if iteration % every == 0 or iteration == config.network_iterations:
+            if iteration % every == 0 or iteration == iterations:
                 if (now := judged()) < least:
                     best, least = {name: value.detach() for name, value in trainable.state().items()}, now
                 task.advance(loss=float(loss.detach()))

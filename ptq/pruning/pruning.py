@@ -54,7 +54,7 @@ def prune(
         >>> pruned.module(x).shape
         torch.Size([2, 10])
     """
-    config = config or PruneConfig()
+    config = (config or PruneConfig()).for_images(*images.shape[-2:])
     ranking = ranking or rank(graph_model, images, config.score)
     channels, costs = ranking.channels, ranking.costs
     counts, kept = ranking.choose(parse_budget(config.budget), config.granule, config.allocation)

@@ -138,8 +138,8 @@ def estimate_pruning(
         settings: with a budget.
         device: where to compute.
     """
-    config = prune_config(settings.pruning)
-    wanted = {"blocks": config.block_iterations, "network": config.network_iterations}
+    config = prune_config(settings.pruning).for_images(*inputs.shape[-2:])
+    wanted = {"blocks": config.block_iterations, "network": config.network_iterations or 0}
     few = {name: min(FEW, iterations) for name, iterations in wanted.items()}
     tried = replace(settings.pruning, block_iterations=few["blocks"], network_iterations=few["network"])
     started = time.perf_counter()

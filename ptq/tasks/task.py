@@ -48,10 +48,15 @@ class Task:
         found = named(output)
         return next((found[name] for name, kind in self.kinds.items() if kind == "classify"), None)
 
-    def loss(self, given: Output, wanted: Output) -> Tensor:
+    def loss(self, given: Output, wanted: Output, temperature: float = 1.0) -> Tensor:
         """Return how far outputs are from those wanted: the sum of their losses, ().
 
         It is differentiable, but for outputs of whole numbers, of which the share counts that is another.
+
+        Args:
+            given, wanted: outputs for the same images.
+            temperature: class scores are divided by it, and their loss is multiplied by its square (Hinton et al., 2015):
+                above 1 the classes that are not predicted have a say, too.
 
         Example:
             >>> task, logits = Task({"output": "classify"}, 2), torch.tensor([[2.0, 0.0]])
@@ -59,7 +64,7 @@ class Task:
             tensor(0.)
         """
         ours, theirs = named(given), named(wanted)
-        return _total(self.kind(name).loss(ours[name], theirs[name]) for name in self.kinds)
+        return _total(_at(temperature, self.kind(name), ours[name], theirs[name]) for name in self.kinds)
 
     def surprise(self, output: Output, generator: torch.Generator) -> Tensor:
         """Return a scalar whose gradient says how much each number of the outputs matters, summed over images.
@@ -176,6 +181,13 @@ def _found(value: Tensor, input_shape: tuple[int, ...]) -> str:
 
 def _shape(value: Tensor) -> str:
     return f"({', '.join(map(str, ('N', *value.shape[1:])))})"
+
+
+def _at(temperature: float, kind: Kind, given: Tensor, wanted: Tensor) -> Tensor:
+    """The loss of one output; only scores of classes have a temperature."""
+    if temperature == 1 or not kind.decides:
+        return kind.loss(given, wanted)
+    return temperature**2 * kind.loss(given / temperature, wanted / temperature)
 
 
 def _total(losses: Iterable[Tensor]) -> Tensor:
