@@ -183,8 +183,7 @@ class _Cost:
         for name in self.task.kinds:
             if torch.equal(ours[name], theirs[name]):
                 continue
-            real = theirs[name].is_floating_point()  # of whole numbers always some are another
-            loss = float(self.task.kind(name).loss(ours[name].double(), theirs[name].double())) if real else 0.0
+            loss = float(self.task.kind(name).loss(ours[name].double(), theirs[name].double()))
             self.losses[name] = self.losses.get(name, 0.0) + loss * len(theirs[name])
         self.images += len(next(iter(theirs.values())))
 

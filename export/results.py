@@ -8,6 +8,7 @@ from ptq.errors import ValidationError
 
 __all__ = [
     "AS_GOOD",
+    "OWN_METRIC",
     "PRUNED_PREDICTIONS",
     "SAME_PREDICTIONS",
     "SPEED",
@@ -22,9 +23,11 @@ AS_GOOD = "the file is as good "
 SAME_PREDICTIONS = "it predicts what the float network predicts"
 PRUNED_PREDICTIONS = "the pruned network predicts what the float network predicts"
 SPEED = "not slower than "
-"""Names of checks, or how they begin: on predictions, which mean nothing in a network that was not trained, and on speed.
+OWN_METRIC = "the user's metric can be measured"
+"""Names of checks, or how they begin: on predictions, which mean nothing in a network that was not trained, on speed, and
+on code that is not ptq's.
 
-The last three a right file can fail: what to do is something else then.
+The last four a right file can fail: what to do is something else then.
 """
 
 
@@ -105,7 +108,7 @@ class Validation:
     Attributes:
         validated_on: how many images.
         top1: of "float", "pruned" (where channels were removed), "simulated", "onnx", "onnx_unoptimized" and other runtimes; empty without labels.
-        metrics: of the user's own metric, by its name, of "float", "pruned", "simulated" and "onnx".
+        metrics: of the user's own metric, by its name, of "float", "pruned", "simulated" and "onnx"; empty where it failed for any.
         agreement: of "pruned", "simulated", "onnx" and "onnx_unoptimized" with float, as far as they were given, as the task of
             the network counts it; of several outputs the least.
         disagreement: what is missing to 100 % agreement of simulation and file; None without simulation.

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ptq.config.choices import Runtime, check_choice
 from ptq.data.preprocess import Preprocess
-from ptq.errors import InputError
+from ptq.errors import InputError, PtqError
 from ptq.export import ort
 from ptq.export.benchmark import measure_costs
 from ptq.export.checks import Evidence, run_checks
@@ -25,7 +25,7 @@ from ptq.export.integer_reference import ExactComparison
 from ptq.export.onnx_files import QuantizedFile
 from ptq.export.openvino import open_openvino
 from ptq.export.pictures import Pictures
-from ptq.export.results import OutputFigures, Validation
+from ptq.export.results import OWN_METRIC, Check, OutputFigures, Validation
 from ptq.export.stepwise import IMAGES, compare_stepwise
 from ptq.progress import SILENT, Progress
 from ptq.quantization.quantized_model import QuantizedModel
@@ -80,7 +80,7 @@ def validate(
         runtimes: others that shall run the file: "openvino".
         remedy: what to do where predictions are not those of float, in sentences; for the message.
         task: what the network is for, as `ptq.find_task` takes it; the quantized model says it by itself.
-        metric: of the user's own, measured of float, simulation and file.
+        metric: of the user's own, measured of float, simulation and file. Where it fails for one of them, a check fails.
         pictures: file to write dense outputs of float and file to, as pictures, where there are any.
         progress: told of every batch.
 
@@ -147,6 +147,7 @@ def validate(
         latency_ms=costs.latency_ms,
         remedy=remedy,
     )
+    metrics, own = ({}, ()) if metric is None else _metrics(metric, networks, preprocess, outputs.task)
     return Validation(
         validated_on=outputs.images,
         top1=outputs.top1,
@@ -160,7 +161,7 @@ def validate(
         float_layers=float_layers,
         float_operators=float_operators,
         unmeasured=costs.unmeasured,
-        checks=run_checks(evidence),
+        checks=(*run_checks(evidence), *own),
         outputs=tuple(
             OutputFigures(
                 output,
@@ -170,7 +171,7 @@ def validate(
             )
             for output, kind in outputs.task.kinds.items()
         ),
-        metrics={} if metric is None else _metrics(metric, networks, preprocess, outputs.task),
+        metrics=metrics,
     )
 
 
@@ -198,6 +199,14 @@ def _from_module(network: Callable[[Tensor], Any]) -> Network:
 
 def _from_session(opened: Any) -> Network:
     return lambda x: [torch.from_numpy(y) for y in ort.run_all(opened, x.numpy())]
+
+
+_CALLED = {
+    "float": "float network",
+    "pruned": "pruned network",
+    "simulated": "simulated integer network",
+    "onnx": "file in onnxruntime",
+}
 
 
 @torch.no_grad()
@@ -242,8 +251,8 @@ def _run_all(
 
 def _metrics(
     metric: UserMetric, networks: Mapping[str, Network], preprocess: Preprocess, task: Task
-) -> dict[str, dict[str, float]]:
-    """What the user's metric says of the networks, by name of the figure."""
+) -> tuple[dict[str, dict[str, float]], tuple[Check, ...]]:
+    """What the user's metric says of the networks, by name of the figure, and whether it works for all of them."""
     names = list(task.kinds)
 
     def predicting(network: Network) -> Callable[[Tensor], Output]:
@@ -253,12 +262,25 @@ def _metrics(
 
         return predict
 
-    figures: dict[str, dict[str, float]] = {}
+    found: dict[str, dict[str, float]] = {}
     for name in ("float", "pruned", "simulated", "onnx"):
-        if name in networks:
-            for figure, value in metric.measure(predicting(networks[name])).items():
-                figures.setdefault(figure, {})[name] = value
-    return figures
+        if name not in networks:
+            continue
+        try:
+            found[name] = metric.measure(predicting(networks[name]))
+            if different := found[name].keys() ^ next(iter(found.values())).keys():
+                raise InputError(
+                    f"the metric {metric.reference} returned {', '.join(sorted(different))} for some networks only"
+                )
+        except PtqError as error:  # the float network it could measure before the run
+            failure = (
+                f"{error}, of the {_CALLED[name]}. The report has everything else; measure again with ptq validate."
+            )
+            return {}, (Check(OWN_METRIC, f"not of the {_CALLED[name]}", failure),)
+    figures = {
+        figure: {name: values[figure] for name, values in found.items()} for figure in next(iter(found.values()))
+    }
+    return figures, (Check(OWN_METRIC, f"of {len(found)} networks"),)
 
 
 def _by_name(outputs: list[Tensor], names: Iterable[str]) -> Output:

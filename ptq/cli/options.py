@@ -129,7 +129,7 @@ Task = Annotated[
         "--task",
         metavar="|".join(("auto", *get_args(choices.OutputKind))),
         help="What the outputs are, where their shapes do not tell: scores of classes, scores for every pixel, embeddings, "
-        "any numbers. 'boxes=generic' speaks of one output.",
+        "any numbers, whole numbers. 'boxes=generic' speaks of one output.",
         rich_help_panel="Model",
     ),
 ]

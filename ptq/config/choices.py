@@ -50,7 +50,7 @@ Format = Literal["packed", "int8"]
 Runtime = Literal["openvino"]
 """What runs a file besides onnxruntime; see `ptq.export.openvino`."""
 
-OutputKind = Literal["classify", "dense", "embed", "generic"]
+OutputKind = Literal["classify", "dense", "embed", "generic", "discrete"]
 """What an output of a network is; see `ptq.tasks.kinds`."""
 
 Score = Literal["l1", "activation", "gradient", "reconstruction", "divergence"]

@@ -11,7 +11,7 @@ from ptq.config.budgets import parse_factor, parse_share
 from ptq.config.choices import MAX_BITS, REDUCED_BITS, UNIVERSAL
 from ptq.config.flat_options import command
 from ptq.config.settings import Settings
-from ptq.export.results import PRUNED_PREDICTIONS, SAME_PREDICTIONS, SPEED
+from ptq.export.results import OWN_METRIC, PRUNED_PREDICTIONS, SAME_PREDICTIONS, SPEED
 from ptq.reporting.report import Report
 from ptq.reporting.text import agreement_name
 from ptq.utils.units import number_text, percent_text, short_text
@@ -21,6 +21,7 @@ __all__ = ["Badge", "Step", "badges", "lost", "next_steps", "remedy"]
 KEPT = 1.0  # points of top-1 that nobody would quantize again for; the checks allow as much between simulation and file
 WORST = 3  # layers that are named
 _PREDICTIONS = (SAME_PREDICTIONS, PRUNED_PREDICTIONS)
+_OF_RIGHT_FILES = (*_PREDICTIONS, OWN_METRIC)
 MUCH = 10.0  # beyond it a file is of no use to most
 
 
@@ -130,7 +131,7 @@ def _to_measure(report: Report, run: str) -> Iterator[Step]:
 
 def _after_failure(report: Report, run: str) -> Iterator[Step]:
     failed = [check.name for check in report.validation.checks if not check.passed]
-    if any(name not in _PREDICTIONS and not name.startswith(SPEED) for name in failed):
+    if any(name not in _OF_RIGHT_FILES and not name.startswith(SPEED) for name in failed):
         yield Step(
             "Do not use this file: make it again. Where that fails as well, onnxruntime computes something else than "
             "it should, which is worth a report."
@@ -143,6 +144,11 @@ def _after_failure(report: Report, run: str) -> Iterator[Step]:
     elif SAME_PREDICTIONS in failed:
         yield Step("This is no success: the file computes what it should, but the network has lost too much by it.")
         yield from _against_loss(report.settings, report.worst_layers, run)
+    elif OWN_METRIC in failed:
+        yield Step(
+            "The file computes what it should; only your metric is not measured. Mend it, and measure again.",
+            f"ptq validate {run} --metric FILE.py:function",
+        )
     else:
         yield Step(
             "The file computes what it should; only its speed is in doubt. Measure again when nothing else runs on "

@@ -205,6 +205,7 @@ _UNITS = {
     "nats": "nats (Kullback-Leibler) by which the softmax moves",
     "of the cosine": "by how much the cosine to the float output is less than 1",
     "of the variance": "squared error of the outputs, as a share of their variance,",
+    "of the numbers": "share of the outputs' numbers that are others",
     "": "losses of all outputs, added up,",
 }
 """What the loss of a task is, by its unit."""

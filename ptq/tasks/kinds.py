@@ -4,6 +4,7 @@ classify    (N, C): scores of classes; who has the largest counts
 dense       (N, C, H, W): scores of classes for every pixel
 embed       (N, F): a direction; angles count
 generic     any numbers: the squared error counts, as a share of their variance
+discrete    whole numbers (class indices, masks): the share counts that is another; no gradients
 """
 
 import math
@@ -105,8 +106,6 @@ def _same_direction(given: Tensor, reference: Tensor, sure: bool) -> Tally:
 
 
 def _error(given: Tensor, wanted: Tensor) -> Tensor:
-    if not wanted.is_floating_point():  # class indices, masks: the share that is another; no gradients
-        return (given != wanted).float().mean()
     return (given - wanted).square().mean() / wanted.var(correction=0).clamp(min=TINY)
 
 
@@ -121,11 +120,21 @@ def _projection(output: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _explained(given: Tensor, reference: Tensor, sure: bool) -> Tally:
-    if not reference.is_floating_point():  # class indices, masks
-        return Tally(float((given == reference).sum()), reference.numel(), len(reference))
     given, reference = given.double(), reference.double()
     total = float((reference - reference.mean()).square().sum())
     return Tally(total - float((given - reference).square().sum()), total, len(reference))
+
+
+def _others(given: Tensor, wanted: Tensor) -> Tensor:
+    return (given != wanted).float().mean()
+
+
+def _nothing(output: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.zeros((), device=output.device)
+
+
+def _same_numbers(given: Tensor, reference: Tensor, sure: bool) -> Tally:
+    return Tally(float((given == reference).sum()), reference.numel(), len(reference))
 
 
 KINDS = {
@@ -141,5 +150,7 @@ KINDS = {
     ),
     "embed": Kind(_angle, _projection, _same_direction, "cosine similarity with float", "of the cosine", 0.001),
     "generic": Kind(_error, _projection, _explained, "variance explained of float", "of the variance", 0.001),
+    # Some are always another, and nobody knows how nearly tied they were.
+    "discrete": Kind(_others, _nothing, _same_numbers, "same numbers as float", "of the numbers", 1.0),
 }
 """By the name that `--task` knows."""

@@ -51,7 +51,7 @@ class Task:
     def loss(self, given: Output, wanted: Output, temperature: float = 1.0) -> Tensor:
         """Return how far outputs are from those wanted: the sum of their losses, ().
 
-        It is differentiable, but for outputs of whole numbers, of which the share counts that is another.
+        It is differentiable, but for discrete outputs.
 
         Args:
             given, wanted: outputs for the same images.
@@ -69,11 +69,10 @@ class Task:
     def surprise(self, output: Output, generator: torch.Generator) -> Tensor:
         """Return a scalar whose gradient says how much each number of the outputs matters, summed over images.
 
-        Of class scores it is the cross-entropy with the network's own prediction. Others are projected at random. Whole
-        numbers have no gradients.
+        Of class scores it is the cross-entropy with the network's own prediction. Others are projected at random. Discrete
+        ones have no gradients.
         """
-        found = {name: value for name, value in named(output).items() if value.is_floating_point()}
-        return _total(self.kind(name).surprise(value, generator) for name, value in found.items())
+        return _total(self.kind(name).surprise(value, generator) for name, value in named(output).items())
 
     def tally(self, given: Output, reference: Output, *, sure: bool = False) -> dict[str, Tally]:
         """Return of every output on how much of it two networks agree.
@@ -130,6 +129,7 @@ def find_task(output: Output, input_shape: tuple[int, ...], said: str = "auto") 
 
     - (N, C) are class scores, and embeddings where each row has length 1;
     - (N, C, H, W) are class scores of pixels, where H and W are those of the input, and C is neither 1 nor the input's;
+    - whole numbers and truth values are "discrete";
     - everything else is of kind "generic".
 
     Args:
@@ -150,7 +150,7 @@ def find_task(output: Output, input_shape: tuple[int, ...], said: str = "auto") 
         if not able:
             shapes = ", ".join(f"{one} {_shape(outputs[one])}" for one in ([name] if name else outputs))
             raise InputError(f"--task {said}: {kind} wants an output of {_SHAPES[kind]}; the network gives {shapes}")
-        kinds.update(dict.fromkeys(able, kind))
+        kinds.update({one: kind for one in able if kinds[one] != "discrete"})  # which are generic, too
     first = next((outputs[name] for name, kind in kinds.items() if kind == "classify"), None)
     return Task(kinds, None if first is None else first.shape[1])
 
@@ -160,17 +160,21 @@ _SHAPES = {
     "dense": "(N, classes, height, width), of at least two",
     "embed": "(N, features)",
     "generic": "any shape",
+    "discrete": "whole numbers",
 }
 
 
 def _possible(value: Tensor, kind: str) -> bool:
     if kind == "generic":
         return True
-    several = value.is_floating_point() and value.dim() > 1 and value.shape[1] > 1
-    return several and value.dim() == (4 if kind == "dense" else 2)
+    if kind == "discrete" or not value.is_floating_point():
+        return kind == "discrete" and not value.is_floating_point()
+    return value.dim() == (4 if kind == "dense" else 2) and value.shape[1] > 1
 
 
 def _found(value: Tensor, input_shape: tuple[int, ...]) -> str:
+    if not value.is_floating_point():
+        return "discrete"
     if _possible(value, "classify"):
         lengths = value.double().norm(dim=1)
         return "embed" if bool(((lengths - 1).abs() < UNIT).all() and (value < 0).any()) else "classify"

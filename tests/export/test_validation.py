@@ -16,11 +16,12 @@ import ptq
 from ptq.calibration.activation_ranges import calibrate
 from ptq.data.preprocess import Preprocess
 from ptq.export import Validation, export_qdq, onnx_files, ort, validate
-from ptq.export.results import Check
+from ptq.export.results import OWN_METRIC, Check
 from ptq.graph.preparation import prepare
 from ptq.quantization.insertion import insert_quantizers
 from ptq.quantization.plan import make_plan
 from ptq.quantization.quantized_model import QuantizedModel
+from ptq.tasks.user_metric import UserMetric
 from tests.helpers import networks
 
 PREPROCESS = Preprocess((16, 16), 16, "bilinear", (0.3,) * 3, (0.35,) * 3)
@@ -221,3 +222,37 @@ def test_products_that_are_float_on_purpose_pass(tmp_path: Path) -> None:
     found = validate(path, quantized_model, PREPROCESS, [(images, None)], threads=1, runs=2, baseline=False)
     assert any("Fusion" in name for name in found.float_layers)
     assert not any("in float" in line for line in found.failed), found.failed
+
+
+def of_float_alone(wrong: Any) -> UserMetric:
+    """A metric that is right once, and then gives or raises something else."""
+    answers: Iterator[Any] = iter([{"brightness": 1.0}])
+
+    def metric(predict: Any) -> Any:
+        found = next(answers, wrong)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    return UserMetric("own", metric)
+
+
+@pytest.mark.parametrize("wrong", [KeyError("lost"), {"brightness": float("nan")}, {"other": 1.0}, 0.5])
+def test_a_metric_that_fails_for_integers_costs_nothing_but_itself(
+    digits: Any, trained: tuple[QuantizedModel, Path], wrong: Any
+) -> None:
+    quantized_model, path = trained
+    found = validate(
+        path,
+        quantized_model,
+        PREPROCESS,
+        batches(digits),
+        threads=1,
+        runs=2,
+        baseline=False,
+        metric=of_float_alone(wrong),
+    )
+    assert found.metrics == {} and found.agreement["onnx"] > 99
+    assert [check.name for check in found.checks if not check.passed] == [OWN_METRIC]
+    with pytest.raises(ptq.PtqError, match="own"):
+        found.raise_for_failure()

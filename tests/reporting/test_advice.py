@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ptq.config.flat_options import make_settings
-from ptq.export.results import PRUNED_PREDICTIONS, SAME_PREDICTIONS, SPEED
+from ptq.export.results import OWN_METRIC, PRUNED_PREDICTIONS, SAME_PREDICTIONS, SPEED
 from ptq.reporting.advice import badges, lost, next_steps, remedy
 from ptq.reporting.report import Report
 from tests.helpers.reports import check, made_up
@@ -80,6 +80,8 @@ def test_what_gives_no_classes_is_measured_by_a_metric_and_judged_by_it() -> Non
 def test_a_failed_file_is_not_to_be_used_and_a_slow_one_measured_again() -> None:
     slow = check(f"{SPEED}the float network", "the file is slower than the float network: 2 against 1 ms.")
     assert "ptq validate" in texts(made_up(gates=[slow]))
+    metric = next_steps(made_up(gates=[check(OWN_METRIC, "it raised.")]), "a")
+    assert [step.command for step in metric] == ["ptq validate a --metric FILE.py:function"]
     wrong = texts(made_up(gates=[slow, check("numbers", "outputs differ."), check(SAME_PREDICTIONS, "lost.")]))
     assert "ptq validate" not in wrong and "model.onnx" not in wrong
 
