@@ -177,8 +177,7 @@ def _reader(graph: fx.GraphModule, user: fx.Node, node: fx.Node, affine: Affine)
     passes = _passes(graph, user, affine)
     if passes is None:
         moved = _moved(graph, user, node, affine)
-        same = moved.gain.shape[1:] == user.meta["example"].shape[1:]
-        return layers_behind(graph, user, moved) if same else None
+        return None if moved is None else layers_behind(graph, user, moved)
     return layers_behind(graph, user, affine) if passes else None
 
 
@@ -189,18 +188,19 @@ def _reads_zeros(layer: nn.Module) -> bool:
     return isinstance(layer, nn.ConvTranspose2d)
 
 
-def _moved(graph: fx.GraphModule, mover: fx.Node, node: fx.Node, affine: Affine) -> Affine:
-    """The map of the same numbers where they are moved to."""
-    shape = (1, *node.meta["example"].shape[1:])
+def _moved(graph: fx.GraphModule, mover: fx.Node, node: fx.Node, affine: Affine) -> Affine | None:
+    """The map of the same numbers where they are moved to; None where it is not the same for every row there."""
+    before, after = node.meta["example"].shape, mover.meta["example"].shape
     module = module_of(graph, mover)
 
-    def move(tensor: Tensor) -> Tensor:
-        args, kwargs = fx.map_arg((mover.args, dict(mover.kwargs)), lambda _: tensor.expand(shape))
+    def move(tensor: Tensor) -> Tensor | None:
+        args, kwargs = fx.map_arg((mover.args, dict(mover.kwargs)), lambda _: tensor.expand(before))
         function = module or (getattr(torch.Tensor, mover.target) if isinstance(mover.target, str) else mover.target)
         moved: Tensor = function(*args, **kwargs)
-        return moved
+        return moved[:1] if moved.shape == after and torch.equal(moved[:1].expand_as(moved), moved) else None
 
-    return Affine(move(affine.gain), move(affine.shift))
+    gain, shift = move(affine.gain), move(affine.shift)
+    return None if gain is None or shift is None else Affine(gain, shift)
 
 
 def _passes(graph: fx.GraphModule, node: fx.Node, affine: Affine) -> bool | None:

@@ -4,7 +4,8 @@ A layer, an addition, a multiplication, a concatenation or an average pool compu
 all its inputs and its output are quantized. So these operations *demand* quantizers: at the
 tensor each of them reads and, behind a ReLU or ReLU6 that folds into the clamp, at the tensor it
 writes. What only moves data (max-pool, flatten, padding) shares the range of its input. Everything
-else stays in float between two quantizers.
+else stays in float between two quantizers. So do the residual streams of transformers
+(`ptq.quantization.residual_streams`), and what a linear layer writes for operations in float alone.
 
 Behind the last layer of a head nothing makes good for an error, and little is left to compute. Where outputs are no class
 scores, or several, the arithmetic there stays in float: boxes and scores that are put into one tensor would share 256
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-from torch import fx
+from torch import fx, nn
 
 from ptq.config.choices import MAX_BITS, REDUCED_BITS
 from ptq.errors import InputError, ModelError
@@ -37,6 +38,7 @@ from ptq.quantization.integer_ops import (
     tail,
 )
 from ptq.quantization.layers import weight_axis
+from ptq.quantization.residual_streams import residual_streams
 from ptq.quantization.spec import Grid, QuantPlan, QuantSpec
 
 __all__ = ["Selection", "assign_bits", "layers_matched", "make_plan", "select"]
@@ -154,12 +156,16 @@ def select(graph_model: GraphModel, keep_float: Collection[str] = ()) -> Selecti
     quantized = {node: None for node in layers if node.name not in keep_float}
     found: set[fx.Node] = set()
     ends, behind = heads(graph_model)
-    for node in _anchored(graph, quantized):
-        if node in behind and node not in quantized:
-            continue
+    integers = [n for n in _anchored(graph, quantized) if n in quantized or n not in behind]
+    for node in integers:
         found.update(range_source(graph, source) for source in input_tensors(node))
         written = tail(graph, node)
-        if is_convolution(graph, node) or not (node in ends or is_network_output(graph, written)):
+        if isinstance(module_of(graph, node), nn.Linear):
+            # Its kernel writes float numbers as fast as codes.
+            needed = node not in ends and any(user in integers for user in consumers(graph, written))
+        else:
+            needed = is_convolution(graph, node) or not (node in ends or is_network_output(graph, written))
+        if needed:
             found.add(written)
     tensors = tuple(node for node in graph.graph.nodes if node in found)
     return Selection(graph, tuple(quantized), tensors, first_layers(graph, own), ends or (own[-1],))
@@ -170,7 +176,9 @@ def _anchored(graph: fx.GraphModule, layers: Collection[fx.Node]) -> list[fx.Nod
 
     Arithmetic among float operators alone (the mean in `x.pow(3).mean((2, 3)).pow(1 / 3)`) would only lose by it.
     """
-    nodes = [node for node in graph.graph.nodes if node in layers or computes_in_integers(graph, node)]
+    streams = residual_streams(graph)
+    every = [node for node in graph.graph.nodes if node not in streams]
+    nodes = [node for node in every if node in layers or computes_in_integers(graph, node)]
     joined: dict[fx.Node, set[fx.Node]] = {node: {node} for node in nodes}
     for node in nodes:
         for source in map(partial(_producer, graph), input_tensors(node)):

@@ -1,5 +1,6 @@
 """BatchNorm disappears into the layer before it, and the output stays."""
 
+import operator
 from collections.abc import Callable
 
 import pytest
@@ -171,3 +172,24 @@ def test_where_a_fold_would_be_inexact_the_map_stays(name: str) -> None:
     graph = prepare(model, SHAPE).module
     torch.testing.assert_close(graph(x), model(x), rtol=1e-5, atol=1e-5)
     assert maps(graph) == 1
+
+
+class Windows(nn.Module):
+    """A scale before an image is cut into windows that a linear layer reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale, self.linear = nn.Parameter(torch.rand(3) + 0.5), nn.Linear(3, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.permute(0, 2, 3, 1) * self.scale
+        windows = x.reshape(-1, 2, 8, 2, 8, 3).permute(0, 1, 3, 2, 4, 5).reshape(-1, 64, 3)
+        y: Tensor = self.linear(windows).reshape(len(x), -1)
+        return y
+
+
+def test_a_scale_passes_what_cuts_an_image_into_windows() -> None:
+    model = Windows().eval()
+    graph = prepare(model, SHAPE).module
+    assert not any(node.target is operator.mul for node in graph.graph.nodes)
+    torch.testing.assert_close(graph(images(3)), model(images(3)), rtol=1e-4, atol=1e-4)

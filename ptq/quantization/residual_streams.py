@@ -1,0 +1,62 @@
+"""Residual streams of transformers, which stay in float.
+
+In a transformer each block adds a little to a sum that runs through the whole network, and a normalization reads it. Some
+channels of that sum are a hundred times as large as others (Dettmers et al., NeurIPS 2022, arXiv 2208.07339). One scale
+for all of them leaves few codes to the rest: with the sums of DeiT-Tiny in 8 bits its output has 16 dB, with them in
+float 30. Integers bring no time here. The linear layers that add to the sum write float numbers as fast as codes, and
+the normalization reads float numbers.
+"""
+
+import operator
+
+import torch
+from torch import fx, nn
+
+from ptq.graph.fx_helpers import input_tensors, module_of
+from ptq.quantization.integer_ops import consumers, moves_data
+
+__all__ = ["residual_streams"]
+
+
+def residual_streams(graph: fx.GraphModule) -> set[fx.Node]:
+    """Return the sums that linear layers add to, and what is joined with them by sums and concatenations alone.
+
+    Args:
+        graph: a prepared float network.
+
+    Example:
+        >>> class Block(nn.Module):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.norm, self.linear = nn.LayerNorm(8), nn.Linear(8, 8)
+        ...
+        ...     def forward(self, x):
+        ...         x = x.flatten(2)
+        ...         return x + self.linear(self.norm(x))
+        >>> sorted(node.name for node in residual_streams(ptq.prepare(Block(), (3, 2, 4)).module))
+        ['add']
+    """
+    sums = [node for node in graph.graph.nodes if node.target is operator.add]
+    found: set[fx.Node] = set()
+    waiting = [n for n in sums if any(isinstance(module_of(graph, term), nn.Linear) for term in _terms(graph, n))]
+    while waiting:
+        node = waiting.pop()
+        if node in found:
+            continue
+        found.add(node)
+        waiting += [n for n in (*_terms(graph, node), *consumers(graph, node)) if n.target is operator.add]
+    for node in reversed(graph.graph.nodes):  # class tokens are put before the others
+        if node.target in (torch.cat, torch.concat) and found.issuperset(consumers(graph, node)):
+            found.add(node)
+    return found
+
+
+def _terms(graph: fx.GraphModule, node: fx.Node) -> list[fx.Node]:
+    """What computes the tensors that a sum adds: back through what moves data, and products with constants (layer scale)."""
+    return [_origin(graph, source) for source in input_tensors(node)]
+
+
+def _origin(graph: fx.GraphModule, node: fx.Node) -> fx.Node:
+    while moves_data(graph, node) or (node.target is operator.mul and len(input_tensors(node)) == 1):
+        (node,) = input_tensors(node)
+    return node
