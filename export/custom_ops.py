@@ -15,6 +15,7 @@ from onnxscript import opset21 as op
 from torch import Tensor
 from torch.nn import functional as F
 
+from ptq.export.token_layers import write_linear
 from ptq.quantization.affine import fake_quant, per_channel, quantize
 
 __all__ = [
@@ -163,13 +164,6 @@ def _write_conv_transpose(
     )
 
 
-def _write_linear(x: Any, weight: Any, bias: Any) -> Any:
-    if len(x.shape) == 2:
-        return op.Gemm(x, weight, bias)
-    product = op.MatMul(x, weight)
-    return product if bias is None else op.Add(product, bias)
-
-
 def _write_global_average_pool(x: Any) -> Any:
     return op.GlobalAveragePool(x)
 
@@ -195,7 +189,7 @@ TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.ops.ptq.dequantize.default: _write_dequantize,
     torch.ops.ptq.conv.default: _write_conv,
     torch.ops.ptq.conv_transpose.default: _write_conv_transpose,
-    torch.ops.ptq.linear.default: _write_linear,
+    torch.ops.ptq.linear.default: write_linear,
     torch.ops.ptq.global_average_pool.default: _write_global_average_pool,
     torch.ops.ptq.hard_gate.default: _write_hard_gate,
     torch.ops.ptq.keep_float.default: _write_keep_float,

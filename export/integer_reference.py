@@ -141,8 +141,7 @@ class IntegerReference:
         if kernel is not None and all(isinstance(value, Quantized) for value in given):
             (output,) = node.output
             is_quantized = self.consumers[output] == 1 and output in self.quantized
-            is_last_layer = output in self.ends and node.op_type == "Gemm"
-            if is_quantized or is_last_layer:
+            if is_quantized or node.op_type == "Gemm":  # which writes real numbers, too
                 return [kernel(given, _attributes(node))]
         return list(self._in_float(node, [None if v is None else _real(v) for v in inputs]))
 

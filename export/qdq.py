@@ -26,6 +26,7 @@ from ptq.export.custom_ops import TRANSLATIONS
 from ptq.export.lowering import lower
 from ptq.export.network_inputs import separate
 from ptq.export.packing import pack, supported
+from ptq.export.token_layers import reshape_codes
 from ptq.graph.preparation import example_input
 from ptq.quantization.quantized_model import QuantizedModel
 from ptq.tasks.outputs import named
@@ -168,6 +169,7 @@ def _clean(model: ir.Model) -> None:
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     common.RemoveUnusedNodesPass()(model)
     _join_codes(model.graph)
+    reshape_codes(model.graph)
     common.RemoveUnusedNodesPass()(model)
     _unshare_weights(model.graph)
     scopes = {node: _scope(node) for node in model.graph}

@@ -209,7 +209,7 @@ class _Replay(_Integers):
         name = sole_input(n).name
         if name not in self.codes:
             return result
-        given = self.codes[name].float()
+        given = self.codes[name].float().reshape(result.values.shape)  # tokens are rows in a file
         source = self.env[sole_input(n)]
         self.compare(name, result.values + result.zero_point, given, source if isinstance(source, Tensor) else None)
         return replace(result, values=given - result.zero_point)
