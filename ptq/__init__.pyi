@@ -16,6 +16,9 @@ from .config.flat_options import make_settings as make_settings
 from .config.recipe_file import read_recipe as read_recipe, write_recipe as write_recipe
 from .config.settings import Settings as Settings
 from .data.preprocess import Preprocess as Preprocess
+from .distillation.config import DistillConfig as DistillConfig
+from .distillation.distillation import distill as distill
+from .distillation.results import DistillResult as DistillResult, Epoch as Epoch
 from .errors import (
     ExportError as ExportError,
     InputError as InputError,

@@ -19,6 +19,7 @@ __all__ = [
     "Arithmetic",
     "Format",
     "Method",
+    "Optimizer",
     "OutputKind",
     "Preset",
     "Runtime",
@@ -58,6 +59,9 @@ Score = Literal["l1", "activation", "gradient", "reconstruction", "divergence"]
 
 Allocation = Literal["uniform", "global", "loss-per-cost"]
 """How many channels every group keeps; see `ptq.pruning.allocation`."""
+
+Optimizer = Literal["adamw", "sgd"]
+"""What takes the steps of distillation; see `ptq.distillation.config`."""
 
 Arithmetic = Literal["int8", "float"]
 """What a network computes in where its latency is measured."""

@@ -8,10 +8,11 @@ from torch.nn import functional as F
 
 from ptq.data.image_ops import mix, random_box
 
-__all__ = ["mixed_views", "pasted", "random_views"]
+__all__ = ["mixed_views", "pasted", "random_crops", "random_views"]
 
 PASTED = 0.5  # of the batches have images pasted into images
 SHIFT = 8  # images move by up to an eighth of their sides
+STRETCH = 4 / 3  # largest ratio of the sides of a crop to those of the image
 
 
 def random_views(inputs: Sequence[Tensor], generator: torch.Generator) -> list[Tensor]:
@@ -44,6 +45,31 @@ def random_views(inputs: Sequence[Tensor], generator: torch.Generator) -> list[T
         x = F.pad(x, (left, left, up, up), "reflect")
         views.append(x[:, :, top : top + height, start : start + width])
     return views
+
+
+def random_crops(x: Tensor, least: float, generator: torch.Generator) -> Tensor:
+    """Return a random part of each image at the size of the image, half of the times mirrored (Inception's crops).
+
+    Args:
+        x: (N, C, H, W).
+        least: smallest share of an image that is shown, above 0; with 1 all of it is.
+        generator: decides.
+
+    Example:
+        >>> random_crops(images, 0.5, torch.Generator().manual_seed(0)).shape
+        torch.Size([8, 3, 16, 16])
+    """
+    area, stretch, down, right, mirror = torch.rand(5, len(x), generator=generator)
+    side = (least + (1 - least) * area).sqrt()
+    ratio = (STRETCH ** (stretch - 0.5)).clamp(side, 1 / side)
+    height, width = side * ratio, side / ratio
+    corners = torch.zeros(len(x), 2, 3)
+    corners[:, 0, 0] = torch.where(mirror < 0.5, -width, width)
+    corners[:, 0, 2] = (1 - width) * (2 * right - 1)
+    corners[:, 1, 1] = height
+    corners[:, 1, 2] = (1 - height) * (2 * down - 1)
+    grid = F.affine_grid(corners, [len(x), *x.shape[1:]], align_corners=False)
+    return F.grid_sample(x, grid.to(x), padding_mode="border", align_corners=False)
 
 
 def pasted(x: Tensor, generator: torch.Generator) -> Tensor:

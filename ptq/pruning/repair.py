@@ -19,7 +19,7 @@ from ptq.progress import SILENT, Progress
 from ptq.pruning.block_tuning import tune_blocks
 from ptq.pruning.closed_form import fit_layers
 from ptq.pruning.config import PruneConfig
-from ptq.pruning.distillation import distill
+from ptq.pruning.network_tuning import tune_network
 from ptq.pruning.results import RepairStep
 from ptq.pruning.side_by_side import Survivors
 from ptq.tasks.outputs import named
@@ -73,7 +73,7 @@ def repair(
         tune_blocks(original, graph, survivors, every, len(apart), config, cache, progress=progress)
 
     def network(graph: fx.GraphModule) -> None:
-        distill(original, graph, training, shown, graph_model.task, config, progress=progress)
+        tune_network(original, graph, training, shown, graph_model.task, config, progress=progress)
 
     asked = (
         ("closed form", closed_form, config.closed_form),

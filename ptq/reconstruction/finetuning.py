@@ -6,7 +6,6 @@ as they were learned: from few images a whole network of roundings would learn t
 flipped and shifted view of an image, so that no label is needed.
 """
 
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from ptq.data.views import random_views
+from ptq.distillation.learning import learn
 from ptq.graph.fx_helpers import watch
 from ptq.graph.passes import device_of
 from ptq.progress import SILENT, Progress
@@ -25,7 +25,6 @@ from ptq.reconstruction.optimization import averaged
 from ptq.reconstruction.results import FinetuneResult
 from ptq.reconstruction.soft_modules import LearnedScale, SoftBlock, StandIn, soften
 from ptq.tasks.outputs import Output, named
-from ptq.utils.autocast import fast_autocast
 from ptq.utils.metrics import energies, joint_decibels
 from ptq.utils.work_store import WorkStore
 
@@ -187,28 +186,17 @@ def _descend(
     config: ReconstructConfig,
     loss_of: Callable[[Output, Output], Tensor],
 ) -> Iterator[Tensor]:
-    """Yield the loss of every iteration."""
+    """Return what takes every iteration, and gives its loss."""
     parameters = [p for p in block.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(parameters, lr=config.lr_finetune, fused=True)
     generator = torch.Generator().manual_seed(config.seed)
     device = parameters[0].device
-    for iteration in range(config.finetune):
-        optimizer.param_groups[0]["lr"] = config.lr_finetune * (1 + math.cos(math.pi * iteration / config.finetune)) / 2
+
+    def views() -> list[Tensor]:
         index = torch.randint(len(inputs[0]), (config.batch,), generator=generator)
-        views = [x.to(device) for x in random_views([x[index] for x in inputs], generator)]
-        with fast_autocast(device):
-            with torch.no_grad():
-                wanted = float_network(*views)
-            loss = loss_of(_floats(block(*views)), _floats(wanted))
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        yield loss.detach()
+        return [x.to(device) for x in random_views([x[index] for x in inputs], generator)]
 
-
-def _floats(output: Output) -> dict[str, Tensor]:
-    """Outputs in float32 where they are real numbers."""
-    return {name: value.float() if value.is_floating_point() else value for name, value in named(output).items()}
+    return learn(block, float_network, views, loss_of, optimizer, config.finetune)
 
 
 @torch.no_grad()

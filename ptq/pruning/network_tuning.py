@@ -6,27 +6,27 @@ says what it makes of a view, so that no label is needed, and a view may be far 
 temperature (Hinton et al., 2015): a trained network is so sure that the other classes would hardly count.
 """
 
-import math
-
 import torch
 from torch import Tensor, fx
 
 from ptq.data.views import mixed_views
+from ptq.distillation.learning import learn
 from ptq.graph.fx_helpers import LAYERS, module_of
 from ptq.graph.passes import device_of
 from ptq.progress import SILENT, Progress
 from ptq.pruning.config import PruneConfig
 from ptq.pruning.trainable import Trainable
+from ptq.tasks.outputs import Output
 from ptq.tasks.task import Task
 
-__all__ = ["distill"]
+__all__ = ["tune_network"]
 
 FEW = 64  # images that say what numbers vary by
 BATCH = 16  # images at a time where nothing is learned
 LOOKS = 8  # how often the images apart are looked at
 
 
-def distill(
+def tune_network(
     original: fx.GraphModule,
     pruned: fx.GraphModule,
     images: Tensor,
@@ -52,32 +52,31 @@ def distill(
     names = [node.name for node in pruned.graph.nodes if isinstance(module_of(pruned, node), LAYERS)]
     trainable = Trainable(pruned, names, [images[:FEW].to(device)])
 
+    def loss_of(given: Output, wanted: Output) -> Tensor:
+        return network_task.loss(given, wanted, config.temperature)
+
     @torch.no_grad()
     def judged() -> float:
         parts = [part.to(device) for part in apart.split(BATCH)]
-        return sum(float(network_task.loss(trainable(x), original(x), config.temperature)) * len(x) for x in parts)
+        return sum(float(loss_of(trainable(x), original(x))) * len(x) for x in parts)
 
     best, least = trainable.state(), judged()
     optimizer = torch.optim.AdamW(trainable.moves, lr=config.lr_network, weight_decay=0.0)
     generator = torch.Generator().manual_seed(config.seed)
     every = max(1, iterations // LOOKS)
+
+    def views() -> list[Tensor]:
+        index = torch.randint(len(images), (min(config.batch, len(images)),), generator=generator)
+        return [mixed_views(images[index], generator).to(device)]
+
+    # In float32: a step is small beside the weight that it is added to.
+    descent = learn(trainable, original, views, loss_of, optimizer, iterations, autocast=False)
     with progress.stage("tune network", iterations) as task:
-        for iteration in range(1, iterations + 1):
-            share = (iteration - 1) / iterations
-            optimizer.param_groups[0]["lr"] = config.lr_network * (1 + math.cos(math.pi * share)) / 2
-            index = torch.randint(len(images), (min(config.batch, len(images)),), generator=generator)
-            x = mixed_views(images[index], generator).to(device)
-            with torch.no_grad():
-                wanted = original(x)
-            with torch.enable_grad():
-                loss = network_task.loss(trainable(x), wanted, config.temperature)
-                loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
+        for iteration, loss in enumerate(descent, 1):
             if iteration % every == 0 or iteration == iterations:
                 if (now := judged()) < least:
                     best, least = {name: value.detach() for name, value in trainable.state().items()}, now
-                task.advance(loss=float(loss.detach()))
+                task.advance(loss=float(loss))
             else:
                 task.advance()
     trainable.commit(best)

@@ -1,0 +1,68 @@
+"""What is asked of distillation: how long, in which steps, and which views. No torch."""
+
+import math
+from dataclasses import dataclass
+from typing import get_args
+
+from ptq.config.choices import Optimizer, check_choice
+from ptq.errors import InputError
+
+__all__ = ["DistillConfig"]
+
+
+@dataclass(frozen=True)
+class DistillConfig:
+    """How a student learns from its teachers. The learning rate falls to 0 along a cosine.
+
+    Args:
+        epochs: times that every image is looked at, 1..
+        batch: images in an iteration, 2..
+        optimizer: "adamw", or "sgd" with a Nesterov momentum of 0.9.
+        lr: learning rate at the beginning, above 0; None is 0.004 for "adamw" and 0.05 for "sgd".
+        weight_decay: of the weights, 0..; None is 0.05 for "adamw" and 0.0005 for "sgd". Biases and BatchNorms have none.
+        temperature: that scores are divided by, above 0; high ones show what a teacher thinks of the other classes (Hinton et al., 2015).
+        crop: smallest share of an image that a view shows, above 0, 1 at most.
+        mixing: share of the batches whose images have others pasted into them (MixMix; CutMix, Yun et al., ICCV 2019), 0..1.
+        seed: of the order of images, and of their views.
+
+    Raises:
+        InputError: for a value that is not in its range.
+
+    Example:
+        >>> DistillConfig(epochs=10, optimizer="sgd").learning_rate
+        0.05
+    """
+
+    epochs: int = 200
+    batch: int = 64
+    optimizer: Optimizer = "adamw"
+    lr: float | None = None
+    weight_decay: float | None = None
+    temperature: float = 4.0
+    crop: float = 0.5
+    mixing: float = 0.5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_choice(self.optimizer, get_args(Optimizer), "optimizer")
+        for name, least in (("epochs", 1), ("batch", 2)):
+            if getattr(self, name) < least:
+                raise InputError(f"{name} must be {least} or more, not {getattr(self, name)}.")
+        for name, most in (("lr", math.inf), ("temperature", math.inf), ("crop", 1.0)):
+            value = getattr(self, name)
+            if value is not None and not (0 < value <= most and value < math.inf):
+                raise InputError(f"{name} must be above 0{' and at most 1' * (most == 1)}, not {value}.")
+        for name, most in (("weight_decay", math.inf), ("mixing", 1.0)):
+            value = getattr(self, name)
+            if value is not None and not (0 <= value <= most and value < math.inf):
+                raise InputError(f"{name} must be 0 or more{' and at most 1' * (most == 1)}, not {value}.")
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate at the beginning."""
+        return self.lr if self.lr is not None else {"adamw": 0.004, "sgd": 0.05}[self.optimizer]
+
+    @property
+    def decay(self) -> float:
+        """The weight decay."""
+        return self.weight_decay if self.weight_decay is not None else {"adamw": 0.05, "sgd": 0.0005}[self.optimizer]

@@ -1,0 +1,268 @@
+"""Distillation: a network of any kind learns what its teachers say of views of images, without a label.
+
+Hinton et al. (2015). Images are few, so no view is shown twice: each is cropped and flipped in its own way, and half of the batches have
+other images pasted into them (MixMix). The teachers say what they make of that very view (Beyer et al., CVPR 2022; SRe2L, Yin et al.,
+NeurIPS 2023), so that their word is exact however far it is from the image.
+"""
+
+import copy
+import math
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from ptq.data.image_ops import view
+from ptq.data.views import pasted, random_crops
+from ptq.distillation.config import DistillConfig
+from ptq.distillation.learning import learn
+from ptq.distillation.results import DistillResult, Epoch
+from ptq.distillation.teaching import averaged, check_student, outputs_alike, recognized
+from ptq.errors import InputError, ModelError
+from ptq.models.model import Model
+from ptq.progress import SILENT, Progress
+from ptq.tasks.outputs import Output, named
+from ptq.utils.autocast import keep_in_float32
+from ptq.utils.digest import state_digest
+from ptq.utils.work_store import WorkStore
+
+__all__ = ["distill"]
+
+KEY = "student"
+LOOKS = 10  # times that a student is judged on the way
+SHOWN = 256  # images, as they are, that agreement is measured on
+BATCH = 64  # of them at a time
+KEEP_EVERY = 30.0  # seconds of work that an interruption may cost
+SURE = 90.0  # percent of its own images that a teacher should recognize
+
+
+def distill(
+    teacher: Model | Sequence[Model],
+    student: Model,
+    images: Tensor,
+    config: DistillConfig | None = None,
+    *,
+    labels: Tensor | None = None,
+    device: str | torch.device = "cpu",
+    evaluate: Callable[[nn.Module], float] | None = None,
+    store: WorkStore | None = None,
+    progress: Progress = SILENT,
+) -> tuple[Model, DistillResult]:
+    """Teach a network what others say of images, and return it. All weights, biases and BatchNorms learn.
+
+    Teachers with the outputs of the first say together what is right; the others are not asked.
+
+    Args:
+        teacher: one, or several; stays as it is.
+        student: of any architecture, with random weights or with trained ones; stays as it is.
+        images: uint8, (N, 3, H, W), at the size that the student takes; `CalibrationSet.images`.
+        config: how long, and how.
+        labels: what the images were made to show, (N,), -1 for nothing: a teacher that does not see it gets a warning.
+        device: where to learn.
+        evaluate: given the student in eval mode, on the device, some ten times; returns an accuracy in percent.
+        store: keeps what was learned, so that the same call continues after an interruption, and ends in the same student.
+        progress: told of every epoch.
+
+    Returns:
+        The student that learned, in eval mode on the CPU, and how it went.
+
+    Raises:
+        InputError: for a student with other outputs than its teacher, images of another size or type, and fewer than two.
+        ModelError: when the loss is not finite any more.
+
+    Example:
+        >>> given = {"size": 16, "mean": (0.5,) * 3, "std": (0.25,) * 3}
+        >>> small = nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
+        >>> seen = torch.randint(0, 256, (32, 3, 16, 16), dtype=torch.uint8)
+        >>> learned, result = ptq.distill(ptq.as_model(net, **given), ptq.as_model(small, **given), seen, ptq.DistillConfig(epochs=4))
+        >>> result.last.number, learned.num_classes
+        (4, 10)
+    """
+    config, store, device = config or DistillConfig(), store or WorkStore(), torch.device(device)
+    teachers = [teacher] if isinstance(teacher, Model) else list(teacher)
+    _check_images(images)
+    check_student(student, teachers[0], images)
+    asked = [one for one in teachers if one is teachers[0] or outputs_alike(one, teachers[0])]
+    seen = {} if labels is None else _recognized(asked, images, labels)
+    learner = _Learner(asked, student, images, config, device)
+    done, epochs, before = learner.restore(store)
+    started = kept = time.perf_counter()
+    with progress.stage("distill", config.epochs) as task:
+        if done:
+            task.advance(done)
+        for number, loss in learner.epochs(done):
+            if not math.isfinite(loss):
+                raise ModelError(
+                    f"{student.name} learns no more: its loss is {loss} in epoch {number}; take a smaller distillation.lr"
+                )
+            look = number in _looks(config.epochs)
+            agreement = learner.agreement() if look else None
+            accuracy = evaluate(learner.module.eval()) if look and evaluate is not None else None
+            epochs.append(Epoch(number, loss, agreement, accuracy))
+            task.advance(loss=loss)
+            now = time.perf_counter()
+            if now - kept > KEEP_EVERY or number == config.epochs:
+                learner.save(store, epochs, before + now - started)
+                kept = now
+    seconds = before + time.perf_counter() - started
+    names = tuple(one.name for one in asked)
+    return learner.taught(), DistillResult(tuple(epochs), len(images), names, seen, seconds)
+
+
+class _Learner:
+    """A student on the device, its teachers, and its optimizer."""
+
+    def __init__(
+        self, teachers: Sequence[Model], student: Model, images: Tensor, config: DistillConfig, device: torch.device
+    ) -> None:
+        self.student, self.images, self.config, self.device = student, images, config, device
+        self.teachers = [(self._at_work(one.module, weights=False), one.preprocess) for one in teachers]
+        self.module = self._at_work(student.module, weights=True)
+        self.parameters = [p.requires_grad_(True) for p in self.module.parameters() if p.is_floating_point()]
+        self.optimizer = _optimizer(self.parameters, config)
+        self.source = f"distilled from {', '.join(one.name for one in teachers)}"
+
+    def _at_work(self, module: nn.Module, weights: bool) -> nn.Module:
+        module = copy.deepcopy(module).eval().requires_grad_(False).to(self.device)
+        module = module.to(memory_format=torch.channels_last)
+        keep_in_float32(module, self.device, weights)
+        return module
+
+    def wanted(self, x: Tensor) -> Output:
+        """What the teachers say of views, (N, 3, H, W) in RGB [0, 1]."""
+        said = [module(view(x, preprocess)) for module, preprocess in self.teachers]
+        return averaged(said, self.student.task, self.config.temperature)
+
+    def given(self, x: Tensor) -> Output:
+        """What the student says of them."""
+        return self.module(view(x, self.student.preprocess))
+
+    def epochs(self, done: int) -> Iterator[tuple[int, float]]:
+        """Learn, and yield the number and the mean loss of every epoch."""
+        config = self.config
+        steps = max(1, len(self.images) // config.batch)
+        views = self._views(done, steps)
+
+        def loss(given: Output, wanted: Output) -> Tensor:
+            return self.student.task.loss(given, wanted, config.temperature)
+
+        descent = learn(
+            self.given,
+            self.wanted,
+            lambda: [next(views)],
+            loss,
+            self.optimizer,
+            steps * config.epochs,
+            start=steps * done,
+            lr=config.learning_rate,
+        )
+        for number in range(done + 1, config.epochs + 1):
+            self.module.train()
+            with ExitStack() as stack:
+                # What is random within the student, as dropout, depends on the epoch alone: so an interruption changes nothing.
+                stack.enter_context(torch.random.fork_rng(_cards(self.device)))
+                torch.manual_seed(_seed(config.seed, number))
+                losses = [next(descent) for _ in range(steps)]
+            self.module.eval()
+            yield number, float(torch.stack(losses).mean())
+
+    def _views(self, done: int, steps: int) -> Iterator[Tensor]:
+        """Views of all images in another order in every epoch, a batch at a time."""
+        config = self.config
+        batch = min(config.batch, len(self.images))
+        for number in range(done + 1, config.epochs + 1):
+            generator = torch.Generator().manual_seed(_seed(config.seed, number))
+            order = torch.randperm(len(self.images), generator=generator)
+            for index in order[: steps * batch].split(batch):
+                x = random_crops(self.images[index].to(self.device).float() / 255, config.crop, generator)
+                if float(torch.rand((), generator=generator)) < config.mixing:
+                    x = pasted(x, generator)
+                yield x.contiguous(memory_format=torch.channels_last)
+
+    @torch.no_grad()
+    def agreement(self) -> float:
+        """With the teachers on images as they are, in percent."""
+        pairs = []
+        for part in self.images[:SHOWN].split(BATCH):
+            x = part.to(self.device).float() / 255
+            pairs.append((named(self.given(x)), named(self.wanted(x))))
+        ours, theirs = ({n: torch.cat([pair[i][n] for pair in pairs]) for n in pairs[0][i]} for i in (0, 1))
+        return self.student.task.agreement(ours, theirs)
+
+    def save(self, store: WorkStore, epochs: Sequence[Epoch], seconds: float) -> None:
+        """Keep the student and the optimizer as they are after some epochs."""
+        tensors = {f"module.{name}": value.contiguous() for name, value in self.module.state_dict().items()}
+        for number, values in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{number}.{name}": value.contiguous() for name, value in values.items()}
+        rows = [[e.number, e.loss, e.agreement, e.accuracy] for e in epochs]
+        store.write(KEY, tensors, {"epochs": rows, "seconds": seconds})
+
+    def restore(self, store: WorkStore) -> tuple[int, list[Epoch], float]:
+        """Take what was kept; return how many epochs that is, what they were, and the seconds they took."""
+        kept = store.read(KEY)
+        if kept is None:
+            return 0, [], 0.0
+        tensors, facts = kept
+        self.module.load_state_dict({n.removeprefix("module."): v for n, v in tensors.items() if n[0] == "m"})
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            if name.startswith("optimizer."):
+                _, number, kind = name.split(".", 2)
+                state.setdefault(int(number), {})[kind] = value
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+        epochs = [Epoch(*row) for row in facts["epochs"]]
+        return len(epochs), epochs, float(facts["seconds"])
+
+    def taught(self) -> Model:
+        """The student as it is now, in eval mode on the CPU."""
+        module = copy.deepcopy(self.student.module)
+        module.load_state_dict({name: value.cpu().contiguous() for name, value in self.module.state_dict().items()})
+        module.eval().requires_grad_(False)
+        return replace(self.student, module=module, weights_source=self.source, sha256=state_digest(module))
+
+
+def _optimizer(parameters: Sequence[Tensor], config: DistillConfig) -> torch.optim.Optimizer:
+    groups = [
+        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": config.decay},
+        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=config.learning_rate, momentum=0.9, nesterov=True)
+    return torch.optim.AdamW(groups, lr=config.learning_rate)
+
+
+def _check_images(images: Tensor) -> None:
+    if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] != 3:
+        raise InputError(
+            f"images are {str(images.dtype).removeprefix('torch.')} of shape {tuple(images.shape)}: give uint8, (N, 3, H, W)."
+        )
+
+
+def _recognized(teachers: Sequence[Model], images: Tensor, labels: Tensor) -> dict[str, float]:
+    """The share of the images that each teacher recognizes, in percent, with a warning where that is little."""
+    found = {one.name: share for one in teachers if (share := recognized(one, images, labels)) is not None}
+    for name, share in found.items():
+        if share < SURE:
+            warnings.warn(
+                f"{name} recognizes {share:.0f} % of the images as what they were made to show: it teaches little with "
+                "them. More iterations for them may help (calibration.synthesis.iterations), or images of another source",
+                stacklevel=3,
+            )
+    return found
+
+
+def _looks(epochs: int) -> set[int]:
+    """The numbers of the epochs after which a student is judged."""
+    return {math.ceil(epochs * look / LOOKS) for look in range(1, LOOKS + 1)}
+
+
+def _seed(seed: int, epoch: int) -> int:
+    return (seed * 1_000_003 + epoch) % 2**63
+
+
+def _cards(device: torch.device) -> list[int]:
+    return [device.index or 0] if device.type == "cuda" else []

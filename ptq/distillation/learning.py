@@ -1,0 +1,69 @@
+"""The loop in which one network learns the outputs of another, as both see the same views.
+
+A student of another kind, a pruned network and a quantized one learn in it. What differs is what they move.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from ptq.tasks.outputs import Output, named
+from ptq.utils.autocast import fast_autocast
+
+__all__ = ["learn"]
+
+
+def learn(
+    student: Callable[..., Output],
+    teacher: Callable[..., Output],
+    views: Callable[[], Sequence[Tensor]],
+    loss: Callable[[Output, Output], Tensor],
+    optimizer: torch.optim.Optimizer,
+    iterations: int,
+    *,
+    start: int = 0,
+    lr: float | None = None,
+    autocast: bool = True,
+) -> Iterator[Tensor]:
+    """Take a step in every iteration, and yield its loss, (). The learning rate falls to 0 along a cosine.
+
+    Args:
+        student: computes outputs from parameters of the optimizer.
+        teacher: gives the outputs that are wanted.
+        views: draws the inputs of both, on the device.
+        loss: between outputs, of the student and of the teacher, which have gone through `named`.
+        optimizer: of what is learned.
+        iterations: from the first one to the last.
+        start: iterations that were done before.
+        lr: learning rate at the beginning; None is the optimizer's.
+        autocast: compute in bfloat16 where the device has it.
+
+    Example:
+        >>> student, teacher = nn.Linear(4, 2), nn.Linear(4, 2)
+        >>> optimizer = torch.optim.SGD(student.parameters(), lr=0.1)
+        >>> squared = lambda ours, theirs: (ours["output"] - theirs["output"]).square().mean()
+        >>> losses = list(learn(student, teacher, lambda: [torch.rand(8, 4)], squared, optimizer, 50))
+        >>> bool(losses[-1] < losses[0])
+        True
+    """
+    lr = optimizer.param_groups[0]["lr"] if lr is None else lr
+    for iteration in range(start, iterations):
+        for group in optimizer.param_groups:
+            group["lr"] = lr * (1 + math.cos(math.pi * iteration / iterations)) / 2
+        inputs = views()
+        device = inputs[0].device
+        with torch.enable_grad(), fast_autocast(device) if autocast else torch.autocast(device.type, enabled=False):
+            with torch.no_grad():
+                wanted = _floats(teacher(*inputs))
+            value = loss(_floats(student(*inputs)), wanted)
+        optimizer.zero_grad(set_to_none=True)
+        value.backward()
+        optimizer.step()
+        yield value.detach()
+
+
+def _floats(output: Output) -> dict[str, Tensor]:
+    """Outputs by name, in float32 where they are real numbers."""
+    return {name: value.float() if value.is_floating_point() else value for name, value in named(output).items()}

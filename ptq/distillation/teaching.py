@@ -1,0 +1,109 @@
+"""What teachers say of a view, and whether they recognize images at all."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ptq.data.image_ops import view
+from ptq.errors import InputError
+from ptq.models.model import Model
+from ptq.tasks.outputs import Output, named
+from ptq.tasks.task import Task
+
+__all__ = ["averaged", "check_student", "outputs_alike", "recognized"]
+
+BATCH = 64  # images at a time where nothing is learned
+
+
+def averaged(outputs: Sequence[Output], task: Task, temperature: float) -> dict[str, Tensor]:
+    """Return what several teachers say together: scores of the mean of their probabilities, and the mean of other outputs.
+
+    Args:
+        outputs: of every teacher for the same images.
+        task: of all of them.
+        temperature: at which probabilities are averaged.
+
+    Example:
+        >>> sure, unsure = torch.tensor([[4.0, 0.0]]), torch.tensor([[0.0, 0.0]])
+        >>> averaged([sure, unsure], Task({"output": "classify"}, 2), 1.0)["output"].softmax(1)
+        tensor([[0.7410, 0.2590]])
+    """
+    every = [named(output) for output in outputs]
+    if len(every) == 1:
+        return every[0]
+    found = {}
+    for name in task.kinds:
+        values = [one[name].float() for one in every]
+        if task.kind(name).decides:
+            values = [(value / temperature).log_softmax(1) for value in values]
+            found[name] = torch.stack(values).logsumexp(0) * temperature
+        else:
+            found[name] = torch.stack(values).mean(0)
+    return found
+
+
+def outputs_alike(one: Model, other: Model) -> bool:
+    """Return whether two networks give outputs of the same names, shapes and kinds, as far as these tell the classes."""
+    return one.task == other.task and _shapes(one) == _shapes(other)
+
+
+def check_student(student: Model, teacher: Model, images: Tensor) -> None:
+    """Refuse a student that cannot learn what its teacher says of the images.
+
+    Raises:
+        InputError: for other outputs or classes, images of another size, and fewer than two images.
+    """
+    size, wanted = tuple(images.shape[2:]), student.preprocess.size
+    if size != wanted:
+        raise InputError(
+            f"{student.name} takes images of {wanted[0]}x{wanted[1]} pixels, and these have {size[0]}x{size[1]}: "
+            "load it with their size."
+        )
+    if student.num_classes != teacher.num_classes:
+        raise InputError(
+            f"{student.name} tells {student.num_classes or 'no'} classes apart, and {teacher.name} {teacher.num_classes or 'none'}: "
+            "a student needs as many as its teacher."
+        )
+    if not outputs_alike(student, teacher):
+        raise InputError(
+            f"{student.name} gives {_described(student)}, and {teacher.name} {_described(teacher)}: a student needs the outputs "
+            "of its teacher."
+        )
+    if len(images) < 2:
+        raise InputError(f"{len(images)} images are too few to learn from: give two or more.")
+
+
+@torch.no_grad()
+def recognized(teacher: Model, images: Tensor, labels: Tensor) -> float | None:
+    """Return on what share of images a teacher's prediction is their label, in percent; None where no image has one.
+
+    Args:
+        teacher: with class scores.
+        images: uint8, (N, 3, H, W).
+        labels: of these, (N,); -1 where there is none.
+
+    Example:
+        >>> model = ptq.as_model(net, size=16, mean=(0.5,) * 3, std=(0.25,) * 3)
+        >>> recognized(model, torch.zeros(4, 3, 16, 16, dtype=torch.uint8), torch.full((4,), -1)) is None
+        True
+    """
+    known = labels >= 0
+    if teacher.num_classes is None or not bool(known.any()):
+        return None
+    images, labels, right = images[known], labels[known], 0
+    for part, label in zip(images.split(BATCH), labels.split(BATCH), strict=True):
+        scores = teacher.task.scores(teacher.module(view(part.float() / 255, teacher.preprocess)))
+        assert scores is not None
+        right += int((scores.argmax(1) == label).sum())
+    return 100 * right / len(images)
+
+
+@torch.no_grad()
+def _shapes(model: Model) -> dict[str, tuple[int, ...]]:
+    output = named(model.module(torch.zeros(1, *model.preprocess.input_shape)))
+    return {name: tuple(value.shape[1:]) for name, value in output.items()}
+
+
+def _described(model: Model) -> str:
+    return ", ".join(f"{name} ({model.task.kinds[name]}) {shape}" for name, shape in _shapes(model).items())

@@ -1,0 +1,139 @@
+"""A student learns from its teachers; an interruption changes nothing; the same seed gives the same student."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import ptq
+from ptq.distillation.config import DistillConfig
+from ptq.models.model import Model
+from ptq.utils.work_store import WorkStore
+from tests.helpers.progress import Recorder
+
+CONFIG = DistillConfig(epochs=4, batch=32)
+
+
+def student(seed: int = 0, dropout: float = 0.0) -> Model:
+    """A plain network of another kind than the residual one that teaches."""
+    torch.manual_seed(seed)
+    layers: list[nn.Module] = []
+    for inputs, outputs, stride in ((3, 16, 1), (16, 24, 2), (24, 32, 2)):
+        layers += [nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
+    body = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout), nn.Linear(32, 10))
+    return ptq.as_model(body, size=16, mean=0.5, std=0.25, name="small")
+
+
+@pytest.fixture(scope="module")
+def teacher(digits: Any) -> Model:
+    return ptq.as_model(digits.model, size=16, mean=digits.mean, std=digits.std, name="digits")
+
+
+def same(one: Model, other: Model) -> bool:
+    ours, theirs = one.module.state_dict(), other.module.state_dict()
+    return all(torch.equal(value, theirs[name]) for name, value in ours.items())
+
+
+@pytest.mark.slow
+def test_a_student_of_another_kind_learns_from_images_without_labels(digits: Any, teacher: Model) -> None:
+    def accuracy(module: nn.Module) -> float:
+        assert not module.training
+        x = (digits.images.float() / 255 - 0.5) / 0.25
+        return 100 * float((module(x).argmax(1) == digits.labels).float().mean())
+
+    images, began = digits.train_images[:384], student()
+    config = DistillConfig(epochs=10, batch=32, lr=0.02, mixing=0.0, crop=1.0)  # a short run: views are near the images
+    learned, result = ptq.distill(teacher, began, images, config, evaluate=accuracy)
+    assert result.last.accuracy is not None and result.last.accuracy > 70
+    assert accuracy(learned.module) == pytest.approx(result.last.accuracy, abs=0.5)
+    assert result.last.agreement is not None and result.last.agreement > 70
+    assert result.epochs[0].loss > 3 * result.last.loss
+    assert learned.sha256 != began.sha256 and same(began, student())
+
+
+def test_the_same_seed_gives_the_same_student_and_another_seed_another(digits: Any, teacher: Model) -> None:
+    images = digits.train_images[:64]
+    first, again = (ptq.distill(teacher, student(dropout=0.3), images, CONFIG)[0] for _ in range(2))
+    assert same(first, again)
+    assert not same(first, ptq.distill(teacher, student(dropout=0.3), images, DistillConfig(4, 32, seed=1))[0])
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_an_interruption_changes_nothing(
+    digits: Any, teacher: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: Any
+) -> None:
+    monkeypatch.setattr("ptq.distillation.distillation.KEEP_EVERY", 0.0)
+    images, config = digits.train_images[:64], DistillConfig(4, 32, optimizer)
+    whole, result = ptq.distill(teacher, student(dropout=0.3), images, config)
+
+    def stop(_: nn.Module) -> float:
+        seen.append(1)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return 50.0
+
+    seen: list[int] = []
+    with pytest.raises(KeyboardInterrupt):
+        ptq.distill(
+            teacher, student(dropout=0.3), images, config, evaluate=stop, store=WorkStore(tmp_path, made_by="this")
+        )
+    store = WorkStore(tmp_path, made_by="this")
+    assert store.found == ["student"]
+    progress = Recorder()
+    resumed, after = ptq.distill(teacher, student(dropout=0.3), images, config, store=store, progress=progress)
+    assert same(whole, resumed)
+    assert [e.loss for e in after.epochs] == [e.loss for e in result.epochs]
+    assert [e.accuracy for e in after.epochs] == [50.0, 50.0, None, None]
+
+
+def test_teachers_with_other_classes_are_not_asked(digits: Any, teacher: Model) -> None:
+    other = ptq.as_model(nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()), size=16, name="four")
+    twin = ptq.as_model(digits.model, size=16, mean=digits.mean, std=digits.std, name="twin")
+    images, config = digits.train_images[:32], DistillConfig(1, 32)
+    alone, result = ptq.distill([teacher, other], student(), images, config)
+    assert result.teachers == ("digits",)
+    both, result = ptq.distill([teacher, twin], student(), images, config)
+    assert result.teachers == ("digits", "twin")
+    assert torch.allclose(alone.module[0].weight, both.module[0].weight, atol=1e-3)  # type: ignore[index]
+
+
+def test_a_teacher_that_does_not_recognize_the_images_gets_a_warning(digits: Any, teacher: Model) -> None:
+    images: Tensor = digits.images[:32]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        _, result = ptq.distill(teacher, student(), images, DistillConfig(1, 32), labels=digits.labels[:32])
+    assert result.recognized["digits"] > 90
+    with pytest.warns(UserWarning, match="digits recognizes"):
+        ptq.distill(teacher, student(), images, DistillConfig(1, 32), labels=(digits.labels[:32] + 1) % 10)
+
+
+def test_bad_input_is_refused(teacher: Model) -> None:
+    for images in (torch.rand(8, 3, 16, 16), torch.zeros(8, 1, 16, 16, dtype=torch.uint8)):
+        with pytest.raises(ptq.InputError):
+            ptq.distill(teacher, student(), images)
+    with pytest.raises(ptq.ModelError):
+        ptq.distill(
+            teacher, student(), torch.zeros(8, 3, 16, 16, dtype=torch.uint8), DistillConfig(3, 8, "sgd", lr=1e30)
+        )
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"epochs": 0},
+        {"batch": 1},
+        {"optimizer": "lion"},
+        {"lr": 0.0},
+        {"temperature": float("inf")},
+        {"crop": 0.0},
+        {"crop": 1.5},
+        {"mixing": 1.5},
+        {"weight_decay": -1.0},
+    ],
+)
+def test_settings_have_ranges(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ptq.InputError):
+        DistillConfig(**wrong)

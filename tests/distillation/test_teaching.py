@@ -1,0 +1,50 @@
+"""What several teachers say together, and who can be taught."""
+
+import pytest
+import torch
+from torch import nn
+
+import ptq
+from ptq.distillation.teaching import averaged, check_student, outputs_alike, recognized
+from ptq.models.model import Model
+from ptq.tasks.task import Task
+
+CLASSES = Task({"output": "classify"}, 3)
+IMAGES = torch.randint(0, 256, (4, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def network(outputs: int, size: int = 8) -> Model:
+    body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, outputs))
+    return ptq.as_model(body, size=size, mean=0.5, std=0.25, name=f"of_{outputs}")
+
+
+def test_probabilities_are_averaged_at_the_temperature() -> None:
+    one, other = torch.randn(5, 3), torch.randn(5, 3)
+    said = averaged([one, other], CLASSES, 4.0)["output"]
+    torch.testing.assert_close((said / 4).softmax(1), ((one / 4).softmax(1) + (other / 4).softmax(1)) / 2)
+
+
+def test_one_teacher_says_what_it_says() -> None:
+    scores = torch.randn(5, 3)
+    assert averaged([scores], CLASSES, 4.0)["output"] is scores
+
+
+def test_numbers_that_are_no_scores_are_averaged_as_they_are() -> None:
+    one, other = torch.randn(5, 3), torch.randn(5, 3)
+    torch.testing.assert_close(averaged([one, other], Task({"output": "generic"}), 4.0)["output"], (one + other) / 2)
+
+
+def test_a_student_needs_the_outputs_of_its_teacher_and_the_size_of_the_images() -> None:
+    check_student(network(5), network(5), IMAGES)
+    for student, images in ((network(4), IMAGES), (network(5, 16), IMAGES), (network(5), IMAGES[:1])):
+        with pytest.raises(ptq.InputError):
+            check_student(student, network(5), images)
+    assert not outputs_alike(network(5), network(4))
+
+
+def test_recognized_is_the_share_of_the_images_that_are_labeled() -> None:
+    model = network(5)
+    predicted = model.module(model.preprocess.normalize(IMAGES.float() / 255)).argmax(1)
+    assert recognized(model, IMAGES, predicted) == 100
+    labels = torch.stack([predicted[0], (predicted[1] + 1) % 5, torch.tensor(-1), torch.tensor(-1)])
+    assert recognized(model, IMAGES, labels) == 50
