@@ -8,6 +8,7 @@ works, and whether onnxruntime computes what the simulation computes. Columns:
 
     blocks     how many; run one after the other, they equal the whole network bit for bit
     layers     convolutions and linear layers, and how many of them onnxruntime runs in float
+    MACs       the share of multiply-accumulates, products of two tensors among them, that it does in float
     others     what other operators it runs in float, by kind
     sim~float  SQNR in dB of the simulated W8A8 network against the float one
     onnx~sim   SQNR in dB of onnxruntime against the simulation, on images it was not calibrated with; 200 is bit for bit.
@@ -159,6 +160,7 @@ def measure(name: str) -> dict[str, Any]:
                 path, quantized_model, model.preprocess, [(images[8:], None)], threads=1, runs=runs, baseline=False
             )
             row["float"] = len(found.float_layers)
+            row["float_share"] = round(found.float_share, 1)
             others = Counter(kinds[name] for name in found.float_operators)
             row["others"] = ", ".join(f"{count} {kind}" for kind, count in sorted(others.items()))
             row["faster"] = round(found.latency_ms["float"] / found.latency_ms["onnx"], 2)
@@ -256,6 +258,7 @@ COLUMNS = {
     "blocks": "blocks",
     "layers": "layers",
     "float": "in float",
+    "float_share": "MACs in float, %",
     "others": "others in float",
     "sim_float_db": "sim~float dB",
     "onnx_sim_db": "onnx~sim dB",

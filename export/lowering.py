@@ -5,6 +5,7 @@ The quantized model simulates; this graph is what it becomes for deployment, and
 - a quantizer becomes QuantizeLinear and DequantizeLinear, and swallows the ReLU or ReLU6 before it;
 - a layer holds integer weights, and its bias as int32 codes of scale scale_x * scale_w;
 - a hard sigmoid becomes a Clip of its input's codes, read with another scale;
+- a transposed convolution becomes a convolution and a shuffle (`transposed_convolutions.py`), its quantizer between them;
 - zero padding before a convolution becomes the convolution's own;
 - a border of reflected or repeated pixels is added before the layer;
 - behind whatever only moves data stands its input's quantizer once more, so that onnxruntime moves bytes.
@@ -12,164 +13,28 @@ The quantized model simulates; this graph is what it becomes for deployment, and
 
 from collections.abc import Sequence
 
-import numpy as np
-import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 from torch.nn import functional as F
 from torch.nn.modules.conv import _ConvNd
 
 from ptq.errors import ExportError
-from ptq.export import custom_ops
+from ptq.export.integer_modules import (
+    GlobalAveragePool,
+    HardGate,
+    IntegerLayer,
+    KeepFloat,
+    PixelShuffle,
+    QuantizeDequantize,
+    border,
+)
+from ptq.export.transposed_convolutions import split_transposed
 from ptq.graph.fx_helpers import LAYERS, argument, attribute, averages_globally, module_of, op_name, sole_input
-from ptq.quantization.activation_grids import gate_codes
 from ptq.quantization.integer_ops import moves_data
 from ptq.quantization.integer_simulation import code_bounds, folded_activation, hard_gate
-from ptq.quantization.layers import Layer, QuantLayer, weight_axis
-from ptq.quantization.quantizers import Quantizer, Rounding
+from ptq.quantization.layers import QuantLayer
+from ptq.quantization.quantizers import Quantizer
 
 __all__ = ["lower"]
-
-
-class QuantizeDequantize(nn.Module):
-    """An activation through uint8 codes within [lo, hi].
-
-    Args:
-        scale, zero_point: of the grid, each ().
-        bounds: lo and hi.
-        clip: write the Clip to [lo, hi] even where it changes no code.
-    """
-
-    scale: Tensor
-    zero_point: Tensor
-
-    def __init__(self, scale: Tensor, zero_point: Tensor, bounds: tuple[int, int], clip: bool = False) -> None:
-        super().__init__()
-        self.register_buffer("scale", scale.detach().float().clone())
-        self.register_buffer("zero_point", zero_point.detach().to(torch.uint8))
-        self.bounds, self.clip = bounds, clip
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Shape stays."""
-        y: Tensor = custom_ops.quantize_dequantize(x, self.scale, self.zero_point, *self.bounds, self.clip)
-        return y
-
-    def unclipped(self) -> "QuantizeDequantize":
-        """The same grid for values that are on it already."""
-        return QuantizeDequantize(self.scale, self.zero_point, (0, custom_ops.UINT8_MAX))
-
-
-class Dequantize(nn.Module):
-    """Integer codes that stand for real numbers."""
-
-    codes: Tensor
-    scale: Tensor
-
-    def __init__(self, codes: Tensor, scale: Tensor, axis: int = 0) -> None:
-        super().__init__()
-        self.register_buffer("codes", codes)
-        self.register_buffer("scale", scale.detach().float().clone())
-        self.axis = axis
-
-    def forward(self) -> Tensor:
-        """Return the real numbers."""
-        real: Tensor = custom_ops.dequantize(self.codes, self.scale, self.axis)
-        return real
-
-
-class IntegerLayer(nn.Module):
-    """A convolution or linear layer with integer weights and bias.
-
-    Args:
-        layer: the quantized model's.
-        pads: zeros that a padding before it adds: top, left, bottom, right.
-    """
-
-    def __init__(self, layer: QuantLayer, pads: Sequence[int] = (0, 0, 0, 0)) -> None:
-        super().__init__()
-        op, quantizer = layer.op, layer.weight_quantizer
-        if quantizer.rounding is Rounding.NONE:
-            raise ExportError("the quantized model has a weight without codes: calibrate it before export.")
-        codes, axis = quantizer.codes, weight_axis(op)
-        if isinstance(op, nn.Linear):
-            codes, axis = codes.t().contiguous(), 1
-        self.weight = Dequantize(codes, quantizer.scale, axis)
-        self.bias = _integer_bias(layer)
-        self.operator, self.arguments = _operator(op, pads)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Shapes as the quantized model's layer, whose border, if any but zeros, is there already."""
-        bias = self.bias() if isinstance(self.bias, Dequantize) else self.bias
-        return self.operator(x, self.weight(), bias, *self.arguments)  # type: ignore[operator, no-any-return]
-
-
-class GlobalAveragePool(nn.Module):
-    """nn.AdaptiveAvgPool2d(1), as the ONNX operator that has an integer kernel."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C, 1, 1)."""
-        y: Tensor = custom_ops.global_average_pool(x)
-        return y
-
-
-class HardGate(nn.Module):
-    """A hard sigmoid, as the codes of its input on another grid."""
-
-    def __init__(self, grid: QuantizeDequantize) -> None:
-        super().__init__()
-        self.grid = grid
-        scale, self.top = gate_codes(grid.scale, grid.zero_point)
-        self.register_buffer("scale", scale)
-        self.register_buffer("zero", torch.zeros_like(grid.zero_point))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Shape stays."""
-        grid = self.grid
-        y: Tensor = custom_ops.hard_gate(x, grid.scale, grid.zero_point, self.scale, self.zero, self.top)
-        return y
-
-
-class KeepFloat(nn.Module):
-    """Before a layer that the plan leaves in float."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Shape stays."""
-        y: Tensor = custom_ops.keep_float(x)
-        return y
-
-
-def _operator(op: Layer, pads: Sequence[int]) -> tuple[object, tuple[object, ...]]:
-    """Return the operator that computes `op`, and its arguments behind x, weight and bias."""
-    if isinstance(op, nn.Linear):
-        return custom_ops.linear, ()
-    assert not isinstance(op.padding, str)  # prepare made it explicit
-    if isinstance(op, nn.ConvTranspose2d):
-        return custom_ops.conv_transpose, (op.stride, op.padding, op.output_padding, op.dilation, op.groups)
-    own_pads = (0, 0, 0, 0) if _border(op) else (*op.padding, *op.padding)
-    total = [own + more for own, more in zip(own_pads, pads, strict=True)]
-    return custom_ops.conv, (op.stride, total, op.dilation, op.groups)
-
-
-def _border(op: Layer) -> tuple[list[int], str] | None:
-    """What F.pad takes for a convolution that reflects, replicates or wraps its input."""
-    if not isinstance(op, nn.Conv2d) or op.padding_mode == "zeros":
-        return None
-    return list(op._reversed_padding_repeated_twice), op.padding_mode
-
-
-def _integer_bias(layer: QuantLayer) -> Dequantize | Tensor | None:
-    scale, bias = layer.bias_scale(), layer.op.bias
-    if scale is None or bias is None:
-        return bias
-    # In numpy and by itself: a wrong bias scale is the one mistake that nothing downstream notices.
-    assert layer.input_quantizer is not None
-    input_scale = np.float32(layer.input_quantizer.scale.item())
-    weight_scale = layer.weight_quantizer.scale.flatten().float().numpy()
-    repeats = scale.numel() // weight_scale.size
-    if not np.array_equal(scale.numpy(), input_scale * np.tile(weight_scale, repeats)):
-        raise ExportError("the scale of a bias is not scale_x * scale_w: please report this as a bug.")
-    codes = layer.bias_codes(scale)
-    assert codes is not None
-    return Dequantize(codes.to(torch.int32), scale)
 
 
 def lower(quantized_model: fx.GraphModule) -> fx.GraphModule:
@@ -189,6 +54,7 @@ def lower(quantized_model: fx.GraphModule) -> fx.GraphModule:
     graph = fx.Graph()
     new: dict[fx.Node, fx.Node] = {}
     grids: dict[fx.Node, QuantizeDequantize] = {}  # by the quantized model's nodes
+    shuffles: dict[fx.Node, PixelShuffle] = {}  # that stand behind a quantizer, by the layer before that
 
     def call(name: str, module: nn.Module, *inputs: fx.Node) -> fx.Node:
         modules[name] = module
@@ -202,16 +68,27 @@ def lower(quantized_model: fx.GraphModule) -> fx.GraphModule:
             # onnxruntime makes one of two roundings in a row, on a grid of its own; a Clip between them prevents that.
             apart = source in grids and moves_data(quantized_model, source)
             grids[node] = _grid(module, None if folded is None else module_of(quantized_model, folded), clip=apart)
-            new[node] = call(str(node.target), grids[node], new[source])
+            x = new[source]
+            if source in shuffles:
+                x = call(f"shuffled.{node.name}", shuffles[source], call(f"sorts.{node.name}", grids[node], x))
+                grids[node] = grids[node].unclipped()
+            new[node] = call(str(node.target), grids[node], x)
         elif isinstance(module, QuantLayer):
             source, pads = _padding(quantized_model, sole_input(node), module)
             x = new[source]
-            if border := _border(module.op):
+            if padded := border(module.op):
                 # No operator pads with anything but zeros by itself.
-                x = graph.call_function(F.pad, (x, *border))
+                x = graph.call_function(F.pad, (x, *padded))
                 if source in grids:
                     x = call(f"bordered.{node.name}", grids[source].unclipped(), x)
-            new[node] = call(str(node.target), IntegerLayer(module, pads), x)
+            split = split_transposed(module.op) if isinstance(module.op, nn.ConvTranspose2d) else None
+            new[node] = call(str(node.target), IntegerLayer(module, pads, split), x)
+            if split is not None and split.sorts > 1:
+                shuffle = PixelShuffle(split.stride, split.cuts)
+                if all(_quantizes(quantized_model, user) for user in node.users):
+                    shuffles[node] = shuffle
+                else:
+                    new[node] = call(f"shuffled.{node.name}", shuffle, new[node])
         elif hard_gate(quantized_model, node):
             new[node] = call(str(node.target), HardGate(grids[sole_input(node)]), new[sole_input(node)])
         elif averages_globally(module):
@@ -223,7 +100,7 @@ def lower(quantized_model: fx.GraphModule) -> fx.GraphModule:
                 inputs = {**new, source: call(f"kept.{node.name}", KeepFloat(), new[source])}
             new[node] = graph.node_copy(node, inputs.__getitem__)
             if module is not None:
-                modules[str(node.target)] = module
+                modules[str(node.target)] = _exported(module)
             elif node.op == "get_attr":
                 modules[str(node.target)] = attribute(quantized_model, node)
             if moves_data(quantized_model, node) and sole_input(node) in grids:
@@ -235,6 +112,20 @@ def lower(quantized_model: fx.GraphModule) -> fx.GraphModule:
     lowered.delete_all_unused_submodules()
     lowered.recompile()
     return lowered.eval()
+
+
+def _exported(module: nn.Module) -> nn.Module:
+    """What computes the same as a module that stays as it is, and runs faster in the file."""
+    return PixelShuffle((module.upscale_factor,) * 2) if isinstance(module, nn.PixelShuffle) else module
+
+
+def _quantizes(graph: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether the node is a quantizer, or an activation that the one behind it does."""
+    users = [node] if isinstance(module_of(graph, node), Quantizer) else list(node.users)
+    return all(
+        isinstance(module_of(graph, user), Quantizer) and (user is node or folded_activation(graph, user) is node)
+        for user in users
+    )
 
 
 def _may_be_quantized(module: nn.Module | None, node: fx.Node) -> bool:

@@ -102,6 +102,10 @@ class QuantizedFile:
             if self._scale(node.input[0]) is None or self._scale(node.input[1]) is None
         ]
 
+    def without_kernel(self) -> list[str]:
+        """Names of the layers of a kind that onnxruntime has no integer kernel for."""
+        return [node.name for node in self._layers if node.op_type not in INTEGER_LAYER_OPS]
+
     def wrong_bias_scales(self) -> list[str]:
         """Names of the layers whose int32 bias is not on the grid scale_x * scale_w (float32)."""
         wrong = []

@@ -24,7 +24,7 @@ from onnx import TensorProto, helper
 
 from ptq.errors import ExportError, InputError, reason
 from ptq.export.network_inputs import split_channels
-from ptq.export.onnx_files import INTEGER_LAYER_OPS
+from ptq.export.onnx_files import LAYER_OPS
 
 __all__ = [
     "PRECISE",
@@ -58,6 +58,9 @@ CONVERTING = (
     "SpaceToDepth",
     "Expand",
 )
+
+
+REAL = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
 
 
 @cache
@@ -170,7 +173,7 @@ def latencies(
 
 
 def float_layers(graph: onnx.GraphProto) -> list[str]:
-    """Return the names of convolutions and matrix products that onnxruntime runs in float.
+    """Return the names of convolutions, transposed or not, and matrix products that onnxruntime runs in float.
 
     Args:
         graph: what onnxruntime made of a file (`optimized`): what quantization nodes did not fuse with is still there.
@@ -180,25 +183,21 @@ def float_layers(graph: onnx.GraphProto) -> list[str]:
 
 def _is_layer(node: onnx.NodeProto) -> bool:
     """Whether a node is a layer, by itself or fused with the activation behind it."""
-    return node.op_type.removeprefix("Fused") in INTEGER_LAYER_OPS
+    return node.op_type.removeprefix("Fused") in LAYER_OPS
 
 
 def float_operators(graph: onnx.GraphProto) -> list[str]:
     """Return the names of the other operators that compute on real numbers in an `optimized` graph.
 
-    What only moves or converts numbers does not count, nor does a last layer that writes real ones.
+    What only moves or converts numbers does not count, nor does an integer product that gives real ones.
     """
-    real = {value.name for value in graph.input}
-    real |= {t.name for t in graph.initializer if t.data_type == TensorProto.FLOAT}
-    names = []
-    for node in graph.node:
-        integer = node.op_type.startswith(("QLinear", "QGemm", "QuantizeLinear"))
-        reads = node.input and node.input[0] in real and not integer
-        if reads or node.op_type == "DequantizeLinear":
-            real.update(node.output)
-        if reads and not _is_layer(node) and node.op_type not in CONVERTING:
-            names.append(node.name)
-    return names
+    real = {value.name for value in (*graph.input, *graph.value_info) if value.type.tensor_type.elem_type in REAL}
+    real -= {constant.name for constant in graph.initializer}  # scales
+    return [
+        node.name
+        for node in graph.node
+        if real.intersection(node.input) and not _is_layer(node) and node.op_type not in CONVERTING
+    ]
 
 
 def optimized(path: Path | str) -> onnx.GraphProto:

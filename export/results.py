@@ -120,6 +120,7 @@ class Validation:
         precise: whether onnxruntime was asked for exact sums because its default ones saturate here.
         float_layers: layers that onnxruntime ran in float.
         float_operators: the other operators that it ran in float.
+        float_share: of the multiply-accumulates, in percent, what it did in float.
         unmeasured: what could not be measured, and why.
         checks: what must hold of the file, what was measured, and which of it failed.
         outputs: the agreement of every output by itself.
@@ -136,6 +137,7 @@ class Validation:
     precise: bool
     float_layers: tuple[str, ...]
     float_operators: tuple[str, ...] = ()
+    float_share: float = 0.0
     unmeasured: tuple[str, ...] = ()
     checks: tuple[Check, ...] = ()
     outputs: tuple[OutputFigures, ...] = ()

@@ -22,6 +22,7 @@ from ptq.export.benchmark import measure_costs
 from ptq.export.checks import Evidence, run_checks
 from ptq.export.comparison import Comparisons
 from ptq.export.integer_reference import ExactComparison
+from ptq.export.multiplications import float_share
 from ptq.export.onnx_files import QuantizedFile
 from ptq.export.openvino import open_openvino
 from ptq.export.pictures import Pictures
@@ -160,6 +161,7 @@ def validate(
         precise=not ort.exact_by_default(),
         float_layers=float_layers,
         float_operators=float_operators,
+        float_share=float_share(path),
         unmeasured=costs.unmeasured,
         checks=(*run_checks(evidence), *own),
         outputs=tuple(
