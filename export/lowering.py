@@ -23,8 +23,10 @@ from ptq.export.integer_modules import (
     HardGate,
     IntegerLayer,
     KeepFloat,
+    Mish,
     PixelShuffle,
     QuantizeDequantize,
+    Softplus,
     border,
 )
 from ptq.export.transposed_convolutions import split_transposed
@@ -116,7 +118,11 @@ def lower(quantized_model: fx.GraphModule) -> fx.GraphModule:
 
 def _exported(module: nn.Module) -> nn.Module:
     """What computes the same as a module that stays as it is, and runs faster in the file."""
-    return PixelShuffle((module.upscale_factor,) * 2) if isinstance(module, nn.PixelShuffle) else module
+    if isinstance(module, nn.PixelShuffle):
+        return PixelShuffle((module.upscale_factor,) * 2)
+    if isinstance(module, nn.Mish):
+        return Mish()
+    return Softplus() if isinstance(module, nn.Softplus) and module.beta == 1 else module
 
 
 def _quantizes(graph: fx.GraphModule, node: fx.Node) -> bool:

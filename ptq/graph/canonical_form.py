@@ -136,6 +136,10 @@ def _canonicalize_function(graph: fx.GraphModule, node: fx.Node) -> None:
             add_module(graph, node, gate, sole_input(node))
         case "hardswish" | "silu":
             _split_swish(graph, node, nn.Hardsigmoid() if name == "hardswish" else nn.Sigmoid())
+        case "mish":
+            add_module(graph, node, nn.Mish(), sole_input(node))
+        case "softplus" if argument(node, 1, "beta", 1) == 1:
+            add_module(graph, node, nn.Softplus(), sole_input(node))
         case "leaky_relu":
             slope = argument(node, 1, "negative_slope", 0.01)
             add_module(graph, node, nn.LeakyReLU(slope), sole_input(node))

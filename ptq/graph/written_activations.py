@@ -1,4 +1,5 @@
-"""Activations that are written as arithmetic become modules: x * relu6(x + 3) / 6, x * 0.5 * (1 + erf(x / sqrt(2))).
+"""Activations that are written as arithmetic become modules: x * relu6(x + 3) / 6, x * 0.5 * (1 + erf(x / sqrt(2))),
+x * tanh(softplus(x)).
 
 So MobileNetV3 and its like were written before torch had a hard swish, and so exporters to ONNX write it, and GELU.
 """
@@ -16,7 +17,7 @@ CLOSE = 1e-4  # relative: files hold 0.16666667163372 for 1/6, or less of it
 
 
 def recognize_activations(graph: fx.GraphModule) -> None:
-    """Write hard sigmoids, hard swishes and GELUs that are spelled out as modules, in place.
+    """Write hard sigmoids, hard swishes, GELUs and Mishes that are spelled out as modules, in place.
 
     Args:
         graph: in canonical form; a hard swish is a product with a hard sigmoid in it.
@@ -26,6 +27,8 @@ def recognize_activations(graph: fx.GraphModule) -> None:
             _hard_sigmoid(graph, node)
         elif op_name(node) == "erf":
             _gelu(graph, node)
+        elif isinstance(module_of(graph, node), nn.Tanh) or op_name(node) == "tanh":
+            _mish(graph, node)
         elif _clamps_to_one(graph, node):
             _scaled_hard_sigmoid(graph, node)
     graph.graph.eliminate_dead_code()
@@ -102,6 +105,16 @@ def _gelu(graph: fx.GraphModule, erf: fx.Node) -> None:
         else:
             return
     add_module(graph, node, nn.GELU(), x)
+
+
+def _mish(graph: fx.GraphModule, tanh: fx.Node) -> None:
+    """x * tanh(softplus(x))."""
+    softplus, node = sole_input(tanh), _only_user(tanh)
+    if not isinstance(module_of(graph, softplus), nn.Softplus) or node is None or node.target is not operator.mul:
+        return
+    x = sole_input(softplus)
+    if set(node.args) == {x, tanh}:
+        add_module(graph, node, nn.Mish(), x)
 
 
 def _only_user(node: fx.Node) -> fx.Node | None:

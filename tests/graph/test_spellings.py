@@ -33,6 +33,8 @@ PLAIN: dict[str, Function] = {
     "hard sigmoid": lambda m, x: F.hardsigmoid(m.first(x)),
     "steep hard sigmoid": lambda m, x: F.hardsigmoid(1.2 * m.first(x)),
     "hard swish": lambda m, x: F.hardswish(m.first(x)),
+    "mish": lambda m, x: F.mish(m.first(x)),
+    "softplus": lambda m, x: F.softplus(m.first(x)),
     "relu": lambda m, x: F.relu(m.first(x)),
     "relu6": lambda m, x: F.relu6(9 * m.first(x)),
     "sum": lambda m, x: F.relu(m.first(x)) + m.second(x),
@@ -68,6 +70,12 @@ SPELLINGS: dict[str, list[Function]] = {
         lambda m, x: (lambda y: y * (y + 3).clamp(0, 6) * (1 / 6))(m.first(x)),
         lambda m, x: nn.Hardswish(inplace=True)(m.first(x)),
     ],
+    "mish": [
+        lambda m, x: (lambda y: y * torch.tanh(F.softplus(y)))(m.first(x)),
+        lambda m, x: (lambda y: nn.Softplus()(y).tanh() * y)(m.first(x)),
+        lambda m, x: nn.Mish(inplace=True)(m.first(x)),
+    ],
+    "softplus": [lambda m, x: nn.Softplus()(m.first(x))],
     "relu": [
         lambda m, x: m.first(x).clamp(min=0),
         lambda m, x: F.threshold(m.first(x), 0, 0),
