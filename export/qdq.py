@@ -277,8 +277,10 @@ def _name_batch(model: ir.Model) -> None:
     values = [v for node in model.graph for v in node.outputs]
     for value in (*model.graph.inputs, *values):
         if symbol and value.shape is not None:
-            sizes = [str(size).replace(symbol, "batch") if not isinstance(size, int) else size for size in value.shape]
-            value.shape = ir.Shape(sizes)
+            names = [None if isinstance(size, int) else size.value for size in value.shape]
+            sizes = zip(value.shape, names, strict=True)
+            # One that has no name is not known. Of two of one name onnxruntime believes that they are equal.
+            value.shape = ir.Shape([name.replace(symbol, "batch") if name else size for size, name in sizes])
 
 
 def _unique(name: str, taken: set[str | None]) -> str:

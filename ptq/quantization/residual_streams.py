@@ -17,6 +17,8 @@ from ptq.quantization.integer_ops import consumers, moves_data
 
 __all__ = ["residual_streams"]
 
+CONCATENATIONS = (torch.cat, torch.concat)
+
 
 def residual_streams(graph: fx.GraphModule) -> set[fx.Node]:
     """Return the sums that linear layers add to, and what is joined with them by sums and concatenations alone.
@@ -46,17 +48,19 @@ def residual_streams(graph: fx.GraphModule) -> set[fx.Node]:
         found.add(node)
         waiting += [n for n in (*_terms(graph, node), *consumers(graph, node)) if n.target is operator.add]
     for node in reversed(graph.graph.nodes):  # class tokens are put before the others
-        if node.target in (torch.cat, torch.concat) and found.issuperset(consumers(graph, node)):
+        if node.target in CONCATENATIONS and found.issuperset(consumers(graph, node)):
             found.add(node)
     return found
 
 
 def _terms(graph: fx.GraphModule, node: fx.Node) -> list[fx.Node]:
-    """What computes the tensors that a sum adds: back through what moves data, and products with constants (layer scale)."""
-    return [_origin(graph, source) for source in input_tensors(node)]
+    """What computes the tensors that a sum or a concatenation is made of.
 
-
-def _origin(graph: fx.GraphModule, node: fx.Node) -> fx.Node:
-    while moves_data(graph, node) or (node.target is operator.mul and len(input_tensors(node)) == 1):
-        (node,) = input_tensors(node)
-    return node
+    Back through what moves data, products with constants (layer scale), and concatenations.
+    """
+    found = []
+    for source in input_tensors(node):
+        while moves_data(graph, source) or (source.target is operator.mul and len(input_tensors(source)) == 1):
+            (source,) = input_tensors(source)
+        found += _terms(graph, source) if source.target in CONCATENATIONS else [source]
+    return found

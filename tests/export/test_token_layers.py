@@ -14,17 +14,19 @@ from ptq.export.stepwise import compare_stepwise
 
 
 class Tokens(nn.Module):
-    """Layers that write codes and floats; one reads windows, and the last writes one output per token."""
+    """Layers that write codes and floats; one reads a few tokens, one windows, and the last writes one output per token."""
 
     def __init__(self) -> None:
         super().__init__()
         self.patches = nn.Conv2d(3, 16, 4, 4)
         self.wide, self.narrow = nn.Linear(16, 24), nn.Linear(24, 16, bias=False)
+        self.few = nn.Linear(16, 16)
         self.windowed, self.last = nn.Linear(16, 16), nn.Linear(16, 5)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.patches(x).permute(0, 2, 3, 1)
         x = x + self.narrow(self.wide(x).relu())  # a sum of floats
+        x = x + self.few(x[:, :1])  # of another number of tokens
         windows = x.reshape(-1, 2, 2, 2, 2, 16).transpose(2, 3).reshape(-1, 4, 16)
         y: Tensor = self.last(nn.functional.relu6(self.windowed(windows)))
         return y.reshape(-1, 16, 5)
@@ -39,7 +41,7 @@ def test_the_file_computes_what_was_simulated(bits: tuple[int, int], tmp_path: P
     ptq.calibrate(quantized_model, images, observer="mse")
     path = ptq.export_qdq(quantized_model, tmp_path / "tokens.onnx")
     kinds = Counter(node.op_type for node in ort.optimized(path).node)
-    assert kinds["QGemm"] == 4
+    assert kinds["QGemm"] == 5
     assert not {"MatMul", "MatMulIntegerToFloat", "Gemm"} & set(kinds)
     simulated = quantized_model.integer_forward(images)
     assert isinstance(simulated, Tensor)
