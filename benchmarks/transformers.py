@@ -9,7 +9,7 @@ Weights are random, with a seed; so are the biases and gains that networks begin
     codes that differ   of the tensors that are codes, each computed from the same codes before it, by how much at most,
                         and the SQNR of outputs that are computed from the same last codes (inf: bit for bit)
     ms                  medians in turns in one process, one thread, batch 1
-    in float            linear layers and convolutions that onnxruntime runs in float
+    in float            products of matrices and convolutions that onnxruntime runs in float: two in each attention
 
     quantize_static     QDQ after its own preparation, uint8 activations, int8 weights per channel, the same eight images
     quantize_dynamic    int8 weights per channel; ranges of activations are found anew for each image

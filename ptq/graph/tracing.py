@@ -9,7 +9,9 @@ Hugging Face transformers; the example is a real tensor, so nothing needs a meta
 import inspect
 import keyword
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, fx, nn
@@ -137,7 +139,7 @@ def trace(model: nn.Module, example: Tensor) -> fx.GraphModule:
     """
     tracer = _Tracer(example)
     try:
-        with torch.no_grad(), proxies_as_tensors():
+        with torch.no_grad(), proxies_as_tensors(), _through_wrapped_functions():
             graph = tracer.trace(model, concrete_args=_defaults(model))
         _read_later(tracer.changed, graph)
     except PtqError:
@@ -151,6 +153,14 @@ def trace(model: nn.Module, example: Tensor) -> fx.GraphModule:
         ) from error
     _avoid_keywords(model, graph)
     return fx.GraphModule(model, graph)
+
+
+def _through_wrapped_functions() -> AbstractContextManager[object]:
+    """Record what is in functions that were marked with `fx.wrap`, such as torchvision's `shifted_window_attention`.
+
+    They were because plain torch.fx cannot follow them, and would hide their layers.
+    """
+    return patch.dict(fx._symbolic_trace._wrapped_fns_to_patch, clear=True)
 
 
 def _avoid_keywords(model: nn.Module, graph: fx.Graph) -> None:
