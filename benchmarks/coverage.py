@@ -2,6 +2,7 @@
 
     python -m benchmarks.coverage                # all networks, writes results/coverage.{json,md}
     python -m benchmarks.coverage resnet18 "U-Net"             # these again; the table keeps the others
+    python -m benchmarks.coverage --noise "U-Net"              # of these the column noise dB alone; needs no run
 
 Every network has seeded random weights, and BatchNorms that have seen eight images. The question is not accuracy. It is whether each step
 works, and whether onnxruntime computes what the simulation computes. Columns:
@@ -13,6 +14,8 @@ works, and whether onnxruntime computes what the simulation computes. Columns:
     sim~float  SQNR in dB of the simulated W8A8 network against the float one
     onnx~sim   SQNR in dB of onnxruntime against the simulation, on images it was not calibrated with; 200 is bit for bit.
                What float operators round otherwise becomes more in every block: the check compares step by step there
+    noise dB   SQNR in dB of the float network's outputs, on the same images, when its input has noise 40 dB below it. Where
+               this is low, the network itself makes much of small errors, whoever makes them
     latency    of the float network over that of the file, one thread, medians in turns; other jobs may run beside it
     W4A8 …     SQNR in dB of the output at W4A8 against float on the eight images that it was calibrated with, before and after
                ten iterations of reconstruction per block; and of onnxruntime against the simulation after that, on others
@@ -30,9 +33,10 @@ from typing import Any
 
 import torch
 
+from benchmarks.models.classifiers import NETWORKS
 from benchmarks.models.other_tasks import OTHER_TASKS
 from benchmarks.networks import with_statistics
-from benchmarks.rows import add_rows, footer
+from benchmarks.rows import add_rows, footer, read_rows
 from ptq.calibration import calibrate
 from ptq.config.settings import QuantizationSettings
 from ptq.errors import PtqError, reason
@@ -51,79 +55,10 @@ from ptq.tasks.outputs import named
 from ptq.utils.environment import environment
 from ptq.utils.metrics import sqnr_db
 
-NETWORKS = [
-    "alexnet",
-    "convnext_tiny",
-    "densenet121",
-    "efficientnet_b0",
-    "efficientnet_v2_s",
-    "googlenet",
-    "inception_v3",
-    "mnasnet0_5",
-    "mobilenet_v2",
-    "mobilenet_v3_large",
-    "mobilenet_v3_small",
-    "regnet_x_400mf",
-    "regnet_y_400mf",
-    "resnet18",
-    "resnet50",
-    "resnext50_32x4d",
-    "shufflenet_v2_x1_0",
-    "squeezenet1_0",
-    "squeezenet1_1",
-    "vgg11_bn",
-    "wide_resnet50_2",
-    "vit_b_16",
-    "timm:resnet10t",
-    "timm:resnet26d",
-    "timm:seresnet50",
-    "timm:ecaresnet26t",
-    "timm:res2net50_26w_4s",
-    "timm:skresnet18",
-    "timm:tf_efficientnet_lite0",
-    "timm:tf_efficientnet_b0",
-    "timm:mobilenetv4_conv_small",
-    "timm:mobilenetv1_100",
-    "timm:mnasnet_100",
-    "timm:fbnetc_100",
-    "timm:spnasnet_100",
-    "timm:hardcorenas_a",
-    "timm:lcnet_050",
-    "timm:tinynet_e",
-    "timm:ghostnet_050",
-    "timm:repvgg_a0",
-    "timm:mobileone_s0",
-    "timm:dla34",
-    "timm:hrnet_w18_small",
-    "timm:cspresnet50",
-    "timm:darknet53",
-    "timm:vovnet39a",
-    "timm:regnetz_b16",
-    "timm:dpn48b",
-    "timm:selecsls42b",
-    "timm:xception41",
-    "timm:legacy_xception",
-    "timm:nf_regnet_b0",
-    "timm:edgenext_xx_small",
-    "timm:rexnet_100",
-    "timm:tresnet_m",
-    "timm:bat_resnext26ts",
-    "timm:gernet_s",
-    "timm:tf_mixnet_s",
-    "timm:semnasnet_075",
-    "timm:tf_mobilenetv3_small_minimal_100",
-    "timm:mobilenetv4_conv_medium",
-    "timm:mobilenetv3_large_100",
-    "timm:repghostnet_050",
-    "timm:fasternet_t0",
-    "timm:starnet_s1",
-    "timm:resnetv2_50",
-    "timm:resnext50_32x4d",
-    "timm:densenet121",
-]
 EQUAL = 200.0  # dB; stands for bit for bit, which JSON has no number for
 RUNS, FEW_RUNS = 15, 5
 ITERATIONS = 10  # of every block
+NOISE_DB = 40.0
 
 
 def measure(name: str) -> dict[str, Any]:
@@ -131,10 +66,7 @@ def measure(name: str) -> dict[str, Any]:
     row: dict[str, Any] = {"network": name, "ok": False, "step": "load", "error": "", **environment()}
     started = time.perf_counter()
     try:
-        model = untrained(name)
-        images = torch.rand(12, 3, *model.preprocess.size, generator=torch.Generator().manual_seed(1))
-        inputs = model.preprocess.normalize(images)
-        with_statistics(model.module, inputs[:8])
+        model, images, inputs = with_images(name)
         row["step"] = "trace"
         graph_model = prepare(model.module, model.preprocess.input_shape, task=model.task)
         row["step"] = "blocks"
@@ -165,6 +97,7 @@ def measure(name: str) -> dict[str, Any]:
             row["others"] = ", ".join(f"{count} {kind}" for kind, count in sorted(others.items()))
             row["faster"] = round(found.latency_ms["float"] / found.latency_ms["onnx"], 2)
             if name in OTHER_TASKS:
+                row["noise_db"] = noise_db(model, inputs[8:])
                 row["outputs"] = counted(model.task.kinds.values())
                 row["step"] = "reconstruct"
                 row |= reconstructed(graph_model, inputs, Path(folder) / "narrow.onnx")
@@ -200,6 +133,24 @@ def untrained(name: str) -> Model:
             torch.nn.init.uniform_(module.weight, 0.7, 1.3)
             torch.nn.init.normal_(module.bias, std=0.1)
     return model
+
+
+def with_images(name: str) -> tuple[Model, torch.Tensor, torch.Tensor]:
+    """Return a network whose BatchNorms have seen images, those and a few others, and all of them as it takes them."""
+    model = untrained(name)
+    images = torch.rand(12, 3, *model.preprocess.size, generator=torch.Generator().manual_seed(1))
+    inputs = model.preprocess.normalize(images)
+    with_statistics(model.module, inputs[:8])
+    return model, images, inputs
+
+
+@torch.no_grad()
+def noise_db(model: Model, inputs: torch.Tensor) -> float:
+    """The SQNR in dB of a float network's outputs when its input has noise; of several outputs the worst counts."""
+    noise = torch.randn(inputs.shape, generator=torch.Generator().manual_seed(2))
+    noise *= inputs.square().mean().sqrt() * 10 ** (-NOISE_DB / 20)
+    wanted, given = named(model.module(inputs)), named(model.module(inputs + noise))
+    return round(min(sqnr_db(value, given[name]) for name, value in wanted.items()), 1)
 
 
 def compared(path: Path, row: dict[str, Any], quantized_model: QuantizedModel, inputs: torch.Tensor) -> dict[str, Any]:
@@ -269,6 +220,7 @@ MORE_COLUMNS = {
     "network": "network",
     "outputs": "outputs",
     **{key: column for key, column in COLUMNS.items() if key not in ("network", "mb")},
+    "noise_db": "noise dB",
     "w4_nearest_db": "W4A8 nearest dB",
     "w4_db": "W4A8 tuned dB",
     "w4_onnx_sim_db": "W4A8 onnx~sim dB",
@@ -305,8 +257,15 @@ def main() -> None:
     """Measure the networks named on the command line, or all, and write both result files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("networks", nargs="*", default=[*NETWORKS, *OTHER_TASKS])
-    for name in parser.parse_args().networks:
-        row = measure(name)
+    parser.add_argument("--noise", action="store_true")
+    options = parser.parse_args()
+    measured = {row["network"]: row for row in read_rows("coverage")}
+    for name in options.networks:
+        if options.noise:
+            model, _, inputs = with_images(name)
+            row = measured[name] | {"noise_db": noise_db(model, inputs[8:])}
+        else:
+            row = measure(name)
         add_rows("coverage", [row], ("network",), page)
         print(json.dumps({key: value for key, value in row.items() if key not in ("versions", "machine")}), flush=True)
 

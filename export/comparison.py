@@ -1,5 +1,6 @@
 """How the outputs of several networks compare, summed up batch by batch: none of them is kept."""
 
+import math
 from collections.abc import Mapping
 
 from torch import Tensor
@@ -7,7 +8,7 @@ from torch import Tensor
 from ptq.tasks.kinds import Tally
 from ptq.tasks.outputs import Output, named
 from ptq.tasks.task import Task
-from ptq.utils.metrics import decibels
+from ptq.utils.metrics import decibels, energies
 
 __all__ = ["REFERENCES", "Comparisons"]
 
@@ -21,8 +22,8 @@ class _Pair:
     def __init__(self, task: Task) -> None:
         self.same = {name: Tally() for name in task.kinds}
         self.sure = {name: Tally() for name in task.kinds}
-        self.signal = dict.fromkeys(task.kinds, 0.0)
-        self.noise = dict.fromkeys(task.kinds, 0.0)
+        self.signal: dict[str, float] = {}
+        self.noise: dict[str, float] = {}
 
     def add(self, task: Task, given: Output, reference: Output) -> None:
         for sums, sure in ((self.same, False), (self.sure, True)):
@@ -30,9 +31,10 @@ class _Pair:
                 sums[name] += tally
         ours, theirs = named(given), named(reference)
         for name in task.kinds:
-            wanted = theirs[name].double()
-            self.signal[name] += float(wanted.square().sum())
-            self.noise[name] += float((ours[name].double() - wanted).square().sum())
+            if theirs[name].is_floating_point():
+                signal, noise = energies(theirs[name].double(), ours[name].double())
+                self.signal[name] = self.signal.get(name, 0.0) + signal
+                self.noise[name] = self.noise.get(name, 0.0) + noise
 
 
 class Comparisons:
@@ -95,7 +97,10 @@ class Comparisons:
         return self._pairs[name, reference].sure
 
     def decibels(self, name: str, reference: str = "onnx") -> float:
-        """Return the signal of a reference over a network's noise against it, in dB; of several outputs the least."""
+        """Return the signal of a reference over a network's noise against it, in dB; of several outputs the least.
+
+        Whole numbers do not count: where floats are nearly tied, another rounding gives another class. Agreement has them.
+        """
         pair = self._pairs[name, reference]
-        found = [decibels(pair.signal[output], pair.noise[output]) for output in self.task.kinds]
-        return next((value for value in found if value != value), min(found))  # NaN is the worst
+        found = [decibels(pair.signal[output], pair.noise[output]) for output in pair.signal]
+        return next((value for value in found if value != value), min(found, default=math.inf))  # NaN is the worst

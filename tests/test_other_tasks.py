@@ -161,19 +161,23 @@ def test_what_is_no_output_is_refused(give: Any) -> None:
 
 def test_what_is_no_input_is_refused() -> None:
     module = other_model("stereo").module.network
+    with pytest.raises(ptq.ModelError, match="left, right, depth"):
+        ptq.as_model(module, size=16)
     for inputs in ({"left": "RGB"}, {"top": "RGB"}, {"scale": 2.0}, {"left": "XYZ"}):
         with pytest.raises(ptq.PtqError):
             ptq.as_model(module, size=16, inputs=inputs)  # type: ignore[arg-type]
 
 
-def test_whole_numbers_are_outputs_too() -> None:
+def test_whole_numbers_are_outputs_too(tmp_path: Path) -> None:
     class Mask(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.net = other_model("segmentation").module
 
         def forward(self, x: Tensor) -> Any:
-            return {"mask": self.net(x).argmax(1)}
+            scores = nn.functional.interpolate(self.net(x), scale_factor=2.0, mode="bilinear").softmax(1)
+            sure, mask = scores.max(1)
+            return {"mask": mask, "sure": sure > 0.5, "bytes": (sure * 255).round().to(torch.uint8)}
 
     model = ptq.as_model(Mask(), size=16, mean=0.5, std=0.25)
     quantized_model = quantized(model)
@@ -185,3 +189,45 @@ def test_whole_numbers_are_outputs_too() -> None:
         ptq.finetune(quantized_model, model.preprocess.normalize(pixels(8)), ptq.ReconstructConfig(finetune=2)) is None
     )
     assert quantized_model.integer_forward(model.preprocess.normalize(pixels(2)))["mask"].dtype == torch.int64
+    assert ptq.measure_sensitivity(quantized_model, model.preprocess.normalize(pixels(4))).unit == "of the numbers"
+    path = ptq.export_qdq(quantized_model, tmp_path / "model.onnx")
+    found = ptq.validate(
+        path, quantized_model, model.preprocess, [(pixels(16), None)], runs=2, exact=True, baseline=False
+    )
+    assert [check for check in found.checks if not check.passed and "not slower" not in check.name] == []
+    assert [output.kind for output in found.outputs] == ["discrete"] * 3
+
+
+class Tied(nn.Module):
+    """One of its 256 comparisons is between numbers that are equal but for their rounding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.other = nn.Conv2d(3, 256, 3, bias=False), nn.BatchNorm2d(256), nn.Conv2d(3, 256, 3)
+        self.norm.weight.data.fill_(0.7)
+        self.other.weight.data[0] = 0.7 * self.conv.weight[0] / (1 + self.norm.eps) ** 0.5
+        self.other.bias.data[0] = 0.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.conv(x)) > self.other(x)
+
+
+def test_what_is_nearly_tied_may_fall_otherwise() -> None:
+    model, x = Tied().eval(), pixels(4)
+    graph_model = ptq.prepare(model, (3, 16, 16))
+    assert graph_model.task.kinds == {"output": "discrete"}
+    assert 0 < int((graph_model.module(x) != model(x)).sum()) < 0.01 * model(x).numel()
+
+
+class Anchored(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.anchors = nn.Conv2d(3, 4, 3), nn.Parameter(torch.rand(1, 8, 4))
+
+    def forward(self, x: Tensor) -> Any:
+        return self.conv(x), self.anchors
+
+
+def test_what_is_the_same_for_all_images_is_named() -> None:
+    with pytest.raises(ptq.ModelError, match="output_1"):
+        ptq.prepare(Anchored(), (3, 16, 16))

@@ -18,6 +18,7 @@ __all__ = ["verify"]
 CLOSE = 1e-3  # of the largest output: what another order of sums in float32 may change
 HALF = 3e-2  # the same where the model itself computes in half precision
 TINY = 1e-6  # a difference that does not count
+TIED = 1e-2  # the share of whole numbers that floats, nearly tied, may decide otherwise
 
 
 @torch.no_grad()
@@ -40,6 +41,11 @@ def verify(model: nn.Module, graph: nn.Module, example: Tensor) -> Output:
     for name, value in expected.items():
         if not bool(torch.isfinite(value).all()):
             raise ModelError(f"the model's {name} is NaN or infinite{_culprits(model)}")
+        if len(value) != len(example):
+            raise ModelError(
+                f"the model returns {name} of shape {tuple(value.shape)} for {len(example)} images: the first dimension of "
+                "every output must be that of the images; leave out what is the same for all of them, as anchors"
+            )
     again, half = _run_again(model, example)
     close = HALF if half else CLOSE
     if _apart(expected, again) > close:
@@ -92,7 +98,13 @@ def _run(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
     first = next((p for p in model.parameters() if p.is_floating_point()), images)
     with evaluating(model), _naming(model, len(images)):
         output = model(images.clone().to(first.device, first.dtype))
-    return {name: value.detach().cpu().float() for name, value in named_tensors(output).items()}
+    return _comparable(output)
+
+
+def _comparable(output: Output) -> dict[str, Tensor]:
+    """Outputs by name, on the CPU, what is no whole number as float32."""
+    found = {name: value.detach().cpu() for name, value in named_tensors(output).items()}
+    return {name: value.float() if value.is_floating_point() else value for name, value in found.items()}
 
 
 @contextmanager
@@ -125,17 +137,20 @@ def _apart(one: dict[str, Tensor], other: dict[str, Tensor], scales: dict[str, f
     scales = scales or _largest(one)
     shares = [math.inf]
     if all(value.shape == other[name].shape for name, value in one.items()):
-        shares = [_share(value, other[name].float(), scales[name]) for name, value in one.items()]
+        shares = [_share(value, other[name], scales[name]) for name, value in one.items()]
     return math.nan if any(map(math.isnan, shares)) else max(shares)
 
 
 def _share(one: Tensor, other: Tensor, scale: float) -> float:
-    difference = float((one - other).abs().max())
+    if not one.is_floating_point():
+        tied = float((one != other).double().mean())
+        return tied if tied > TIED else 0.0
+    difference = float((one - other.float()).abs().max())
     return difference if not difference > TINY else (difference - TINY) / scale if scale else math.inf
 
 
 def _largest(outputs: dict[str, Tensor]) -> dict[str, float]:
-    return {name: float(value.abs().max()) for name, value in outputs.items()}
+    return {name: float(value.double().abs().max()) for name, value in outputs.items()}
 
 
 def _run_again(model: nn.Module, example: Tensor) -> tuple[dict[str, Tensor], bool]:

@@ -1,5 +1,6 @@
 """A name, or a file with a factory, becomes a network with everything known about it."""
 
+import inspect
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -185,8 +186,8 @@ def _finish(
     except Exception as error:  # a network is someone's code: it may raise anything
         shape = "x".join(map(str, preprocess.input_shape))
         raise ModelError(
-            f"{name} does not run on {shape} images ({reason(error)}): check its input --size"
-            f"{_other_channels(module, preprocess)}"
+            f"{name} does not run on {shape} images ({reason(error)}): "
+            f"{_several_inputs(module) or f'check its input --size{_other_channels(module, preprocess)}'}"
         ) from error
     try:
         outputs = named_tensors(output)
@@ -196,7 +197,7 @@ def _finish(
         if value.dim() == 0 or len(value) != 1:
             raise ModelError(
                 f"{name} returns {output_name} of shape {tuple(value.shape)} for one image: the first dimension of every "
-                "output must be that of the images; decode boxes behind the network"
+                "output must be that of the images: permute what has another one first, and decode boxes behind the network"
             )
         if not bool(torch.isfinite(value).all()):
             raise ModelError(f"{name} gives NaN or infinite numbers for a gray image: load a sound checkpoint")
@@ -209,6 +210,18 @@ def _finish(
         )
     names = class_names(classes, found.classes or 0)
     return Model(name, module, preprocess, found, source, state_digest(module), names)
+
+
+def _several_inputs(module: nn.Module) -> str:
+    """What keeps a network from taking one image, where that is that it wants more than one input; else nothing."""
+    arguments = inspect.signature(module.forward).parameters.values()
+    needed = [one.name for one in arguments if one.default is one.empty and one.kind is one.POSITIONAL_OR_KEYWORD]
+    if len(needed) < 2:
+        return ""
+    return (
+        f"it takes {', '.join(needed)}: say which channels an image has, and what is a constant, with INPUTS = "
+        f"dict({needed[0]}='RGB', ...) in its file, or inputs= in Python"
+    )
 
 
 def _other_channels(module: nn.Module, preprocess: Preprocess) -> str:

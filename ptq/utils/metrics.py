@@ -74,13 +74,15 @@ def sqnr_db_in_parts(pairs: Iterable[tuple[Tensor, Tensor]]) -> float:
 def energies(reference: Tensor, approximation: Tensor) -> tuple[float, float]:
     """Return Σ ref² and Σ (approximation - ref)².
 
-    Squares are taken in the tensors' precision, so that no copy of a large one is made.
+    Squares are taken in the tensors' precision, so that no copy of a large one is made; those of whole numbers in float64.
 
     Example:
         >>> import torch
         >>> energies(torch.tensor([3.0, 4.0]), torch.tensor([3.0, 3.0]))
         (25.0, 1.0)
     """
+    if not (reference.is_floating_point() and approximation.is_floating_point()):
+        reference, approximation = reference.double(), approximation.double()
     signal = reference.square().sum(dtype=torch.float64)
     return float(signal), float((approximation - reference).square().sum(dtype=torch.float64))
 

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from ptq.utils.metrics import agreement, kl_divergence, sqnr_db, top1
+from ptq.utils.metrics import agreement, energies, kl_divergence, sqnr_db, top1
 
 
 def test_top1_counts_rows_whose_largest_entry_is_the_label() -> None:
@@ -46,3 +46,9 @@ def test_kl_divergence_ignores_offsets_and_is_never_negative() -> None:
     logits = 9 * torch.randn(50, 10, generator=torch.Generator().manual_seed(0))
     assert kl_divergence(logits, logits) == 0
     assert 0 <= kl_divergence(logits, logits + 100) < 1e-9
+
+
+def test_whole_numbers_and_truth_values_have_energies() -> None:
+    assert energies(torch.tensor([True, False]), torch.tensor([True, True])) == (1.0, 1.0)
+    small, large = torch.tensor([1], dtype=torch.uint8), torch.tensor([200], dtype=torch.uint8)
+    assert energies(large, small) == (200.0**2, 199.0**2) and energies(small, large)[1] == 199.0**2
