@@ -160,12 +160,12 @@ def test_what_is_no_output_is_refused(give: Any) -> None:
 
 
 def test_what_is_no_input_is_refused() -> None:
-    module = other_model("stereo").module.network
+    module = other_model("stereo").module.get_submodule("network")
     with pytest.raises(ptq.ModelError, match="left, right, depth"):
         ptq.as_model(module, size=16)
     for inputs in ({"left": "RGB"}, {"top": "RGB"}, {"scale": 2.0}, {"left": "XYZ"}):
         with pytest.raises(ptq.PtqError):
-            ptq.as_model(module, size=16, inputs=inputs)  # type: ignore[arg-type]
+            ptq.as_model(module, size=16, inputs=inputs)
 
 
 def test_whole_numbers_are_outputs_too(tmp_path: Path) -> None:
@@ -206,10 +206,11 @@ class Tied(nn.Module):
         self.conv, self.norm, self.other = nn.Conv2d(3, 256, 3, bias=False), nn.BatchNorm2d(256), nn.Conv2d(3, 256, 3)
         self.norm.weight.data.fill_(0.7)
         self.other.weight.data[0] = 0.7 * self.conv.weight[0] / (1 + self.norm.eps) ** 0.5
-        self.other.bias.data[0] = 0.0
+        nn.init.zeros_(self.get_parameter("other.bias"))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.norm(self.conv(x)) > self.other(x)
+        larger: Tensor = self.norm(self.conv(x)) > self.other(x)
+        return larger
 
 
 def test_what_is_nearly_tied_may_fall_otherwise() -> None:
