@@ -96,7 +96,9 @@ def test_estimate() -> None:
     assert_snapshot("estimate.txt", shown(screen))
 
 
-@pytest.mark.parametrize("command", ["", "quantize", "prune", "synthesize", "validate", "inspect", "report", "compare"])
+@pytest.mark.parametrize(
+    "command", ["", "quantize", "prune", "distill", "synthesize", "validate", "inspect", "report", "compare"]
+)
 def test_help(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERMINAL_WIDTH", str(WIDTH))
     result = CliRunner().invoke(app, [*filter(None, [command]), "--help"], prog_name="ptq", env={"COLUMNS": str(WIDTH)})

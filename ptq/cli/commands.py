@@ -8,11 +8,13 @@ from typing import Annotated, get_args
 
 import typer
 
-from ptq.cli import budget_options as budgets, options
+from ptq.cli import budget_options as budgets, distill_options as distilling, options
 from ptq.cli.application import app, main
+from ptq.cli.distill_command import distill
 from ptq.cli.messages import progress
 from ptq.cli.parsing import existing, given_options, made_for_any, metric_ref, read_option, settings_from
 from ptq.config.choices import DEFAULT_METHOD, Runtime, SynthesisMethod, check_choice
+from ptq.config.distilled_run import settings_of_student
 from ptq.config.flat_options import flag
 from ptq.config.recipe_file import recipe_text
 from ptq.config.settings import (
@@ -30,6 +32,7 @@ __all__ = ["app", "main"]
 def quantize(
     context: typer.Context,
     model: options.Model = None,
+    from_run: distilling.From = None,
     bits: options.Bits = None,
     act_bits: options.ActBits = Quantization.act_bits,
     reduce_range: options.ReduceRange = Quantization.reduce_range,
@@ -77,9 +80,14 @@ def quantize(
 
     --model and --bits, or a budget in place of --bits, are needed, here or in a recipe. Options come before --set, and --set before --config.
     """
-    settings = settings_from(given_options(context), config=config, assignments=assignments)
+    student = None if from_run is None else settings_of_student(from_run)
+    settings = settings_from(given_options(context), config=config, assignments=assignments, more=student)
     if dump_config:
         typer.echo(recipe_text(settings), nl=False)
+    elif settings.distillation.student is not None:
+        raise InputError(
+            "these settings are of ptq distill: give its run directory as --from, or take [distillation] out"
+        )
     elif dry_run:
         from ptq.cli import estimate_page
         from ptq.run import estimate
@@ -135,6 +143,9 @@ def prune(
 
     made = pruned_network.prune_model(settings, progress(), restart=restart, say=typer.echo)
     print_pruned(made.result, made.validation, made.folder)
+
+
+app.command()(distill)
 
 
 @app.command()

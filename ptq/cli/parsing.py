@@ -52,6 +52,8 @@ def settings_from(
     assignments: Sequence[str] | None = None,
     required: Sequence[str] = ("model", "bits"),
     suffix: str = "",
+    more: Mapping[str, Any] | None = None,
+    called: Mapping[str, str] | None = None,
 ) -> Settings:
     """Return the settings of a command: its options come first, then `--set`, then the recipe, then defaults.
 
@@ -61,6 +63,8 @@ def settings_from(
         assignments: NAME=VALUE; of two with one name the later counts.
         required: options without which there is no run.
         suffix: of the run directory's name, where none is given; bits and budget when empty.
+        more: settings by dotted name that come before those of the recipe.
+        called: setting -> how the command calls its option, where that is not what `ptq quantize` calls it.
 
     Raises:
         InputError: for the first value that cannot be.
@@ -69,17 +73,21 @@ def settings_from(
         >>> settings_from({"model": "resnet18", "bits": 4, "size": "224"}).model.size
         (224, 224)
     """
+    called = called or {}
     values = {} if config is None else recipe_values(config)
+    values |= more or {}
     for text in assignments or ():
         values |= assignment(text)
     values |= setting_values({name: read_option(name, value) for name, value in given.items()}, flags=True)
     budgets = [name for name in BUDGETS if values.get(OPTIONS[name]) is not None]
     for name in required:
         if OPTIONS[name] not in values and not (name == "bits" and budgets):
-            raise InputError(f"--{name} is missing: give it, or --config FILE with a recipe that says it")
+            raise InputError(
+                f"{called.get(OPTIONS[name], f'--{name}')} is missing: give it, or --config FILE with a recipe that says it"
+            )
     for setting, check in _REFERENCES.items():
         if values.get(setting) is not None:
-            values[setting] = check(flag(setting), values[setting])
+            values[setting] = check(called.get(setting, flag(setting)), values[setting])
     settings = build(Settings, values)
     check_budget(settings)
     folder = out_folder(values.get("output.folder"), settings.model.name, suffix or run_suffix(settings))
@@ -309,6 +317,8 @@ _REFERENCES: Mapping[str, Callable[[str, Any], Any]] = {
     "calibration.images": image_source,
     "calibration.teachers": lambda option, refs: tuple(weighted_ref(option, ref) for ref in refs),
     "calibration.verifier": weighted_ref,
+    "distillation.student": model_ref,
+    "distillation.student_weights": existing,
     "evaluation.data": existing,
     "evaluation.metric": metric_ref,
 }

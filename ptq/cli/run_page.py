@@ -9,13 +9,14 @@ import typer
 
 from ptq.export.results import Validation
 from ptq.pruning.results import PruneResult
+from ptq.reporting.distillation_report import DistillFacts, distillation_lines
 from ptq.reporting.pruning_text import pruning_lines, repair_lines
 from ptq.reporting.report import ImageFacts, Report
 from ptq.reporting.report_files import read_report
 from ptq.reporting.text import exactness_lines, figure_lines, image_lines, memory_lines
 from ptq.utils.units import file_size_text
 
-__all__ = ["print_images", "print_pruned", "print_run", "report_lines"]
+__all__ = ["print_distilled", "print_images", "print_pruned", "print_run", "report_lines"]
 
 
 def print_images(images: ImageFacts, folder: Path) -> None:
@@ -45,6 +46,13 @@ def print_pruned(result: PruneResult, measured: Validation, folder: Path) -> Non
     ]
     typer.echo("\n" + "\n".join(lines))
     _print_files(folder)
+
+
+def print_distilled(facts: DistillFacts, folder: Path) -> None:
+    """Print what a network learned, the paths of the files in its directory, and how to go on."""
+    typer.echo("\n" + "\n".join(distillation_lines(facts)))
+    _print_files(folder)
+    typer.echo(f"\nto go on: {shlex.join(['ptq', 'quantize', '--from', str(folder), '--bits', '8'])}")
 
 
 def _as_pruned(figures: Mapping[str, Any]) -> dict[str, Any]:

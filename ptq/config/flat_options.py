@@ -6,7 +6,7 @@ from typing import Any
 
 from ptq.config.choices import suggestion
 from ptq.config.nested import FLOAT, build, checked, flatten, leaf_values
-from ptq.config.recipe_file import toml_text
+from ptq.config.recipe_file import command_of, toml_text
 from ptq.config.settings import ModelSettings, Settings
 from ptq.errors import InputError
 
@@ -150,7 +150,7 @@ def command(settings: Settings) -> str:
         >>> command(make_settings("resnet18", 4, out="runs/a", settings={"reconstruction.batch": 16}))
         'ptq quantize --model resnet18 --bits 4 --set reconstruction.batch=16 --out runs/a'
     """
-    return shlex.join(["ptq", "quantize", *_words(settings)])
+    return shlex.join(["ptq", command_of(settings), *_words(settings)])
 
 
 def _words(settings: Settings) -> Iterator[str]:

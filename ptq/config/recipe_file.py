@@ -16,10 +16,10 @@ from ptq.config.settings import Settings
 from ptq.errors import InputError
 from ptq.utils.files import atomic
 
-__all__ = ["assignment", "read_recipe", "recipe_text", "recipe_values", "toml_text", "write_recipe"]
+__all__ = ["assignment", "command_of", "read_recipe", "recipe_text", "recipe_values", "toml_text", "write_recipe"]
 
 HEAD = (
-    "A recipe of ptq: `ptq quantize --config FILE` repeats the run.",
+    "A recipe of ptq: `ptq {command} --config FILE` repeats the run.",
     "Options on the command line come first; paths are those of the folder the command is given in.",
 )
 
@@ -52,11 +52,16 @@ def recipe_text(settings: Settings) -> str:
 
     document = tomlkit.document()
     for line in HEAD:
-        document.add(tomlkit.comment(line))
+        document.add(tomlkit.comment(line.format(command=command_of(settings))))
     for part in fields(settings):
         document.add(tomlkit.nl())
         document.add(part.name, table(getattr(settings, part.name)))
     return document.as_string().rstrip() + "\n"
+
+
+def command_of(settings: Settings) -> str:
+    """Return the name of the command whose settings these are: "distill" where there is a student, else "quantize"."""
+    return "quantize" if settings.distillation.student is None else "distill"
 
 
 def toml_text(value: Any) -> str:

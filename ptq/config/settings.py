@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta
 
 from ptq.config.choices import DEFAULT_METHOD, Format, Preset
+from ptq.config.distillation_settings import DistillationSettings
 from ptq.config.nested import build, checked, flatten, leaf_values
 from ptq.config.pruning_settings import PruningSettings
 from ptq.config.ranges import Below1, Bits, Count, Device, Percent, Positive, Rate, Seed, Share, Side, Threads, Weight
@@ -240,6 +241,7 @@ class Settings:
     pruning: PruningSettings = field(default_factory=PruningSettings)
     calibration: CalibrationSettings = field(default_factory=CalibrationSettings)
     reconstruction: ReconstructionSettings = field(default_factory=ReconstructionSettings)
+    distillation: DistillationSettings = field(default_factory=DistillationSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     output: OutputSettings = field(default_factory=OutputSettings)
     execution: ExecutionSettings = field(default_factory=ExecutionSettings)
@@ -277,10 +279,20 @@ class Settings:
         return replace(self, evaluation=evaluation, output=OutputSettings(), execution=execution)
 
 
-_CHOICES = ("method", "macs", "parameters", "latency", "latency_of")  # not fields of a configuration
+_CHOICES = (
+    "method",
+    "macs",
+    "parameters",
+    "latency",
+    "latency_of",
+    "student",
+    "student_weights",
+)  # not fields of a configuration
 
 
-def chosen(settings: PruningSettings | SynthesisSettings | ReconstructionSettings) -> dict[str, Any]:
+def chosen(
+    settings: PruningSettings | SynthesisSettings | ReconstructionSettings | DistillationSettings,
+) -> dict[str, Any]:
     """Return the fields of a stage's configuration that are not left to its defaults, to method and preset.
 
     Example:

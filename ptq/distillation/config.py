@@ -1,6 +1,5 @@
 """What is asked of distillation: how long, in which steps, and which views. No torch."""
 
-import math
 from dataclasses import dataclass
 from typing import get_args
 
@@ -8,6 +7,8 @@ from ptq.config.choices import Optimizer, check_choice
 from ptq.errors import InputError
 
 __all__ = ["DistillConfig"]
+
+LARGEST = 1e30  # that steps of float32 can still be multiplied by
 
 
 @dataclass(frozen=True)
@@ -48,14 +49,12 @@ class DistillConfig:
         for name, least in (("epochs", 1), ("batch", 2)):
             if getattr(self, name) < least:
                 raise InputError(f"{name} must be {least} or more, not {getattr(self, name)}.")
-        for name, most in (("lr", math.inf), ("temperature", math.inf), ("crop", 1.0)):
-            value = getattr(self, name)
-            if value is not None and not (0 < value <= most and value < math.inf):
-                raise InputError(f"{name} must be above 0{' and at most 1' * (most == 1)}, not {value}.")
-        for name, most in (("weight_decay", math.inf), ("mixing", 1.0)):
-            value = getattr(self, name)
-            if value is not None and not (0 <= value <= most and value < math.inf):
-                raise InputError(f"{name} must be 0 or more{' and at most 1' * (most == 1)}, not {value}.")
+        for name, most in (("lr", LARGEST), ("temperature", LARGEST), ("crop", 1.0)):
+            if (value := getattr(self, name)) is not None and not 0 < value <= most:
+                raise InputError(f"{name} must be above 0 and at most {most:g}, not {value}.")
+        for name, most in (("weight_decay", LARGEST), ("mixing", 1.0)):
+            if (value := getattr(self, name)) is not None and not 0 <= value <= most:
+                raise InputError(f"{name} must be between 0 and {most:g}, not {value}.")
 
     @property
     def learning_rate(self) -> float:

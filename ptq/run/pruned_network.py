@@ -8,7 +8,6 @@ from pathlib import Path
 
 from ptq.calibration.dataset import CalibrationSet
 from ptq.config.settings import Settings
-from ptq.errors import InputError
 from ptq.export import export_float, validate
 from ptq.export.results import Validation
 from ptq.graph.preparation import GraphModel
@@ -19,7 +18,7 @@ from ptq.run.evaluation import ValidationBatches, load_evaluation, own_metric
 from ptq.run.inputs import calibration_images, image_source, keep_images, load_network, load_teachers, load_verifier
 from ptq.run.planning import prepare_network
 from ptq.run.pruning import check_pruning, keep_pruned, prune_network
-from ptq.run.run_directory import about_run, open_run
+from ptq.run.run_directory import about_run, open_run, refuse_quantized
 from ptq.utils.device import use_device
 from ptq.utils.files import atomic
 
@@ -43,11 +42,6 @@ class PrunedRun:
     images: CalibrationSet
     validation: Validation
     folder: Path
-
-
-def _refuse_quantized(folder: Path) -> None:
-    if (folder / "quantized.safetensors").exists():
-        raise InputError(f"{folder} holds a quantized network, which is of other channels: choose another --out.")
 
 
 def prune_model(
@@ -79,7 +73,7 @@ def prune_model(
     evaluation, metric = load_evaluation(settings.evaluation, model), own_metric(settings.evaluation, model)
     graph_model = prepare_network(model, settings.quantization)
     check_pruning(graph_model, settings, writes="float", progress=progress)
-    _refuse_quantized(Path(settings.output.folder))
+    refuse_quantized(Path(settings.output.folder))
     folder, store, _ = open_run(settings, model, teachers, graph_model, device, restart, say)
     source = image_source(settings.calibration, settings.execution, model.preprocess)
     synthesize = partial(calibration_images, model, source, teachers, verifier, device=device, progress=progress)

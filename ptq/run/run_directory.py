@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from ptq.config.settings import Settings
+from ptq.errors import InputError
 from ptq.graph.preparation import GraphModel
 from ptq.models.model import Model
 from ptq.run.allocation import kept_widths
@@ -16,7 +17,7 @@ from ptq.run.inputs import BATCHES
 from ptq.utils.files import run_folder
 from ptq.utils.work_store import WorkStore, resume
 
-__all__ = ["about_run", "open_run"]
+__all__ = ["about_run", "open_run", "refuse_quantized"]
 
 
 def open_run(
@@ -43,7 +44,7 @@ def open_run(
         MachineError: when it cannot be written.
     """
     folder = run_folder(settings.output.folder)
-    decides = decided_by(settings, model, teachers, graph_model, device)
+    decides = decided_by(settings, model, teachers, graph_model.module, device)
     store, widths = resume(folder / "run.part", decides, restart), kept_widths(folder, decides)
     if restart:
         WorkStore(folder / BATCHES).discard()
@@ -52,6 +53,16 @@ def open_run(
     if say is not None and (done := store.words() or batches):
         say(f"continues an interrupted run: {done} already done")
     return folder, store, widths
+
+
+def refuse_quantized(folder: Path) -> None:
+    """Refuse to put a float network where a quantized one is, whose images would be replaced.
+
+    Raises:
+        InputError: for such a run directory.
+    """
+    if (folder / "quantized.safetensors").exists():
+        raise InputError(f"{folder} holds a quantized network, which is of other images: choose another --out.")
 
 
 def about_run(settings: Settings, model: Model, by_name: bool) -> dict[str, Any]:

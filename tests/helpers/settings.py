@@ -14,6 +14,8 @@ __all__ = ["any_settings", "any_value"]
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
 BUDGETS = ("pruning.macs", "pruning.parameters", "pruning.latency")
 OF_A_FORM = {
+    "distillation.student": st.sampled_from([None, "resnet18"]),
+    "distillation.student_weights": st.sampled_from([None, "."]),
     "execution.device": st.sampled_from([None, "cpu", "cuda:1"]),
     "pruning.macs": st.sampled_from([None, "1.5x", "2x"]),
     "pruning.parameters": st.sampled_from([None, "60%", "0.5 %"]),

@@ -31,7 +31,7 @@ def facts(
     net: Model, settings: Settings = SETTINGS, teacher: Model | None = None, device: torch.device = CPU
 ) -> dict[str, Any]:
     graph_model = prepare(net.module, (3, *net.preprocess.size))
-    return decided_by(settings, net, [teacher or model(build("resnet"))], graph_model, device)
+    return decided_by(settings, net, [teacher or model(build("resnet"))], graph_model.module, device)
 
 
 def changed(**here: Any) -> set[str]:

@@ -33,6 +33,9 @@ def filled(value):
 def nan(): return filled(float("nan"))
 def infinite(): return filled(float("inf"))
 def gray(): return net(channels=1)
+def four(): return net(classes=4)
+def large(): return nn.Sequential(nn.Conv2d(3, 4, 12), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 3))
+def boxes_alone(): return nn.Conv2d(3, 4, 3)
 def raises(): raise RuntimeError("no such checkpoint")
 def number(): return 7
 def wants(width): return net()

@@ -1,0 +1,32 @@
+"""What quantization takes from the run directory of `ptq distill`: the student, its weights, and the images."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ptq.errors import InputError
+
+__all__ = ["FACTS", "settings_of_student"]
+
+FACTS = "distilled.json"  # of a run directory: what came of distillation
+
+
+def settings_of_student(folder: Path) -> dict[str, Any]:
+    """Return the settings that a finished run of `ptq distill` leaves to `ptq quantize`, by dotted name.
+
+    Raises:
+        InputError: where there is no such run, or a file of it is missing.
+    """
+    try:
+        facts = json.loads((folder / FACTS).read_text())
+        student, (height, width) = str(facts["student"]), facts["size"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        raise InputError(
+            f"--from: {folder} has no readable {FACTS}: give the directory of a finished ptq distill."
+        ) from error
+    files = {"model.weights": folder / "weights.safetensors", "calibration.images": folder / "images.safetensors"}
+    for file in files.values():
+        if not file.is_file():
+            raise InputError(f"--from: {file} is missing: run ptq distill again.")
+    paths = {name: str(file) for name, file in files.items()}
+    return {"model.name": student, "model.size": (int(height), int(width)), **paths}

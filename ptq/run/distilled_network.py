@@ -1,0 +1,251 @@
+"""Distillation alone: a network of the user's choice learns from others, and ends as weights and as a float ONNX file."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ptq.calibration.dataset import CalibrationSet
+from ptq.config.distillation_settings import DistillationSettings
+from ptq.config.recipe_file import write_recipe
+from ptq.config.settings import Settings, chosen
+from ptq.data.datasets import EvalSet
+from ptq.distillation.config import DistillConfig
+from ptq.distillation.distillation import distill
+from ptq.distillation.results import DistillResult
+from ptq.errors import InputError
+from ptq.export import export_float, validate
+from ptq.export.results import Validation
+from ptq.models.model import Model, load_model
+from ptq.progress import SILENT, Progress
+from ptq.reporting.distillation_report import DistillFacts, write_distillation
+from ptq.reporting.report import ImageFacts
+from ptq.run.evaluation import ValidationBatches, load_evaluation
+from ptq.run.fingerprint import decided_by
+from ptq.run.inputs import (
+    ImageSource,
+    calibration_images,
+    image_source,
+    keep_images,
+    load_network,
+    load_teachers,
+    load_verifier,
+)
+from ptq.run.planning import prepare_network
+from ptq.run.run_directory import refuse_quantized
+from ptq.utils.device import use_device
+from ptq.utils.environment import Stopwatch, environment
+from ptq.utils.files import run_folder
+from ptq.utils.tensor_files import save_tensors
+from ptq.utils.work_store import WorkStore, resume
+
+__all__ = ["DistilledRun", "distill_config", "distill_model", "load_student"]
+
+MORE = 8  # times as many images as the preset makes for quantization: a network from scratch needs more than ranges do
+ALL = 2**31  # of images at hand
+
+
+@dataclass(frozen=True)
+class DistilledRun:
+    """What `distill_model` made.
+
+    Args:
+        student: the network that learned.
+        facts: what is known of it.
+        images: that it learned from.
+        folder: the run directory.
+    """
+
+    student: Model
+    facts: DistillFacts
+    images: CalibrationSet
+    folder: Path
+
+
+def distill_config(settings: DistillationSettings, seed: int = 0) -> DistillConfig:
+    """Return how a student learns: as `DistillConfig` says, but for what is set."""
+    return DistillConfig(seed=seed, **chosen(settings))
+
+
+def load_student(settings: DistillationSettings, teacher: Model, seed: int = 0) -> Model:
+    """Load the student, for images of its teacher's size, with its own mean, standard deviation and channels.
+
+    Args:
+        settings: its name and its weights.
+        teacher: says how large images are, and how many classes there are.
+        seed: of random weights.
+
+    Raises:
+        InputError: where no student is named, and for one with other classes.
+        ModelError: for one that does not take images of that size, and for weights that do not fit.
+    """
+    if settings.student is None:
+        raise InputError("which network shall learn? Give --student")
+    weights = None if settings.student_weights is None else Path(settings.student_weights)
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)
+        return load_model(
+            settings.student,
+            weights,
+            pretrained=False,
+            size=teacher.preprocess.size,
+            resize=teacher.preprocess.resize,
+            num_classes=teacher.num_classes,
+        )
+
+
+def distill_model(
+    settings: Settings,
+    progress: Progress = SILENT,
+    *,
+    restart: bool = False,
+    say: Callable[[str], object] | None = None,
+) -> DistilledRun:
+    """Teach a network what others say of images, and write weights.safetensors, student.onnx and a report.
+
+    What was interrupted continues where it stopped.
+
+    Args:
+        settings: `model` is the teacher, `calibration.teachers` are more of them, `distillation` has the student.
+        progress: told of every long stage.
+        restart: discard unfinished work in the run directory, in place of continuing it.
+        say: told what unfinished work in the run directory has done already.
+
+    Raises:
+        PtqError: whatever a user can act on.
+    """
+    watch, device = Stopwatch(), use_device(settings.execution.device, settings.execution.threads)
+    seed, config = settings.execution.seed, distill_config(settings.distillation, settings.execution.seed)
+    with watch("load"):
+        teacher = load_network(settings.model)
+        student = load_student(settings.distillation, teacher, seed)
+        teachers, verifier = load_teachers(settings.calibration), load_verifier(settings.calibration)
+        evaluation = load_evaluation(settings.evaluation, student)
+        prepare_network(student, settings.quantization)  # what cannot be written as ONNX is refused now
+        refuse_quantized(Path(settings.output.folder))
+        folder, store = _open(settings, teacher, teachers, student, device, restart, say)
+    with watch("images"):
+        source = _source(settings, teacher)
+        make = partial(calibration_images, teacher, source, teachers, verifier, device=device, progress=progress)
+        images = keep_images(folder, store, make)
+    every = [teacher, *teachers]
+    with watch("distill"):
+        judge = None if evaluation is None else partial(_accuracy, evaluation, student, device)
+        learned, result = distill(
+            every,
+            student,
+            images.images,
+            config,
+            labels=images.labels,
+            device=device,
+            evaluate=judge,
+            store=store,
+            progress=progress,
+        )
+    facts = _written(settings, every, learned, result, images, evaluation, folder, watch, progress)
+    store.discard()
+    facts.validation.raise_for_failure()
+    return DistilledRun(learned, facts, images, folder)
+
+
+def _written(
+    settings: Settings,
+    teachers: Sequence[Model],
+    learned: Model,
+    result: DistillResult,
+    images: CalibrationSet,
+    evaluation: EvalSet | None,
+    folder: Path,
+    watch: Stopwatch,
+    progress: Progress,
+) -> DistillFacts:
+    """Write all files of the run; return what is known of the student."""
+    graph_model = prepare_network(learned, settings.quantization)
+    about = {
+        "student": settings.distillation.student,
+        "preprocess": asdict(learned.preprocess),
+        "sha256": learned.sha256,
+    }
+    state = {name: value.contiguous().clone() for name, value in learned.module.state_dict().items()}
+    with watch("export"):
+        save_tensors(folder / "weights.safetensors", state, about)
+        export_float(graph_model.module, folder / "student.onnx", graph_model.example(2))
+    with watch("validate"):
+        measured: Validation = validate(
+            folder / "student.onnx",
+            None,
+            learned.preprocess,
+            ValidationBatches(evaluation, images),
+            reference=graph_model.module,
+            threads=settings.execution.threads,
+            baseline=False,
+            task=learned.task,
+            progress=progress,
+        )
+        top1 = {}
+        for one in teachers if evaluation is not None else ():
+            if one.name in result.teachers and (judged := load_evaluation(settings.evaluation, one)) is not None:
+                top1[one.name] = _accuracy(judged, one, torch.device("cpu"), one.module)
+    facts = DistillFacts(
+        student=str(settings.distillation.student),
+        size=learned.preprocess.size,
+        weights=settings.distillation.student_weights,
+        teacher=settings.model.name,
+        settings=settings.to_json(),
+        distillation=result,
+        teacher_top1=top1,
+        images=ImageFacts.from_json({"count": len(images), **images.provenance}),
+        validation=measured,
+        seconds=watch.seconds,
+        environment=environment(),
+    )
+    write_distillation(facts, folder)
+    write_recipe(settings, folder)
+    return facts
+
+
+def _open(
+    settings: Settings,
+    teacher: Model,
+    teachers: Sequence[Model],
+    student: Model,
+    device: torch.device,
+    restart: bool,
+    say: Callable[[str], object] | None,
+) -> tuple[Path, WorkStore]:
+    """Make the run directory, and return it with what is finished in there."""
+    folder = run_folder(settings.output.folder)
+    decides: dict[str, Any] = {
+        **decided_by(settings, teacher, teachers, student.module, device),
+        "data": settings.evaluation.data,  # the accuracies on the way are kept
+        "sha256 of the student's weights": student.sha256[:16],
+    }
+    store = resume(folder / "run.part", decides, restart)
+    if say is not None and (done := store.words()):
+        say(f"continues an interrupted run: {done} already done")
+    return folder, store
+
+
+def _source(settings: Settings, teacher: Model) -> ImageSource:
+    """Where images come from. Where nothing says how many, many are made, and all that are there are taken."""
+    source = image_source(settings.calibration, settings.execution, teacher.preprocess)
+    if settings.calibration.count is not None:
+        return source
+    made = source.synthesized or source.name == "noise"
+    return replace(source, config=replace(source.config, count=MORE * source.config.count if made else ALL))
+
+
+@torch.no_grad()
+def _accuracy(evaluation: EvalSet, model: Model, device: torch.device, module: nn.Module) -> float:
+    """Top-1 in percent of a module that takes what a model takes."""
+    right = 0
+    for images, labels in evaluation.batches():
+        output = module(model.preprocess.normalize(images.to(device)))
+        scores = model.task.scores(output)
+        assert scores is not None
+        right += int((scores.argmax(1).cpu() == labels).sum())
+    return 100 * right / len(evaluation)
