@@ -18,6 +18,7 @@ __all__ = [
     "Allocation",
     "Arithmetic",
     "Format",
+    "KeptBranches",
     "Method",
     "Optimizer",
     "OutputKind",
@@ -47,6 +48,9 @@ UNIVERSAL = "universal"
 
 Format = Literal["packed", "int8"]
 """How weights lie in the file; see `ptq.export.packing`."""
+
+KeptBranches = Literal["none", "identities", "all"]
+"""Which branches that add up are left as they are; see `ptq.graph.branch_folding`."""
 
 Runtime = Literal["openvino"]
 """What runs a file besides onnxruntime; see `ptq.export.openvino`."""

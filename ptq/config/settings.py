@@ -65,7 +65,8 @@ class QuantizationSettings:
         act_bits: of the activations, 2..8; integer kernels compute in 8.
         reduce_range: weights of at most 7 bits, first and last layer included. On x86 CPUs without VNNI
             onnxruntime's fast kernels saturate with 8-bit weights; with 7 they are exact.
-        keep_branches: leave convolutions of one tensor that are added (RepVGG) as they are; else they become one.
+        keep_branches: leave convolutions of one tensor that are added (RepVGG) as they are; else they become one, with what
+            is added to them where all weights have 8 bits.
         layers: name pattern of layers -> bits of their weights, None for float.
         tensors: name pattern of activations -> their bits, 2..8.
         max_size: a budget: bytes of the file, "3MB". It gets the best network that fits.

@@ -53,6 +53,7 @@ class _Branch:
         stride: of the kernel.
         kernel: what is computed.
         joined: whether it stands for several terms.
+        identity: whether it is `source`, or `source` with a gain and a shift per channel.
     """
 
     node: fx.Node
@@ -61,9 +62,10 @@ class _Branch:
     stride: Pair
     kernel: _Kernel
     joined: bool = False
+    identity: bool = False
 
 
-def fold_branches(graph: fx.GraphModule) -> bool:
+def fold_branches(graph: fx.GraphModule, *, identities: bool = True) -> bool:
     """Fold convolutions, averages and identities of one tensor whose results are added into one convolution, in place.
 
     Nothing else may read the results. Kernels grow to the larger one's size, and groups to the coarser ones, where
@@ -72,6 +74,8 @@ def fold_branches(graph: fx.GraphModule) -> bool:
 
     Args:
         graph: in canonical form, with BatchNorms folded; a dead node in it would pass for a reader.
+        identities: fold identities into convolutions that are not depthwise, too. One weight of hundreds in a channel is far
+            larger than all others then, and few codes are left to these where weights have less than 8 bits.
 
     Returns:
         Whether there was something to fold.
@@ -88,7 +92,7 @@ def fold_branches(graph: fx.GraphModule) -> bool:
         ['x', 'large', 'output']
     """
     folded = False
-    while any(_fold_sum(graph, node) for node in reversed(graph.graph.nodes) if _is_outermost_sum(node)):
+    while any(_fold_sum(graph, node, identities) for node in reversed(graph.graph.nodes) if _is_outermost_sum(node)):
         graph.graph.eliminate_dead_code()
         folded = True
     return folded
@@ -110,12 +114,13 @@ def _is_outermost_sum(node: fx.Node) -> bool:
     return _is_sum(node) and not (len(node.users) == 1 and _is_sum(next(iter(node.users))))
 
 
-def _fold_sum(graph: fx.GraphModule, root: fx.Node) -> bool:
+def _fold_sum(graph: fx.GraphModule, root: fx.Node, identities: bool) -> bool:
     branches = [_branch(graph, node, sign) for node, sign in _terms(root, 1)]
     left: list[_Branch] = []
     for branch in sorted(branches, key=lambda b: -b.kernel.cost):  # small ones find room in large ones
         for at, other in enumerate(left):
-            if (joined := _joined(graph, other, branch, root)) is not None:
+            apart = branch.identity and other.kernel.weight.shape[1] > 1 and not identities
+            if not apart and (joined := _joined(graph, other, branch, root)) is not None:
                 left[at] = joined
                 break
         else:
@@ -139,14 +144,15 @@ def _terms(node: fx.Node, sign: int) -> list[tuple[fx.Node, int]]:
 def _branch(graph: fx.GraphModule, node: fx.Node, sign: int) -> _Branch:
     module = module_of(graph, node)
     if len(node.users) == 1 and isinstance(module, nn.Conv2d) and (kernel := _of_convolution(module)) is not None:
-        return _Branch(node, sign, sole_input(node), _pair(module.stride), kernel)
+        identity = bool(node.meta.get("from_batchnorm"))
+        return _Branch(node, sign, sole_input(node), _pair(module.stride), kernel, identity=identity)
     if len(node.users) == 1 and isinstance(module, nn.AvgPool2d):
         padding = _pair(module.padding)
         if module.count_include_pad or padding == (0, 0):
             size = _pair(module.kernel_size)
             kernel = _per_channel(node, size, (-padding[0], -padding[1]), cost=size[0] * size[1])
             return _Branch(node, sign, sole_input(node), _pair(module.stride), kernel)
-    return _Branch(node, sign, node, (1, 1), _per_channel(node, (1, 1), (0, 0), cost=0))
+    return _Branch(node, sign, node, (1, 1), _per_channel(node, (1, 1), (0, 0), cost=0), identity=True)
 
 
 def _of_convolution(layer: nn.Conv2d) -> _Kernel | None:

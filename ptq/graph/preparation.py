@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx, nn
 
+from ptq.config.choices import KeptBranches
 from ptq.errors import ModelError
 from ptq.graph.affine_folding import fold_affine_maps
 from ptq.graph.batch_constants import follow_batch
@@ -50,13 +51,13 @@ class GraphModel:
         module: the graph; parameters are copies, so the caller's model stays untouched.
         input_shape: (C, H, W) it was prepared for.
         task: what it is for.
-        keep_branches: whether branches that add up were left as they are.
+        keep_branches: which branches that add up were left as they are.
     """
 
     module: fx.GraphModule
     input_shape: tuple[int, int, int]
     task: Task
-    keep_branches: bool = False
+    keep_branches: KeptBranches = "none"
 
     def example(self, batch: int = 1) -> Tensor:
         """Return a seeded random input of `batch` images."""
@@ -73,7 +74,7 @@ def prepare(
     input_shape: tuple[int, int, int] = (3, 224, 224),
     *,
     task: Task | str = "auto",
-    keep_branches: bool = False,
+    keep_branches: KeptBranches = "none",
 ) -> GraphModel:
     """Return `model` as one float graph in canonical form.
 
@@ -82,7 +83,8 @@ def prepare(
             dataclass, nested or not; it comes out untouched. The graph gives several of them as a flat dictionary.
         input_shape: (C, H, W).
         task: what the network is for, as `ptq.find_task` takes it; or the task.
-        keep_branches: leave convolutions of one tensor that are added as they are; else they become one, exactly.
+        keep_branches: convolutions of one tensor that are added become one, exactly. "all" leaves them as they are,
+            "identities" what is added to them, as weights of less than 8 bits want it (`ptq.graph.branch_folding`).
 
     Raises:
         InputError: for a task that the network cannot have.
@@ -113,7 +115,7 @@ def prepare(
     _unshare_modules(graph)
     _own_constants(graph)
     fold_affine_maps(graph)
-    while not keep_branches and fold_branches(graph):
+    while keep_branches != "all" and fold_branches(graph, identities=keep_branches == "none"):
         fold_affine_maps(graph)  # a sum of branches that is scaled is a layer that is scaled now
     split_prelus(graph)
     _rename_clashes(graph)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, fx
 
+from ptq.config.choices import KeptBranches
 from ptq.errors import InputError
 from ptq.graph.blocks import Block, split
 from ptq.graph.fx_helpers import module_of, sole_input
@@ -31,7 +32,7 @@ class QuantizedModel:
         blocks: block index by node name.
         input_shape: (C, H, W) of an image.
         task: what the network is for.
-        keep_branches: whether branches that add up were left as they are when the network was prepared.
+        keep_branches: which branches that add up were left as they are when the network was prepared.
     """
 
     module: fx.GraphModule
@@ -40,7 +41,7 @@ class QuantizedModel:
     blocks: Mapping[str, int] = field(repr=False)
     input_shape: tuple[int, int, int]
     task: Task
-    keep_branches: bool = False
+    keep_branches: KeptBranches = "none"
 
     def integer_forward(self, x: Tensor) -> Output:
         """Run the network in integers, bit for bit as onnxruntime does; no gradients.

@@ -4,11 +4,12 @@ import operator
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from safetensors import SafetensorError
 from torch import nn
 
+from ptq.config.choices import KeptBranches, check_choice
 from ptq.config.settings import OutputSettings, Settings
 from ptq.data.preprocess import Preprocess
 from ptq.errors import InputError, reason
@@ -22,7 +23,7 @@ from ptq.utils.tensor_files import read_header, read_tensors, save_tensors
 
 __all__ = ["FORMAT", "load_quantized", "read_metadata", "save_quantized", "settings_of"]
 
-FORMAT = "ptq-quantized-6"
+FORMAT = "ptq-quantized-7"
 
 
 def save_quantized(quantized_model: QuantizedModel, path: Path | str, about: Mapping[str, Any]) -> None:
@@ -108,7 +109,8 @@ def load_quantized(
     try:
         plan = QuantPlan.from_json(header["plan"])
         channels, height, width = (operator.index(size) for size in header["input_shape"])
-        task, keep_branches = Task.from_json(header["task"]), bool(header["keep_branches"])
+        task, keep_branches = Task.from_json(header["task"]), header["keep_branches"]
+        check_choice(keep_branches, get_args(KeptBranches), "branches")
         arguments = _arguments(path, about) if model is None else {}
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path} is damaged; run ptq quantize again.") from error

@@ -10,6 +10,7 @@ from hypothesis import given, settings, strategies as st
 from torch import Tensor, fx, nn
 
 from ptq.calibration.activation_ranges import calibrate
+from ptq.config.choices import KeptBranches
 from ptq.graph.fx_helpers import module_of, op_name
 from ptq.graph.preparation import GraphModel, prepare
 from ptq.quantization.insertion import insert_quantizers
@@ -91,12 +92,12 @@ SIMPLE = st.builds(Branch, st.sampled_from(("average", "identity")), norm=st.boo
 
 
 @settings(max_examples=25)
-@given(st.lists(BRANCHES | SIMPLE, min_size=1, max_size=5), st.integers(1, 2))
-def test_folding_keeps_the_output(branches: list[Branch], stride: int) -> None:
+@given(st.lists(BRANCHES | SIMPLE, min_size=1, max_size=5), st.integers(1, 2), st.sampled_from(("none", "identities")))
+def test_folding_keeps_the_output(branches: list[Branch], stride: int, kept: KeptBranches) -> None:
     branches = [b for b in branches if b.kind != "identity" or stride == 1] or [Branch("conv")]
     model, x = with_statistics(Summed(branches, stride)), random_images()
     with torch.no_grad():
-        assert apart(prepare(model, SHAPE).module(x), model(x)) < 1e-5
+        assert apart(prepare(model, SHAPE, keep_branches=kept).module(x), model(x)) < 1e-5
 
 
 LARGE, SMALL = Branch("conv", (3, 3), norm=True), Branch("conv", norm=True)
@@ -119,6 +120,12 @@ def test_known_branches_become_one_convolution(name: str) -> None:
     x = random_images(2)
     with torch.no_grad():
         assert apart(folded.module(x), model(x)) < 1e-5
+
+
+@pytest.mark.parametrize(("name", "convolutions", "sums"), [("RepVGG", 3, 1), ("residual", 2, 1), ("depthwise", 2, 0)])
+def test_identities_can_stay_beside_what_is_not_depthwise(name: str, convolutions: int, sums: int) -> None:
+    folded = prepare(with_statistics(Summed(SUMS[name])), SHAPE, keep_branches="identities")
+    assert (count(folded, nn.Conv2d), count(folded, "add") + count(folded, "sub")) == (convolutions, sums)
 
 
 class Scaled(nn.Module):
@@ -198,7 +205,7 @@ class Residual(nn.Module):
 
 def test_the_file_of_a_quantized_model_remembers_that_branches_were_kept(tmp_path: Path) -> None:
     model = Residual()
-    graph_model = prepare(model, (3, 16, 16), keep_branches=True)
+    graph_model = prepare(model, (3, 16, 16), keep_branches="all")
     quantized_model = calibrate(insert_quantizers(graph_model, make_plan(graph_model, 8)), images(4))
     save_quantized(quantized_model, tmp_path / "kept.safetensors", {"model": None})
     again = load_quantized(tmp_path / "kept.safetensors", model)

@@ -170,6 +170,6 @@ def test_what_changes_nothing_goes() -> None:
             out: Tensor = both * 1.0 + 1
             return out
 
-    graph_model = prepare(Neutral().eval(), (3, 8, 8), keep_branches=True)
+    graph_model = prepare(Neutral().eval(), (3, 8, 8), keep_branches="all")
     calls = [n for n in graph_model.module.graph.nodes if n.op == "call_function"]
     assert [n.target for n in calls] == [operator.add]

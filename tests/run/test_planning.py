@@ -10,7 +10,7 @@ import ptq
 from ptq.calibration.dataset import CalibrationSet
 from ptq.config.settings import QuantizationSettings
 from ptq.graph.preparation import prepare
-from ptq.run.planning import KEY, plan_by_images, plan_by_settings
+from ptq.run.planning import KEY, plan_by_images, plan_by_settings, prepare_network
 from ptq.utils.work_store import WorkStore
 from tests.calibration.test_last_layers import heads
 from tests.helpers.networks import SHAPE, build, images
@@ -60,3 +60,18 @@ def test_a_run_has_its_last_layers_as_planned(tmp_path: Path) -> None:
     assert ptq.load(tmp_path / "run", model).plan == made.quantized_model.plan
     found = ptq.inspect_run(tmp_path / "run", model).before
     assert "mixed" not in {layer.name for layer in found.layers}
+
+
+@pytest.mark.parametrize(
+    ("settings", "kept"),
+    [
+        (QuantizationSettings(8), "none"),
+        (QuantizationSettings(4), "identities"),
+        (QuantizationSettings(8, layers={"fc": 4}), "identities"),
+        (QuantizationSettings(8, max_size="1MB"), "identities"),
+        (QuantizationSettings(4, keep_branches=True), "all"),
+    ],
+)
+def test_identities_stay_where_weights_have_few_bits(settings: QuantizationSettings, kept: str) -> None:
+    model = ptq.as_model(build("resnet"), size=16, mean=0.5, std=0.25)
+    assert prepare_network(model, settings).keep_branches == kept
