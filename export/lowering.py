@@ -29,9 +29,18 @@ from ptq.export.integer_modules import (
     Softplus,
     border,
 )
-from ptq.export.transposed_convolutions import split_transposed
-from ptq.graph.fx_helpers import LAYERS, argument, attribute, averages_globally, module_of, op_name, sole_input
-from ptq.quantization.integer_ops import moves_data
+from ptq.export.transposed_convolutions import SplitConvolution, split_transposed
+from ptq.graph.fx_helpers import (
+    LAYERS,
+    argument,
+    attribute,
+    averages_globally,
+    foldable,
+    module_of,
+    op_name,
+    sole_input,
+)
+from ptq.quantization.integer_ops import IN_FLOAT, moves_data
 from ptq.quantization.integer_simulation import code_bounds, folded_activation, hard_gate
 from ptq.quantization.layers import QuantLayer
 from ptq.quantization.quantizers import Quantizer
@@ -62,6 +71,10 @@ def lower(quantized_model: fx.GraphModule) -> fx.GraphModule:
         modules[name] = module
         return graph.call_module(name, inputs)
 
+    def kept_float(node: fx.Node) -> dict[fx.Node, fx.Node]:
+        source = sole_input(node)
+        return {**new, source: call(f"kept.{node.name}", KeepFloat(), new[source])}
+
     for node in quantized_model.graph.nodes:
         module = module_of(quantized_model, node)
         if isinstance(module, Quantizer):
@@ -83,7 +96,9 @@ def lower(quantized_model: fx.GraphModule) -> fx.GraphModule:
                 x = graph.call_function(F.pad, (x, *padded))
                 if source in grids:
                     x = call(f"bordered.{node.name}", grids[source].unclipped(), x)
-            split = split_transposed(module.op) if isinstance(module.op, nn.ConvTranspose2d) else None
+            if _may_be_quantized(quantized_model, node) and source in grids:
+                x = call(f"kept.{node.name}", KeepFloat(), x)
+            split = _split(module, node)
             new[node] = call(str(node.target), IntegerLayer(module, pads, split), x)
             if split is not None and split.sorts > 1:
                 shuffle = PixelShuffle(split.stride, split.cuts)
@@ -94,12 +109,13 @@ def lower(quantized_model: fx.GraphModule) -> fx.GraphModule:
         elif hard_gate(quantized_model, node):
             new[node] = call(str(node.target), HardGate(grids[sole_input(node)]), new[sole_input(node)])
         elif averages_globally(module):
-            new[node] = call(str(node.target), GlobalAveragePool(), new[sole_input(node)])
+            keep = node.meta.get(IN_FLOAT) and sole_input(node) in grids
+            inputs = kept_float(node) if keep else new
+            new[node] = call(str(node.target), GlobalAveragePool(), inputs[sole_input(node)])
         else:
             inputs = new
-            if _may_be_quantized(module, node) and sole_input(node) in grids:
-                source = sole_input(node)
-                inputs = {**new, source: call(f"kept.{node.name}", KeepFloat(), new[source])}
+            if _may_be_quantized(quantized_model, node) and sole_input(node) in grids:
+                inputs = kept_float(node)
             new[node] = graph.node_copy(node, inputs.__getitem__)
             if module is not None:
                 modules[str(node.target)] = _exported(module)
@@ -125,6 +141,13 @@ def _exported(module: nn.Module) -> nn.Module:
     return Softplus() if isinstance(module, nn.Softplus) and module.beta == 1 else module
 
 
+def _split(layer: QuantLayer, node: fx.Node) -> SplitConvolution | None:
+    """What a transposed convolution is computed as in integers; None for other layers."""
+    if node.meta.get(IN_FLOAT) or not isinstance(layer.op, nn.ConvTranspose2d):
+        return None
+    return split_transposed(layer.op)
+
+
 def _quantizes(graph: fx.GraphModule, node: fx.Node) -> bool:
     """Whether the node is a quantizer, or an activation that the one behind it does."""
     users = [node] if isinstance(module_of(graph, node), Quantizer) else list(node.users)
@@ -134,9 +157,24 @@ def _quantizes(graph: fx.GraphModule, node: fx.Node) -> bool:
     )
 
 
-def _may_be_quantized(module: nn.Module | None, node: fx.Node) -> bool:
-    """Whether onnxruntime would quantize a layer in float by itself, per tensor, between integers."""
+def _may_be_quantized(quantized_model: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether onnxruntime would compute a node that shall stay in float with integers, between integers.
+
+    It quantizes the weights of layers by itself, per tensor.
+    """
+    module = module_of(quantized_model, node)
+    if isinstance(module, QuantLayer) or node.meta.get(IN_FLOAT):
+        return bool(node.meta.get(IN_FLOAT)) and _rounded(quantized_model, node)
     return isinstance(module, (*LAYERS, _ConvNd)) or op_name(node).startswith("conv")
+
+
+def _rounded(quantized_model: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether what a node gives is quantized, be it behind an activation."""
+    return any(
+        isinstance(module_of(quantized_model, user), Quantizer)
+        or (foldable(quantized_model, user) and _rounded(quantized_model, user))
+        for user in node.users
+    )
 
 
 def _grid(quantizer: Quantizer, activation: nn.Module | None, clip: bool) -> QuantizeDequantize:

@@ -2,11 +2,15 @@
 
 An initializer of 4 bits behind ``Cast(INT8) -> DequantizeLinear`` takes half the space, and onnxruntime folds the Cast when
 it loads the file: from then on it is an int8 network. (Without the Cast it would run such weights in float.)
+A layer that computes in float has its integer weights behind ``Cast(FLOAT) -> Mul`` instead: onnxruntime folds both when
+it loads the file, and a DequantizeLinear of a weight never.
+
 Weights of 2 bits need INT2, which opset 25 brings. Whether the onnxruntime at hand does all that is found out by
 loading a small network, not by its version.
 """
 
 import tempfile
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,10 +22,12 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from ptq.errors import PtqError
+from ptq.export.onnx_files import LAYER_OPS
 from ptq.export.ort import float_layers, optimized, run, session
 
-__all__ = ["CONTAINERS", "LEAST", "Container", "pack", "supported"]
+__all__ = ["CONTAINERS", "LEAST", "Container", "pack", "supported", "unpack_at_load"]
 
+UNPACKING = ("DequantizeLinear", "Cast")  # of integer weights, the latter in layers that compute in float
 LEAST = 512  # weights: below this the Cast takes more of the file than it saves
 
 
@@ -58,7 +64,7 @@ def pack(model: ir.Model, containers: tuple[Container, ...]) -> int:
     """Move int8 weights whose codes fit into a smaller container there, in place.
 
     Args:
-        model: every DequantizeLinear of a weight has an int8 initializer of its own.
+        model: every DequantizeLinear or Cast of a weight has an int8 initializer of its own.
         containers: of `CONTAINERS`, from the smallest.
 
     Returns:
@@ -66,7 +72,7 @@ def pack(model: ir.Model, containers: tuple[Container, ...]) -> int:
     """
     moved, graph = 0, model.graph
     for node in list(graph):
-        codes = node.inputs[0] if node.op_type == "DequantizeLinear" else None
+        codes = node.inputs[0] if node.op_type in UNPACKING else None
         if codes is None or not codes.is_initializer() or codes.dtype != ir.DataType.INT8:
             continue
         assert codes.const_value is not None and codes.name is not None
@@ -86,6 +92,37 @@ def pack(model: ir.Model, containers: tuple[Container, ...]) -> int:
         graph.opset_imports[""] = max(graph.opset_imports[""], container.opset)
         moved += 1
     return moved
+
+
+def unpack_at_load(graph: ir.Graph, layers: Collection[str]) -> None:
+    """Let onnxruntime turn the integer weights of layers that compute in float into real numbers once, in place.
+
+    Args:
+        graph: named as `export_qdq` names; every DequantizeLinear of a weight has one reader.
+        layers: paths of the layers.
+    """
+    for node in list(graph):
+        scope = (node.name or "").rpartition("/")[0]
+        weight = node.inputs[1].producer() if node.op_type in LAYER_OPS and node.inputs[1] else None
+        if scope not in layers or weight is None or weight.op_type != "DequantizeLinear":
+            continue
+        codes, scale = weight.inputs[:2]
+        assert codes is not None and codes.shape is not None and scale is not None and scale.const_value is not None
+        along = [1] * len(codes.shape)
+        if scale.const_value.size > 1:
+            along[weight.attributes["axis"].as_int()] = -1
+        values = ir.tensor(scale.const_value.numpy().reshape(along), name=f"{codes.name}.scale")
+        factors = ir.Value(name=values.name, const_value=values, shape=values.shape, type=scale.type)
+        graph.register_initializer(factors)
+        cast = ir.node("Cast", [codes], {"to": ir.DataType.FLOAT})
+        product = ir.node("Mul", [cast.outputs[0], factors])
+        for made in (cast, product):
+            made.name = f"{scope}.weight/{made.op_type}"
+            made.outputs[0].name = f"{scope}.weight.{made.op_type}"
+            made.outputs[0].shape, made.outputs[0].type = codes.shape, scale.type
+        graph.insert_before(weight, [cast, product])
+        node.replace_input_with(1, product.outputs[0])
+        graph.remove(weight, safe=True)
 
 
 @cache

@@ -25,7 +25,7 @@ from ptq.export import onnx_files
 from ptq.export.custom_ops import TRANSLATIONS
 from ptq.export.lowering import lower
 from ptq.export.network_inputs import separate
-from ptq.export.packing import pack, supported
+from ptq.export.packing import pack, supported, unpack_at_load
 from ptq.export.token_layers import reshape_codes
 from ptq.graph.preparation import example_input
 from ptq.quantization.quantized_model import QuantizedModel
@@ -83,6 +83,9 @@ def export_qdq(
         )
     model = _translate(lower(quantized_model.module), example_input((2, *quantized_model.input_shape)))
     _clean(model)
+    targets = {node.name: str(node.target) for node in quantized_model.module.graph.nodes}
+    layers = quantized_model.layers().items()
+    unpack_at_load(model.graph, {targets[name] for name, layer in layers if layer.input_quantizer is None})
     facts["format"] = "packed" if pack(model, containers) else "int8"
     return _write(model, Path(path), {**facts, **(metadata or {})})
 

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ptq.export.onnx_files import size_bytes
-from ptq.export.packing import LEAST, Container, pack, supported
+from ptq.export.packing import LEAST, UNPACKING, Container, pack, supported
 from ptq.export.qdq import export_qdq
 from ptq.quantization.quantized_model import QuantizedModel
 
@@ -71,8 +71,8 @@ def file_sizes(
 
 
 def _weights(model: ir.Model) -> dict[str, ir.Node]:
-    """What dequantizes the weight of a layer, by the layer's path."""
-    nodes = [n for n in model.graph if n.op_type == "DequantizeLinear" and n.inputs[0] and n.inputs[0].is_initializer()]
+    """What unpacks the weight of a layer, by the layer's path."""
+    nodes = [n for n in model.graph if n.op_type in UNPACKING and n.inputs[0] and n.inputs[0].is_initializer()]
     names = {str(node.inputs[0].name): node for node in nodes if node.inputs[0]}
     return {name.removesuffix(CODES): node for name, node in names.items() if name.endswith(CODES)}
 
@@ -100,6 +100,6 @@ def _alone(node: ir.Node) -> ir.Model:
     zeros = ir.tensor(np.zeros(codes.const_value.shape.numpy(), np.int8), name=codes.name)
     weight = ir.Value(name=codes.name, const_value=zeros, shape=codes.shape, type=codes.type)
     others = [ir.Value(name=value.name) for value in node.inputs[1:] if value is not None]
-    copy = ir.node("DequantizeLinear", [weight, *others], dict(node.attributes), name=node.name)
+    copy = ir.node(node.op_type, [weight, *others], dict(node.attributes), name=node.name)
     graph = ir.Graph(others, copy.outputs, nodes=[copy], initializers=[weight], opset_imports={"": 25}, name="one")
     return ir.Model(graph, ir_version=10)

@@ -60,7 +60,8 @@ def change_widths(quantized_model: QuantizedModel, bits: Mapping[str, int]) -> Q
     """
     quantized_model.require_calibrated()
     specs = {name: replace(spec, bits=bits.get(name, spec.bits)) for name, spec in quantized_model.plan.weights.items()}
-    plan = QuantPlan(specs, quantized_model.plan.activations, (*quantized_model.plan.notes, *_note(bits)))
+    known = quantized_model.plan
+    plan = replace(known, weights=specs, notes=(*known.notes, *_note(bits)))
     changed = insert_quantizers(quantized_model.require_float_model(), plan)
     quantizers = quantized_model.quantizers()
     for name, quantizer in changed.quantizers().items():

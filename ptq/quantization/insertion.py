@@ -9,7 +9,7 @@ from ptq.errors import InputError
 from ptq.graph.cutting import assign_blocks
 from ptq.graph.fx_helpers import LAYERS, module_of, sole_input
 from ptq.graph.preparation import GraphModel
-from ptq.quantization.integer_ops import is_layer, range_source
+from ptq.quantization.integer_ops import IN_FLOAT, is_layer, range_source
 from ptq.quantization.layers import QuantLayer, weight_axis
 from ptq.quantization.quantized_model import QuantizedModel
 from ptq.quantization.quantizers import Quantizer, WeightQuantizer
@@ -32,17 +32,21 @@ def insert_quantizers(graph_model: GraphModel, plan: QuantPlan) -> QuantizedMode
     blocks = assign_blocks(graph_model.module)
     nodes = {n.name: n for n in graph.graph.nodes}
     unknown = [name for name in plan.activations if name not in nodes]
+    unknown += [name for name in plan.in_float if name not in nodes]
     unknown += [n for n in plan.weights if n not in nodes or not is_layer(graph, nodes[n])]
     if unknown:
         raise InputError(f"the plan is of another network: {unknown[0]!r} is no such node here.")
     _check_kinds(graph, nodes, plan)
+    for name in plan.in_float:
+        nodes[name].meta[IN_FLOAT] = True
     quantizers = {name: Quantizer(spec) for name, spec in plan.activations.items()}
     for name, spec in plan.weights.items():
         node = nodes[name]
         op = module_of(graph_model.module, floats[name])
         assert isinstance(op, LAYERS)
         weight = WeightQuantizer(spec, op.weight)  # which both networks share: nobody writes to it
-        layer = QuantLayer(op, weight, quantizers.get(range_source(graph, sole_input(node)).name))
+        read = None if name in plan.in_float else quantizers.get(range_source(graph, sole_input(node)).name)
+        layer = QuantLayer(op, weight, read)
         _set_module(graph, str(node.target), layer)
     for name, quantizer in quantizers.items():
         node = nodes[name]

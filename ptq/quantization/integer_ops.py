@@ -18,6 +18,7 @@ from ptq.models.inputs import is_input
 from ptq.quantization.spec import Grid, QuantSpec
 
 __all__ = [
+    "IN_FLOAT",
     "computes_in_integers",
     "consumers",
     "finest_scale",
@@ -59,6 +60,9 @@ MOVING_FUNCTIONS = {
     "roll",
     "interpolate",
 }
+IN_FLOAT = "in_float"
+"""In the meta of a quantized model's node: it computes in float although it has an integer kernel."""
+
 TABLES = (nn.Sigmoid, nn.LeakyReLU)  # looked up by code
 # In steps of the output, what a kernel may compute before it rounds and clamps: int32 holds 2^31, and the global average
 # takes no input whose step is 256 times that of the output's sum. Half of either, for scales that are learned later.

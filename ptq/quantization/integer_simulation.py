@@ -27,7 +27,7 @@ from torch import Tensor, fx, nn
 
 from ptq.graph.fx_helpers import argument, averages_globally, foldable, module_of, op_name, sole_input
 from ptq.quantization.activation_grids import gate_codes, is_hard
-from ptq.quantization.integer_ops import moves_data
+from ptq.quantization.integer_ops import IN_FLOAT, moves_data
 from ptq.quantization.layers import QuantLayer, apply_layer
 from ptq.quantization.quantizers import Quantizer
 from ptq.tasks.outputs import Output
@@ -178,7 +178,7 @@ class _Integers(fx.Interpreter):
                 return _gate(values[0])
             if moves_data(self.quantized_model, n):
                 return self._moved(n, values[0])
-            if (pending := _pending(n, module, values)) is not None:
+            if not n.meta.get(IN_FLOAT) and (pending := _pending(n, module, values)) is not None:
                 return pending
         return super().run_node(n)
 

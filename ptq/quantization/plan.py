@@ -15,7 +15,7 @@ images tell (`ptq.calibration.last_layers`).
 
 import fnmatch
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
@@ -56,6 +56,7 @@ class Selection:
         tensors: nodes whose output is quantized.
         first: the network's first layer, quantized or not; the first of every image where it takes several.
         last: those behind which there is no other, one for each head.
+        integers: layers, and other nodes, that compute in integers.
     """
 
     graph: fx.GraphModule
@@ -63,6 +64,7 @@ class Selection:
     tensors: tuple[fx.Node, ...]
     first: tuple[fx.Node, ...]
     last: tuple[fx.Node, ...]
+    integers: tuple[fx.Node, ...]
 
 
 def make_plan(
@@ -75,6 +77,7 @@ def make_plan(
     layers: Mapping[str, int | None] | None = None,
     tensors: Mapping[str, int] | None = None,
     keep_float: Collection[str] = (),
+    in_float: Collection[str] = (),
 ) -> QuantPlan:
     """Decide what is quantized and with how many bits: `select`, then `assign_bits`.
 
@@ -89,6 +92,7 @@ def make_plan(
         layers: pattern of layers -> bits of their weights, or None to leave them in float.
         tensors: pattern of activations -> their bits, 2..8.
         keep_float: nodes of layers that stay in float where no pattern says anything else.
+        in_float: nodes that shall compute in float, with quantized weights, although they have integer kernels.
 
     Raises:
         ModelError: for a network without layers.
@@ -104,8 +108,9 @@ def make_plan(
     layers, tensors = layers or {}, tensors or {}
     every = [node for node in graph_model.module.graph.nodes if is_layer(graph_model.module, node)]
     chosen = _matched(every, layers, "layer")
-    in_float = {node.name for node, bits in chosen.items() if bits is None}
-    selection = select(graph_model, in_float | (set(keep_float) - {node.name for node in chosen}))
+    whole = {node.name for node, bits in chosen.items() if bits is None}
+    left = whole | (set(keep_float) - {node.name for node in chosen})
+    selection = select(graph_model, left, in_float)
     plan = assign_bits(
         selection,
         weight_bits,
@@ -116,7 +121,7 @@ def make_plan(
         activations=_matched(selection.tensors, tensors, "quantized activation"),
     )
     by_hand = (*_listed("weights", layers), *_listed("activations", tensors))
-    return QuantPlan(plan.weights, plan.activations, (*plan.notes, *by_hand))
+    return replace(plan, notes=(*plan.notes, *by_hand), in_float=tuple(in_float))
 
 
 def layers_matched(graph_model: GraphModel, patterns: Collection[str]) -> list[str]:
@@ -134,12 +139,13 @@ def layers_matched(graph_model: GraphModel, patterns: Collection[str]) -> list[s
     return [node.name for node in every if node in matched]
 
 
-def select(graph_model: GraphModel, keep_float: Collection[str] = ()) -> Selection:
+def select(graph_model: GraphModel, keep_float: Collection[str] = (), in_float: Collection[str] = ()) -> Selection:
     """Decide which layers and which tensors are quantized; a matter of the graph alone.
 
     Args:
         graph_model: the float network.
         keep_float: names of the nodes of layers that shall stay in float.
+        in_float: names of the nodes that shall compute in float, layers with quantized weights among them.
 
     Raises:
         ModelError: for a network without layers.
@@ -156,7 +162,7 @@ def select(graph_model: GraphModel, keep_float: Collection[str] = ()) -> Selecti
     quantized = {node: None for node in layers if node.name not in keep_float}
     found: set[fx.Node] = set()
     ends, behind = heads(graph_model)
-    integers = [n for n in _anchored(graph, quantized) if n in quantized or n not in behind]
+    integers = [n for n in _anchored(graph, quantized, in_float) if n in quantized or n not in behind]
     for node in integers:
         found.update(range_source(graph, source) for source in input_tensors(node))
         written = tail(graph, node)
@@ -168,16 +174,16 @@ def select(graph_model: GraphModel, keep_float: Collection[str] = ()) -> Selecti
         if needed:
             found.add(written)
     tensors = tuple(node for node in graph.graph.nodes if node in found)
-    return Selection(graph, tuple(quantized), tensors, first_layers(graph, own), ends or (own[-1],))
+    return Selection(graph, tuple(quantized), tensors, first_layers(graph, own), ends or (own[-1],), tuple(integers))
 
 
-def _anchored(graph: fx.GraphModule, layers: Collection[fx.Node]) -> list[fx.Node]:
+def _anchored(graph: fx.GraphModule, layers: Collection[fx.Node], in_float: Collection[str]) -> list[fx.Node]:
     """Return what computes in integers: the layers, and the arithmetic that a chain of integers joins to one of them.
 
     Arithmetic among float operators alone (the mean in `x.pow(3).mean((2, 3)).pow(1 / 3)`) would only lose by it.
     """
     streams = residual_streams(graph)
-    every = [node for node in graph.graph.nodes if node not in streams]
+    every = [node for node in graph.graph.nodes if node not in streams and node.name not in in_float]
     nodes = [node for node in every if node in layers or computes_in_integers(graph, node)]
     joined: dict[fx.Node, set[fx.Node]] = {node: {node} for node in nodes}
     for node in nodes:

@@ -63,12 +63,15 @@ class QuantPlan:
     Args:
         weights: layer node -> how its weight is quantized. A layer that is missing stays in float.
         activations: node -> how its output is quantized. A node that is missing stays in float.
+        in_float: nodes that have integer kernels and compute in float nevertheless, since that is faster. Their weights
+            are quantized all the same.
         notes: what a reader of the report must know about the settings.
     """
 
     weights: Mapping[str, QuantSpec]
     activations: Mapping[str, QuantSpec]
     notes: tuple[str, ...] = field(default=())
+    in_float: tuple[str, ...] = field(default=())
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as JSON-able data."""
@@ -81,4 +84,5 @@ class QuantPlan:
             weights={name: QuantSpec(**spec) for name, spec in data["weights"].items()},
             activations={name: QuantSpec(**spec) for name, spec in data["activations"].items()},
             notes=tuple(data["notes"]),
+            in_float=tuple(data["in_float"]),
         )
