@@ -1,5 +1,6 @@
-"""What the examples in docstrings take for granted: a small network, images, and what comes of them."""
+"""What tests and the examples in docstrings take for granted: a small network, images, and no clock."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,16 @@ def _names_of_examples(request: pytest.FixtureRequest, doctest_namespace: dict[s
         graph_model=ptq.prepare(net, networks.SHAPE),
         quantized_model=quantized_model,
     )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _runs_are_placed_without_a_clock() -> Iterator[None]:
+    """Integers count as faster: what a run computes may not depend on what else the machine does."""
+    from tests.helpers.placement import integers_are_faster
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ptq.run.placing.measure_costs", integers_are_faster)
+        yield
 
 
 @pytest.fixture(autouse=True)

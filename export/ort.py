@@ -7,11 +7,13 @@ exact, slower kernels for those layers that hold a weight beyond [-64, 64]; weig
 never saturate and stay fast. `exact_by_default` finds out by computing, not by reading CPU flags.
 """
 
+import json
 import random
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,9 +30,11 @@ from ptq.export.onnx_files import LAYER_OPS
 
 __all__ = [
     "PRECISE",
+    "KernelTime",
     "exact_by_default",
     "float_layers",
     "float_operators",
+    "kernel_times",
     "latencies",
     "optimized",
     "output_names",
@@ -78,7 +82,14 @@ def exact_by_default() -> bool:
     return bool((sums == 255 * 127 * depth).all())
 
 
-def session(path: Path | str, *, threads: int = 1, optimize: bool = True, precise: bool | None = None) -> Any:
+def session(
+    path: Path | str,
+    *,
+    threads: int = 1,
+    optimize: bool = True,
+    precise: bool | None = None,
+    profile: str | None = None,
+) -> Any:
     """Open an ONNX file with onnxruntime on the CPU.
 
     Args:
@@ -86,6 +97,7 @@ def session(path: Path | str, *, threads: int = 1, optimize: bool = True, precis
         threads: of the pool that computes inside operators.
         optimize: all graph optimizations (integer kernels), or none (every operator by itself).
         precise: exact integer sums on CPUs whose default kernels saturate; None where they need it.
+        profile: how the names of files begin that say what every kernel took.
 
     Raises:
         InputError: for a file that is not there.
@@ -100,7 +112,59 @@ def session(path: Path | str, *, threads: int = 1, optimize: bool = True, precis
     options.add_session_config_entry("session.force_spinning_stop", "1")
     if not exact_by_default() if precise is None else precise:
         options.add_session_config_entry(*PRECISE)
+    if profile is not None:
+        options.enable_profiling, options.profile_file_prefix = True, profile
     return _open(path, options)
+
+
+@dataclass(frozen=True)
+class KernelTime:
+    """A kernel that onnxruntime ran.
+
+    Args:
+        operator: what it computes, by onnxruntime's name.
+        microseconds: the least of several runs.
+    """
+
+    operator: str
+    microseconds: float
+
+
+def kernel_times(models: Sequence[onnx.ModelProto], threads: int, runs: int) -> list[list[KernelTime]]:
+    """Return the kernels of small models, in the order in which they run, all of them open at once and run in turns.
+
+    Args:
+        models: with inputs of fixed shapes, float or uint8.
+        threads: of onnxruntime.
+        runs: of each, after two to warm up.
+
+    Raises:
+        ExportError: for a model that onnxruntime cannot load.
+    """
+    found: list[list[KernelTime]] = []
+    with tempfile.TemporaryDirectory(prefix="ptq-") as folder:
+        opened, feeds = [], []
+        for index, model in enumerate(models):
+            path = Path(folder) / f"{index}.onnx"
+            onnx.save(model, str(path))
+            opened.append(session(path, threads=threads, profile=str(path.with_suffix(""))))
+            feeds.append({one.name: _any_input(one.shape, one.type) for one in opened[-1].get_inputs()})
+        for _ in range(runs + 2):
+            for one, feed in zip(opened, feeds, strict=True):
+                one.run(None, feed)
+        for one in opened:
+            events = json.loads(Path(one.end_profiling()).read_text(encoding="utf-8"))
+            times: dict[tuple[str, str], list[float]] = {}
+            for event in events:
+                if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+                    times.setdefault((event["name"], event["args"]["op_name"]), []).append(event["dur"])
+            found.append([KernelTime(operator, min(each[2:])) for (_, operator), each in times.items()])
+    return found
+
+
+def _any_input(shape: Sequence[int], kind: str) -> NDArray[Any]:
+    values = np.random.default_rng(0).standard_normal(shape)
+    return values.astype(np.float32) if kind == "tensor(float)" else (128 + 40 * values).clip(0, 255).astype(np.uint8)
 
 
 def _open(path: Path | str, options: Any) -> Any:

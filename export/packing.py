@@ -110,9 +110,9 @@ def unpack_at_load(graph: ir.Graph, layers: Collection[str]) -> None:
         assert codes is not None and codes.shape is not None and scale is not None and scale.const_value is not None
         along = [1] * len(codes.shape)
         if scale.const_value.size > 1:
-            along[weight.attributes["axis"].as_int()] = -1
+            along[weight.attributes["axis"].as_int()] = scale.const_value.size
         values = ir.tensor(scale.const_value.numpy().reshape(along), name=f"{codes.name}.scale")
-        factors = ir.Value(name=values.name, const_value=values, shape=values.shape, type=scale.type)
+        factors = ir.Value(name=values.name, const_value=values, shape=ir.Shape(along), type=scale.type)
         graph.register_initializer(factors)
         cast = ir.node("Cast", [codes], {"to": ir.DataType.FLOAT})
         product = ir.node("Mul", [cast.outputs[0], factors])

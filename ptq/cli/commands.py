@@ -37,6 +37,7 @@ def quantize(
     act_bits: options.ActBits = Quantization.act_bits,
     reduce_range: options.ReduceRange = Quantization.reduce_range,
     keep_branches: options.KeepBranches = Quantization.keep_branches,
+    place: options.Place = Quantization.place,
     max_size: budgets.MaxSize = None,
     min_agreement: budgets.MinAgreement = None,
     max_drop: budgets.MaxDrop = None,

@@ -29,6 +29,7 @@ __all__ = [
     "MixedCopies",
     "Model",
     "Out",
+    "Place",
     "Preset",
     "Range",
     "ReduceRange",
@@ -83,6 +84,14 @@ KeepBranches = Annotated[
         "--keep-branches",
         help="Leave convolutions of one tensor that are added (RepVGG, MobileOne) as they are. Without this they become "
         "one, which is exact and faster.",
+    ),
+]
+Place = Annotated[
+    choices.Place,
+    typer.Option(
+        "--place",
+        help="auto measures which operators are slower in integers on this machine, and leaves them in float; their weights "
+        "are as small as the others. integers leaves none there: for another machine, or exact integer arithmetic.",
     ),
 ]
 Method = Annotated[choices.Method, typer.Option(help="How the rounding of the weights is found.")]

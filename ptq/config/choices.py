@@ -22,6 +22,7 @@ __all__ = [
     "Method",
     "Optimizer",
     "OutputKind",
+    "Place",
     "Preset",
     "Runtime",
     "Score",
@@ -54,6 +55,9 @@ KeptBranches = Literal["none", "identities", "all"]
 
 Runtime = Literal["openvino"]
 """What runs a file besides onnxruntime; see `ptq.export.openvino`."""
+
+Place = Literal["auto", "integers"]
+"""Where operators compute that have integer kernels: where they are faster, or in integers; see `ptq.placement`."""
 
 OutputKind = Literal["classify", "dense", "embed", "generic", "discrete"]
 """What an output of a network is; see `ptq.tasks.kinds`."""

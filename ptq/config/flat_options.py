@@ -30,6 +30,7 @@ OPTIONS = {
     "act_bits": "quantization.act_bits",
     "reduce_range": "quantization.reduce_range",
     "keep_branches": "quantization.keep_branches",
+    "place": "quantization.place",
     "max_size": "quantization.max_size",
     "min_agreement": "quantization.min_agreement",
     "max_drop": "quantization.max_drop",

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
-from ptq.config.choices import DEFAULT_METHOD, Format, Preset
+from ptq.config.choices import DEFAULT_METHOD, Format, Place, Preset
 from ptq.config.distillation_settings import DistillationSettings
 from ptq.config.nested import build, checked, flatten, leaf_values
 from ptq.config.pruning_settings import PruningSettings
@@ -69,6 +69,9 @@ class QuantizationSettings:
             is added to them where all weights have 8 bits.
         layers: name pattern of layers -> bits of their weights, None for float.
         tensors: name pattern of activations -> their bits, 2..8.
+        place: "auto" leaves in float what is slower in integers on this machine, by measurement; "integers" puts all in
+            integers that can be. Weights are as small either way.
+        in_float: names of nodes that compute in float; None leaves it to `place`. A finished run's recipe has those of the run.
         max_size: a budget: bytes of the file, "3MB". It gets the best network that fits.
         min_agreement: a budget: share of the predictions, in percent, that are float's. It gets the smallest file, judged on images that no
             weight was tuned with: labeled ones, or a quarter of the calibration images.
@@ -81,6 +84,8 @@ class QuantizationSettings:
     act_bits: Bits = 8
     reduce_range: bool = False
     keep_branches: bool = False
+    place: Place = "auto"
+    in_float: tuple[str, ...] | None = None
     max_size: str | None = None
     min_agreement: Percent | None = None
     max_drop: Weight | None = None

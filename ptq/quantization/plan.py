@@ -15,7 +15,7 @@ images tell (`ptq.calibration.last_layers`).
 
 import fnmatch
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
@@ -77,7 +77,6 @@ def make_plan(
     layers: Mapping[str, int | None] | None = None,
     tensors: Mapping[str, int] | None = None,
     keep_float: Collection[str] = (),
-    in_float: Collection[str] = (),
 ) -> QuantPlan:
     """Decide what is quantized and with how many bits: `select`, then `assign_bits`.
 
@@ -92,7 +91,6 @@ def make_plan(
         layers: pattern of layers -> bits of their weights, or None to leave them in float.
         tensors: pattern of activations -> their bits, 2..8.
         keep_float: nodes of layers that stay in float where no pattern says anything else.
-        in_float: nodes that shall compute in float, with quantized weights, although they have integer kernels.
 
     Raises:
         ModelError: for a network without layers.
@@ -108,9 +106,8 @@ def make_plan(
     layers, tensors = layers or {}, tensors or {}
     every = [node for node in graph_model.module.graph.nodes if is_layer(graph_model.module, node)]
     chosen = _matched(every, layers, "layer")
-    whole = {node.name for node, bits in chosen.items() if bits is None}
-    left = whole | (set(keep_float) - {node.name for node in chosen})
-    selection = select(graph_model, left, in_float)
+    in_float = {node.name for node, bits in chosen.items() if bits is None}
+    selection = select(graph_model, in_float | (set(keep_float) - {node.name for node in chosen}))
     plan = assign_bits(
         selection,
         weight_bits,
@@ -121,7 +118,7 @@ def make_plan(
         activations=_matched(selection.tensors, tensors, "quantized activation"),
     )
     by_hand = (*_listed("weights", layers), *_listed("activations", tensors))
-    return replace(plan, notes=(*plan.notes, *by_hand), in_float=tuple(in_float))
+    return QuantPlan(plan.weights, plan.activations, (*plan.notes, *by_hand))
 
 
 def layers_matched(graph_model: GraphModel, patterns: Collection[str]) -> list[str]:

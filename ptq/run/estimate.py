@@ -43,6 +43,7 @@ from ptq.run.inputs import (
     reconstruct_config,
     synthesis_teachers,
 )
+from ptq.run.placing import forecast_placement
 from ptq.run.planning import plan_by_images, plan_by_settings, prepare_network
 from ptq.run.pruning import estimate_pruning
 from ptq.utils.activation_cache import ActivationCache
@@ -136,7 +137,7 @@ def estimate_run(settings: Settings, progress: Progress = SILENT, model: Model |
             original = graph_model.module
             graph_model, pruning = estimate_pruning(graph_model, inputs, count, settings, device)
         graph_model.module.to(device)
-        plan = plan_by_images(graph_model, settings.quantization, inputs)
+        plan = forecast_placement(graph_model, plan_by_images(graph_model, settings.quantization, inputs), settings)
         quantized_model = insert_quantizers(graph_model, plan)
         ranges, passing = _calibration(quantized_model, inputs, settings.execution.seed)
         task.advance()

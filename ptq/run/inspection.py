@@ -29,6 +29,7 @@ from ptq.reporting.report_files import read_report
 from ptq.run.allocation import held_apart
 from ptq.run.finished_runs import load
 from ptq.run.inputs import calibration_images, image_source, load_network
+from ptq.run.placing import forecast_placement
 from ptq.run.planning import plan_by_images, plan_by_settings, prepare_network
 from ptq.utils.device import use_device
 
@@ -124,7 +125,8 @@ def inspect_model(
     inputs = network.preprocess.normalize(images.floats())
     seed = settings.execution.seed
     graph_model.module.to(device)
-    quantized_model = insert_quantizers(graph_model, plan_by_images(graph_model, settings.quantization, inputs))
+    plan = forecast_placement(graph_model, plan_by_images(graph_model, settings.quantization, inputs), settings)
+    quantized_model = insert_quantizers(graph_model, plan)
     calibrate(quantized_model, inputs, preprocess=network.preprocess, seed=seed, progress=progress)
     found = measure_sensitivity(quantized_model, inputs, images=count, progress=progress)
     facts = ImageFacts.from_json({"count": len(images), **images.provenance})

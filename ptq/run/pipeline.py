@@ -45,6 +45,7 @@ from ptq.run.inputs import (
     own_network,
     reconstruct_config,
 )
+from ptq.run.placing import place_network, placed_settings
 from ptq.run.planning import plan_by_images, plan_by_settings, prepare_network, warn_of_float_weights
 from ptq.run.pruning import PRUNED, check_pruning, keep_pruned, prune_network
 from ptq.run.run_directory import about_run, open_run
@@ -144,6 +145,11 @@ def _run(
     graph_model.module.to(device)
     with watch("calibrate"):
         plan = plan_by_images(graph_model, settings.quantization, _inputs(model, tuned_with), store)
+    with watch("place"):
+        stores = (store, widths) if bit_budget(settings.quantization) else (store,)
+        known = None if about["pruned"] else float_file
+        plan = place_network(graph_model, plan, settings, stores, float_path=known, progress=progress)
+    with watch("calibrate"):
         quantized_model = insert_quantizers(graph_model, plan)
         if store.restore("ranges", quantized_model.module) is None:
             calibrate(quantized_model, _inputs(model, many), preprocess=model.preprocess, seed=seed, progress=progress)
@@ -205,7 +211,7 @@ def _run(
         allocation,
     )
     write_report(report, folder)
-    write_recipe(settings, folder)
+    write_recipe(placed_settings(settings, quantized_model.plan), folder)
     for name in ("inspect.md", "inspect.json", *(() if about["pruned"] else (PRUNED,))):
         (folder / name).unlink(missing_ok=True)  # of a network that was here before
     refresh(folder)

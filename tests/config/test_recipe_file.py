@@ -45,6 +45,7 @@ OTHERWISE: dict[str, tuple[list[str], Any]] = {  # options and values that are n
     "format": (["--format", "int8"], "int8"),
     "reduce_range": (["--reduce-range"], True),
     "keep_branches": (["--keep-branches"], True),
+    "place": (["--place", "integers"], "integers"),
     "prune": (["--prune", "1.5x"], "1.5x"),
     "keep": (["--keep", "60%"], "60%"),
     "prune_to": (["--prune-to", "3ms"], "3ms"),
