@@ -119,16 +119,12 @@ def build(kernel: Kernel, integers: bool) -> ModelProto:
         read = [read[0], _gate(file, kernel, names[-1], read[-1])]
     options = dict(kernel.attributes)
     if kernel.weight is not None:
-        transposed = kernel.operator in ("Gemm", "MatMul", "ConvTranspose")
+        axis = 1 if kernel.operator == "Gemm" else 0
         largest = (NARROW if kernel.narrow else WIDE) if integers else None
-        read.append(file.weight(kernel.weight, 1 if transposed else 0, largest))
-        if kernel.bias and kernel.operator != "MatMul":
-            channels = kernel.weight[1 if transposed else 0]
-            read.append(file.bias(channels, integers and kernel.operator != "ConvTranspose"))
+        read.append(file.weight(kernel.weight, axis, largest))
+        if kernel.bias:
+            read.append(file.bias(kernel.weight[axis], integers))
     made = file.add(kernel.operator, read, **options)
-    if kernel.bias and kernel.operator == "MatMul":
-        assert kernel.weight is not None
-        made = file.add("Add", [made, file.bias(kernel.weight[1], False)])
     if kernel.activation == "Clip" and not integers:
         made = file.add("Clip", [made, *(file.constant(np.array(bound, np.float32)) for bound in (0, 6))])
     elif kernel.activation and not integers:  # in integers the clamp does it

@@ -1,5 +1,6 @@
 """The groups of operators of a network that may compute in integers or in float, and the tensors between them."""
 
+import math
 import operator
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ from torch import fx, nn
 from torch.nn import functional as F
 
 from ptq.config.choices import REDUCED_BITS
-from ptq.graph.fx_helpers import LAYERS, argument, averages_globally, input_tensors, module_of, watch
+from ptq.graph.fx_helpers import argument, averages_globally, input_tensors, module_of, watch
 from ptq.graph.preparation import GraphModel
 from ptq.placement.cut import Tensor
 from ptq.placement.kernels import Gate, Kernel, Shape
@@ -160,7 +161,7 @@ def _kernel(graph: fx.GraphModule, node: fx.Node, shapes: Mapping[str, Shape], n
     module, last = module_of(graph, node), tail(graph, node)
     activation = "" if last is node else "Relu" if isinstance(module_of(graph, last), nn.ReLU) else "Clip"
     inputs = tuple(shapes[n.name] for n in input_tensors(node))
-    if isinstance(module, LAYERS):
+    if isinstance(module, nn.Conv2d | nn.Linear):
         return _layer(module, inputs, narrow, activation)
     if averages_globally(module):
         return Kernel("GlobalAveragePool", inputs, activation=activation)
@@ -180,13 +181,11 @@ def _kernel(graph: fx.GraphModule, node: fx.Node, shapes: Mapping[str, Shape], n
     return None
 
 
-def _layer(
-    layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear, inputs: tuple[Shape, ...], narrow: bool, activation: str
-) -> Kernel:
+def _layer(layer: nn.Conv2d | nn.Linear, inputs: tuple[Shape, ...], narrow: bool, activation: str) -> Kernel:
     shape, bias = tuple(layer.weight.shape), layer.bias is not None
-    if isinstance(layer, nn.Linear):
-        name = "Gemm" if len(inputs[0]) == 2 else "MatMul"
-        return Kernel(name, inputs, (), shape[::-1], bias, narrow, activation)
+    if isinstance(layer, nn.Linear):  # of tokens: they are written as rows
+        (read,) = inputs
+        return Kernel("Gemm", ((math.prod(read[:-1]), read[-1]),), (), shape[::-1], bias, narrow, activation)
     assert not isinstance(layer.padding, str)
     attributes: dict[str, Any] = {
         "kernel_shape": shape[2:],
@@ -195,9 +194,6 @@ def _layer(
         "dilations": layer.dilation,
         "group": layer.groups,
     }
-    if isinstance(layer, nn.ConvTranspose2d):
-        attributes["output_padding"] = layer.output_padding
-        return Kernel("ConvTranspose", inputs, tuple(attributes.items()), shape, bias, narrow, activation)
     return Kernel("Conv", inputs, tuple(attributes.items()), shape, bias, narrow, activation)
 
 
