@@ -293,7 +293,7 @@ def test_a_stopped_run_continues_or_names_what_changed(folder: Path, monkeypatch
     assert "--restart" in refused.stderr and len(refused.stderr.splitlines()) == 1
     assert {path: path.read_bytes() for path in (folder / "run" / "run.part").iterdir()} == kept
     again = quantize("--bits", "4", "--memory-limit", "0")
-    assert "continues an interrupted run: images, ranges, 2 blocks already done" in again.stdout
+    assert "continues an interrupted run: images, placement, ranges, 2 blocks already done" in again.stdout
     anew = quantize("--bits", "3", "--restart")
     assert anew.exit_code == 130 and "continues" not in anew.stdout
     assert "continues" in quantize("--bits", "3").stdout
