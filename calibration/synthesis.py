@@ -27,6 +27,8 @@ from ptq.utils.work_store import WorkStore
 
 __all__ = ["gaussian_noise", "synthesize"]
 
+READ = 20  # steps after which losses are looked at: reading each would make a GPU wait
+
 
 def synthesize(
     teachers: Sequence[Model],
@@ -133,7 +135,7 @@ def _optimize(
     stages = [(s, n) for s, n in ((0.5, at_half), (1.0, config.iterations - at_half)) if n]
     size = scaled_size(preprocess.size, stages[0][0])
     parameterization = make_parameterization(len(targets), size, config, preprocess, generator, targets.device)
-    step, loss = 0, math.nan
+    step, losses = 0, list[Tensor]()
     for scale, steps in stages:
         parameterization = parameterization.at(scaled_size(preprocess.size, scale))
         optimizer = torch.optim.Adam(parameterization.groups(config.lr), betas=config.betas)
@@ -149,15 +151,30 @@ def _optimize(
                 parameter.grad = gradient
             optimizer.step()
             parameterization.commit()
-            loss = float(objective.detach())
-            if not math.isfinite(loss):
-                raise ModelError(f"synthesis diverged: the loss is {loss}. Check the teachers' weights, or lower lr.")
-            scheduler.step(loss) if config.schedule == "plateau" else scheduler.step()
-            task.advance(1, loss=loss)
+            losses.append(objective.detach())
+            scheduler.step(losses[-1]) if config.schedule == "plateau" else scheduler.step()
+            if step % READ and step < config.iterations:
+                task.advance()
+            else:
+                task.advance(loss=_last(losses))
     full = parameterization.at(scaled_size(preprocess.size, 1.0)).images().detach()
     if config.low_pass:
         full = low_pass(full, config.low_pass)
-    return full.clamp(0, 1).mul(255).round().to(torch.uint8).cpu().contiguous(), loss
+    return full.clamp(0, 1).mul(255).round().to(torch.uint8).cpu().contiguous(), _last(losses)
+
+
+def _last(losses: list[Tensor]) -> float:
+    """The last loss; the others are forgotten.
+
+    Raises:
+        ModelError: where one is no number.
+    """
+    values = torch.stack(losses).tolist()
+    del losses[:-1]
+    for value in values:
+        if not math.isfinite(value):
+            raise ModelError(f"synthesis diverged: the loss is {value}. Check the teachers' weights, or lower lr.")
+    return float(values[-1])
 
 
 def _scheduler(optimizer: torch.optim.Optimizer, config: SynthesisConfig, steps: int) -> Any:

@@ -16,7 +16,7 @@ from torch import Tensor, fx
 
 from ptq.graph.blocks import Block, Chain, compose, extract, named_inputs, split
 from ptq.graph.fx_helpers import foldable, module_of, sole_input
-from ptq.graph.passes import capture, output_sqnr, run_cached
+from ptq.graph.passes import capture, device_of, output_sqnr, run_cached
 from ptq.graph.rows import rows_of
 from ptq.progress import SILENT, Progress, Task
 from ptq.quantization.layers import QuantLayer
@@ -73,10 +73,11 @@ def reconstruct(
         True
     """
     quantized_model.require_calibrated()
-    cache, store = cache or ActivationCache(), store or WorkStore()
     work = list(_work(quantized_model, config))
     total = sum(block.iterations(config) for block in work)
     images = named_inputs(quantized_model.module, *([inputs] if isinstance(inputs, Tensor) else inputs))
+    device = device_of(quantized_model.module, next(iter(images.values())))
+    cache, store = cache or ActivationCache(device=device), store or WorkStore()
     alive_float = alive_quantized = {name: cache.gather([x], len(x)) for name, x in images.items()}
     del inputs, images  # twice as large as what is left
     results = []

@@ -93,6 +93,9 @@ def _descend(
     ]
     optimizer = torch.optim.Adam([group for group in groups if group["params"]], fused=True)
     generator = torch.Generator().manual_seed(config.seed)
+    # All at once and where they are needed, so that no iteration waits for them.
+    drawn = torch.randint(images, (config.iterations, config.batch), generator=generator)
+    drawn = drawn.to(next(iter(pair.target.values())).device)
     for iteration in range(config.iterations):
         share = iteration / config.iterations
         # Roundings keep their pace to the end, where they are decided; scales come to rest.
@@ -102,7 +105,7 @@ def _descend(
         sharpness = config.sharpness ** max(0.0, (share - config.warmup) / (1 - config.warmup))
         for layer in block.layers:
             layer.sharpness.fill_(sharpness)
-        index = torch.randint(images, (config.batch,), generator=generator)
+        index = drawn[iteration]
         with fast_autocast(device):
             inputs = [rows_at(pair.x_quantized[name], index, device) for name in unit.inputs]
             if mask is not None:

@@ -168,7 +168,7 @@ def _run(
             quantized_model,
             _inputs(model, many),
             config,
-            cache=ActivationCache(settings.execution.memory_bytes(), folder),
+            cache=ActivationCache(settings.execution.memory_bytes(), folder, device),
             store=store,
             progress=progress,
         )

@@ -63,7 +63,7 @@ def prune_network(
         InputError: for a budget that cannot be met, and for a network that has no channels to remove.
     """
     config, pruning = prune_config(settings.pruning, settings.execution.seed), settings.pruning
-    cache = ActivationCache(settings.execution.memory_bytes(), folder)
+    cache = ActivationCache(settings.execution.memory_bytes(), folder, device)
     graph_model.module.to(device)
     inputs, search = inputs.to(device), None
     ranking = rank(graph_model, inputs, config.score)

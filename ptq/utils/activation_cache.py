@@ -1,4 +1,4 @@
-"""Where activations of the calibration images are kept between blocks: in memory, or past a limit on disk."""
+"""Where activations of the calibration images are kept between blocks: on the device, or past a limit on disk."""
 
 import os
 import tempfile
@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from ptq.errors import MachineError
-from ptq.utils.environment import free_memory_bytes
+from ptq.utils.device import free_bytes
 from ptq.utils.files import TEMPORARY
 
 __all__ = ["ActivationCache"]
 
+CPU = torch.device("cpu")
 SHARE = 0.5  # of the free memory, by default
 
 
@@ -22,9 +23,10 @@ class ActivationCache:
     """Keeps tensors within a limit; what does not fit is memory-mapped from files without a name.
 
     Args:
-        limit: bytes of tensors in memory; half of what is free when not given.
+        limit: bytes of tensors in the device's memory; half of what is free when not given.
         folder: for the files; the system's folder for temporary files when not given. They are deleted
             while in use, so that no crash leaves one behind.
+        device: that computes with them. In a GPU's memory they need not be brought there in every iteration.
 
     Attributes:
         peak: most bytes of tensors that were in memory at a time.
@@ -36,13 +38,13 @@ class ActivationCache:
         torch.Size([16, 3])
     """
 
-    def __init__(self, limit: int | None = None, folder: Path | None = None) -> None:
-        self.limit = int(SHARE * free_memory_bytes()) if limit is None else limit
-        self.folder = folder
+    def __init__(self, limit: int | None = None, folder: Path | None = None, device: torch.device = CPU) -> None:
+        self.limit = int(SHARE * free_bytes(device)) if limit is None else limit
+        self.folder, self.device = folder, device
         self.used = self.peak = self.disk = self.peak_disk = 0
 
     def gather(self, parts: Iterable[Tensor], count: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
-        """Return the parts, computed one by one, as one tensor of `count` rows in `dtype`, on the CPU.
+        """Return the parts, computed one by one, as one tensor of `count` rows in `dtype`, on the device if it fits there.
 
         Images are kept in channels-last order, in which convolutions read them.
 
@@ -78,7 +80,7 @@ class ActivationCache:
             elements *= side
         size = elements * dtype.itemsize
         fits = self.used + size <= self.limit
-        flat = torch.empty(elements, dtype=dtype) if fits else self._mapped(elements, dtype)
+        flat = torch.empty(elements, dtype=dtype, device=self.device) if fits else self._mapped(elements, dtype)
         self._count(size, fits)
         # Views keep the base alive: it is what is watched.
         weakref.finalize(flat.untyped_storage(), self._count, -size, fits)

@@ -3,8 +3,9 @@
 import torch
 
 from ptq.errors import MachineError, reason
+from ptq.utils.environment import free_memory_bytes
 
-__all__ = ["use_device"]
+__all__ = ["free_bytes", "use_device"]
 
 
 def use_device(name: str | None, threads: int | None = None) -> torch.device:
@@ -21,3 +22,13 @@ def use_device(name: str | None, threads: int | None = None) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise MachineError(f"there is no device {name!r} here ({reason(error)}); use --device cpu.") from error
     return torch.device(name)
+
+
+def free_bytes(device: torch.device) -> int:
+    """Return how much memory a device has free for new work.
+
+    Example:
+        >>> free_bytes(torch.device("cpu")) > 0
+        True
+    """
+    return int(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else free_memory_bytes()

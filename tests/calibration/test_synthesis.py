@@ -15,6 +15,7 @@ from ptq.calibration.synthesis import gaussian_noise, synthesize
 from ptq.calibration.synthesis_config import SYNTHESIS_METHODS, SynthesisConfig, synthesis_preset
 from ptq.errors import InputError, ModelError
 from ptq.models.model import Model, as_model
+from tests.helpers.synchronizations import Synchronizations
 
 QUICK = SynthesisConfig(count=6, batch=4, iterations=4, half_resolution=0.5)
 
@@ -45,6 +46,7 @@ class Counter:
     def __init__(self) -> None:
         self.stages: list[tuple[str, int]] = []
         self.losses: list[float] = []
+        self.steps = 0
 
     @contextmanager
     def stage(self, name: str, total: int) -> Iterator["Counter"]:
@@ -52,7 +54,8 @@ class Counter:
         yield self
 
     def advance(self, n: int = 1, **figures: float) -> None:
-        self.losses += [figures["loss"]] * n if figures else []  # none for work found done
+        self.losses += figures.values()
+        self.steps += n == 1  # work found done is told of at once
 
 
 def distance(model: Model, images: Tensor) -> float:
@@ -68,7 +71,8 @@ def test_images_labels_and_provenance() -> None:
     assert made.provenance["source"] == "mixmix"
     assert made.provenance["teachers"] == [{"name": "small", "weights": model.weights_source, "sha256": model.sha256}]
     assert made.provenance["settings"]["seed"] == 0
-    assert progress.stages == [("synthesize", 8)] and len(progress.losses) == 8
+    assert progress.stages == [("synthesize", 8)] and progress.steps == 8
+    assert len(progress.losses) == 2  # at the end of each batch
 
 
 def test_same_seed_same_images_whatever_the_global_generator_says() -> None:
@@ -124,7 +128,7 @@ def test_teachers_of_other_sizes_and_classes_mix() -> None:
     mixed = synthesize(teachers, replace(QUICK, iterations=90, count=32, batch=16), progress=progress)
     assert mixed.images.shape == (32, 3, 16, 16)
     assert len(mixed.provenance["teachers"]) == 3
-    assert len(progress.losses) == 2 * 90  # several take no more steps than one teacher
+    assert progress.steps == 2 * 90  # several take no more steps than one teacher
     resized = nn.functional.interpolate(mixed.floats(), (24, 24), mode="bilinear")
     noise = gaussian_noise(teachers[1], 32).floats()
     assert distance(teachers[1], resized) < distance(teachers[1], noise)
@@ -157,7 +161,7 @@ class Interrupt(Counter):
 
     def advance(self, n: int = 1, **figures: float) -> None:
         super().advance(n, **figures)
-        if len(self.losses) == self.after:
+        if self.steps == self.after:
             raise Stop
 
 
@@ -169,7 +173,7 @@ def test_an_interrupted_synthesis_continues_and_ends_the_same(tmp_path: Path) ->
     assert [p.name for p in tmp_path.iterdir()] == ["batch-0000.safetensors"]
     progress = Counter()
     continued = synthesize([model], config, folder=tmp_path, progress=progress)
-    assert len(progress.losses) == 8  # the first batch was not made again
+    assert progress.steps == 8  # the first batch was not made again
     assert torch.equal(continued.images, undisturbed.images)
     assert continued.provenance == undisturbed.provenance
     other = synthesize([model], replace(config, seed=1), folder=tmp_path)
@@ -239,4 +243,13 @@ def test_batches_are_told_apart_by_the_terms_that_made_them(tmp_path: Path) -> N
     synthesize([model], QUICK, folder=tmp_path)
     progress = Counter()
     synthesize([model], replace(QUICK, terms=(BatchNormStatistics(2.0),)), folder=tmp_path, progress=progress)
-    assert len(progress.losses) == 8  # all were made again
+    assert progress.steps == 8  # all were made again
+
+
+def test_steps_do_not_wait_for_the_host() -> None:
+    counts = []
+    for iterations in (5, 15):
+        with Synchronizations() as seen:
+            synthesize([teacher()], SynthesisConfig(count=4, batch=4, iterations=iterations))
+        counts.append(seen.count)
+    assert counts[1] - counts[0] == 10  # Adam counts its steps on the host

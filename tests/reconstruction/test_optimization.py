@@ -16,6 +16,7 @@ from ptq.reconstruction.optimization import Pair, optimize
 from ptq.reconstruction.soft_modules import is_low, learns
 from ptq.utils import autocast
 from tests.helpers.networks import images, quantized_network
+from tests.helpers.synchronizations import Synchronizations
 
 
 class Losses:
@@ -201,3 +202,13 @@ def test_below_8_bits_is_low() -> None:
     assert not is_low(Quantizer(QuantSpec(8)))
     assert not is_low(None)
     assert all(is_low(layer) for layer in layers(residual_block()[0]))
+
+
+def test_iterations_do_not_wait_for_the_host() -> None:
+    counts = []
+    for iterations in (100, 300):  # each a curve of 50 points
+        block, pair = residual_block(act_bits=4)
+        with Synchronizations() as seen:
+            optimize(block, pair, ReconstructConfig(iterations=iterations, batch=4), Losses())
+        counts.append(seen.count)
+    assert counts[0] == counts[1]

@@ -139,5 +139,5 @@ def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
 
 
 def test_without_a_limit_half_of_what_is_free_may_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(activation_cache, "free_memory_bytes", lambda: 4000 << 10)
+    monkeypatch.setattr(activation_cache, "free_bytes", lambda device: 4000 << 10)
     assert ActivationCache().limit == 2000 << 10
