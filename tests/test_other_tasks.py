@@ -159,6 +159,25 @@ def test_what_is_no_output_is_refused(give: Any) -> None:
         ptq.as_model(Odd(give), size=16)
 
 
+@pytest.mark.parametrize(
+    "give",
+    [
+        lambda y: {"a": y, "b": y, "c": y.flatten(1), "d": y.relu(), "e": y.detach()},
+        lambda y: [y, torch.zeros_like(y), torch.ones(1, 3, device=y.device).expand(len(y), -1)],
+        lambda y: (y.mean((2, 3)).topk(3), [{"sure": y > 0, "side": y.argmax(1)}]),
+    ],
+    ids=["twice", "constant", "nested"],
+)
+def test_odd_outputs_are_in_the_file_as_they_are(give: Any, tmp_path: Path) -> None:
+    quantized_model, x = quantized(ptq.as_model(Odd(give), size=16, mean=0.5, std=0.25), bits=8), pixels(4)
+    given = ort.run_all(ort.session(ptq.export_qdq(quantized_model, tmp_path / "model.onnx")), x.numpy())
+    wanted = named(quantized_model.integer_forward(x))
+    assert len(given) == len(wanted)
+    for (name, ours), theirs in zip(wanted.items(), given, strict=True):
+        assert ours.dtype == torch.from_numpy(theirs).dtype, name
+        assert torch.allclose(ours.double(), torch.from_numpy(theirs).double(), atol=1e-5), name
+
+
 def test_what_is_no_input_is_refused() -> None:
     module = other_model("stereo").module.get_submodule("network")
     with pytest.raises(ptq.ModelError, match="left, right, depth"):
