@@ -1,14 +1,20 @@
 """Every spelling of an operation computes what the plain one computes, and is the same graph in the end."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
+from ptq.calibration.activation_ranges import calibrate
+from ptq.export import export_qdq, ort
 from ptq.graph.fx_helpers import module_of, op_name
 from ptq.graph.preparation import prepare
+from ptq.quantization.insertion import insert_quantizers
+from ptq.quantization.plan import make_plan
+from ptq.tasks.outputs import named
 from tests.helpers.networks import SHAPE, images
 
 Function = Callable[["Written", Tensor], Tensor]
@@ -150,3 +156,47 @@ def test_every_spelling_ends_in_the_same_kernels(name: str, at: int) -> None:
     graph, expected = prepare(written, SHAPE).module, prepare(plain, SHAPE).module
     torch.testing.assert_close(graph(x), plain(x), rtol=1e-5, atol=1e-5)
     assert kernels(graph) == kernels(expected)
+
+
+class Beside(nn.Module):
+    """All plain operations beside one another, a convolution behind each."""
+
+    def __init__(self, names: list[str]) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(Written(PLAIN[name]) for name in names)
+        torch.manual_seed(1)
+        for weight in self.parts.parameters():
+            nn.init.normal_(weight, std=0.3)  # equal layers would be one in the file
+        self.heads = nn.ModuleList(nn.Conv2d(self._given(part).shape[1], 2, 1) for part in self.parts)
+
+    @staticmethod
+    def _given(part: nn.Module) -> Tensor:
+        y: Tensor = part(torch.zeros(1, *SHAPE))
+        return y
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        given = [part(x) for part in self.parts]
+        return {
+            f"out{i}": head(y if y.dim() == 4 else y[:, :, None, None])
+            for i, (head, y) in enumerate(zip(self.heads, given, strict=True))
+        }
+
+
+@pytest.mark.slow
+def test_operations_with_integer_kernels_are_computed_bit_for_bit(tmp_path: Path) -> None:
+    names = [name for name in PLAIN if name not in ("mish", "softplus")]
+    model, x = Beside(names).eval().requires_grad_(False), images(4)
+    graph_model = prepare(model, SHAPE)
+    quantized_model = calibrate(insert_quantizers(graph_model, make_plan(graph_model, 8)), x, observer="minmax")
+    path = export_qdq(quantized_model, tmp_path / "model.onnx")
+    graph = ort.optimized(path)
+    floats = [node.op_type for node in graph.node if node.name in ort.float_operators(graph)]
+    simulated = named(quantized_model.integer_forward(x)).values()
+    given = ort.run_all(ort.session(path), x.numpy())
+    unequal = [
+        name
+        for name, one, other in zip(names, simulated, given, strict=True)
+        if not torch.equal(one, torch.from_numpy(other))
+    ]
+    assert (ort.float_layers(graph), unequal) == ([], [])
+    assert set(floats) == {"HardSigmoid"}  # that no product reads
