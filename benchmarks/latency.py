@@ -10,6 +10,8 @@ that whatever else the machine does meets all of them alike. Figures are medians
     W4A8 packed       weights of 4 bits in INT4
     W4A8 int8         the same weights in bytes
     W4A4 packed       activations of 4 bits, too
+    W8A8 placed       8 bits, and what is slower in integers with these threads in float, as `--place auto` has it; the
+                      others have all in integers that can be
     quantize_static   onnxruntime.quantization.quantize_static after its own preparation: QDQ, uint8 activations, int8
                       weights per channel, the same images
 
@@ -33,6 +35,7 @@ from ptq.export import export_float, export_qdq, ort
 from ptq.export.ort_static import quantize_static
 from ptq.graph.preparation import GraphModel, prepare
 from ptq.models.model import load_model
+from ptq.placement.placing import place, placed_plan
 from ptq.quantization.insertion import insert_quantizers
 from ptq.quantization.plan import make_plan
 from ptq.utils.environment import environment
@@ -48,6 +51,15 @@ NETWORKS = (
     "regnet_y_400mf",
     "shufflenet_v2_x1_0",
     "googlenet",
+    "timm:ghostnet_050",
+    "timm:repghostnet_050",
+    "timm:lcnet_050",
+    "timm:tinynet_e",
+    "timm:mobileone_s0",
+    "timm:repvgg_a0",
+    "timm:repvit_m0_9",
+    "timm:deit_tiny_patch16_224",
+    "timm:swin_tiny_patch4_window7_224",
 )
 OURS = {
     "W8A8": (8, 8, None),
@@ -55,7 +67,8 @@ OURS = {
     "W4A8 int8": (4, 8, "int8"),
     "W4A4 packed": (4, 4, "packed"),
 }
-VARIANTS = ("float", *OURS, "quantize_static")
+PLACED = "W8A8 placed"
+VARIANTS = ("float", *OURS, "quantize_static", PLACED)
 IMAGES = 8  # to calibrate with
 
 
@@ -70,6 +83,15 @@ def export_all(graph_model: GraphModel, folder: Path) -> dict[str, Path]:
     return files
 
 
+def export_placed(graph_model: GraphModel, folder: Path, threads: int) -> Path:
+    """Write a network at 8 bits with what is slower in integers in float."""
+    plan = make_plan(graph_model, 8)
+    placement = place(graph_model, plan, threads, float_path=folder / "float.onnx")
+    quantized_model = insert_quantizers(graph_model, placed_plan(graph_model, plan, placement.in_float))
+    calibrate(quantized_model, graph_model.example(IMAGES))
+    return export_qdq(quantized_model, folder / f"placed-{threads}.onnx")
+
+
 def measure(network: str, threads: list[int], runs: int) -> list[dict[str, Any]]:
     """One row per number of threads."""
     torch.manual_seed(0)
@@ -79,8 +101,9 @@ def measure(network: str, threads: list[int], runs: int) -> list[dict[str, Any]]
     with tempfile.TemporaryDirectory() as folder:
         files = export_all(graph_model, Path(folder))
         image = np.random.default_rng(0).standard_normal((1, *graph_model.input_shape), np.float32)
-        left_in_float = {name: len(ort.float_layers(ort.optimized(files[name]))) for name in VARIANTS[1:]}
         for count in threads:
+            files[PLACED] = export_placed(graph_model, Path(folder), count)
+            left_in_float = {name: len(ort.float_layers(ort.optimized(files[name]))) for name in VARIANTS[1:]}
             opened = {name: partial(ort.run, ort.session(path, threads=count)) for name, path in files.items()}
             rows.append(
                 {
@@ -109,6 +132,9 @@ def page(rows: list[dict[str, Any]]) -> Iterator[str]:
             ms, size, slow = row["ms"], row["bytes"], row["float_layers"]
             cells = [f"{ms['float']:.1f}"]
             for name in VARIANTS[1:]:
+                if name not in ms:  # measured before there was this variant
+                    cells.append("")
+                    continue
                 note = f", {slow[name]} in float" if slow[name] else ""
                 cells.append(f"{ms[name]:.1f} ({ms['float'] / ms[name]:.1f}×{note})")
             cells.append(f"{size['W4A8 packed'] / size['W4A8 int8']:.2f}")
@@ -117,7 +143,8 @@ def page(rows: list[dict[str, Any]]) -> Iterator[str]:
     yield "\n## Size of the files\n\nIn MB.\n"
     yield f"| network | {' | '.join(VARIANTS)} |\n|{' --- |' * (len(VARIANTS) + 1)}"
     for network, sizes in {row["network"]: row["bytes"] for row in rows}.items():
-        yield f"| {network} | {' | '.join(f'{sizes[name] / 1e6:.1f}' for name in VARIANTS)} |"
+        cells = [f"{sizes[name] / 1e6:.1f}" if name in sizes else "" for name in VARIANTS]
+        yield f"| {network} | {' | '.join(cells)} |"
     yield footer(rows)
 
 
