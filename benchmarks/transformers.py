@@ -2,12 +2,14 @@
 
     python -m benchmarks.transformers [--networks vit_b_16,...] [--runs 15]
 
-Weights are random, with a seed; so are the biases and gains that networks begin with as zeros and ones. Eight images calibrate, four others are compared. Columns:
+Weights are random, with a seed; so are the biases and gains that networks begin with as zeros and ones. But "digits" is trained
+(`models/digits_transformer.py`). Eight images calibrate, four others are compared, of the digits 597. Columns:
 
     dB to float         SQNR of the outputs against those of the float network
     dB to simulation    SQNR of the file's outputs against the simulation's
     codes that differ   of the tensors that are codes, each computed from the same codes before it, by how much at most,
                         and the SQNR of outputs that are computed from the same last codes (inf: bit for bit)
+    %                   of the digits that are named right
     ms                  medians in turns in one process, one thread, batch 1
     in float            products of matrices and convolutions that onnxruntime runs in float: two in each attention
 
@@ -29,18 +31,21 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.coverage import untrained
+from benchmarks.models.digits_transformer import SIZE, TEST, digits, trained
 from benchmarks.rows import add_rows, footer
 from ptq.calibration import calibrate
 from ptq.export import export_float, export_qdq, ort
 from ptq.export.ort_static import quantize_static
 from ptq.export.stepwise import compare_stepwise
 from ptq.graph.preparation import prepare
+from ptq.models.model import Model, as_model
 from ptq.quantization.insertion import insert_quantizers
 from ptq.quantization.plan import make_plan
 from ptq.utils.environment import environment
 from ptq.utils.metrics import sqnr_db
 
-NETWORKS = ("timm:deit_tiny_patch16_224", "timm:swin_tiny_patch4_window7_224", "vit_b_16", "convnext_tiny")
+DIGITS = "digits"
+NETWORKS = (DIGITS, "timm:deit_tiny_patch16_224", "timm:swin_tiny_patch4_window7_224", "vit_b_16", "convnext_tiny")
 PEERS = ("quantize_static", "quantize_dynamic")
 CALIBRATED, COMPARED = 8, 4
 
@@ -63,12 +68,22 @@ def with_biases(module: nn.Module) -> None:
             nn.init.uniform_(layer.weight, 0.7, 1.3)
 
 
-def measure(network: str, runs: int) -> dict[str, Any]:
-    """Return the row of a network."""
+def network_and_images(network: str) -> tuple[Model, Tensor, Tensor | None]:
+    """Return a network, images within [0, 1] that calibrate before those that are compared, and the labels of these."""
+    if network == DIGITS:
+        images, labels = digits()
+        model = as_model(trained(0.5, 0.5), size=SIZE, mean=0.5, std=0.5, name=DIGITS)
+        return model, torch.cat([images[:CALIBRATED], images[-TEST:]]), labels[-TEST:]
     model = untrained(network)
     with_biases(model.module)
-    pixels = torch.rand(CALIBRATED + COMPARED, 3, *model.preprocess.size, generator=torch.Generator().manual_seed(1))
-    known, others = model.preprocess.normalize(pixels).split([CALIBRATED, COMPARED])
+    shape = (CALIBRATED + COMPARED, 3, *model.preprocess.size)
+    return model, torch.rand(shape, generator=torch.Generator().manual_seed(1)), None
+
+
+def measure(network: str, runs: int) -> dict[str, Any]:
+    """Return the row of a network."""
+    model, pixels, labels = network_and_images(network)
+    known, others = model.preprocess.normalize(pixels).split([CALIBRATED, len(pixels) - CALIBRATED])
     graph_model = prepare(model.module, model.preprocess.input_shape, task=model.task)
     quantized_model = insert_quantizers(graph_model, make_plan(graph_model, 8))
     calibrate(quantized_model, known, preprocess=model.preprocess, batch=4)
@@ -85,11 +100,13 @@ def measure(network: str, runs: int) -> dict[str, Any]:
         ms = ort.latencies(run, known[:1].numpy(), runs)
         in_float = {kind: len(ort.float_layers(ort.optimized(files[kind]))) for kind in ("ptq", *PEERS)}
     simulated = quantized_model.integer_forward(others)
+    right = {kind: (y.argmax(1) == labels).float().mean() for kind, y in given.items()} if labels is not None else {}
     assert isinstance(simulated, Tensor)
     return {
         "network": network,
         "layers": len(quantized_model.plan.weights),
         "db": {kind: round(sqnr_db(given["float"], given[kind]), 1) for kind in ("ptq", *PEERS)},
+        "right": {kind: round(100 * float(share), 1) for kind, share in right.items()},
         "simulation_db": round(min(200.0, sqnr_db(simulated, given["ptq"])), 1),
         "codes": sum(tensor.count for tensor in stepwise.tensors),
         "differing": sum(tensor.differing for tensor in stepwise.tensors),
@@ -110,6 +127,8 @@ def page(rows: list[dict[str, Any]]) -> Iterator[str]:
     for row in rows:
         cells = [row["network"], row["layers"], row["float_layers"]["ptq"], *row["db"].values()]
         yield f"| {' | '.join(map(str, cells))} |"
+    for row in (row for row in rows if row.get("right")):
+        yield f"\nOf the digits {', '.join(f'{kind} names {share} % right' for kind, share in row['right'].items())}."
     yield "\n## onnxruntime and the simulation\n"
     yield (
         "| network | dB to simulation | codes | that differ | by at most | dB from the same last codes |\n|"

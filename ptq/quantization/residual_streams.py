@@ -2,9 +2,8 @@
 
 In a transformer each block adds a little to a sum that runs through the whole network, and a normalization reads it. Some
 channels of that sum are a hundred times as large as others (Dettmers et al., NeurIPS 2022, arXiv 2208.07339). One scale
-for all of them leaves few codes to the rest: with the sums of DeiT-Tiny in 8 bits its output has 16 dB, with them in
-float 30. Integers bring no time here. The linear layers that add to the sum write float numbers as fast as codes, and
-the normalization reads float numbers.
+for all of them leaves few codes to the rest. Integers bring no time here: the linear layers that add to the sum write
+float numbers as fast as codes, and the normalization reads float numbers. `python -m benchmarks.transformers` measures it.
 """
 
 import operator
