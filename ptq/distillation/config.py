@@ -40,7 +40,7 @@ class DistillConfig:
     lr: float | None = None
     weight_decay: float | None = None
     temperature: float = 4.0
-    crop: float = 0.5
+    crop: float = 0.25
     mixing: float = 0.5
     seed: int = 0
 

@@ -1,0 +1,211 @@
+"""What a network learns from nothing but trained teachers: accuracy of students from scratch, and of damaged networks.
+
+    python -m benchmarks.distillation DATA [--pairs resnet56:resnet20,...] [--sources real,noise,deepinversion,mixmix,mixmix-turns]
+                                           [--images 2048] [--epochs 200] [--mixings 0.5] [--weights none,rounded] [--seeds 0] [--test 5000]
+
+DATA is described in benchmarks/networks.py; real images are those of cifar10-train-jpeg.zip there (train/CLASS/NUMBER.jpg), spread over the
+classes. Sources are those of benchmarks/sources.py. Where one has several teachers, they are all networks of the pair's family but those of the
+student's kind, and all of them say together what is right. Images are kept in runs/distillation. Rows are added to
+results/distillation.json as they are finished; results/distillation.md is made from it.
+
+--weights rounded begins with the trained weights of the student, every layer but the first and the last rounded to 2 bits: `resnet20:resnet20`
+then says how far a damaged network finds back. Every row has the seconds that images and learning took.
+"""
+
+import argparse
+import io
+import itertools
+import json
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from benchmarks import networks
+from benchmarks.rows import add_rows, footer
+from benchmarks.sources import PRESET, source_of
+from ptq.calibration import CalibrationSet, gaussian_noise, synthesis_preset, synthesize
+from ptq.distillation.config import DistillConfig
+from ptq.distillation.distillation import distill
+from ptq.models.model import Model, load_model
+from ptq.utils.environment import environment
+from ptq.utils.metrics import top1
+
+IMAGES = Path("runs/distillation")
+KEYS = ("teacher", "student", "source", "images", "epochs", "mixing", "weights", "seed", "test_images")
+KINDS = ("resnet", "vgg", "mobilenet")
+BITS = 2  # of weights that are damaged
+
+
+def teachers_of(source: str, teacher: str, student: str) -> list[str]:
+    """The networks that a source is made from, and that say what is right: the teacher first."""
+    if source_of(source).teachers != "all":
+        return [teacher]
+    kind = next(kind for kind in KINDS if student.startswith(kind))
+    return [teacher, *(name for name in networks.family(teacher)[1:] if not name.startswith(kind))]
+
+
+def make_images(source: str, names: list[str], data: Path, count: int, seed: int) -> tuple[CalibrationSet, float]:
+    """Images of a source, and the seconds that it took to make them."""
+    found = source_of(source)
+    models = [networks.load(name, data) for name in names]
+    if found.method == "real":
+        return real_images(data, count), 0.0
+    if found.method == "noise":
+        return gaussian_noise(models[0], count, seed), 0.0
+    path = IMAGES / f"{source}-{'+'.join(names)}-{count}-{seed}.safetensors"
+    if not path.exists():
+        config = synthesis_preset(
+            PRESET, models[0].preprocess, found.method, count=count, seed=seed, **dict(found.changes)
+        )
+        started = time.perf_counter()
+        images = synthesize(models, config, preprocess=models[0].preprocess)
+        provenance = images.provenance | {"seconds": time.perf_counter() - started}
+        CalibrationSet(images.images, images.labels, provenance).save(path)
+    images = CalibrationSet.load(path)
+    return images, float(images.provenance["seconds"])
+
+
+def real_images(data: Path, count: int) -> CalibrationSet:
+    """Training images of CIFAR-10, as many of every class as there can be."""
+    with zipfile.ZipFile(data / "cifar10-train-jpeg.zip") as archive:
+        names = sorted(name for name in archive.namelist() if name.endswith(".jpg"))
+        classes = sorted({name.split("/")[-2] for name in names})
+        by_class = [[name for name in names if name.split("/")[-2] == one] for one in classes]
+        dealt = [name for turn in itertools.zip_longest(*by_class) for name in turn if name is not None]
+        pixels = [np.asarray(Image.open(io.BytesIO(archive.read(name))).convert("RGB")) for name in dealt[:count]]
+    return CalibrationSet.from_pixels(torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2), source="real")
+
+
+def student_of(name: str, data: Path, weights: str, seed: int) -> Model:
+    """A network with random weights, or with its trained ones rounded."""
+    torch.manual_seed(seed)
+    reference, file = networks.model_and_weights(name, data)
+    if weights == "none":
+        return load_model(reference, pretrained=False)
+    model = load_model(reference, file)
+    layers = [m for m in model.module.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    with torch.no_grad():
+        for layer in layers[1:-1]:
+            scale = layer.weight.abs().amax(tuple(range(1, layer.weight.dim())), keepdim=True) / 2 ** (BITS - 1)
+            layer.weight.copy_((layer.weight / scale).round().clamp(-(2 ** (BITS - 1)), 2 ** (BITS - 1) - 1) * scale)
+    return model
+
+
+def measure(
+    pair: str, source: str, count: int, config: DistillConfig, weights: str, data: Path, test: int
+) -> dict[str, Any]:
+    """Teach one student with one source's images."""
+    teacher, student_name = pair.split(":")
+    names = teachers_of(source, teacher, student_name)
+    images, seconds = make_images(source, names, data, count, config.seed)
+    student = student_of(student_name, data, weights, config.seed)
+    real = networks.images(student_name, data, student)
+    every = max(1, len(real.test) // test)
+    judged, labels = real.test[::every][:test], real.labels[::every][:test]
+
+    @torch.no_grad()
+    def accuracy(module: nn.Module) -> float:
+        parts = [module(student.preprocess.normalize(part.float() / 255)) for part in judged.split(250)]
+        return top1(torch.cat(parts), labels)
+
+    before = accuracy(student.module)
+    asked = [networks.load(name, data) for name in names]
+    labeled = None if source in ("real", "noise") else images.labels
+    learned, result = distill(asked, student, images.images, config, labels=labeled, evaluate=accuracy)
+    trained = networks.load(student_name, data)
+    curve = [(epoch.number, round(epoch.accuracy, 2)) for epoch in result.epochs if epoch.accuracy is not None]
+    return {
+        "teacher": teacher,
+        "student": student_name,
+        "source": source,
+        "images": len(images),
+        "epochs": config.epochs,
+        "mixing": config.mixing,
+        "weights": weights,
+        "seed": config.seed,
+        "test_images": len(judged),
+        "teachers": list(result.teachers),
+        "recognized": {name: round(share, 1) for name, share in result.recognized.items()},
+        "top1_teacher": round(accuracy(asked[0].module), 2),
+        "top1_trained": round(accuracy(trained.module), 2),
+        "top1_before": round(before, 2),
+        "top1": round(accuracy(learned.module), 2),
+        "curve": curve,
+        "seconds_images": round(seconds, 1),
+        "seconds_learning": round(result.seconds, 1),
+        "batch": config.batch,
+        "optimizer": [config.optimizer, config.learning_rate, config.decay],
+        "temperature": config.temperature,
+        **environment(),
+    }
+
+
+def page(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """Lines of a Markdown page: a table per pair of networks and way to begin."""
+    yield "# What a network learns from its teachers"
+    yield "\nMade by `python -m benchmarks.distillation DATA`.\n"
+    yield "- Cells have top-1 in percent on test images that no source has seen, in float."
+    yield "- *mixing* is the share of batches with images pasted into images."
+    yield "- *seconds* are those of making the images, and of learning."
+    yield "- *on the way* is top-1 after a tenth, a half and all of the epochs."
+    for chosen in sorted({(r["teacher"], r["student"], r["weights"], r["test_images"]) for r in rows}):
+        mine = [r for r in rows if (r["teacher"], r["student"], r["weights"], r["test_images"]) == chosen]
+        teacher, student, weights, test = chosen
+        began = "random weights" if weights == "none" else f"weights of {BITS} bits, {mine[0]['top1_before']:.2f} %"
+        yield f"\n## {teacher} → {student}, from {began}"
+        yield (
+            f"\nThe teacher has {mine[0]['top1_teacher']:.2f} %, {student} as it was trained {mine[0]['top1_trained']:.2f} %; "
+            f"{test} test images.\n"
+        )
+        head = ("source", "teachers", "images", "epochs", "mixing", "seed", "top-1", "on the way", "seconds")
+        yield f"| {' | '.join(head)} |\n|{' --- |' * len(head)}"
+        for r in sorted(mine, key=lambda r: (r["images"], r["epochs"], r["source"], r["mixing"], r["seed"])):
+            curve = r["curve"]
+            way = ", ".join(f"{curve[i][1]:.1f}" for i in sorted({0, (len(curve) - 1) // 2, len(curve) - 1}))
+            cells = (
+                source_of(r["source"]).title,
+                ", ".join(r["teachers"]),
+                r["images"],
+                r["epochs"],
+                r["mixing"],
+                r["seed"],
+                f"{r['top1']:.2f}",
+                way,
+                f"{r['seconds_images']:.0f} + {r['seconds_learning']:.0f}",
+            )
+            yield f"| {' | '.join(map(str, cells))} |"
+    yield footer(rows)
+
+
+def main() -> None:
+    """Measure what the command line asks for and write both result files."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    default = DistillConfig()
+    parser.add_argument("--pairs", default="resnet56:resnet20,resnet56:mobilenetv2_x0_5,vgg8_bn:resnet20")
+    parser.add_argument("--sources", default="real,noise,deepinversion,mixmix,mixmix-turns")
+    parser.add_argument("--images", default="2048", help="how many, for every source")
+    parser.add_argument("--epochs", default=str(default.epochs))
+    parser.add_argument("--mixings", default=str(default.mixing), help="shares of batches with images in images")
+    parser.add_argument("--weights", default="none", help="none, rounded: what students begin with")
+    parser.add_argument("--seeds", default="0")
+    parser.add_argument("--test", type=int, default=5000, help="images to judge by")
+    o = parser.parse_args()
+    lists = (o.pairs, o.sources, o.images, o.epochs, o.mixings, o.weights, o.seeds)
+    for pair, source, images, epochs, mixing, weights, seed in itertools.product(*(text.split(",") for text in lists)):
+        config = DistillConfig(epochs=int(epochs), mixing=float(mixing), seed=int(seed))
+        row = measure(pair, source, int(images), config, weights, o.data, o.test)
+        add_rows("distillation", [row], KEYS, page)
+        shown = (*KEYS, "top1_teacher", "top1_trained", "top1_before", "top1", "seconds_images", "seconds_learning")
+        print(json.dumps({key: row[key] for key in shown}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
