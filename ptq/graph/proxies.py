@@ -95,17 +95,27 @@ class Proxy(fx.Proxy):
 
 def with_item(x: Tensor, index: Any, value: Any) -> Tensor:
     """Return a copy of a tensor after `x[index] = value`; a cut along one dimension is put together of three parts."""
-    every = index if isinstance(index, tuple) else (index,)
+    every = _with_slices(index if isinstance(index, tuple) else (index,), x.dim())
     cuts = [(d, part) for d, part in enumerate(every) if not (isinstance(part, slice) and part == slice(None))]
     if len(cuts) == 1 and isinstance(cuts[0][1], slice) and cuts[0][1].step in (None, 1):
         dim, part = cuts[0]  # torch's exporter writes assignments to slices that onnxruntime does not run
         start, stop, _ = part.indices(x.shape[dim])
+        stop = max(start, stop)
         old = x.narrow(dim, start, stop - start)
         new = value.to(x.dtype).expand_as(old) if isinstance(value, Tensor) else torch.full_like(old, value)
         return torch.cat([x.narrow(dim, 0, start), new, x.narrow(dim, stop, x.shape[dim] - stop)], dim)
     y = x.clone()
     y[index] = value
     return y
+
+
+def _with_slices(index: tuple[Any, ...], dims: int) -> tuple[Any, ...]:
+    """An index with the dimensions that `...` stands for; as it is where None or a mask makes others of them."""
+    places = [place for place, part in enumerate(index) if part is Ellipsis]
+    if len(places) != 1 or any(not isinstance(part, int | slice) for part in index if part is not Ellipsis):
+        return index
+    (place,) = places
+    return (*index[:place], *[slice(None)] * (dims - len(index) + 1), *index[place + 1 :])
 
 
 def _augmented(function: Callable[..., Any]) -> Callable[[Proxy, Any], Any]:
