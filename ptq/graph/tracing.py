@@ -19,6 +19,7 @@ from torch import Tensor, fx, nn
 from ptq.errors import ModelError, PtqError, reason
 from ptq.graph.fx_helpers import attribute
 from ptq.graph.proxies import Proxy, proxies_as_tensors
+from ptq.models.inputs import take_input
 
 __all__ = ["trace"]
 
@@ -158,9 +159,10 @@ def trace(model: nn.Module, example: Tensor) -> fx.GraphModule:
 def _through_wrapped_functions() -> AbstractContextManager[object]:
     """Record what is in functions that were marked with `fx.wrap`, such as torchvision's `shifted_window_attention`.
 
-    They were because plain torch.fx cannot follow them, and would hide their layers.
+    They were because plain torch.fx cannot follow them, and would hide their layers. What marks an input stays a mark.
     """
-    return patch.dict(fx._symbolic_trace._wrapped_fns_to_patch, clear=True)
+    marked = fx._symbolic_trace._wrapped_fns_to_patch
+    return patch.dict(marked, {key: code for key, code in marked.items() if code.get(key[1]) is take_input}, clear=True)
 
 
 def _avoid_keywords(model: nn.Module, graph: fx.Graph) -> None:
