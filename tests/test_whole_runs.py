@@ -48,7 +48,7 @@ RUNS: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
     "two_heads": (("--task", "output_0=generic"), {"output_0": "generic", "output_1": "classify"}),
     "dictionary": ((), {"class": "classify", "more_boxes": "generic", "more_mask": "dense"}),
     "dense": ((), {"output": "dense"}),
-    "whole_numbers": ((), {"output": "generic"}),
+    "whole_numbers": ((), {"output": "discrete"}),
     "embedding": ((), {"output": "embed"}),
     "gray": (("--channels", "L", "--images", "gray.npz", "--data", "gray.npz"), {"output": "classify"}),
     "four_channels": (("--channels", "RGBA", "--images", "four.npz", "--data", "four.npz"), {"output": "classify"}),

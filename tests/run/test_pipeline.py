@@ -19,6 +19,7 @@ from ptq.export.results import Check
 from ptq.reporting.report import CachePeak
 from ptq.run import pipeline
 from ptq.run.pipeline import Run
+from ptq.run.placing import placed_settings
 
 PREPROCESS = Preprocess((16, 16), 16, "bilinear", (0.3,) * 3, (0.35,) * 3)
 
@@ -71,7 +72,7 @@ def test_the_run_directory_is_complete(made: Run) -> None:
         "recipe.toml",
     }
     recipe = ptq.read_recipe(made.folder / "recipe.toml")
-    assert recipe == made.report.settings
+    assert recipe == placed_settings(made.report.settings, made.quantized_model.plan)
     report = json.loads((made.folder / "report.json").read_text())
     assert set(report["top1"]) >= {"float", "simulated", "onnx"}
     assert set(report["agreement"]) >= {"simulated", "onnx"}
