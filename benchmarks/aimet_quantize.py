@@ -3,7 +3,8 @@
     python aimet_quantize.py NETWORK WEIGHTS IMAGES.npz LOGITS.npy --method adaround --bits 4 --act-bits 4
 
 Needs aimet-torch 2.42 and torchvision. IMAGES.npz has `images`, normalized, to calibrate with, and `test`, those whose logits are written.
-Widths are given as ptq gives them: the first and the last layer, what they read and what the first writes have 8 bits, and the logits are float.
+Cross-layer equalization has ReLU6 replaced by ReLU before, as its authors do. Widths are given as ptq gives them: the first and the last layer, what
+they read and what the first writes have 8 bits, and the logits are float.
 Prints one line of JSON: versions, seconds, how many quantizers have which width.
 """
 
@@ -74,6 +75,10 @@ def _quantized(model: Any, batches: _Batches, options: argparse.Namespace) -> An
 
     scheme, config = QuantScheme.post_training_tf_enhanced, get_path_for_per_channel_config()
     example = batches[0][:1]
+    if options.cle:  # which AIMET says cannot scale through a ReLU6; DFQ (Nagel et al., ICCV 2019) takes it out, too
+        for path, module in list(model.named_modules()):
+            if isinstance(module, torch.nn.ReLU6):
+                model.set_submodule(path, torch.nn.ReLU())
     model = prepare_model(model)
     if options.cle:
         equalize_model(model, tuple(example.shape))  # which folds BatchNorms first
