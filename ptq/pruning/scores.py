@@ -23,6 +23,9 @@ from ptq.pruning.weights import weights_by_input, weights_by_output
 __all__ = ["SCORES"]
 
 BATCH = 16  # images at a time
+# Synthesized images are what a network is surest of: at 1 few of them have gradients, and these few decide. With MixMix images ResNet-20 at half
+# its cost came to 64 % in closed form at 1, and comes to 77 % at 4 (docs/measured/pruning.md).
+TEMPERATURE = 4.0
 TINY = 1e-30
 DAMPING = 1e-4  # of the mean variance: what else two equal channels would both be worth nothing
 
@@ -78,7 +81,7 @@ def gradient(graph_model: GraphModel, channels: ChannelMap, images: Tensor) -> T
         gates = torch.ones(len(part), channels.count, device=part.device, requires_grad=True)
         with torch.enable_grad():
             output = _Gated(graph_model.module, channels.readers, gates).run(part)
-            (grad,) = torch.autograd.grad(graph_model.task.surprise(output, generator), gates)
+            (grad,) = torch.autograd.grad(graph_model.task.surprise(output, generator, TEMPERATURE), gates)
         total += grad.double().square().sum(0).cpu()
     return total / (2 * len(images))
 

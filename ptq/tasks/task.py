@@ -66,13 +66,21 @@ class Task:
         ours, theirs = named(given), named(wanted)
         return _total(_at(temperature, self.kind(name), ours[name], theirs[name]) for name in self.kinds)
 
-    def surprise(self, output: Output, generator: torch.Generator) -> Tensor:
+    def surprise(self, output: Output, generator: torch.Generator, temperature: float = 1.0) -> Tensor:
         """Return a scalar whose gradient says how much each number of the outputs matters, summed over images.
 
-        Of class scores it is the cross-entropy with the network's own prediction. Others are projected at random. Discrete
-        ones have no gradients.
+        Of class scores it is the cross-entropy with the network's own prediction. Others are projected at random. Whole
+        numbers have no gradients.
+
+        Args:
+            output: of the network.
+            generator: of the projections.
+            temperature: class scores are divided by it: where a network is sure of its prediction, nothing would matter otherwise.
         """
-        return _total(self.kind(name).surprise(value, generator) for name, value in named(output).items())
+        found = {name: value for name, value in named(output).items() if value.is_floating_point()}
+        kinds = {name: self.kind(name) for name in found}
+        softened = {name: value / temperature if kinds[name].decides else value for name, value in found.items()}
+        return _total(kinds[name].surprise(value, generator) for name, value in softened.items())
 
     def tally(self, given: Output, reference: Output, *, sure: bool = False) -> dict[str, Tally]:
         """Return of every output on how much of it two networks agree.
