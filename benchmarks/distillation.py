@@ -28,6 +28,7 @@ from PIL import Image
 from torch import nn
 
 from benchmarks import networks
+from benchmarks.datafree import logits_of
 from benchmarks.rows import add_rows, footer
 from benchmarks.sources import PRESET, source_of
 from ptq.calibration import CalibrationSet, gaussian_noise, synthesis_preset, synthesize
@@ -106,14 +107,10 @@ def measure(
     names = teachers_of(source, teacher, student_name)
     images, seconds = make_images(source, names, data, count, config.seed)
     student = student_of(student_name, data, weights, config.seed)
-    real = networks.images(student_name, data, student)
-    every = max(1, len(real.test) // test)
-    judged, labels = real.test[::every][:test], real.labels[::every][:test]
+    judged, labels = networks.images(student_name, data, student).spaced(test)
 
-    @torch.no_grad()
     def accuracy(module: nn.Module) -> float:
-        parts = [module(student.preprocess.normalize(part.float() / 255)) for part in judged.split(250)]
-        return top1(torch.cat(parts), labels)
+        return top1(logits_of(module, student, judged), labels)
 
     before = accuracy(student.module)
     asked = [networks.load(name, data) for name in names]

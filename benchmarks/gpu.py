@@ -32,8 +32,8 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.profiler import ProfilerActivity, profile
 
+from benchmarks.gpu_clock import milliseconds, peak, share_busy
 from benchmarks.rows import Rows, add_rows, footer
 from ptq.calibration import calibrate, synthesis_preset, synthesize
 from ptq.graph.preparation import GraphModel, prepare
@@ -50,7 +50,6 @@ from ptq.utils.environment import environment
 KEYS = ("stage", "what", "small")
 TESTS = ("tests/reconstruction/test_fused_triton.py", "tests/reconstruction/test_kernels.py", "tests/test_devices.py")
 NETWORKS = {"resnet50": torchvision.models.resnet50, "mobilenet_v2": torchvision.models.mobilenet_v2}
-REPEATS = 20  # of what is timed by itself
 
 
 @dataclass(frozen=True)
@@ -144,7 +143,7 @@ def synthesis(scale: Scale) -> Iterator[dict[str, Any]]:
             "images": scale.made,
             "images_per_second": scale.made / seconds,
             "busy": busy,
-            **peak(scale),
+            **peak(scale.device),
         }
 
 
@@ -168,7 +167,7 @@ def reconstruction(scale: Scale) -> Iterator[dict[str, Any]]:
             "ms_iteration_of_all_blocks": 1e3 * tuned / scale.iterations,
             "ms_float_pass": whole,
             "images": scale.images,
-            **peak(scale),
+            **peak(scale.device),
         }
 
 
@@ -255,45 +254,6 @@ def float_pass(scale: Scale, name: str, images: Tensor) -> Callable[[], object]:
             return torch.autograd.grad(loss, weights)
 
     return once
-
-
-def milliseconds(call: Callable[[], object], device: torch.device) -> float:
-    """The mean of some calls, after a few to warm up."""
-    for _ in range(3):
-        call()
-    _wait(device)
-    started = time.perf_counter()
-    for _ in range(REPEATS):
-        call()
-    _wait(device)
-    return 1e3 * (time.perf_counter() - started) / REPEATS
-
-
-def share_busy(call: Callable[[], object], device: torch.device) -> float | None:
-    """The share of the time in which kernels run on the GPU; None without one."""
-    if device.type != "cuda":
-        return None
-    call()
-    with profile(activities=[ProfilerActivity.CUDA]) as seen:
-        started = time.perf_counter()
-        call()
-        _wait(device)
-        seconds = time.perf_counter() - started
-    return float(sum(event.self_device_time_total for event in seen.key_averages())) / 1e6 / seconds
-
-
-def peak(scale: Scale) -> dict[str, int]:
-    """The most bytes that were taken on the GPU since this was asked last."""
-    if scale.device.type != "cuda":
-        return {}
-    most = torch.cuda.max_memory_allocated(scale.device)
-    torch.cuda.reset_peak_memory_stats(scale.device)
-    return {"peak_bytes": most}
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def page(rows: Rows) -> Iterator[str]:

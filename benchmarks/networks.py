@@ -60,6 +60,11 @@ class Images:
         index = order[:count]
         return CalibrationSet.from_pixels(self.others[index], self.other_labels[index], "real")
 
+    def spaced(self, count: int) -> tuple[Tensor, Tensor]:
+        """`count` of the images to evaluate with, evenly spaced, and their labels."""
+        every = max(1, len(self.test) // count)
+        return self.test[::every][:count], self.labels[::every][:count]
+
 
 def model_and_weights(name: str, data: Path) -> tuple[str, Path | None]:
     """What `load_model` takes for one of the networks, as ``--model`` and ``--weights`` do."""

@@ -40,9 +40,7 @@ def measure(network: str, source: str, seed: int, config: PruneConfig, data: Pat
     model = networks.load(network, data)
     config = config.for_images(*model.preprocess.size)
     images = make_images(source, network, model, data, seed)
-    real = networks.images(network, data, model)
-    every = max(1, len(real.test) // test)
-    judged, labels = real.test[::every][:test], real.labels[::every][:test]
+    judged, labels = networks.images(network, data, model).spaced(test)
     graph_model = prepare(model.module, (3, *model.preprocess.size))
     steps: list[dict[str, Any]] = []
 

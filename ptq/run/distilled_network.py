@@ -36,12 +36,12 @@ from ptq.run.inputs import (
     load_verifier,
 )
 from ptq.run.planning import prepare_network
-from ptq.run.run_directory import refuse_quantized
+from ptq.run.run_directory import refuse_quantized, unfinished
 from ptq.utils.device import use_device
 from ptq.utils.environment import Stopwatch, environment
 from ptq.utils.files import run_folder
 from ptq.utils.tensor_files import save_tensors
-from ptq.utils.work_store import WorkStore, resume
+from ptq.utils.work_store import WorkStore
 
 __all__ = ["DistilledRun", "distill_config", "distill_model", "load_student"]
 
@@ -224,10 +224,7 @@ def _open(
         "data": settings.evaluation.data,  # the accuracies on the way are kept
         "sha256 of the student's weights": student.sha256[:16],
     }
-    store = resume(folder / "run.part", decides, restart)
-    if say is not None and (done := store.words()):
-        say(f"continues an interrupted run: {done} already done")
-    return folder, store
+    return folder, unfinished(folder, decides, restart, say)
 
 
 def _source(settings: Settings, teacher: Model) -> ImageSource:

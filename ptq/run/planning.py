@@ -7,6 +7,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from ptq.calibration.last_layers import measure_last_layers, too_costly
+from ptq.config.bit_budget import bit_budget
 from ptq.config.choices import MAX_BITS, KeptBranches
 from ptq.config.settings import QuantizationSettings
 from ptq.graph.fx_helpers import LAYERS, module_of
@@ -32,9 +33,8 @@ def _kept_branches(settings: QuantizationSettings) -> KeptBranches:
     """Which branches are not folded: identities, where weights may have less than 8 bits."""
     if settings.keep_branches:
         return "all"
-    budgets = (settings.max_size, settings.min_agreement, settings.max_drop)
     widths = [settings.bits, *(bits for bits in settings.layers.values() if bits is not None)]
-    narrow = min(widths) < MAX_BITS or any(budget is not None for budget in budgets)
+    narrow = min(widths) < MAX_BITS or bit_budget(settings) is not None
     return "identities" if narrow else "none"
 
 

@@ -1,6 +1,6 @@
 """The directory of a run: opened for new work or for work that was interrupted, and what its files say of themselves."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from ptq.run.inputs import BATCHES
 from ptq.utils.files import run_folder
 from ptq.utils.work_store import WorkStore, resume
 
-__all__ = ["about_run", "open_run", "refuse_quantized"]
+__all__ = ["about_run", "open_run", "refuse_quantized", "unfinished"]
 
 
 def open_run(
@@ -45,14 +45,34 @@ def open_run(
     """
     folder = run_folder(settings.output.folder)
     decides = decided_by(settings, model, teachers, graph_model.module, device)
-    store, widths = resume(folder / "run.part", decides, restart), kept_widths(folder, decides)
+    store, widths = unfinished(folder, decides, restart, say), kept_widths(folder, decides)
+    if restart:
+        widths.discard()
+    return folder, store, widths
+
+
+def unfinished(
+    folder: Path, decides: Mapping[str, Any], restart: bool, say: Callable[[str], object] | None
+) -> WorkStore:
+    """Return what an interrupted run in a run directory has done, synthesized batches of images among it.
+
+    Args:
+        folder: the run directory.
+        decides: all that decides the result.
+        restart: discard what is finished.
+        say: told what is finished.
+
+    Raises:
+        InputError: for an unfinished run of other settings.
+        MachineError: when it cannot be written.
+    """
+    store = resume(folder / "run.part", decides, restart)
     if restart:
         WorkStore(folder / BATCHES).discard()
-        widths.discard()
     batches = "a part of the images" if (folder / BATCHES).is_dir() else ""
     if say is not None and (done := store.words() or batches):
         say(f"continues an interrupted run: {done} already done")
-    return folder, store, widths
+    return store
 
 
 def refuse_quantized(folder: Path) -> None:
