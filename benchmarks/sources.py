@@ -56,6 +56,7 @@ SOURCES = {
     "mixmix-few": Source("MixMix, one teacher, 32 of the images", "mixmix"),
     "mixmix-2": Source("MixMix, one teacher, twice the images", "mixmix", seeds=2),
     "mixmix-3": Source("MixMix, one teacher, three times the images", "mixmix", seeds=3),
+    "mixmix-4": Source("MixMix, one teacher, four times the images", "mixmix", seeds=4),
     "universal": Source("the universal set, 64 of its images", "universal", "universal"),
     "universal-unseen": Source("of the universal set, up to 64 images that it took no part in", "universal", "unseen"),
     "real": Source("real images", "real"),
