@@ -1,10 +1,6 @@
-from .allocation.allocate import (
-    Choices as Choices,
-    allocate as allocate,
-    find_choices as find_choices,
-    smallest as smallest,
-)
-from .allocation.results import Allocation as Allocation, Tradeoffs as Tradeoffs
+from .allocation.allocate import Choices as Choices, allocate as allocate, find_choices as find_choices
+from .allocation.results import Allocation as Allocation, Attempt as Attempt, Tradeoffs as Tradeoffs
+from .allocation.smallest import Ladder as Ladder, smallest as smallest
 from .allocation.widths import change_widths as change_widths
 from .analysis.sensitivity import Sensitivity as Sensitivity, measure_sensitivity as measure_sensitivity
 from .calibration.activation_ranges import calibrate as calibrate

@@ -1,14 +1,14 @@
 """Bits of every layer for a budget: measured layer by layer, solved, measured as a whole, corrected."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ptq.allocation.harms import Measured, Rounded, measure_harms, measure_together, rounded_network
+from ptq.allocation.harms import Measured, Rounded, measure_harms, measure_together
 from ptq.allocation.results import Allocation, LayerWidths, Tradeoffs, Width
-from ptq.allocation.solver import frontier, solve
+from ptq.allocation.solver import fill, frontier, solve
 from ptq.allocation.widths import possible_widths, saved_bytes
 from ptq.errors import InputError
 from ptq.export.sizes import FileSizes, file_sizes
@@ -16,13 +16,12 @@ from ptq.progress import SILENT, Progress
 from ptq.quantization.quantized_model import QuantizedModel
 from ptq.utils.units import file_size_text
 
-__all__ = ["Choices", "allocate", "find_choices", "smallest"]
+__all__ = ["RESERVE", "Choices", "allocate", "find_choices"]
 
 IMAGES = 32
 ROUNDS = 4  # of solving and measuring
 NEAR = 0.1  # by which prediction and measurement may differ
 RESERVE = 64  # bytes of a file: lengths and numbers that protobuf and the metadata write with more digits or fewer
-FINEST = 32  # parts of the way from the smallest file to the largest, between which `smallest` tells
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,7 @@ def allocate(
     best: Allocation | None = None
     tried: list[dict[str, int]] = []
     for _ in range(ROUNDS):
-        bits = solve(believed, max_bytes - RESERVE)
+        bits = fill(choices.tradeoffs, solve(believed, max_bytes - RESERVE), max_bytes - RESERVE)
         if bits in tried:
             break
         tried.append(bits)
@@ -124,43 +123,6 @@ def allocate(
         believed = believed.scaled(bits, found.harm / believed_sum)
     assert best is not None
     return replace(best, rounds=len(tried), frontier=frontier(choices.tradeoffs) if points else ())
-
-
-def smallest(
-    quantized_model: QuantizedModel, inputs: Tensor, choices: Choices, accepts: Callable[[nn.Module], bool], goal: str
-) -> Allocation:
-    """Choose the bits of every layer so that the file is the smallest whose network is accepted, before it is tuned.
-
-    Args:
-        quantized_model, inputs, choices: as `allocate` takes them.
-        accepts: of the float network with rounded weights, whether it is good enough.
-        goal: what is asked for, in words.
-
-    Raises:
-        InputError: when not even the largest file is accepted.
-    """
-    low, high = choices.tradeoffs.least() + RESERVE, choices.tradeoffs.most() + RESERVE
-    finest = max(1, (high - low) // FINEST)
-
-    def try_out(size: int) -> Allocation | None:
-        found = allocate(quantized_model, inputs, choices, size, points=False)
-        weights = {name: choices.weights[name][bits] for name, bits in found.bits.items()}
-        with rounded_network(quantized_model.require_float_model(), weights) as network, torch.no_grad():
-            return found if accepts(network) else None
-
-    best = try_out(high)
-    if best is None:
-        raise InputError(f"{goal} cannot be met, not even with all bits that the layers may have.")
-    if (least := try_out(low)) is not None:
-        best, high = least, low
-    while high - low > finest:
-        middle = (low + high) // 2
-        found = try_out(middle)
-        if found is None:
-            low = middle
-        else:
-            best, high = found, middle
-    return replace(best, frontier=frontier(choices.tradeoffs))
 
 
 def _together(quantized_model: QuantizedModel, inputs: Tensor, choices: Choices, bits: Mapping[str, int]) -> Measured:

@@ -8,7 +8,7 @@ import msgspec
 
 from ptq.errors import InputError
 
-__all__ = ["Allocation", "LayerWidths", "Point", "Tradeoffs", "Width"]
+__all__ = ["Allocation", "Attempt", "LayerWidths", "Point", "Tradeoffs", "Width"]
 
 
 @dataclass(frozen=True)
@@ -127,6 +127,22 @@ class Point:
 
 
 @dataclass(frozen=True)
+class Attempt:
+    """A choice that was tuned, to see whether it does what is asked for.
+
+    Args:
+        size: bytes of the file, predicted.
+        before, after: what the network does before and after it was tuned, in the unit of what is asked for; more is better.
+        enough: whether that is what is asked for.
+    """
+
+    size: int
+    before: float
+    after: float
+    enough: bool
+
+
+@dataclass(frozen=True)
 class Allocation:
     """The widths that were chosen, before anything is tuned.
 
@@ -138,6 +154,7 @@ class Allocation:
         loss: of the same, in the unit of the network's task.
         frontier: from the smallest file to the largest.
         rounds: how often all layers were measured together.
+        attempts: what was tuned to find it, in that order; nothing where a size was asked for.
     """
 
     bits: dict[str, int]
@@ -147,3 +164,9 @@ class Allocation:
     loss: float
     frontier: tuple[Point, ...]
     rounds: int
+    attempts: tuple[Attempt, ...] = ()
+
+    @property
+    def missed(self) -> bool:
+        """Whether nothing that was tuned does what is asked for."""
+        return bool(self.attempts) and not any(attempt.enough for attempt in self.attempts)

@@ -4,7 +4,7 @@ One binary variable per layer and width, one width for every layer, and all byte
 multiple choices. The least sum of harms is found by branch and cut (HiGHS, in scipy).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
@@ -14,7 +14,7 @@ from ptq.allocation.results import LayerWidths, Point, Tradeoffs, Width
 from ptq.errors import InputError
 from ptq.utils.units import file_size_text
 
-__all__ = ["frontier", "solve"]
+__all__ = ["fill", "frontier", "solve"]
 
 POINTS = 12  # of a frontier
 FINE = 1e4  # what the best sum of harms counts: the solver stops within 1e-6 of it
@@ -50,6 +50,35 @@ def solve(tradeoffs: Tradeoffs, budget: int) -> dict[str, int]:
     if 0 < best < FINE:  # again, so that nothing is lost within the solver's tolerance
         chosen = _solved(useful, allowed, FINE / best)
     return {layer.name: width.bits for layer, width in zip(tradeoffs.layers, chosen, strict=True)}
+
+
+def fill(tradeoffs: Tradeoffs, bits: Mapping[str, int], budget: int) -> dict[str, int]:
+    """Return the bits with layers widened as long as one fits, that which takes most harm away first.
+
+    Args:
+        tradeoffs: what every width costs.
+        bits: layer -> bits, within the budget.
+        budget: bytes of the file, not exceeded.
+
+    Example:
+        >>> from ptq.allocation.results import LayerWidths, Tradeoffs, Width
+        >>> layers = [LayerWidths(name, (Width(4, 50, harm), Width(8, 100, 0.0))) for name, harm in (("a", 1.0), ("b", 3.0))]
+        >>> fill(Tradeoffs(tuple(layers), rest=10, images=32), {"a": 4, "b": 4}, 165)
+        {'a': 4, 'b': 8}
+    """
+    found, left = dict(bits), budget - tradeoffs.size(bits)
+    while True:
+        steps = [
+            (now.harm - width.harm, width.size - now.size, layer.name, width.bits)
+            for layer in tradeoffs.layers
+            for now in [layer.of(found[layer.name])]
+            for width in layer.widths
+            if width.harm < now.harm and width.size - now.size <= left
+        ]
+        if not steps:
+            return found
+        _, more, name, count = max(steps)
+        found[name], left = count, left - more
 
 
 def frontier(tradeoffs: Tradeoffs, points: int = POINTS) -> tuple[Point, ...]:

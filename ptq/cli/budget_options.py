@@ -19,7 +19,7 @@ MinAgreement = Annotated[
     float | None,
     typer.Option(
         metavar="PERCENT",
-        help="Of the predictions that are float's: the smallest file that has it before it is tuned, on the images of --data, or on a quarter of the calibration "
+        help="Of the predictions that are float's: the smallest file that has it when it is tuned, on the images of --data, or on a quarter of the calibration "
         "images that nothing is tuned with.",
         rich_help_panel="Budget",
     ),
@@ -28,7 +28,7 @@ MaxDrop = Annotated[
     float | None,
     typer.Option(
         metavar="POINTS",
-        help="Of top-1 on the images of --data below float's: the smallest file that loses no more before it is tuned.",
+        help="Of top-1 on the images of --data below float's: the smallest file that loses no more when it is tuned.",
         rich_help_panel="Budget",
     ),
 ]

@@ -3,11 +3,11 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from ptq.allocation.results import Allocation, Point
+from ptq.allocation.results import Allocation, Attempt, Point
 from ptq.config.bit_budget import bit_budget
 from ptq.config.settings import QuantizationSettings
 from ptq.reporting.tables import Table
-from ptq.utils.units import file_size_text, short_text
+from ptq.utils.units import file_size_text, percent_text, short_text
 
 __all__ = ["allocation_lines", "frontier_table", "weights_text"]
 
@@ -38,7 +38,14 @@ def allocation_lines(found: Allocation, written: int | None) -> list[str]:
         size if written is None else f"{size}, one of {file_size_text(written)} was written",
         f"before tuning the output errs by {_share(found.measured)}; {_share(found.predicted)} is the sum over layers, each alone "
         f"(all layers were measured together {times})",
+        *(_attempt(attempt) for attempt in found.attempts),
     ]
+
+
+def _attempt(attempt: Attempt) -> str:
+    """What tuning brought, in the unit of what was asked for: percent of predictions."""
+    figures = f"{percent_text(attempt.before)} before, {percent_text(attempt.after)} after"
+    return f"tuned with {file_size_text(attempt.size)}: {figures}, {'enough' if attempt.enough else 'not enough'}"
 
 
 def frontier_table(points: Sequence[Point]) -> Table:

@@ -63,7 +63,7 @@ def summarize(
         activation_bits={name: spec.bits for name, spec in quantized_model.plan.activations.items()},
         notes=(
             *quantized_model.plan.notes,
-            *_budget(settings, measured),
+            *_budget(settings, measured, allocation),
             *_container(settings),
             *_compiler(blocks),
             *_saturation(quantized_model, measured),
@@ -79,21 +79,22 @@ def summarize(
     )
 
 
-def _budget(settings: Settings, measured: Validation) -> list[str]:
-    """What was asked for, and what the tuned file has."""
+def _budget(settings: Settings, measured: Validation, allocation: Allocation | None) -> list[str]:
+    """What was asked for, what the tuned file has, and whether a goal was missed."""
     budget = bit_budget(settings.quantization)
     if budget is None:
         return []
     name, value = budget
     asked = f"asked for {flag(f'quantization.{name}')} {value}"
+    missed = allocation is not None and allocation.missed
+    tail = ", which misses that: nothing that was tuned does better" if missed else ""
     if name == "max_size":
         return [f"{asked}: the file has {file_size_text(measured.size_bytes['onnx'])}"]
+    on = f"on {measured.validated_on:,} images"
     if name == "min_agreement":
-        return [
-            f"{asked}: the tuned file has {percent_text(measured.agreement['onnx'])} on {measured.validated_on:,} images"
-        ]
+        return [f"{asked}: the tuned file has {percent_text(measured.agreement['onnx'])} {on}{tail}"]
     drop = measured.top1["float"] - measured.top1["onnx"]
-    return [f"{asked}: the tuned file loses {number_text(drop)} points on {measured.validated_on:,} images"]
+    return [f"{asked}: the tuned file loses {number_text(drop)} points {on}{tail}"]
 
 
 def _container(settings: Settings) -> list[str]:

@@ -1,4 +1,4 @@
-"""The bits of a run that has a budget: widths measured once and kept in the run directory, then chosen in seconds."""
+"""What a run with a budget for bits chooses by: widths, measured once and kept in the run directory, and how it judges."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ptq.allocation.allocate import allocate, find_choices, smallest
-from ptq.allocation.results import Allocation
+from ptq.allocation.allocate import Choices, find_choices
 from ptq.allocation.storage import read_choices, write_choices
 from ptq.calibration.dataset import CalibrationSet
 from ptq.config.bit_budget import BUDGETS, bit_budget
 from ptq.config.settings import Settings
 from ptq.data.datasets import EvalSet
+from ptq.errors import InputError
 from ptq.models.model import Model
 from ptq.progress import SILENT, Progress
 from ptq.quantization.plan import layers_matched
@@ -23,12 +23,13 @@ from ptq.tasks.kinds import Tally
 from ptq.tasks.task import Task
 from ptq.utils.work_store import WorkStore
 
-__all__ = ["allocate_bits", "held_apart", "kept_widths"]
+__all__ = ["Goal", "find_widths", "held_apart", "kept_widths"]
 
 FOLDER = "widths"  # of a run directory: what another budget there need not measure again
 APART = 4  # of so many calibration images one is held apart
 BATCH = 50
-JUDGED = 500  # labeled images at most that choices are judged by
+JUDGED = 500  # images at most that choices are judged by
+NEAR = 0.5  # points: more than is asked for by less makes no smaller file
 
 
 def kept_widths(folder: Path, decides: Mapping[str, Any]) -> WorkStore:
@@ -56,59 +57,52 @@ def held_apart(images: CalibrationSet, settings: Settings) -> tuple[CalibrationS
     return tuned, apart
 
 
-def allocate_bits(
+def find_widths(
     settings: Settings,
-    model: Model,
     quantized_model: QuantizedModel,
     inputs: Tensor,
-    judged: EvalSet | CalibrationSet | None,
     kept: WorkStore,
     metadata: Mapping[str, str],
     progress: Progress = SILENT,
-) -> Allocation:
-    """Choose the bits of every layer for the budget in the settings.
+) -> Choices:
+    """Measure what widths cost, or take what was measured before.
 
     Args:
-        settings: with a budget.
-        model: the network.
+        settings: of the run.
         quantized_model: calibrated, with the most bits that every layer gets.
-        inputs: to measure widths on, as the network takes them.
-        judged: images by which the network is judged, where the budget is about what it predicts.
-        kept: what was measured before is taken from there.
+        inputs: to measure on, as the network takes them.
+        kept: what was measured before.
         metadata: of the file.
         progress: told of every layer.
-
-    Raises:
-        InputError: for a budget that cannot be met; it says what can.
     """
-    budget = bit_budget(settings.quantization)
-    assert budget is not None
-    choices = read_choices(kept)
-    if choices is None:
-        float_model = quantized_model.require_float_model()
-        fixed = layers_matched(float_model, [name for name, bits in settings.quantization.layers.items() if bits])
-        choices = find_choices(
-            quantized_model, inputs, fixed=fixed, metadata=metadata, format=settings.output.format, progress=progress
-        )
-        write_choices(kept, choices)
-    name, value = budget
-    if name == "max_size":
-        max_bytes = settings.quantization.max_bytes()
-        assert max_bytes is not None
-        return allocate(quantized_model, inputs, choices, max_bytes)
-    assert judged is not None
-    judge = _Judge(model, quantized_model, judged)
-    if name == "min_agreement":
-        goal = f"an agreement of {value:g} % on {len(judge.inputs)} images"
-        return smallest(quantized_model, inputs, choices, lambda network: judge.agreement(network) >= value, goal)
-    goal = f"a drop of at most {value:g} points on {len(judge.inputs)} images"
-    return smallest(quantized_model, inputs, choices, lambda network: judge.drop(network) <= value, goal)
+    if (known := read_choices(kept)) is not None:
+        return known
+    float_model = quantized_model.require_float_model()
+    fixed = layers_matched(float_model, [name for name, bits in settings.quantization.layers.items() if bits])
+    choices = find_choices(
+        quantized_model, inputs, fixed=fixed, metadata=metadata, format=settings.output.format, progress=progress
+    )
+    write_choices(kept, choices)
+    return choices
 
 
-class _Judge:
-    """Says how a network compares with the float one on images that nothing is tuned with."""
+class Goal:
+    """What the predictions shall be like, for which the smallest file is wanted; judged on images that tune nothing.
 
-    def __init__(self, model: Model, quantized_model: QuantizedModel, images: EvalSet | CalibrationSet) -> None:
+    Args:
+        settings: with such a budget.
+        model: the network.
+        quantized_model: with its float network.
+        images: to judge on: labeled ones for a drop of accuracy.
+
+    Attributes:
+        asked: what `judge` must give at least.
+        near: how much more it may give until a smaller file is tried.
+    """
+
+    def __init__(
+        self, settings: Settings, model: Model, quantized_model: QuantizedModel, images: EvalSet | CalibrationSet
+    ) -> None:
         index = torch.linspace(0, len(images) - 1, min(JUDGED, len(images))).round().long()
         if isinstance(images, EvalSet):
             pixels = torch.stack([images.read(i) for i in index.tolist()]).float() / 255
@@ -119,19 +113,37 @@ class _Judge:
         self.float_network = quantized_model.require_float_model().module
         self.device = next(self.float_network.parameters()).device
         self.reference = [self.float_network(x) for x in self._batches()]
-        self.float_right = self._right(self.reference)
+        self.near = max(NEAR, 100 / len(self.inputs))
+        self.drop = settings.quantization.max_drop
+        self.asked = settings.quantization.min_agreement or 0.0
+        if self.drop is not None:
+            self.asked = self._right(self.reference) - self.drop
 
-    def agreement(self, network: nn.Module) -> float:
-        """Percent of an output on which the networks agree; of several outputs the least."""
+    @torch.no_grad()
+    def judge(self, network: nn.Module) -> float:
+        """Return the percent of right predictions, or of those that are float's; of several outputs the least."""
+        if self.drop is not None:
+            return self._right([network(x) for x in self._batches()])
         tallies: dict[str, Tally] = {}
         for x, reference in zip(self._batches(), self.reference, strict=True):
             for name, tally in self.task.tally(network(x), reference).items():
                 tallies[name] = tallies.get(name, Tally()) + tally
         return min(tally.percent for tally in tallies.values())
 
-    def drop(self, network: nn.Module) -> float:
-        """By how many points top-1 is below float's."""
-        return self.float_right - self._right([network(x) for x in self._batches()])
+    def require(self, best: float) -> None:
+        """Refuse the goal where the best that there is misses it.
+
+        Raises:
+            InputError: it says what can be met.
+        """
+        if best >= self.asked:
+            return
+        judged = f"with all bits that layers may have, on {len(self.inputs)} images"
+        if self.drop is None:
+            raise InputError(f"--min-agreement {self.asked:g} cannot be met: it is {best:.4g} {judged}.")
+        raise InputError(
+            f"--max-drop {self.drop:g} cannot be met: it is {self.asked + self.drop - best:.3g} points {judged}."
+        )
 
     def _right(self, outputs: list[Any]) -> float:
         total = Tally()

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ptq.allocation.widths import change_widths
 from ptq.analysis.histograms import worst_layers
 from ptq.calibration.activation_ranges import calibrate
 from ptq.calibration.data_mixing import mixed_copies
@@ -26,14 +25,12 @@ from ptq.progress import SILENT, Progress
 from ptq.quantization.insertion import insert_quantizers
 from ptq.quantization.quantized_model import QuantizedModel
 from ptq.quantization.storage import save_quantized
-from ptq.reconstruction.finetuning import finetune
-from ptq.reconstruction.loop import reconstruct
 from ptq.reporting.advice import remedy
 from ptq.reporting.html.page import refresh
 from ptq.reporting.report import Report
 from ptq.reporting.report_files import write_report
 from ptq.reporting.summary import summarize
-from ptq.run.allocation import allocate_bits, held_apart
+from ptq.run.allocation import Goal, find_widths, held_apart
 from ptq.run.evaluation import PICTURES, ValidationBatches, load_evaluation, own_metric
 from ptq.run.inputs import (
     calibration_images,
@@ -49,6 +46,7 @@ from ptq.run.placing import place_network, placed_settings
 from ptq.run.planning import plan_by_images, plan_by_settings, prepare_network, warn_of_float_weights
 from ptq.run.pruning import PRUNED, check_pruning, keep_pruned, prune_network
 from ptq.run.run_directory import about_run, open_run
+from ptq.run.tuning import Tuning, tune_to_goal, tune_to_size
 from ptq.utils.activation_cache import ActivationCache
 from ptq.utils.device import use_device
 from ptq.utils.environment import Stopwatch
@@ -154,28 +152,24 @@ def _run(
         if store.restore("ranges", quantized_model.module) is None:
             calibrate(quantized_model, _inputs(model, many), preprocess=model.preprocess, seed=seed, progress=progress)
             store.save("ranges", quantized_model.module)
-    allocation, metadata = None, _metadata(settings, images)
-    if bit_budget(settings.quantization) is not None:
+    metadata, budget = _metadata(settings, images), bit_budget(settings.quantization)
+    config = reconstruct_config(settings.reconstruction, settings.execution, model.preprocess.size)
+    cache = partial(ActivationCache, settings.execution.memory_bytes(), folder, device)
+    with_mixed, alone = partial(_inputs, model, many), partial(_inputs, model, tuned_with)
+    tuning = Tuning(with_mixed, alone, config, cache, watch, progress)
+    if budget is None:
+        tuned = tuning(quantized_model, store)
+    else:
         with watch("allocate bits"):
-            inputs, judged = _inputs(model, tuned_with), evaluation or apart
-            allocation = allocate_bits(settings, model, quantized_model, inputs, judged, widths, metadata, progress)
+            choices = find_widths(settings, quantized_model, alone(), widths, metadata, progress)
             for file in ("images.safetensors", *([PRUNED] if about["pruned"] else [])):
                 widths.vouch(folder / file)
-            quantized_model = change_widths(quantized_model, allocation.bits)
-    config = reconstruct_config(settings.reconstruction, settings.execution, model.preprocess.size)
-    with watch("reconstruct"):
-        blocks = reconstruct(
-            quantized_model,
-            _inputs(model, many),
-            config,
-            cache=ActivationCache(settings.execution.memory_bytes(), folder, device),
-            store=store,
-            progress=progress,
-        )
-    tuned = None
-    if config.finetune:
-        with watch("fine-tune"):
-            tuned = finetune(quantized_model, _inputs(model, tuned_with), config, store=store, progress=progress)
+        if max_bytes := settings.quantization.max_bytes():
+            tuned = tune_to_size(tuning, quantized_model, choices, max_bytes, store)
+        else:
+            goal = Goal(settings, model, quantized_model, evaluation or apart or images)
+            tuned = tune_to_goal(tuning, quantized_model, choices, goal, store)
+    quantized_model = tuned.quantized_model
     quantized_model.to(torch.device("cpu"))
     save_quantized(quantized_model, folder / "quantized.safetensors", about)
     with watch("export"):
@@ -202,13 +196,13 @@ def _run(
         quantized_model,
         images,
         pruning,
-        blocks,
-        tuned,
+        tuned.blocks,
+        tuned.finetuning,
         measured,
         layers,
         watch,
         store.words(),
-        allocation,
+        tuned.allocation,
     )
     write_report(report, folder)
     write_recipe(placed_settings(settings, quantized_model.plan), folder)

@@ -57,12 +57,13 @@ class Stopwatch:
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
-        """Add the time spent in the with-block to `stage`."""
-        started = time.perf_counter()
+        """Add the time spent in the with-block to `stage`, but for that of stages within it."""
+        started, others = time.perf_counter(), sum(self.seconds.values())
         try:
             yield
         finally:
-            self.seconds[stage] = round(self.seconds.get(stage, 0.0) + time.perf_counter() - started, 3)
+            spent = time.perf_counter() - started - (sum(self.seconds.values()) - others)
+            self.seconds[stage] = round(self.seconds.get(stage, 0.0) + max(0.0, spent), 3)
 
 
 def peak_memory_bytes() -> int:

@@ -108,6 +108,11 @@ class WorkStore:
         numbered = Counter(name.rpartition("-")[0] for name in self.found if name not in plain)
         return ", ".join([*plain, *(f"{n} {name}{'s' * (n > 1)}" for name, n in numbered.items())])
 
+    def part(self, name: str) -> "WorkStore":
+        """Return a store of its own for a part of the work, which is discarded with this one."""
+        folder = None if self.folder is None else self.folder / name
+        return WorkStore(folder, [json.loads(self.made_by), name])
+
     def forget(self) -> None:
         """Remove all pieces: something that they were made from is not there any more."""
         for path in self._paths():
@@ -125,6 +130,8 @@ class WorkStore:
         try:
             # First of all, so that what a kill leaves of the rest refuses nobody.
             (self.folder / _SETTINGS).unlink(missing_ok=True)
+            for part in {path.parent for path in self.folder.glob("*/*.safetensors")}:
+                WorkStore(part).discard()
             self.forget()
             sweep(self.folder)
             if not any(self.folder.iterdir()):

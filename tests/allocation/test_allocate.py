@@ -5,11 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
-from ptq.allocation.allocate import Choices, allocate, find_choices, smallest
-from ptq.allocation.harms import measure_together, rounded_network
-from ptq.allocation.solver import frontier
+from ptq.allocation.allocate import RESERVE, Choices, allocate, find_choices
+from ptq.allocation.harms import measure_together
 from ptq.allocation.widths import change_widths
 from ptq.errors import InputError
 from ptq.export.onnx_files import size_bytes
@@ -62,22 +60,21 @@ def test_what_cannot_be_met_is_refused() -> None:
     quantized_model, x, choices = made("resnet")
     with pytest.raises(InputError):
         allocate(quantized_model, x, choices, choices.tradeoffs.least() - 1)
-    with pytest.raises(InputError):
-        smallest(quantized_model, x, choices, lambda network: False, "what nobody can do")
 
 
-def test_the_smallest_file_that_is_accepted_is_found() -> None:
-    quantized_model, x, choices = made("resnet")
-    wanted = quantized_model.require_float_model().module(x)
-    points = frontier(choices.tradeoffs)
-    enough = points[len(points) // 2]
-
-    def accepts(network: nn.Module) -> bool:
-        return float((network(x) - wanted).square().sum() / wanted.square().sum()) < 1.5 * enough.harm
-
-    found = smallest(quantized_model, x, choices, accepts, "half of what can be had")
-    finest = (points[-1].size - points[0].size) / 8
-    assert points[0].size < found.size <= enough.size + finest
-    weights = {name: choices.weights[name][bits] for name, bits in found.bits.items()}
-    with rounded_network(quantized_model.require_float_model(), weights) as network:
-        assert accepts(network)
+@pytest.mark.parametrize("name", NAMES)
+def test_no_layer_could_be_wider_in_a_file_of_the_size_asked_for(name: str, tmp_path: Path) -> None:
+    quantized_model, x, choices = made(name)
+    least, most = choices.tradeoffs.least() + RESERVE, choices.tradeoffs.most() + RESERVE
+    for share in (0.0, 0.13, 0.5, 0.77, 1.0):
+        budget = round(least + share * (most - least))
+        found = allocate(quantized_model, x, choices, budget, points=False)
+        written = size_bytes(export_qdq(change_widths(quantized_model, found.bits), tmp_path / "model.onnx"))
+        wider = [
+            width.size - layer.of(found.bits[layer.name]).size
+            for layer in choices.tradeoffs.layers
+            for width in layer.widths
+            if width.harm < layer.of(found.bits[layer.name]).harm
+        ]
+        assert written <= budget
+        assert found.size + min(wider, default=most) > budget - RESERVE

@@ -19,7 +19,9 @@ FEW = {"calibration.count": 8}
 
 def quantized(folder: Path, **budget: Any) -> Run:
     model = ptq.as_model(build("resnet"), size=16, mean=(0.5,) * 3, std=(0.25,) * 3)
-    return ptq.quantize(model, images="noise", method="nearest", out=str(folder), settings=FEW, **budget)
+    return ptq.quantize(
+        model, images="noise", method="nearest", place="integers", out=str(folder), settings=FEW, **budget
+    )
 
 
 def test_another_budget_in_the_same_folder_measures_nothing_again(
@@ -41,6 +43,10 @@ def test_another_budget_in_the_same_folder_measures_nothing_again(
 def test_an_agreement_is_judged_on_images_that_nothing_was_tuned_with(tmp_path: Path) -> None:
     made = quantized(tmp_path, min_agreement=50.0)
     assert made.report.validation.validated_on == 8 // APART
+    assert made.report.allocation is not None
+    attempts = made.report.allocation.attempts
+    assert made.report.allocation.size == min(attempt.size for attempt in attempts if attempt.enough)
+    assert not list(tmp_path.glob("run.part/**/*"))
     assert len(made.images) == 8
 
 

@@ -103,6 +103,19 @@ def test_tensors_are_found_again_by_who_made_them(tmp_path: Path) -> None:
     assert WorkStore(tmp_path / "parts", {**made_by, "seed": 1}).read("batch-0001") is None
 
 
+def test_a_part_has_pieces_of_its_own_and_ends_with_the_whole(tmp_path: Path) -> None:
+    whole = WorkStore(tmp_path / "parts", "run")
+    whole.save("block-0000", layer(0))
+    whole.part("again").save("block-0000", layer(1))
+    module = layer(2)
+    assert WorkStore(tmp_path / "parts", "run").part("again").restore("block-0000", module) == {}
+    assert same(module, layer(1))
+    assert whole.part("other").restore("block-0000", module) is None
+    assert WorkStore(tmp_path / "parts", "another").part("again").found == []
+    whole.discard()
+    assert not (tmp_path / "parts").exists()
+
+
 def test_discarding_spares_what_is_not_of_the_store(tmp_path: Path) -> None:
     parts = tmp_path / "parts"
     WorkStore(parts).save("block-0000", layer(0))

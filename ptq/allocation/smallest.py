@@ -1,0 +1,106 @@
+"""The smallest file that does what is asked for: judged before it is tuned, tuned, and judged again.
+
+Tuning takes minutes where a judgment takes seconds. So files are judged untuned, and only those are tuned that what tuning
+has brought the others tells to be near.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor, nn
+
+from ptq.allocation.allocate import RESERVE, Choices, allocate
+from ptq.allocation.harms import rounded_network
+from ptq.allocation.results import Allocation, Attempt
+from ptq.allocation.solver import frontier
+from ptq.quantization.quantized_model import QuantizedModel
+
+__all__ = ["Ladder", "smallest"]
+
+STEPS = 32  # from the smallest file to the largest
+TUNED = 3  # files at most
+
+Judge = Callable[[nn.Module], float]
+"""How good a network is; more is better."""
+
+
+@dataclass
+class Ladder:
+    """Files from the smallest to the largest in equal steps, each with the best bits; made and judged when asked for.
+
+    Args:
+        quantized_model, inputs, choices: as `allocate` takes them.
+        judge: of the float network with rounded weights.
+    """
+
+    quantized_model: QuantizedModel
+    inputs: Tensor
+    choices: Choices
+    judge: Judge
+    _known: dict[int, tuple[Allocation, float]] = field(default_factory=dict)
+
+    def at(self, step: int) -> tuple[Allocation, float]:
+        """Return the choice for a file, 0 the smallest and `STEPS` the largest, and how good it is untuned."""
+        if step not in self._known:
+            least, most = self.choices.tradeoffs.least(), self.choices.tradeoffs.most()
+            size = RESERVE + least + (most - least) * step // STEPS
+            found = allocate(self.quantized_model, self.inputs, self.choices, size, points=False)
+            weights = {name: self.choices.weights[name][bits] for name, bits in found.bits.items()}
+            float_model = self.quantized_model.require_float_model()
+            with rounded_network(float_model, weights) as network, torch.no_grad():
+                self._known[step] = found, self.judge(network)
+        return self._known[step]
+
+    def first(self, asked: float) -> int:
+        """Return the lowest step that is good enough untuned, found by halving; the highest where none is."""
+        low, high = -1, STEPS
+        while high - low > 1:
+            middle = (low + high) // 2
+            if self.at(middle)[1] >= asked:
+                high = middle
+            else:
+                low = middle
+        return high
+
+
+def smallest(ladder: Ladder, tune: Callable[[Allocation], float], asked: float, near: float = 0.0) -> Allocation:
+    """Choose the bits of every layer so that the file is the smallest that is good enough when it is tuned.
+
+    The smallest that is good enough untuned is tuned first. What tuning brought is taken to be the same for other sizes,
+    and says which is tuned next: a larger one where that was not enough, a smaller one where it was more. Three are tuned at most.
+
+    Args:
+        ladder: of files.
+        tune: makes the network with these bits, tunes it, and judges it as the ladder does.
+        asked: what is good enough.
+        near: by how much a result may be better than asked, so that no smaller file is tried.
+
+    Returns:
+        The smallest that is good enough, or the best where none is, with all `attempts`.
+
+    Example:
+        >>> graph = graph_model.module
+        >>> def judge(network):  # here: how small the error of the output is
+        ...     return -float((network(images) - graph(images)).square().mean())
+        >>> ladder = Ladder(quantized_model, images, ptq.find_choices(quantized_model, images, count=4), judge)
+        >>> enough = ladder.at(16)[1]
+        >>> found = smallest(ladder, lambda allocation: enough, enough)
+        >>> found.size <= ladder.at(16)[0].size, found.attempts[-1].enough
+        (True, True)
+    """
+    after: dict[int, float] = {}
+    step = ladder.first(asked)
+    for _ in range(TUNED):
+        before = ladder.at(step)[1]
+        after[step] = tune(ladder.at(step)[0])
+        missed = max((at for at, value in after.items() if value < asked), default=-1)
+        met = min((at for at, value in after.items() if value >= asked), default=STEPS + 1)
+        if met - missed <= 1 or 0 <= after[step] - asked <= near:
+            break
+        step = min(max(ladder.first(asked - (after[step] - before)), missed + 1), met - 1)
+    best = min(after, key=lambda at: (after[at] < asked, at if after[at] >= asked else -after[at]))
+    attempts = tuple(
+        Attempt(ladder.at(at)[0].size, ladder.at(at)[1], value, value >= asked) for at, value in after.items()
+    )
+    return replace(ladder.at(best)[0], frontier=frontier(ladder.choices.tradeoffs), attempts=attempts)
