@@ -25,7 +25,15 @@ from ptq.quantization.affine import per_channel, qparams
 from ptq.quantization.layers import weight_axis
 from ptq.quantization.spec import QuantSpec
 
-__all__ = ["Measured", "RoundedWeight", "measure_harms", "measure_together", "rounded_network"]
+__all__ = [
+    "BATCH",
+    "Measured",
+    "RoundedWeight",
+    "measure_harms",
+    "measure_together",
+    "rounded_network",
+    "share_of_noise",
+]
 
 BATCH = 16  # images at a time: their activations within one block are what is in memory
 PATCHES = 8192  # of a layer's input, from all images: enough for their second moments
@@ -113,7 +121,7 @@ def measure_harms(
                     with _weight(layer, weight()):
                         for before, output in zip(alive, outputs, strict=True):
                             change.add(output, rest({**before, **block(before)}))
-                    harms[name][bits] = _share(change.cost().sqnr)
+                    harms[name][bits] = share_of_noise(change.cost().sqnr)
                 task.advance()
             alive = [rest.alive(before, block(before)) for before in alive]
     return harms, weights
@@ -135,7 +143,7 @@ def measure_together(graph_model: GraphModel, weights: Mapping[str, RoundedWeigh
         for piece, output in zip(pieces, wanted, strict=True):
             change.add(output, network(piece))
     cost = change.cost()
-    return Measured(_share(cost.sqnr), cost.loss)
+    return Measured(share_of_noise(cost.sqnr), cost.loss)
 
 
 @contextmanager
@@ -186,5 +194,6 @@ def _rounded(layer: Layer, moments: Tensor, bits: int) -> RoundedWeight:
     return RoundedWeight(weight_of(layer, codes).to(torch.int8), scale, axis)
 
 
-def _share(decibels: float) -> float:
+def share_of_noise(decibels: float) -> float:
+    """Return the squared error as a share of the square, from a signal-to-noise ratio."""
     return min(WORST, float(10 ** (-decibels / 10)))

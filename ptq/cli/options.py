@@ -69,7 +69,13 @@ Bits = Annotated[
         "8 bits is what integer kernels compute in, fewer save no time.",
     ),
 ]
-ActBits = Annotated[int, typer.Option(min=choices.MIN_BITS, max=choices.MAX_BITS, help="Bits of the activations.")]
+ActBits = Annotated[
+    str,
+    typer.Option(
+        metavar="2..8|auto",
+        help="Bits of the activations that layers read. auto is for machines that compute in 4 bits: 4 where that harms little, 8 elsewhere.",
+    ),
+]
 ReduceRange = Annotated[
     bool,
     typer.Option(

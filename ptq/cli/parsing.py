@@ -20,6 +20,7 @@ from ptq.errors import InputError
 from ptq.models.names import check_name
 
 __all__ = [
+    "activation_bits",
     "bits_by_pattern",
     "device_name",
     "existing",
@@ -274,6 +275,18 @@ def device_name(text: str) -> str:
     return text
 
 
+def activation_bits(text: str) -> int | str:
+    """Return bits, or "auto"; whether there can be so many is checked elsewhere.
+
+    Example:
+        >>> activation_bits("4"), activation_bits("auto")
+        (4, 'auto')
+    """
+    if text != "auto" and not text.isdecimal():
+        raise InputError(f"{text!r}; give {MIN_BITS} to {MAX_BITS}, or auto")
+    return text if text == "auto" else int(text)
+
+
 def bits_by_pattern(texts: Iterable[str], in_float: bool = True) -> dict[str, int | None]:
     """Return bits by name pattern, None for float, from "PATTERN=BITS" or "PATTERN=float".
 
@@ -299,6 +312,7 @@ def bits_by_pattern(texts: Iterable[str], in_float: bool = True) -> dict[str, in
 
 
 _READERS: Mapping[str, Callable[[Any], Any]] = {
+    "act_bits": activation_bits,
     "teachers": lambda text: text.split(",") if text else (),
     "size": input_size,
     "mean": per_channel,

@@ -1,6 +1,6 @@
 """The ranges that the numbers of settings have, as types that `ptq.config.nested` checks."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
@@ -8,6 +8,7 @@ from ptq.config.choices import MAX_BITS, MIN_BITS
 
 __all__ = [
     "DEVICES",
+    "ActBits",
     "Below1",
     "Bits",
     "Count",
@@ -24,6 +25,7 @@ __all__ = [
 
 DEVICES = r"cpu|mps|(cuda|xpu)(:\d+)?"
 Bits = Annotated[int, Meta(ge=MIN_BITS, le=MAX_BITS)]
+ActBits = Bits | Literal["auto"]
 Count = Annotated[int, Meta(ge=0)]
 Positive = Annotated[int, Meta(ge=1)]
 Side = Annotated[int, Meta(ge=1, le=99_999)]

@@ -13,7 +13,21 @@ from ptq.config.choices import DEFAULT_METHOD, Format, Place, Preset
 from ptq.config.distillation_settings import DistillationSettings
 from ptq.config.nested import build, checked, flatten, leaf_values
 from ptq.config.pruning_settings import PruningSettings
-from ptq.config.ranges import Below1, Bits, Count, Device, Percent, Positive, Rate, Seed, Share, Side, Threads, Weight
+from ptq.config.ranges import (
+    ActBits,
+    Below1,
+    Bits,
+    Count,
+    Device,
+    Percent,
+    Positive,
+    Rate,
+    Seed,
+    Share,
+    Side,
+    Threads,
+    Weight,
+)
 from ptq.utils.units import byte_count
 
 __all__ = [
@@ -62,7 +76,8 @@ class QuantizationSettings:
 
     Args:
         bits: of the weights, 2..8; with a budget the most that a layer gets.
-        act_bits: of the activations, 2..8; integer kernels compute in 8.
+        act_bits: of the activations, 2..8; integer kernels compute in 8. "auto", for machines that compute in 4: 4 where that harms little, else 8.
+        act_harm: how much those of 4 bits may err the output then, all together: the squared error as a share of the squared output.
         reduce_range: weights of at most 7 bits, first and last layer included. On x86 CPUs without VNNI
             onnxruntime's fast kernels saturate with 8-bit weights; with 7 they are exact.
         keep_branches: leave convolutions of one tensor that are added (RepVGG) as they are; else they become one, with what
@@ -81,7 +96,8 @@ class QuantizationSettings:
     """
 
     bits: Bits = 8
-    act_bits: Bits = 8
+    act_bits: ActBits = 8
+    act_harm: Share = 0.01
     reduce_range: bool = False
     keep_branches: bool = False
     place: Place = "auto"

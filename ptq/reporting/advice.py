@@ -191,7 +191,7 @@ def _for_accuracy(settings: Settings, run: str) -> Iterator[Step]:
     if settings.pruning.budget is not None:
         yield from _fewer_channels(settings)
     bits, activations = settings.quantization.bits, settings.quantization.act_bits
-    if activations < MAX_BITS:
+    if activations == "auto" or activations < MAX_BITS:
         yield Step(f"Leave out --act-bits {activations}: 8 bits for activations cost neither time nor space.")
     if settings.execution.preset == "fast" and bits < MAX_BITS:
         yield Step("Give it time: --preset default has more images and more iterations.")

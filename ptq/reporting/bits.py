@@ -9,7 +9,7 @@ from ptq.config.settings import QuantizationSettings
 from ptq.reporting.tables import Table
 from ptq.utils.units import file_size_text, percent_text, short_text
 
-__all__ = ["allocation_lines", "frontier_table", "weights_text"]
+__all__ = ["activations_text", "allocation_lines", "frontier_table", "weights_text"]
 
 
 def weights_text(settings: QuantizationSettings) -> str:
@@ -22,6 +22,16 @@ def weights_text(settings: QuantizationSettings) -> str:
     if bit_budget(settings) is None:
         return f"weights {settings.bits} bits"
     return f"weights up to {settings.bits} bits, layer by layer"
+
+
+def activations_text(settings: QuantizationSettings) -> str:
+    """Return how many bits activations have, as a heading says it.
+
+    Example:
+        >>> activations_text(QuantizationSettings()), activations_text(QuantizationSettings(act_bits="auto"))
+        ('activations 8 bits', 'activations 4 or 8 bits')
+    """
+    return f"activations {'4 or 8' if settings.act_bits == 'auto' else settings.act_bits} bits"
 
 
 def allocation_lines(found: Allocation, written: int | None) -> list[str]:

@@ -11,7 +11,7 @@ from ptq.allocation.solver import frontier
 from ptq.analysis.sensitivity import BlockSensitivity, LayerSensitivity, Sensitivity
 from ptq.config.choices import MAX_BITS
 from ptq.config.flat_options import pattern_texts
-from ptq.reporting.bits import frontier_table, weights_text
+from ptq.reporting.bits import activations_text, frontier_table, weights_text
 from ptq.reporting.inspection import Inspection
 from ptq.reporting.tables import Table
 from ptq.reporting.text import image_lines
@@ -28,7 +28,7 @@ def headlines(found: Inspection) -> list[str]:
     """Return what was inspected, on which images, and what quantization costs as a whole."""
     bits, (noun, *others) = found.settings.quantization, image_lines(found.images)
     lines = [
-        f"{found.name}: {weights_text(bits)}, activations {bits.act_bits} bits",
+        f"{found.name}: {weights_text(bits)}, {activations_text(bits)}",
         f"ranges from {noun}; measured on {found.latest.images} of them",
         *others,
     ]

@@ -7,7 +7,7 @@ from pathlib import Path
 from ptq.errors import InputError
 from ptq.pruning.results import PruneResult
 from ptq.reporting.advice import badges, next_steps
-from ptq.reporting.bits import allocation_lines, frontier_table, weights_text
+from ptq.reporting.bits import activations_text, allocation_lines, frontier_table, weights_text
 from ptq.reporting.pruning_text import channel_rows, cost_rows, judged_on, pruning_lines, repair_rows
 from ptq.reporting.rendering import render
 from ptq.reporting.report import Report
@@ -75,6 +75,7 @@ def markdown(report: Report) -> str:
     content = {
         "report": report,
         "weights": weights_text(report.settings.quantization),
+        "activations": activations_text(report.settings.quantization),
         "allocation_lines": allocation and allocation_lines(allocation, report.validation.size_bytes.get("onnx")),
         "frontier": allocation and frontier_table(allocation.frontier).markdown(),
         "badges": badges(report),

@@ -30,6 +30,7 @@ from ptq.reporting.html.page import refresh
 from ptq.reporting.report import Report
 from ptq.reporting.report_files import write_report
 from ptq.reporting.summary import summarize
+from ptq.run.activation_bits import plan_activations
 from ptq.run.allocation import Goal, find_widths, held_apart
 from ptq.run.evaluation import PICTURES, ValidationBatches, load_evaluation, own_metric
 from ptq.run.inputs import (
@@ -148,10 +149,17 @@ def _run(
         known = None if about["pruned"] else float_file
         plan = place_network(graph_model, plan, settings, stores, float_path=known, progress=progress)
     with watch("calibrate"):
+        inputs = _inputs(model, many)
+        ranges = partial(calibrate, inputs=inputs, preprocess=model.preprocess, seed=seed, progress=progress)
+        if settings.quantization.act_bits == "auto":
+            few = _inputs(model, tuned_with)
+            plan = plan_activations(graph_model, plan, settings.quantization, few, ranges, store, progress=progress)
+            del few
         quantized_model = insert_quantizers(graph_model, plan)
         if store.restore("ranges", quantized_model.module) is None:
-            calibrate(quantized_model, _inputs(model, many), preprocess=model.preprocess, seed=seed, progress=progress)
+            ranges(quantized_model)
             store.save("ranges", quantized_model.module)
+        del inputs, ranges
     metadata, budget = _metadata(settings, images), bit_budget(settings.quantization)
     config = reconstruct_config(settings.reconstruction, settings.execution, model.preprocess.size)
     cache = partial(ActivationCache, settings.execution.memory_bytes(), folder, device)

@@ -45,7 +45,7 @@ def plan_by_settings(
     return make_plan(
         graph_model,
         settings.bits,
-        settings.act_bits,
+        MAX_BITS if settings.act_bits == "auto" else settings.act_bits,
         reduce_range=settings.reduce_range,
         layers=settings.layers,
         tensors=settings.tensors,

@@ -11,7 +11,7 @@ from ptq.config.flat_options import named_values
 from ptq.pruning.results import PruneResult
 from ptq.reconstruction.results import BlockResult
 from ptq.reporting.advice import badges, next_steps
-from ptq.reporting.bits import allocation_lines, weights_text
+from ptq.reporting.bits import activations_text, allocation_lines, weights_text
 from ptq.reporting.html import bit_charts, gallery, plots
 from ptq.reporting.pruning_text import channel_rows, cost_rows, judged_on, pruning_lines, repair_rows
 from ptq.reporting.report import Report
@@ -66,7 +66,7 @@ def content(report: Report, folder: Path | None) -> dict[str, Any]:
         "title": report.model.name,
         "subtitle": "; ".join(
             [
-                f"{weights_text(bits)}, activations {bits.act_bits} bits",
+                f"{weights_text(bits)}, {activations_text(bits)}",
                 *pruning_lines(report.pruning)[:1],
                 image_lines(images)[0],
             ]
