@@ -88,14 +88,16 @@ class Evidence:
 
 
 def run_checks(evidence: Evidence) -> tuple[Check, ...]:
-    """Return the answers of all checks, those that failed among them.
+    """Return the answers of all checks that a file has use for, those that failed among them.
 
     Example:
         >>> path = ptq.export_qdq(quantized_model, "model.onnx")
         >>> [check.name for check in run_checks(Evidence(QuantizedFile(path))) if not check.passed]
         []
     """
-    return tuple(answer for check in CHECKS for answer in check(evidence))
+    quantized = evidence.quantized_model is not None or len(evidence.file.layers()) > len(evidence.file.unquantized())
+    asked = CHECKS if quantized else [check for check in CHECKS if check not in OF_INTEGERS]
+    return tuple(answer for check in asked for answer in check(evidence))
 
 
 def biases_on_the_accumulator_grid(evidence: Evidence) -> Iterator[Check]:
@@ -295,6 +297,13 @@ CHECKS: tuple[Callable[[Evidence], Iterable[Check]], ...] = (
     lambda evidence: not_slower(evidence.latency_ms),
 )
 """In the order of the report."""
+OF_INTEGERS = (
+    biases_on_the_accumulator_grid,
+    weight_scales_along_output_channels,
+    planned_layers_are_quantized,
+    quantized_layers_run_in_integers,
+)
+"""What a float file has no use for."""
 
 
 def _latency_advice() -> str:

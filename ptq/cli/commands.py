@@ -129,21 +129,27 @@ def prune(
     metric: options.Metric = None,
     memory_limit: options.MemoryLimit = None,
     restart: options.Restart = False,
+    config: options.Config = None,
     assignments: options.Assignments = None,
+    dump_config: options.DumpConfig = False,
 ) -> None:
     """Remove channels from a model, repair what is left, and write it as a float ONNX file.
 
     `ptq quantize` takes --prune, --keep and --prune-to as well, and ends in an integer file.
     """
-    given = given_options(context)
-    if not given.keys() & {"prune", "keep", "prune_to"}:
+    settings = settings_from(
+        given_options(context), config=config, assignments=assignments, required=("model",), suffix="pruned"
+    )
+    if settings.pruning.budget is None:
         raise InputError("how much shall go? Give --prune 1.5x, --keep 60% or --prune-to 3ms")
-    settings = settings_from(given, assignments=assignments, required=("model",), suffix="pruned")
+    if dump_config:
+        typer.echo(recipe_text(settings, "prune"), nl=False)
+        return
     from ptq.cli.run_page import print_pruned
     from ptq.run import pruned_network
 
     made = pruned_network.prune_model(settings, progress(), restart=restart, say=typer.echo)
-    print_pruned(made.result, made.validation, made.folder)
+    print_pruned(made.facts, made.folder)
 
 
 app.command()(distill)
@@ -180,7 +186,7 @@ def synthesize(
     alike = [] if model else ["calibration.synthesis.feature_mixing='turns'"]
     settings = settings_from(given, assignments=[*alike, *(assignments or ())], suffix="images", required=("model",))
     from ptq.cli.run_page import print_images
-    from ptq.reporting.report import ImageFacts
+    from ptq.reporting.facts import ImageFacts
     from ptq.run import pipeline
 
     images = pipeline.synthesize_images(settings, progress())

@@ -1,17 +1,18 @@
 """What is on the terminal when a run is finished: its figures, and the files in its directory."""
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import typer
 
-from ptq.export.results import Validation
-from ptq.pruning.results import PruneResult
-from ptq.reporting.distillation_report import DistillFacts, distillation_lines
+from ptq.reporting.advice import Step
+from ptq.reporting.distillation_report import DistillFacts, distillation_lines, next_steps as distill_steps
+from ptq.reporting.facts import KINDS, ImageFacts
+from ptq.reporting.pruning_report import PruneFacts, next_steps as prune_steps
 from ptq.reporting.pruning_text import pruning_lines, repair_lines
-from ptq.reporting.report import ImageFacts, Report
+from ptq.reporting.report import Report
 from ptq.reporting.report_files import read_report
 from ptq.reporting.text import exactness_lines, figure_lines, image_lines, memory_lines
 from ptq.utils.units import file_size_text
@@ -31,11 +32,12 @@ def print_run(folder: Path) -> None:
     _print_files(folder)
 
 
-def print_pruned(result: PruneResult, measured: Validation, folder: Path) -> None:
-    """Print what pruning alone did and what is left, and the paths of the files in its directory."""
+def print_pruned(facts: PruneFacts, folder: Path) -> None:
+    """Print what pruning alone did and what is left, the paths of the files in its directory, and how to go on."""
+    measured = facts.validation
     lines = [
-        *pruning_lines(result),
-        *repair_lines(result),
+        *pruning_lines(facts.pruning),
+        *repair_lines(facts.pruning),
         *figure_lines(
             top1=_as_pruned(measured.top1),
             metrics={name: _as_pruned(values) for name, values in measured.metrics.items()},
@@ -46,13 +48,14 @@ def print_pruned(result: PruneResult, measured: Validation, folder: Path) -> Non
     ]
     typer.echo("\n" + "\n".join(lines))
     _print_files(folder)
+    _print_next(prune_steps(facts, folder))
 
 
 def print_distilled(facts: DistillFacts, folder: Path) -> None:
     """Print what a network learned, the paths of the files in its directory, and how to go on."""
     typer.echo("\n" + "\n".join(distillation_lines(facts)))
     _print_files(folder)
-    typer.echo(f"\nto go on: {shlex.join(['ptq', 'quantize', '--from', str(folder), '--bits', '8'])}")
+    _print_next(distill_steps(folder))
 
 
 def _as_pruned(figures: Mapping[str, Any]) -> dict[str, Any]:
@@ -60,11 +63,16 @@ def _as_pruned(figures: Mapping[str, Any]) -> dict[str, Any]:
     return {{"onnx": "pruned"}.get(name, name): value for name, value in figures.items()}
 
 
+def _print_next(steps: Sequence[Step]) -> None:
+    for step in steps:
+        typer.echo(f"\nto go on: {step.command}")
+
+
 def _print_files(folder: Path) -> None:
     typer.echo("\nthe run directory has")
     for path in sorted(p for p in folder.iterdir() if p.is_file() and p.name[0] != "."):
         typer.echo(f"  {path}  ({file_size_text(path.stat().st_size)})")
-    if (folder / "report.json").is_file() and not (folder / "report.html").is_file():
+    if any((folder / name).is_file() for name in KINDS) and not (folder / "report.html").is_file():
         again = shlex.join(["ptq", "report", str(folder)])
         typer.echo(f"\nfor report.html: pip install 'ptq[report]', then {again}")
 

@@ -19,7 +19,8 @@ def settings_of_student(folder: Path) -> dict[str, Any]:
     """
     try:
         facts = json.loads((folder / FACTS).read_text())
-        student, (height, width) = str(facts["student"]), facts["size"]
+        student = str(facts["settings"]["distillation"]["student"])
+        height, width = facts["model"]["preprocess"]["size"]
     except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise InputError(
             f"--from: {folder} has no readable {FACTS}: give the directory of a finished ptq distill."

@@ -24,8 +24,12 @@ HEAD = (
 )
 
 
-def recipe_text(settings: Settings) -> str:
+def recipe_text(settings: Settings, name: str | None = None) -> str:
     """Return settings as a recipe, those without a value as comments.
+
+    Args:
+        settings: of a run.
+        name: of the command that they are of; `command_of` when None.
 
     Example:
         >>> from ptq.config.flat_options import make_settings
@@ -52,7 +56,7 @@ def recipe_text(settings: Settings) -> str:
 
     document = tomlkit.document()
     for line in HEAD:
-        document.add(tomlkit.comment(line.format(command=command_of(settings))))
+        document.add(tomlkit.comment(line.format(command=name or command_of(settings))))
     for part in fields(settings):
         document.add(tomlkit.nl())
         document.add(part.name, table(getattr(settings, part.name)))
@@ -80,10 +84,10 @@ def toml_text(value: Any) -> str:
     return str(tomlkit.item(_plain(value)).as_string())
 
 
-def write_recipe(settings: Settings, folder: Path) -> None:
-    """Write recipe.toml into a run directory, atomically."""
+def write_recipe(settings: Settings, folder: Path, name: str | None = None) -> None:
+    """Write recipe.toml into a run directory, atomically, with what `recipe_text` gives."""
     with atomic(folder / "recipe.toml") as path:
-        path.write_text(recipe_text(settings), encoding="utf-8")
+        path.write_text(recipe_text(settings, name), encoding="utf-8")
 
 
 def read_recipe(path: Path | str) -> Settings:

@@ -11,12 +11,12 @@ from ptq.config.budgets import parse_factor, parse_share
 from ptq.config.choices import MAX_BITS, REDUCED_BITS, UNIVERSAL
 from ptq.config.flat_options import command
 from ptq.config.settings import Settings
-from ptq.export.results import OWN_METRIC, PRUNED_PREDICTIONS, SAME_PREDICTIONS, SPEED
+from ptq.export.results import OWN_METRIC, PRUNED_PREDICTIONS, SAME_PREDICTIONS, SPEED, Validation
 from ptq.reporting.report import Report
 from ptq.reporting.text import agreement_name
 from ptq.utils.units import number_text, percent_text, short_text
 
-__all__ = ["Badge", "Step", "badges", "lost", "next_steps", "remedy"]
+__all__ = ["Badge", "Step", "badges", "file_badge", "lost", "next_steps", "remedy"]
 
 KEPT = 1.0  # points of top-1 that nobody would quantize again for; the checks allow as much between simulation and file
 WORST = 3  # layers that are named
@@ -59,10 +59,15 @@ def lost(report: Report) -> float | None:
 
 def badges(report: Report) -> list[Badge]:
     """Return two judgments: on the file, which can be right and inaccurate, and on its accuracy."""
-    failed, count = len(report.validation.failed), len(report.validation.checks)
+    return [file_badge(report.validation), _accuracy(report)]
+
+
+def file_badge(measured: Validation) -> Badge:
+    """Return the judgment on a file: whether it is right."""
+    failed, count = len(measured.failed), len(measured.checks)
     if failed:
-        return [Badge("failed", f"file: failed {failed} of {count} checks"), _accuracy(report)]
-    return [Badge("passed", f"file: passed all {count} checks"), _accuracy(report)]
+        return Badge("failed", f"file: failed {failed} of {count} checks")
+    return Badge("passed", f"file: passed all {count} checks")
 
 
 def _accuracy(report: Report) -> Badge:

@@ -90,7 +90,7 @@ def _csv(found: Comparison, path: Path) -> dict[str, str]:
 def _html(found: Comparison, path: Path) -> dict[str, str]:
     require()
     from ptq.reporting.html import plots
-    from ptq.reporting.html.content import Chart
+    from ptq.reporting.html.parts import Chart
 
     score, panels = _panels(found)
     charts = [

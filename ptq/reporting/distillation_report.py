@@ -1,73 +1,40 @@
 """What is known of a network that learned from others: distilled.json for programs and report.md for people."""
 
-import json
 import shlex
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ptq.config.distilled_run import FACTS
 from ptq.distillation.results import DistillResult
-from ptq.export.results import Validation
+from ptq.reporting.advice import Step
+from ptq.reporting.facts import RunFacts, write_facts
 from ptq.reporting.rendering import render
-from ptq.reporting.report import ImageFacts
 from ptq.reporting.tables import Table
-from ptq.reporting.text import image_lines
+from ptq.reporting.text import image_lines, repeating_command
 from ptq.utils.files import atomic
 from ptq.utils.units import duration_text, file_size_text, latency_text, number_text, percent_text
 
-__all__ = ["DistillFacts", "distillation_lines", "distillation_page", "write_distillation"]
+__all__ = ["DistillFacts", "distillation_lines", "distillation_page", "next_steps", "write_distillation"]
 
 
 @dataclass(frozen=True)
-class DistillFacts:
-    """A network that learned, and how.
+class DistillFacts(RunFacts):
+    """A network that learned, and how: what every kind of run knows, where the model is the student, and of distillation:
 
     Args:
-        student: what `ptq.load_model` calls it.
-        size: (height, width) of its input in pixels.
-        weights: file that it began with; None is random weights.
-        teacher: what `ptq.load_model` calls the first teacher.
-        settings: of the run.
         distillation: how it went.
         teacher_top1: name of a teacher -> its accuracy in percent; empty without labeled images.
-        images: that it learned from.
-        validation: of the file; "float" in it is the student in PyTorch.
-        seconds: stage -> how long it took.
-        environment: machine and versions.
     """
 
-    student: str
-    size: tuple[int, int]
-    weights: str | None
-    teacher: str
-    settings: Mapping[str, Any]
     distillation: DistillResult
-    teacher_top1: Mapping[str, float]
-    images: ImageFacts
-    validation: Validation
-    seconds: Mapping[str, float]
-    environment: Mapping[str, Any]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the facts as JSON-able data."""
-        parts = {name: asdict(self)[name] for name in ("student", "size", "weights", "teacher", "settings")}
-        return {
-            **parts,
-            "distillation": self.distillation.to_json(),
-            "teacher_top1": dict(self.teacher_top1),
-            "images": self.images.to_json(),
-            **self.validation.to_json(),
-            "seconds": dict(self.seconds),
-            **self.environment,
-        }
+    teacher_top1: dict[str, float]
 
 
 def distillation_lines(facts: DistillFacts) -> list[str]:
     """Return what came of distillation, a line each."""
     found, measured = facts.distillation, facts.validation
-    began = "random weights" if facts.weights is None else Path(facts.weights).name
+    file = facts.settings.distillation.student_weights
+    began = "random weights" if file is None else Path(file).name
     lines = []
     if "onnx" in measured.top1:
         teachers = ", ".join(f"{name} {percent_text(value)}" for name, value in facts.teacher_top1.items())
@@ -108,9 +75,10 @@ def distillation_page(facts: DistillFacts, folder: Path) -> str:
     ]
     stages = [(name, number_text(seconds, 1)) for name, seconds in facts.seconds.items()]
     content = {
-        "title": f"{facts.student}, distilled from {', '.join(facts.distillation.teachers)}",
+        "title": f"{facts.model.name}, distilled from {', '.join(facts.distillation.teachers)}",
         "lines": distillation_lines(facts),
-        "next": shlex.join(["ptq", "quantize", "--from", str(folder), "--bits", "8"]),
+        "steps": next_steps(folder),
+        "command": repeating_command("distill", folder),
         "curve": Table("", ("epoch", "loss", "agreement", *(("top-1",) if judged else ())), rows).markdown(),
         "image_lines": image_lines(facts.images),
         "stages": Table("", ("stage", "seconds"), stages).markdown(),
@@ -118,9 +86,18 @@ def distillation_page(facts: DistillFacts, folder: Path) -> str:
     return render("distilled.md.j2", content)
 
 
+def next_steps(folder: Path) -> list[Step]:
+    """Return what to do with a student, the most useful first."""
+    return [
+        Step(
+            "Quantize the student, with the images that it learned from.",
+            shlex.join(["ptq", "quantize", "--from", str(folder), "--bits", "8"]),
+        )
+    ]
+
+
 def write_distillation(facts: DistillFacts, folder: Path) -> None:
     """Write distilled.json and report.md into a run directory, each atomically."""
-    with atomic(folder / FACTS) as path:
-        path.write_text(json.dumps(facts.to_json(), indent=2) + "\n")
+    write_facts(facts, folder, FACTS)
     with atomic(folder / "report.md") as path:
         path.write_text(distillation_page(facts, folder))

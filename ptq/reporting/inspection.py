@@ -6,7 +6,7 @@ from typing import Any
 from ptq.allocation.results import Tradeoffs
 from ptq.analysis.sensitivity import Sensitivity
 from ptq.config.settings import Settings
-from ptq.reporting.report import ImageFacts
+from ptq.reporting.facts import ImageFacts
 
 __all__ = ["Inspection"]
 

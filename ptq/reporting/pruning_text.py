@@ -3,9 +3,19 @@
 from collections.abc import Sequence
 
 from ptq.pruning.results import PruneResult
+from ptq.reporting.tables import Table
 from ptq.utils.units import count_text, decibel_text, number_text, percent_text, short_text, thread_text
 
-__all__ = ["channel_rows", "cost_rows", "judged_on", "pruning_lines", "repair_lines", "repair_rows"]
+__all__ = [
+    "channel_rows",
+    "channel_table",
+    "cost_rows",
+    "judged_on",
+    "pruning_lines",
+    "repair_lines",
+    "repair_rows",
+    "repair_table",
+]
 
 _STEPS = {
     "removal": "channels removed",
@@ -87,3 +97,19 @@ def repair_rows(found: PruneResult) -> list[tuple[str, ...]]:
 def channel_rows(found: PruneResult) -> list[tuple[str, int, int]]:
     """Return the layers whose outputs can go: name, channels before and after."""
     return [(layer.name, *layer.outputs) for layer in found.layers if layer.name not in found.fixed]
+
+
+def channel_table(found: PruneResult | None) -> str:
+    """Return the channels that layers write, as a Markdown table; empty without pruning."""
+    if found is None:
+        return ""
+    rows = [(name, str(before), str(after)) for name, before, after in channel_rows(found)]
+    return Table("", ("layer", "channels before", "after"), rows).markdown()
+
+
+def repair_table(found: PruneResult | None) -> str:
+    """Return what each step of repair brought, as a Markdown table; empty without pruning."""
+    if found is None:
+        return ""
+    head = ("step", "agreement with float (%)", "loss", "signal to noise (dB)", "seconds")
+    return f"What each step brought, {judged_on(found)}.\n\n{Table('', head, repair_rows(found)).markdown()}"

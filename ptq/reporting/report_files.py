@@ -1,14 +1,11 @@
 """report.json for programs and report.md for people, in a run's directory."""
 
-import json
-import re
 from pathlib import Path
 
-from ptq.errors import InputError
-from ptq.pruning.results import PruneResult
 from ptq.reporting.advice import badges, next_steps
 from ptq.reporting.bits import activations_text, allocation_lines, frontier_table, weights_text
-from ptq.reporting.pruning_text import channel_rows, cost_rows, judged_on, pruning_lines, repair_rows
+from ptq.reporting.facts import read_facts, write_facts
+from ptq.reporting.pruning_text import channel_table, cost_rows, pruning_lines, repair_table
 from ptq.reporting.rendering import render
 from ptq.reporting.report import Report
 from ptq.reporting.tables import Table
@@ -29,8 +26,7 @@ __all__ = ["markdown", "read_report", "write_report"]
 
 def write_report(report: Report, folder: Path) -> None:
     """Write report.json and report.md into `folder`, each atomically."""
-    with atomic(folder / "report.json") as path:
-        path.write_text(_rows_of_numbers(json.dumps(report.to_json(), indent=2)) + "\n")
+    write_facts(report, folder, "report.json")
     with atomic(folder / "report.md") as path:
         path.write_text(markdown(report))
 
@@ -41,13 +37,7 @@ def read_report(folder: Path) -> Report:
     Raises:
         InputError: where there is none, or one that is damaged or of another version.
     """
-    try:
-        return Report.from_json(json.loads((folder / "report.json").read_text()))
-    except (OSError, ValueError, RecursionError, InputError) as error:
-        reason = f" ({error})" if isinstance(error, InputError) else ""
-        raise InputError(
-            f"{folder} has no readable report.json{reason}: give the directory of a finished run, or run ptq quantize again."
-        ) from error
+    return read_facts(Report, folder, "report.json")
 
 
 def markdown(report: Report) -> str:
@@ -84,8 +74,8 @@ def markdown(report: Report) -> str:
         "notes": [*report.notes, *report.validation.unmeasured, *exactness_lines(report.validation.exact)],
         "image_lines": image_lines(report.images),
         "pruning_lines": pruning_lines(report.pruning),
-        "channels": _channels(report.pruning),
-        "repair": _repair(report.pruning),
+        "channels": channel_table(report.pruning),
+        "repair": repair_table(report.pruning),
         "blocks": Table(
             "", ("block", "bits", "nearest (dB)", "kept (dB)", "what was kept", "seconds"), blocks
         ).markdown(),
@@ -93,28 +83,4 @@ def markdown(report: Report) -> str:
         "stages": Table("", ("stage", "seconds"), stages).markdown(),
         "memory_lines": memory_lines(report),
     }
-    return render("report.md.j2", content)
-
-
-def _channels(found: PruneResult | None) -> str:
-    """The channels that layers write, as a table; empty without pruning."""
-    if found is None:
-        return ""
-    rows = [(name, str(before), str(after)) for name, before, after in channel_rows(found)]
-    return Table("", ("layer", "channels before", "after"), rows).markdown()
-
-
-def _repair(found: PruneResult | None) -> str:
-    """What each step of repair brought, as a table; empty without pruning."""
-    if found is None:
-        return ""
-    head = ("step", "agreement with float (%)", "loss", "signal to noise (dB)", "seconds")
-    return f"What each step brought, {judged_on(found)}.\n\n{Table('', head, repair_rows(found)).markdown()}"
-
-
-def _rows_of_numbers(text: str) -> str:
-    """Put arrays of numbers on one line each: curves and histograms have hundreds.
-
-    Text cannot be hit, because a line break in it is written as two characters.
-    """
-    return re.sub(r"\[\n\s*([-+.\w]+(?:,\n\s*[-+.\w]+)*)\n\s*\]", lambda found: f"[{' '.join(found[1].split())}]", text)
+    return render("quantized.md.j2", content)

@@ -16,11 +16,23 @@ from ptq.pruning.results import PruneResult
 from ptq.quantization.quantized_model import QuantizedModel
 from ptq.reconstruction.kernels import fused_cpu
 from ptq.reconstruction.results import BlockResult, FinetuneResult
-from ptq.reporting.report import CachePeak, ImageFacts, ModelFacts, Preprocessing, Report
+from ptq.reporting.facts import ImageFacts, ModelFacts, Preprocessing
+from ptq.reporting.report import CachePeak, Report
 from ptq.utils.environment import Stopwatch, library_versions, peak_memory_bytes, this_machine
 from ptq.utils.units import file_size_text, number_text, percent_text
 
-__all__ = ["summarize"]
+__all__ = ["image_facts", "model_facts", "summarize"]
+
+
+def model_facts(model: Model) -> ModelFacts:
+    """Return what a report says of a network."""
+    return ModelFacts(model.name, model.weights_source, model.sha256, Preprocessing(**asdict(model.preprocess)))
+
+
+def image_facts(images: CalibrationSet, model: Model) -> ImageFacts:
+    """Return what a report says of calibration images, with the names of classes where the network is known to have them."""
+    names = label_names(images.labels.tolist(), model.classes, model.sha256, images.provenance)
+    return ImageFacts.from_json({"count": len(images), "names": names, **images.provenance})
 
 
 def summarize(
@@ -45,9 +57,8 @@ def summarize(
         before: what an interrupted run had done when this process began, in words.
         allocation: the bits that were chosen for a budget.
     """
-    names = label_names(images.labels.tolist(), model.classes, model.sha256, images.provenance)
     return Report(
-        model=ModelFacts(model.name, model.weights_source, model.sha256, Preprocessing(**asdict(model.preprocess))),
+        model=model_facts(model),
         validation=measured,
         seconds=watch.seconds,
         peak_rss_bytes=peak_memory_bytes(),
@@ -70,7 +81,7 @@ def summarize(
             *_interruption(before),
         ),
         worst_layers=tuple(layers),
-        images=ImageFacts.from_json({"count": len(images), "names": names, **images.provenance}),
+        images=image_facts(images, model),
         settings=settings,
         command=command(settings),
         seed=settings.execution.seed,

@@ -1,13 +1,17 @@
 """What a report says in words that several pages share: figures, images, exactness, memory."""
 
+import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 
 from ptq.export.results import Exact, Validation
-from ptq.reporting.report import ImageFacts, Report
+from ptq.reporting.facts import ImageFacts
+from ptq.reporting.report import Report
 from ptq.utils.units import byte_text, file_size_text, latency_text, number_text, percent_text, short_text, thread_text
 
 __all__ = [
     "COLUMNS",
+    "FLOAT_COLUMNS",
     "agreement_name",
     "bits_text",
     "exactness_lines",
@@ -16,12 +20,15 @@ __all__ = [
     "figure_rows",
     "image_lines",
     "memory_lines",
+    "repeating_command",
 ]
 
 SAME = "same prediction as float"
 ALWAYS = ("float", "simulated", "onnx")
 COLUMNS = ("float", "pruned", "simulated", "onnx", "quantize_static", "openvino")
 """What is shown beside each other: always, and as far as it was measured."""
+FLOAT_COLUMNS = ("float", "onnx")
+"""The same of a run that ends in a float file."""
 
 
 def figure_columns(measured: Validation) -> tuple[str, ...]:
@@ -98,7 +105,7 @@ def image_lines(images: ImageFacts) -> list[str]:
     """Return what is known about a set of images, a line each.
 
     Example:
-        >>> from ptq.reporting.report import ImageFacts
+        >>> from ptq.reporting.facts import ImageFacts
         >>> image_lines(ImageFacts(64, "noise"))
         ['64 images: noise']
     """
@@ -166,3 +173,13 @@ def bits_text(layers: Iterable[str], bits: Mapping[str, int | None]) -> str:
         '4, 8'
     """
     return ", ".join(map(str, sorted({n for layer in layers if (n := bits.get(layer)) is not None})))
+
+
+def repeating_command(name: str, folder: Path) -> str:
+    """Return the line of shell that repeats a run from its recipe.
+
+    Example:
+        >>> repeating_command("prune", Path("runs/small"))
+        'ptq prune --config runs/small/recipe.toml'
+    """
+    return shlex.join(["ptq", name, "--config", str(folder / "recipe.toml")])

@@ -23,7 +23,8 @@ from ptq.export.results import Validation
 from ptq.models.model import Model, load_model
 from ptq.progress import SILENT, Progress
 from ptq.reporting.distillation_report import DistillFacts, write_distillation
-from ptq.reporting.report import ImageFacts
+from ptq.reporting.html.page import refresh
+from ptq.reporting.summary import image_facts, model_facts
 from ptq.run.evaluation import ValidationBatches, load_evaluation
 from ptq.run.fingerprint import decided_by
 from ptq.run.inputs import (
@@ -38,7 +39,7 @@ from ptq.run.inputs import (
 from ptq.run.planning import prepare_network
 from ptq.run.run_directory import refuse_quantized, unfinished
 from ptq.utils.device import use_device
-from ptq.utils.environment import Stopwatch, environment
+from ptq.utils.environment import Stopwatch, library_versions, this_machine
 from ptq.utils.files import run_folder
 from ptq.utils.tensor_files import save_tensors
 from ptq.utils.work_store import WorkStore
@@ -191,20 +192,19 @@ def _written(
             if one.name in result.teachers and (judged := load_evaluation(settings.evaluation, one)) is not None:
                 top1[one.name] = _accuracy(judged, one, torch.device("cpu"), one.module)
     facts = DistillFacts(
-        student=str(settings.distillation.student),
-        size=learned.preprocess.size,
-        weights=settings.distillation.student_weights,
-        teacher=settings.model.name,
-        settings=settings.to_json(),
+        model=model_facts(learned),
+        validation=measured,
+        images=image_facts(images, teachers[0]),
+        seconds=watch.seconds,
+        settings=settings,
+        versions=library_versions(),
+        machine=this_machine(),
         distillation=result,
         teacher_top1=top1,
-        images=ImageFacts.from_json({"count": len(images), **images.provenance}),
-        validation=measured,
-        seconds=watch.seconds,
-        environment=environment(),
     )
     write_distillation(facts, folder)
     write_recipe(settings, folder)
+    refresh(folder)
     return facts
 
 

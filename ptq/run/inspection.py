@@ -23,8 +23,8 @@ from ptq.quantization.insertion import insert_quantizers
 from ptq.quantization.plan import layers_matched
 from ptq.quantization.quantized_model import QuantizedModel
 from ptq.quantization.storage import read_metadata, settings_of
+from ptq.reporting.facts import ImageFacts
 from ptq.reporting.inspection import Inspection
-from ptq.reporting.report import ImageFacts
 from ptq.reporting.report_files import read_report
 from ptq.run.allocation import held_apart
 from ptq.run.finished_runs import load

@@ -1,26 +1,27 @@
 """Pruning alone: a float network made smaller, as an ONNX file and as safetensors."""
 
-import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from ptq.calibration.dataset import CalibrationSet
+from ptq.config.recipe_file import write_recipe
 from ptq.config.settings import Settings
 from ptq.export import export_float, validate
-from ptq.export.results import Validation
 from ptq.graph.preparation import GraphModel
 from ptq.models.model import Model
 from ptq.progress import SILENT, Progress
-from ptq.pruning.results import PruneResult
+from ptq.reporting.html.page import refresh
+from ptq.reporting.pruning_report import PruneFacts, write_pruning
+from ptq.reporting.summary import image_facts, model_facts
 from ptq.run.evaluation import ValidationBatches, load_evaluation, own_metric
 from ptq.run.inputs import calibration_images, image_source, keep_images, load_network, load_teachers, load_verifier
 from ptq.run.planning import prepare_network
 from ptq.run.pruning import check_pruning, keep_pruned, prune_network
 from ptq.run.run_directory import about_run, open_run, refuse_quantized
 from ptq.utils.device import use_device
-from ptq.utils.files import atomic
+from ptq.utils.environment import Stopwatch, library_versions, this_machine
 
 __all__ = ["PrunedRun", "prune_model"]
 
@@ -31,16 +32,14 @@ class PrunedRun:
 
     Args:
         graph_model: the pruned float network.
-        result: what was removed, and what it left.
+        facts: what is known of it.
         images: that decided it.
-        validation: of the float file: "float" is the network before, "onnx" the file.
         folder: the run directory.
     """
 
     graph_model: GraphModel
-    result: PruneResult
+    facts: PruneFacts
     images: CalibrationSet
-    validation: Validation
     folder: Path
 
 
@@ -52,7 +51,7 @@ def prune_model(
     restart: bool = False,
     say: Callable[[str], object] | None = None,
 ) -> PrunedRun:
-    """Prune a network and write it as a float ONNX file, pruned.onnx, and as pruned.safetensors.
+    """Prune a network and write it as a float ONNX file, pruned.onnx, and as pruned.safetensors, with a report.
 
     What was interrupted continues where it stopped.
 
@@ -66,38 +65,54 @@ def prune_model(
     Raises:
         PtqError: whatever a user can act on.
     """
-    device = use_device(settings.execution.device, settings.execution.threads)
+    watch, device = Stopwatch(), use_device(settings.execution.device, settings.execution.threads)
     by_name = model is None
-    model = model or load_network(settings.model)
-    teachers, verifier = load_teachers(settings.calibration), load_verifier(settings.calibration)
-    evaluation, metric = load_evaluation(settings.evaluation, model), own_metric(settings.evaluation, model)
-    graph_model = prepare_network(model, settings.quantization)
-    check_pruning(graph_model, settings, writes="float", progress=progress)
-    refuse_quantized(Path(settings.output.folder))
-    folder, store, _ = open_run(settings, model, teachers, graph_model, device, restart, say)
-    source = image_source(settings.calibration, settings.execution, model.preprocess)
-    synthesize = partial(calibration_images, model, source, teachers, verifier, device=device, progress=progress)
-    images = keep_images(folder, store, synthesize)
-    inputs = model.preprocess.normalize(images.floats())
-    make = partial(
-        prune_network, graph_model, inputs, settings, device, folder=folder, writes="float", progress=progress
+    with watch("load"):
+        model = model or load_network(settings.model)
+        teachers, verifier = load_teachers(settings.calibration), load_verifier(settings.calibration)
+        evaluation, metric = load_evaluation(settings.evaluation, model), own_metric(settings.evaluation, model)
+        graph_model = prepare_network(model, settings.quantization)
+        check_pruning(graph_model, settings, writes="float", progress=progress)
+        refuse_quantized(Path(settings.output.folder))
+        folder, store, _ = open_run(settings, model, teachers, graph_model, device, restart, say)
+    with watch("images"):
+        source = image_source(settings.calibration, settings.execution, model.preprocess)
+        synthesize = partial(calibration_images, model, source, teachers, verifier, device=device, progress=progress)
+        images = keep_images(folder, store, synthesize)
+    with watch("prune"):
+        inputs = model.preprocess.normalize(images.floats())
+        make = partial(
+            prune_network, graph_model, inputs, settings, device, folder=folder, writes="float", progress=progress
+        )
+        pruned, result = keep_pruned(folder, store, graph_model, about_run(settings, model, by_name), make)
+    with watch("export"):
+        export_float(pruned.module, folder / "pruned.onnx", pruned.example(2))
+    with watch("validate"):
+        measured = validate(
+            folder / "pruned.onnx",
+            None,
+            model.preprocess,
+            ValidationBatches(evaluation, images),
+            reference=graph_model.module,
+            threads=settings.execution.threads,
+            baseline=False,
+            task=model.task,
+            metric=metric,
+            progress=progress,
+        )
+    facts = PruneFacts(
+        model=model_facts(model),
+        validation=measured,
+        images=image_facts(images, model),
+        seconds=watch.seconds,
+        settings=settings,
+        versions=library_versions(),
+        machine=this_machine(),
+        pruning=result,
     )
-    pruned, result = keep_pruned(folder, store, graph_model, about_run(settings, model, by_name), make)
-    export_float(pruned.module, folder / "pruned.onnx", pruned.example(2))
-    measured = validate(
-        folder / "pruned.onnx",
-        None,
-        model.preprocess,
-        ValidationBatches(evaluation, images),
-        reference=graph_model.module,
-        threads=settings.execution.threads,
-        baseline=False,
-        task=model.task,
-        metric=metric,
-        progress=progress,
-    )
-    with atomic(folder / "pruned.json") as path:
-        path.write_text(json.dumps({"pruning": asdict(result), **measured.to_json()}, indent=2) + "\n")
+    write_pruning(facts, folder)
+    write_recipe(settings, folder, "prune")
+    refresh(folder)
     store.discard()
     measured.raise_for_failure()
-    return PrunedRun(pruned, result, images, measured, folder)
+    return PrunedRun(pruned, facts, images, folder)

@@ -15,9 +15,9 @@ from ptq.cli.parsing import bits_by_pattern
 from ptq.config.flat_options import make_settings
 from ptq.reconstruction.config import METHODS
 from ptq.reconstruction.loop import reconstruct
+from ptq.reporting.facts import ImageFacts, Teacher
 from ptq.reporting.inspection import Inspection
 from ptq.reporting.inspection_page import advice, headlines, markdown, print_inspection, tables, write_inspection
-from ptq.reporting.report import ImageFacts, Teacher
 from tests.helpers.networks import images, quantized_network
 
 IMAGES = ImageFacts(24, "mixmix", teachers=(Teacher("resnet"),))

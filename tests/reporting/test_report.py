@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from ptq.errors import InputError
-from ptq.reporting.report import VERSION, ImageFacts, Report
+from ptq.reporting.facts import ImageFacts
+from ptq.reporting.report import VERSION, Report
 from tests.helpers.reports import check, made_up
 
 

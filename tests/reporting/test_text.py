@@ -1,6 +1,6 @@
 """What pages share in words: as far as it is known."""
 
-from ptq.reporting.report import ImageFacts
+from ptq.reporting.facts import ImageFacts
 from ptq.reporting.text import exactness_lines, figure_columns, figure_lines, figure_rows, image_lines, memory_lines
 from tests.helpers.reports import made_up
 

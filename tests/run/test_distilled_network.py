@@ -15,6 +15,7 @@ from ptq.config.distilled_run import settings_of_student
 from ptq.config.recipe_file import read_recipe
 from ptq.export import ort
 from ptq.run.distilled_network import load_student
+from tests.helpers.pages import Page
 
 NETWORKS = """
 import torch
@@ -96,6 +97,15 @@ def test_the_report_has_curves_accuracy_images_and_time() -> None:
     page = Path("run/report.md").read_text()
     assert "ptq quantize --from run" in page and "| 3 |" in page
     assert not Path("run/run.part").exists()
+    shown = Page(Path("run/report.html").read_text())
+    assert len(shown.of("svg")) == 3 and len(shown.of("img")) == 32
+
+
+def test_the_page_is_made_anew_from_the_folder() -> None:
+    before = Path("run/report.html").read_text()
+    Path("run/report.html").unlink()
+    assert call("report", "run").exit_code == 0
+    assert Path("run/report.html").read_text() == before
 
 
 def test_the_recipe_repeats_the_run() -> None:

@@ -11,14 +11,18 @@ from safetensors.torch import load_file
 
 import ptq
 from ptq.config.flat_options import make_settings
+from ptq.config.recipe_file import read_recipe
 from ptq.data.preprocess import Preprocess
 from ptq.export import ort
 from ptq.pruning.storage import load_pruned
+from ptq.reporting.facts import read_facts
+from ptq.reporting.pruning_report import PruneFacts
 from ptq.run import pipeline, pruned_network
 from ptq.run.inspection import inspect_run
 from ptq.run.pipeline import Run
 from ptq.run.pruned_network import prune_model
 from tests.helpers.networks import SHAPE, ResNet, build
+from tests.helpers.pages import Page
 
 PREPROCESS = Preprocess((16, 16), 16, "bilinear", (0.3,) * 3, (0.35,) * 3)
 OPTIONS: dict[str, Any] = {"preset": "fast", "method": "nearest", "threads": 1}
@@ -122,15 +126,19 @@ def test_a_pruned_network_by_itself(digits: Any, tmp_path: Path, monkeypatch: py
     found: list[str] = []
     made = prune_model(settings, model=model, say=found.append)
     assert found == ["continues an interrupted run: images, pruned already done"]
-    before, after = made.result.parameters
-    assert after <= 0.6 * before and made.validation.agreement["onnx"] > 85
+    before, after = made.facts.pruning.parameters
+    assert after <= 0.6 * before and made.facts.validation.agreement["onnx"] > 85
     x = digits.inputs(digits.images[:8])
     onnx = ort.run(ort.session(made.folder / "pruned.onnx"), x.numpy())
     assert np.allclose(onnx, made.graph_model.module(x).numpy(), atol=1e-4)
     again, result = load_pruned(made.folder / "pruned.safetensors", ptq.prepare(digits.model, SHAPE))
-    assert torch.equal(again.module(x), made.graph_model.module(x)) and result == made.result
-    said = json.loads((made.folder / "pruned.json").read_text())
-    assert said["pruning"]["parameters"] == [before, after]
+    assert torch.equal(again.module(x), made.graph_model.module(x)) and result == made.facts.pruning
+    assert read_facts(PruneFacts, made.folder, "pruned.json") == made.facts
+    assert read_recipe(made.folder / "recipe.toml").pruning.parameters == "60%"
+    assert "ptq prune --config" in (made.folder / "recipe.toml").read_text()
+    shown = Page((made.folder / "report.html").read_text())
+    assert len(shown.of("img")) == 32 and "closed form" in shown.text
+    assert not any("quantized layer" in check.name for check in made.facts.validation.checks)
     assert not (made.folder / "run.part").exists()
 
 

@@ -1,6 +1,6 @@
 """report.html: what a run found out as one page that needs nothing but itself, made from the run directory.
 
-Everything in it comes from report.json and images.safetensors, so that the page of a finished run can be made anew
+Everything in it comes from report.json, or what a run of another kind has in its place, and images.safetensors, so that the page of a finished run can be made anew
 without its network. matplotlib, the extra `report`, is imported when a page is made.
 """
 
@@ -8,12 +8,16 @@ import importlib.util
 from pathlib import Path
 
 from ptq.errors import MachineError
+from ptq.reporting.distillation_report import DistillFacts
+from ptq.reporting.facts import KINDS, RunFacts, read_facts
+from ptq.reporting.pruning_report import PruneFacts
 from ptq.reporting.rendering import render
 from ptq.reporting.report import Report
-from ptq.reporting.report_files import read_report
 from ptq.utils.files import atomic
 
 __all__ = ["available", "page", "refresh", "require", "write_html_report"]
+
+_FACTS: dict[str, type[RunFacts]] = dict(zip(KINDS, (Report, PruneFacts, DistillFacts), strict=True))
 
 
 def available() -> bool:
@@ -35,7 +39,7 @@ def refresh(folder: Path) -> Path | None:
     """Write report.html where that can be done; elsewhere remove one that tells of an earlier run.
 
     Raises:
-        InputError: when report.json cannot be read.
+        InputError: when the facts cannot be read.
         MachineError: when the page cannot be written.
     """
     if available():
@@ -48,13 +52,13 @@ def write_html_report(folder: Path | str) -> Path:
     """Make the page of a finished run, or of one that failed a check, anew.
 
     Args:
-        folder: as `ptq.quantize` wrote it.
+        folder: as `ptq quantize`, `ptq prune` or `ptq distill` wrote it.
 
     Returns:
         Where the page is: report.html in there.
 
     Raises:
-        InputError: when there is no report.json that can be read.
+        InputError: when there are no facts that can be read.
         MachineError: when matplotlib is missing, when the disk is full.
 
     Example:
@@ -62,24 +66,31 @@ def write_html_report(folder: Path | str) -> Path:
         'report.html'
     """
     folder = Path(folder)
-    report = read_report(folder)
-    text = page(report, folder)
+    name = next((name for name in KINDS if (folder / name).is_file()), KINDS[0])
+    text = page(read_facts(_FACTS[name], folder, name), folder)
     with atomic(folder / "report.html") as path:
         path.write_text(text, encoding="utf-8")
     return folder / "report.html"
 
 
-def page(report: Report, folder: Path | None = None) -> str:
+def page(facts: RunFacts, folder: Path | None = None) -> str:
     """Return the page as HTML.
 
     Args:
-        report: of the run.
+        facts: of the run, of any kind.
         folder: holds images.safetensors; None leaves the images out.
 
     Raises:
         MachineError: when matplotlib is missing.
     """
     require()
-    from ptq.reporting.html.content import content
+    from ptq.reporting.html import distilled, pruned, quantized
 
-    return render("report.html.j2", content(report, folder))
+    match facts:
+        case PruneFacts():
+            return render("pruned.html.j2", pruned.content(facts, folder))
+        case DistillFacts():
+            return render("distilled.html.j2", distilled.content(facts, folder))
+        case Report():
+            return render("quantized.html.j2", quantized.content(facts, folder))
+    raise AssertionError(f"no page shows {type(facts).__name__}")

@@ -30,6 +30,7 @@ __all__ = [
     "Point",
     "histogram",
     "loss_curves",
+    "over_epochs",
     "page_svg",
     "tradeoff",
     "tradeoff_file",
@@ -59,6 +60,7 @@ _STYLE: dict[Any, Any] = {
     "axes.facecolor": "none",
 }
 _WIDTH, _HEIGHT = 290.0, 190.0  # of the axes in a chart of scores, about
+_MOST_DOTS = 20  # that do not run into a line
 _MOST_LEVELS = 33  # that can be told apart in a small chart
 
 
@@ -146,6 +148,26 @@ def loss_curves(curves: Sequence[Sequence[float]], mark: str) -> str:
         axes.xaxis.set_major_formatter(PercentFormatter(len(curves), decimals=0, symbol=" %"))
 
     return page_svg(draw, 165, 105, mark)
+
+
+def over_epochs(points: Sequence[tuple[int, float]], mark: str) -> str:
+    """Draw a figure over the epochs of learning.
+
+    Args:
+        points: number of an epoch, 1.., and the figure after it; at least one.
+        mark: tells the ids in it from those of other drawings on the page.
+    """
+
+    def draw(axes: Axes) -> None:
+        x, y = zip(*points, strict=True)
+        axes.plot(x, y, "o-" if len(points) < _MOST_DOTS else "-", color=BLUE, linewidth=1.6, markersize=4)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.grid(color=LINE, linewidth=0.6)
+        axes.set_axisbelow(True)
+        axes.set_xlabel("epoch")
+
+    return page_svg(draw, 290, 180, mark)
 
 
 def tradeoff(points: Sequence[Point], cost: str, score: str) -> str:

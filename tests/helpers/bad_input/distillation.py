@@ -1,5 +1,6 @@
 """Students that cannot learn, and runs that quantization cannot go on from."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,7 +32,8 @@ def _from(what: str, says: str, make: Callable[[Path], object] = lambda _: None)
 
 def _without_weights(at: Path) -> None:
     (at / "run").mkdir()
-    (at / "run/distilled.json").write_text('{"student": "net.py:net", "size": [8, 8]}')
+    facts = {"settings": {"distillation": {"student": "net.py:net"}}, "model": {"preprocess": {"size": [8, 8]}}}
+    (at / "run/distilled.json").write_text(json.dumps(facts))
 
 
 DISTILLATION = (

@@ -15,8 +15,8 @@ import ptq
 from ptq.calibration import CalibrationSet
 from ptq.errors import MachineError
 from ptq.export.results import Check
+from ptq.reporting.facts import Teacher
 from ptq.reporting.html.page import page, refresh, write_html_report
-from ptq.reporting.report import Teacher
 from ptq.reporting.report_files import write_report
 from tests.helpers.pages import Page
 from tests.helpers.reports import check, histogram, made_up
