@@ -42,6 +42,7 @@ def find_choices(
     inputs: Tensor,
     *,
     fixed: Collection[str] = (),
+    also: Mapping[str, int] | None = None,
     metadata: Mapping[str, str] | None = None,
     format: str | None = None,
     count: int = IMAGES,
@@ -53,6 +54,7 @@ def find_choices(
         quantized_model: calibrated; its plan has the most bits that each layer gets. It stays as it is.
         inputs: images as the network takes them, (N, C, H, W), normalized.
         fixed: layers that keep the plan's bits.
+        also: layer -> bits to measure besides those that are worth anything.
         metadata, format: as `export_qdq` will get them.
         count: how many of the inputs to measure on, spread evenly.
         progress: told of every layer.
@@ -69,7 +71,10 @@ def find_choices(
     if not len(inputs) or count < 1:
         raise InputError("what widths cost is measured on at least one image.")
     sizes = file_sizes(quantized_model, metadata, format=format)
-    widths = possible_widths(quantized_model.plan, sizes, fixed)
+    widths = {
+        name: tuple(sorted({*bits, *([also[name]] if also and name in also else [])}))
+        for name, bits in possible_widths(quantized_model.plan, sizes, fixed).items()
+    }
     float_model = quantized_model.require_float_model()
     harms, weights = measure_harms(float_model, widths, _spread(inputs, count), progress=progress)
     return Choices(_tradeoffs(quantized_model, sizes, harms, min(count, len(inputs))), weights)

@@ -8,7 +8,7 @@ import msgspec
 
 from ptq.errors import InputError
 
-__all__ = ["Allocation", "Attempt", "LayerWidths", "Point", "Tradeoffs", "Width"]
+__all__ = ["Allocation", "Alternative", "Attempt", "LayerWidths", "Point", "Tradeoffs", "Width"]
 
 
 @dataclass(frozen=True)
@@ -170,3 +170,30 @@ class Allocation:
     def missed(self) -> bool:
         """Whether nothing that was tuned does what is asked for."""
         return bool(self.attempts) and not any(attempt.enough for attempt in self.attempts)
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """The bits that all layers have beside the best that a file of the same size can hold; both before tuning.
+
+    Args:
+        size: bytes of both files, nearly.
+        harm: of the bits that all layers have: squared error of the output as a share of the squared output.
+        loss: the same in the unit of the network's task.
+        mixed_harm, mixed_loss: with bits of its own for every layer.
+        bits: layer -> those bits.
+        images: how many it was measured on.
+    """
+
+    size: int
+    harm: float
+    loss: float
+    mixed_harm: float
+    mixed_loss: float
+    bits: dict[str, int]
+    images: int
+
+    @property
+    def better(self) -> bool:
+        """Whether bits of its own for every layer do less harm by a tenth at least."""
+        return self.mixed_harm < 0.9 * self.harm

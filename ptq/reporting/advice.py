@@ -218,6 +218,8 @@ def _for_accuracy(settings: Settings, run: str) -> Iterator[Step]:
 def _mixed(report: Report) -> Iterator[Step]:
     """The same bytes with bits of its own for every layer, where weights are packed."""
     settings, size = report.settings, report.validation.size_bytes.get("onnx")
+    if report.alternative is not None and not report.alternative.better:
+        return
     if size is None or report.validation.format != "packed" or bit_budget(settings.quantization) is not None:
         return
     output = replace(settings.output, folder=f"{settings.output.folder}-mixed")

@@ -3,13 +3,13 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from ptq.allocation.results import Allocation, Attempt, Point
+from ptq.allocation.results import Allocation, Alternative, Attempt, Point
 from ptq.config.bit_budget import bit_budget
 from ptq.config.settings import QuantizationSettings
 from ptq.reporting.tables import Table
 from ptq.utils.units import file_size_text, percent_text, short_text
 
-__all__ = ["activations_text", "allocation_lines", "frontier_table", "weights_text"]
+__all__ = ["activations_text", "allocation_lines", "alternative_lines", "frontier_table", "weights_text"]
 
 
 def weights_text(settings: QuantizationSettings) -> str:
@@ -49,6 +49,26 @@ def allocation_lines(found: Allocation, written: int | None) -> list[str]:
         f"before tuning the output errs by {_share(found.measured)}; {_share(found.predicted)} is the sum over layers, each alone "
         f"(all layers were measured together {times})",
         *(_attempt(attempt) for attempt in found.attempts),
+    ]
+
+
+def alternative_lines(found: Alternative | None, unit: str) -> list[str]:
+    """Return what bits of its own for every layer would do in a file of the same size; nothing where it was not measured.
+
+    Args:
+        found: the comparison.
+        unit: of the loss.
+    """
+    if found is None:
+        return []
+    now = f"{_share(found.harm)} as they are ({short_text(found.loss)} {unit})"
+    if not found.better:
+        return [
+            f"bits of their own for layers would gain nothing in a file of this size: the output errs by {now}, before tuning"
+        ]
+    mixed = f"{_share(found.mixed_harm)} with bits of its own for every layer ({short_text(found.mixed_loss)} {unit})"
+    return [
+        f"in a file of the same size, before tuning, the output errs by {mixed}, by {now}; on {found.images} images"
     ]
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Self
 
-from ptq.allocation.results import Allocation
+from ptq.allocation.results import Allocation, Alternative
 from ptq.analysis.distributions import LayerDistribution
 from ptq.errors import InputError
 from ptq.pruning.results import PruneResult
@@ -41,6 +41,7 @@ class Report(RunFacts):
         pruning: which channels were removed before quantization, and what that cost; None where none were.
         finetuning: what fine-tuning the whole network brought; None where there was none.
         allocation: the bits that were chosen for a budget; None where none was given.
+        alternative: what a file of the same size could hold; None where it was not measured.
         version: of report.json's keys.
     """
 
@@ -56,6 +57,7 @@ class Report(RunFacts):
     pruning: PruneResult | None = None
     finetuning: FinetuneResult | None = None
     allocation: Allocation | None = None
+    alternative: Alternative | None = None
     version: int = VERSION
 
     def to_json(self) -> dict[str, Any]:

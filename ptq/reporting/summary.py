@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 
-from ptq.allocation.results import Allocation
+from ptq.allocation.results import Allocation, Alternative
 from ptq.analysis.distributions import LayerDistribution
 from ptq.calibration import CalibrationSet
 from ptq.config.bit_budget import bit_budget
@@ -16,6 +16,7 @@ from ptq.pruning.results import PruneResult
 from ptq.quantization.quantized_model import QuantizedModel
 from ptq.reconstruction.kernels import fused_cpu
 from ptq.reconstruction.results import BlockResult, FinetuneResult
+from ptq.reporting.bits import alternative_lines
 from ptq.reporting.facts import ImageFacts, ModelFacts, Preprocessing
 from ptq.reporting.report import CachePeak, Report
 from ptq.utils.environment import Stopwatch, library_versions, peak_memory_bytes, this_machine
@@ -48,6 +49,7 @@ def summarize(
     watch: Stopwatch,
     before: str = "",
     allocation: Allocation | None = None,
+    alternative: Alternative | None = None,
 ) -> Report:
     """Return the report of a run.
 
@@ -56,6 +58,7 @@ def summarize(
         layers: those that lose most.
         before: what an interrupted run had done when this process began, in words.
         allocation: the bits that were chosen for a budget.
+        alternative: what a file of the same size could hold.
     """
     return Report(
         model=model_facts(model),
@@ -70,11 +73,13 @@ def summarize(
         pruning=pruning,
         finetuning=tuned,
         allocation=allocation,
+        alternative=alternative,
         bits={name: spec.bits for name, spec in quantized_model.plan.weights.items()},
         activation_bits={name: spec.bits for name, spec in quantized_model.plan.activations.items()},
         notes=(
             *quantized_model.plan.notes,
             *_budget(settings, measured, allocation),
+            *alternative_lines(alternative, quantized_model.task.unit),
             *_container(settings),
             *_compiler(blocks),
             *_saturation(quantized_model, measured),

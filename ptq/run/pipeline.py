@@ -32,6 +32,7 @@ from ptq.reporting.report_files import write_report
 from ptq.reporting.summary import summarize
 from ptq.run.activation_bits import plan_activations
 from ptq.run.allocation import Goal, find_widths, held_apart
+from ptq.run.alternative import find_alternative
 from ptq.run.evaluation import PICTURES, ValidationBatches, load_evaluation, own_metric
 from ptq.run.inputs import (
     calibration_images,
@@ -178,6 +179,9 @@ def _run(
             goal = Goal(settings, model, quantized_model, evaluation or apart or images)
             tuned = tune_to_goal(tuning, quantized_model, choices, goal, store)
     quantized_model = tuned.quantized_model
+    with watch("compare with mixed bits"):
+        seconds = sum(watch.seconds.values())
+        alternative = find_alternative(settings, quantized_model, tuning.inputs(), metadata, seconds)
     quantized_model.to(torch.device("cpu"))
     save_quantized(quantized_model, folder / "quantized.safetensors", about)
     with watch("export"):
@@ -211,6 +215,7 @@ def _run(
         watch,
         store.words(),
         tuned.allocation,
+        alternative,
     )
     write_report(report, folder)
     write_recipe(placed_settings(settings, quantized_model.plan), folder)

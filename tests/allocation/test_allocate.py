@@ -66,7 +66,7 @@ def test_what_cannot_be_met_is_refused() -> None:
 def test_no_layer_could_be_wider_in_a_file_of_the_size_asked_for(name: str, tmp_path: Path) -> None:
     quantized_model, x, choices = made(name)
     least, most = choices.tradeoffs.least() + RESERVE, choices.tradeoffs.most() + RESERVE
-    for share in (0.0, 0.13, 0.5, 0.77, 1.0):
+    for share in (0.2, 0.6):
         budget = round(least + share * (most - least))
         found = allocate(quantized_model, x, choices, budget, points=False)
         written = size_bytes(export_qdq(change_widths(quantized_model, found.bits), tmp_path / "model.onnx"))

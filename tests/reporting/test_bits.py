@@ -38,4 +38,9 @@ def test_pages_show_the_choice_and_what_other_sizes_hold(tmp_path: Path) -> None
 def test_a_uniform_run_names_the_command_for_mixed_bits_of_the_same_size() -> None:
     commands = [step.command for step in next_steps(made_up(top1__onnx=80.0), "run") if step.command]
     assert any("--max-size 600000B" in command for command in commands)
+    harms = {"harm": 0.1, "loss": 0.2, "mixed_loss": 0.15, "bits": {"stem": 8}, "images": 8, "size": 600_000}
+    for mixed, advised in ((0.05, True), (0.1, False)):
+        compared = made_up(top1__onnx=80.0, alternative={**harms, "mixed_harm": mixed})
+        assert Report.from_json(compared.to_json()) == compared
+        assert any("-mixed" in (step.command or "") for step in next_steps(compared, "run")) is advised
     assert not any("-mixed" in (step.command or "") for step in next_steps(with_budget(), "run"))
