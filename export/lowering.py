@@ -30,6 +30,7 @@ from ptq.export.integer_modules import (
     border,
 )
 from ptq.export.transposed_convolutions import SplitConvolution, split_transposed
+from ptq.graph.data_movement import moves_data
 from ptq.graph.fx_helpers import (
     LAYERS,
     argument,
@@ -40,7 +41,7 @@ from ptq.graph.fx_helpers import (
     op_name,
     sole_input,
 )
-from ptq.quantization.integer_ops import IN_FLOAT, moves_data
+from ptq.quantization.integer_ops import IN_FLOAT
 from ptq.quantization.integer_simulation import code_bounds, folded_activation, hard_gate
 from ptq.quantization.layers import QuantLayer
 from ptq.quantization.quantizers import Quantizer
@@ -204,4 +205,4 @@ def _padding(
 
 
 def _is_tuple(node: fx.Node) -> bool:
-    return op_name(node) in ("chunk", "split")
+    return op_name(node) in ("chunk", "split", "tensor_split", "unbind")

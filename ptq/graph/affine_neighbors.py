@@ -51,10 +51,6 @@ class Affine:
     def without_shift(self) -> "Affine":
         return Affine(self.gain, torch.zeros_like(self.shift))
 
-    def with_dimensions(self, count: int) -> "Affine":
-        """The same numbers for a tensor of as many dimensions, where all entries share one."""
-        return Affine(self.gain.reshape([1] * count), self.shift.reshape([1] * count))
-
     def part(self, axis: int, first: int, size: int) -> "Affine":
         """The map of some entries along a dimension."""
         pair = (t.narrow(axis, first, size) if t.shape[axis] > 1 else t for t in (self.gain, self.shift))
@@ -111,9 +107,8 @@ def layers_before(graph: fx.GraphModule, node: fx.Node, affine: Affine) -> list[
         return _before_cat(graph, node, affine)
     if passes := _passes(graph, node, affine):
         return layers_before(graph, sole_input(node), affine)
-    if passes is None and affine.scalar:
-        return layers_before(graph, sole_input(node), affine.with_dimensions(sole_input(node).meta["example"].dim()))
-    return None
+    before = None if passes is not None else _unmoved(graph, node, affine)
+    return None if before is None else layers_before(graph, sole_input(node), before)
 
 
 def _before_arithmetic(graph: fx.GraphModule, node: fx.Node, affine: Affine) -> list[Share] | None:
@@ -188,15 +183,40 @@ def _reads_zeros(layer: nn.Module) -> bool:
     return isinstance(layer, nn.ConvTranspose2d)
 
 
+def _unmoved(graph: fx.GraphModule, mover: fx.Node, affine: Affine) -> Affine | None:
+    """The map of the same numbers where they come from; None where it is not the same for every row there."""
+    before, after = sole_input(mover).meta["example"].shape, mover.meta["example"].shape
+    if affine.scalar:
+        return Affine(*(t.reshape([1] * len(before)) for t in (affine.gain, affine.shift)))
+    if before.numel() != after.numel():
+        return None
+    places = _apply(graph, mover, torch.arange(before.numel()).reshape(before)).flatten()
+    found = []
+    for tensor in (affine.gain, affine.shift):
+        back = torch.empty(before.numel(), dtype=tensor.dtype)
+        back[places] = tensor.expand(after).flatten()
+        back = back.reshape(before)
+        if not torch.equal(back[:1].expand(before), back):
+            return None
+        found.append(back[:1])
+    return Affine(found[0], found[1])
+
+
+def _apply(graph: fx.GraphModule, mover: fx.Node, tensor: Tensor) -> Tensor:
+    """What a mover makes of another tensor."""
+    args, kwargs = fx.map_arg((mover.args, dict(mover.kwargs)), lambda _: tensor)
+    module = module_of(graph, mover)
+    function = module or (getattr(Tensor, mover.target) if isinstance(mover.target, str) else mover.target)
+    moved: Tensor = function(*args, **kwargs)
+    return moved
+
+
 def _moved(graph: fx.GraphModule, mover: fx.Node, node: fx.Node, affine: Affine) -> Affine | None:
     """The map of the same numbers where they are moved to; None where it is not the same for every row there."""
     before, after = node.meta["example"].shape, mover.meta["example"].shape
-    module = module_of(graph, mover)
 
     def move(tensor: Tensor) -> Tensor | None:
-        args, kwargs = fx.map_arg((mover.args, dict(mover.kwargs)), lambda _: tensor.expand(before))
-        function = module or (getattr(torch.Tensor, mover.target) if isinstance(mover.target, str) else mover.target)
-        moved: Tensor = function(*args, **kwargs)
+        moved = _apply(graph, mover, tensor.expand(before))
         return moved[:1] if moved.shape == after and torch.equal(moved[:1].expand_as(moved), moved) else None
 
     gain, shift = move(affine.gain), move(affine.shift)

@@ -53,6 +53,8 @@ def _canonicalize_module(graph: fx.GraphModule, node: fx.Node) -> None:
         add_module(graph, node, nn.ZeroPad2d(module.padding), sole_input(node))
     elif isinstance(module, nn.PixelUnshuffle):
         _split_unshuffle(graph, node, module.downscale_factor)
+    elif isinstance(module, nn.RReLU):
+        add_module(graph, node, nn.LeakyReLU((module.lower + module.upper) / 2), sole_input(node))
     elif isinstance(module, nn.Hardswish | nn.SiLU):
         _split_swish(graph, node, nn.Hardsigmoid() if isinstance(module, nn.Hardswish) else nn.Sigmoid())
 
@@ -101,6 +103,14 @@ def _broadcast(node: fx.Node) -> None:
             user.replace_input_with(node, source)
 
 
+def _free_batch(node: fx.Node) -> None:
+    """Let an `expand` keep the sizes that it does not change, the batch among them, whatever they are."""
+    before, after = sole_input(node).meta["example"].shape, node.meta["example"].shape
+    kept = [False] * (len(after) - len(before)) + [a == b for a, b in zip(before, after[-len(before) :], strict=True)]
+    node.op, node.target, node.kwargs = "call_method", "expand", {}
+    node.args = (sole_input(node), *(-1 if keep else size for keep, size in zip(kept, after, strict=True)))
+
+
 def _canonicalize_function(graph: fx.GraphModule, node: fx.Node) -> None:
     name = op_name(node).removesuffix("_")
     _out_of_place(node)
@@ -136,6 +146,8 @@ def _canonicalize_function(graph: fx.GraphModule, node: fx.Node) -> None:
             add_module(graph, node, gate, sole_input(node))
         case "hardswish" | "silu":
             _split_swish(graph, node, nn.Hardsigmoid() if name == "hardswish" else nn.Sigmoid())
+        case "gelu":
+            add_module(graph, node, nn.GELU(argument(node, 1, "approximate", "none")), sole_input(node))
         case "mish":
             add_module(graph, node, nn.Mish(), sole_input(node))
         case "softplus" if argument(node, 1, "beta", 1) == 1:
@@ -143,6 +155,9 @@ def _canonicalize_function(graph: fx.GraphModule, node: fx.Node) -> None:
         case "leaky_relu":
             slope = argument(node, 1, "negative_slope", 0.01)
             add_module(graph, node, nn.LeakyReLU(slope), sole_input(node))
+        case "rrelu":
+            bounds = argument(node, 1, "lower", 1 / 8), argument(node, 2, "upper", 1 / 3)
+            add_module(graph, node, nn.LeakyReLU(sum(bounds) / 2), sole_input(node))
         case "mean" | "adaptive_avg_pool2d" | "avg_pool2d":
             canonicalize_pool(graph, node)
         case "amax" | "adaptive_max_pool2d":
@@ -158,7 +173,9 @@ def _canonicalize_function(graph: fx.GraphModule, node: fx.Node) -> None:
             add_module(graph, node, nn.PixelShuffle(argument(node, 1, "upscale_factor")), sole_input(node))
         case "pixel_unshuffle":
             _split_unshuffle(graph, node, argument(node, 1, "downscale_factor"))
-        case "expand" | "expand_as":
+        case "expand" | "expand_as" | "broadcast_to":
+            if name != "expand_as":
+                _free_batch(node)
             _broadcast(node)
         case "reshape" | "view" | "view_as" | "reshape_as":
             # The batch stays free: every other size is known from the example.

@@ -23,8 +23,11 @@ from ptq.graph.affine_folding import fold_affine_maps
 from ptq.graph.batch_constants import follow_batch
 from ptq.graph.branch_folding import fold_branches
 from ptq.graph.canonical_form import canonicalize
+from ptq.graph.compound_functions import take_apart
+from ptq.graph.data_movement import activations_first
 from ptq.graph.fx_helpers import attribute, module_of, op_name, sole_input
 from ptq.graph.outputs import name_outputs
+from ptq.graph.pointwise_functions import recognize_functions
 from ptq.graph.prelu import split_prelus
 from ptq.graph.rewriting import rewritten_copy
 from ptq.graph.rows import mark_rows
@@ -109,8 +112,10 @@ def prepare(
     _keep_one_input(graph)
     name_outputs(graph, BATCH)
     _fold_constants(graph)
+    take_apart(graph)
     canonicalize(graph)
     _merge_equal_calls(graph)
+    recognize_functions(graph)
     recognize_activations(graph)
     _unshare_modules(graph)
     _own_constants(graph)
@@ -118,6 +123,7 @@ def prepare(
     while keep_branches != "all" and fold_branches(graph, identities=keep_branches == "none"):
         fold_affine_maps(graph)  # a sum of branches that is scaled is a layer that is scaled now
     split_prelus(graph)
+    activations_first(graph)
     _rename_clashes(graph)
     _clean(graph)
     graph.eval().requires_grad_(False)

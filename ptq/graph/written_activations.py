@@ -1,7 +1,8 @@
-"""Activations that are written as arithmetic become modules: x * relu6(x + 3) / 6, x * 0.5 * (1 + erf(x / sqrt(2))),
-x * tanh(softplus(x)).
+"""Hard sigmoids and swishes that are written as arithmetic become modules: x * relu6(x + 3) / 6, x * sigmoid(1.702 * x).
 
-So MobileNetV3 and its like were written before torch had a hard swish, and so exporters to ONNX write it, and GELU.
+So MobileNetV3 and its like were written before torch had a hard swish, and so exporters to ONNX write it. What is a
+function of one tensor is recognized by its numbers (`pointwise_functions.py`). These are not: other operations may stand
+between their parts, and layers take over their factors.
 """
 
 import math
@@ -9,7 +10,7 @@ import operator
 
 from torch import fx, nn
 
-from ptq.graph.fx_helpers import add_module, argument, module_of, op_name, sole_input
+from ptq.graph.fx_helpers import LAYERS, add_module, argument, attribute, module_of, op_name, sole_input
 
 __all__ = ["recognize_activations"]
 
@@ -17,7 +18,7 @@ CLOSE = 1e-4  # relative: files hold 0.16666667163372 for 1/6, or less of it
 
 
 def recognize_activations(graph: fx.GraphModule) -> None:
-    """Write hard sigmoids, hard swishes, GELUs and Mishes that are spelled out as modules, in place.
+    """Write hard sigmoids, and swishes with a factor, with modules, in place.
 
     Args:
         graph: in canonical form; a hard swish is a product with a hard sigmoid in it.
@@ -25,10 +26,8 @@ def recognize_activations(graph: fx.GraphModule) -> None:
     for node in list(graph.graph.nodes):
         if isinstance(module_of(graph, node), nn.ReLU6):
             _hard_sigmoid(graph, node)
-        elif op_name(node) == "erf":
-            _gelu(graph, node)
-        elif isinstance(module_of(graph, node), nn.Tanh) or op_name(node) == "tanh":
-            _mish(graph, node)
+        elif isinstance(module_of(graph, node), nn.Sigmoid):
+            _scaled_swish(graph, node)
         elif _clamps_to_one(graph, node):
             _scaled_hard_sigmoid(graph, node)
     graph.graph.eliminate_dead_code()
@@ -83,38 +82,35 @@ def _scaled_hard_sigmoid(graph: fx.GraphModule, clamp: fx.Node) -> None:
     add_module(graph, clamp, nn.Hardsigmoid(), x)
 
 
-def _gelu(graph: fx.GraphModule, erf: fx.Node) -> None:
-    """x * 0.5 * (1 + erf(x / sqrt(2))), in any order."""
-    scaled, node = sole_input(erf), _only_user(erf)
-    if not _is(_factor(scaled), math.sqrt(0.5)) or node is None or _plus(node, 1.0) is not erf:
+def _scaled_swish(graph: fx.GraphModule, gate: fx.Node) -> None:
+    """x * sigmoid(c * x), quick GELU where c is 1.702, as swish(c * x) / c: the layer before takes over c, those behind 1 / c."""
+    scaled, product = sole_input(gate), _only_user(gate)
+    factor = _factor(scaled) or _constant_factor(graph, scaled)
+    if product is None or product.target is not operator.mul or factor is None or factor <= 0:
         return
-    x = sole_input(scaled)
-    half, times_x = False, False
-    while not (half and times_x):
-        read, node = node, _only_user(node)
-        if node is None or node.target not in (operator.mul, operator.truediv):
-            return
-        others = [a for a in node.args if a is not read]
-        other = others[0] if len(others) == 1 and isinstance(others[0], fx.Node) else None
-        if not half and _is(_factor(node), 0.5):
-            half = True
-        elif other is not None and not times_x and node.target is operator.mul and other is x:
-            times_x = True
-        elif other is not None and not half and not times_x and _is(_factor(other), 0.5) and sole_input(other) is x:
-            half = times_x = True
-        else:
-            return
-    add_module(graph, node, nn.GELU(), x)
+    x = next((node for node in scaled.all_input_nodes if node.op != "get_attr"), scaled)
+    if set(product.args) != {x, gate} or set(x.users) != {scaled, product} or not _follows_layer(graph, x):
+        return
+    product.args = (scaled, gate)
+    with graph.graph.inserting_after(product):
+        result = graph.graph.call_function(operator.mul, (product, 1 / factor))
+    result.meta = dict(product.meta)
+    product.replace_all_uses_with(result, delete_user_cb=lambda user: user is not result)
+    product.meta["example"] = product.meta["example"] * factor
 
 
-def _mish(graph: fx.GraphModule, tanh: fx.Node) -> None:
-    """x * tanh(softplus(x))."""
-    softplus, node = sole_input(tanh), _only_user(tanh)
-    if not isinstance(module_of(graph, softplus), nn.Softplus) or node is None or node.target is not operator.mul:
-        return
-    x = sole_input(softplus)
-    if set(node.args) == {x, tanh}:
-        add_module(graph, node, nn.Mish(), x)
+def _constant_factor(graph: fx.GraphModule, node: fx.Node) -> float | None:
+    """A learned number that a tensor is multiplied with."""
+    held = [attribute(graph, read) for read in node.all_input_nodes if read.op == "get_attr"]
+    single = node.target is operator.mul and len(held) == 1 and held[0].numel() == 1
+    return float(held[0]) if single else None
+
+
+def _follows_layer(graph: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a layer, or its BatchNorm, gives a tensor, be it behind a ReLU or a factor."""
+    while isinstance(module_of(graph, node), nn.ReLU) or _factor(node) is not None:
+        node = sole_input(node)
+    return isinstance(module_of(graph, node), (*LAYERS, nn.BatchNorm1d, nn.BatchNorm2d))
 
 
 def _only_user(node: fx.Node) -> fx.Node | None:

@@ -13,7 +13,8 @@ from torch import fx, nn
 from torch.nn import functional as F
 
 from ptq.config.choices import MAX_BITS
-from ptq.graph.fx_helpers import LAYERS, argument, averages_globally, foldable, module_of, op_name, sole_input
+from ptq.graph.data_movement import moves_data
+from ptq.graph.fx_helpers import LAYERS, averages_globally, foldable, module_of, sole_input
 from ptq.models.inputs import is_input
 from ptq.quantization.spec import Grid, QuantSpec
 
@@ -26,40 +27,10 @@ __all__ = [
     "is_convolution",
     "is_layer",
     "is_network_output",
-    "moves_data",
     "range_source",
     "tail",
 ]
 
-MOVING_MODULES = (
-    nn.MaxPool2d,
-    nn.Flatten,
-    nn.Unflatten,
-    nn.ZeroPad2d,
-    nn.ReflectionPad2d,
-    nn.ReplicationPad2d,
-    nn.PixelShuffle,
-    nn.ChannelShuffle,
-)
-MOVING_FUNCTIONS = {
-    "flatten",
-    "reshape",
-    "permute",
-    "transpose",
-    "squeeze",
-    "unsqueeze",
-    "unflatten",
-    "chunk",
-    "split",
-    "getitem",
-    "max_pool2d",
-    "pad",
-    "narrow",
-    "select",
-    "channel_shuffle",
-    "roll",
-    "interpolate",
-}
 IN_FLOAT = "in_float"
 """In the meta of a quantized model's node: it computes in float although it has an integer kernel."""
 
@@ -68,23 +39,6 @@ TABLES = (nn.Sigmoid, nn.LeakyReLU)  # looked up by code
 # takes no input whose step is 256 times that of the output's sum. Half of either, for scales that are learned later.
 LARGEST = 2.0**30
 LARGEST_AVERAGE = 2.0**15
-
-
-def moves_data(graph: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether the node only rearranges or selects values: its output needs no range of its own."""
-    if node.op == "call_module":
-        module = module_of(graph, node)
-        nearest = isinstance(module, nn.Upsample) and module.mode == "nearest"
-        return nearest or isinstance(module, MOVING_MODULES)
-    if node.op not in ("call_function", "call_method") or op_name(node) not in MOVING_FUNCTIONS:
-        return False
-    if op_name(node) == "getitem":  # of a tensor, or of its pieces, but not of several results
-        source = sole_input(node)
-        return bool(source.meta.get("is_tensor")) or moves_data(graph, source)
-    if op_name(node) == "interpolate":
-        return bool(argument(node, 3, "mode", "nearest") == "nearest")
-    # Padding with anything but 0 brings in values the range may not hold.
-    return op_name(node) != "pad" or (len(node.args) < 4 and not node.kwargs.get("value"))
 
 
 def is_layer(graph: fx.GraphModule, node: fx.Node) -> bool:

@@ -25,9 +25,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from ptq.graph.fx_helpers import argument, averages_globally, foldable, module_of, op_name, sole_input
+from ptq.graph.data_movement import moves_data
+from ptq.graph.fx_helpers import argument, averages_globally, foldable, input_tensors, module_of, op_name, sole_input
 from ptq.quantization.activation_grids import gate_codes, is_hard
-from ptq.quantization.integer_ops import IN_FLOAT, moves_data
+from ptq.quantization.integer_ops import IN_FLOAT
 from ptq.quantization.layers import QuantLayer, apply_layer
 from ptq.quantization.quantizers import Quantizer
 from ptq.tasks.outputs import Output
@@ -162,7 +163,7 @@ class _Integers(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> Any:
         module = module_of(self.quantized_model, n)
-        values = [self.env[source] for source in n.all_input_nodes]
+        values = [self.env[source] for source in input_tensors(n)]
         if isinstance(module, Quantizer):
             return _quantized(module, values[0])
         if n.op == "output":

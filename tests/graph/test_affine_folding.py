@@ -21,6 +21,19 @@ def conv(layer: nn.Conv2d | nn.ConvTranspose2d, **norm: bool) -> nn.Module:
     return nn.Sequential(layer, nn.BatchNorm2d(layer.out_channels, **norm), nn.ReLU())
 
 
+class Rows(nn.Module):
+    """A BatchNorm over the tokens of all images, as LeViT has it behind its linear layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.norm = nn.Linear(256, 6), nn.BatchNorm1d(6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.linear(x.flatten(2))
+        rows: Tensor = self.norm(y.flatten(0, 1)).view(-1, 3, 6)
+        return rows.mean(1)
+
+
 CASES: dict[str, Callable[[], nn.Module]] = {
     "conv": lambda: conv(nn.Conv2d(3, 6, 3)),
     "conv_without_bias": lambda: conv(nn.Conv2d(3, 6, 3, bias=False)),
@@ -28,6 +41,7 @@ CASES: dict[str, Callable[[], nn.Module]] = {
     "transposed": lambda: conv(nn.ConvTranspose2d(3, 6, 3, 2)),
     "transposed_groups": lambda: conv(nn.ConvTranspose2d(3, 6, 3, 2, groups=3, bias=False)),
     "linear": lambda: nn.Sequential(nn.Flatten(), nn.Linear(768, 6), nn.BatchNorm1d(6)),
+    "rows": Rows,
 }
 
 

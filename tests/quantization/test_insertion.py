@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from ptq.calibration.activation_ranges import calibrate
 from ptq.errors import InputError
+from ptq.graph.data_movement import moves_data
 from ptq.graph.preparation import GraphModel, prepare
 from ptq.quantization.insertion import insert_quantizers
-from ptq.quantization.integer_ops import moves_data
 from ptq.quantization.layers import QuantLayer
 from ptq.quantization.plan import make_plan
 from ptq.quantization.quantizers import Quantizer

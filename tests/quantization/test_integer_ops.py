@@ -3,16 +3,10 @@
 import pytest
 from torch import Tensor, fx, nn
 
+from ptq.graph.data_movement import moves_data
 from ptq.graph.fx_helpers import foldable
 from ptq.graph.preparation import prepare
-from ptq.quantization.integer_ops import (
-    computes_in_integers,
-    consumers,
-    is_network_output,
-    moves_data,
-    range_source,
-    tail,
-)
+from ptq.quantization.integer_ops import computes_in_integers, consumers, is_network_output, range_source, tail
 from tests.helpers.networks import SHAPE
 
 
