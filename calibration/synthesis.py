@@ -23,6 +23,7 @@ from ptq.data.preprocess import Preprocess
 from ptq.errors import InputError, ModelError
 from ptq.models.model import Model
 from ptq.progress import SILENT, Progress, Task
+from ptq.utils.ranks import by_first, dealt, portion
 from ptq.utils.work_store import WorkStore
 
 __all__ = ["gaussian_noise", "synthesize"]
@@ -44,6 +45,7 @@ def synthesize(
     The first teacher says which classes there are. One with another number of classes joins by its statistics alone.
     Where the first has none, as a segmentation network, all do, and images have no labels.
     The models are copied, never touched.
+    Where there are several ranks, each makes a part of the batches, and all have all images.
 
     Args:
         teachers: at least one, each with BatchNorm; usually the network to be quantized is the first.
@@ -77,8 +79,6 @@ def synthesize(
     provenance = _provenance(teachers, config, preprocess, target)
     generator = torch.Generator().manual_seed(config.seed)  # on the CPU: the same on every device
     finished = WorkStore(folder, provenance)
-    parts: list[Tensor] = []
-    losses: list[float] = []
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
@@ -87,27 +87,39 @@ def synthesize(
         labeled = knows_classes(teachers)
         groups = teacher_groups(labeled, config.feature_mixing)
         chunks = labels.tensor_split(batch_count(config.count, config.batch, len(groups)))
-        task = stack.enter_context(progress.stage("synthesize", len(chunks) * config.iterations))
-        ready: list[Teacher] = []
-        for index, chunk in enumerate(chunks):
-            name = f"batch-{index:04d}"
-            if kept := finished.read(name):
-                images, loss = kept[0]["images"], kept[1]["loss"]
-                task.advance(config.iterations)
-            else:
-                ready = ready or [
-                    make_teacher(model, knows, config, generator, target, stack)
-                    for model, knows in zip(teachers, labeled, strict=True)
-                ]
-                # Every batch by itself: whichever are there already, the others come out the same.
-                generator.manual_seed(config.seed * 1_000_003 + index)
-                targets = _shares(chunk, classes).to(target)
-                group = [ready[member] for member in groups[index % len(groups)]]
-                images, loss = _optimize(group, targets, preprocess, config, generator, task)
-                finished.write(name, {"images": images}, {"loss": loss})
-            parts.append(images)
-            losses.append(loss)
-    return CalibrationSet(torch.cat(parts), labels, provenance | {"losses": losses})
+        numbers = range(len(chunks))
+        made = by_first(lambda: {n: kept for n in numbers if (kept := _kept(finished, n))})
+        missing = [n for n in numbers if n not in made]
+        total = (len(made) + len(portion(missing))) * config.iterations
+        task = stack.enter_context(progress.stage("synthesize", total))
+        task.advance(len(made) * config.iterations)
+        ready = [
+            make_teacher(model, knows, config, generator, target, stack)
+            for model, knows in (zip(teachers, labeled, strict=True) if portion(missing) else ())
+        ]
+
+        def synthesized(number: int) -> tuple[Tensor, float]:
+            # Every batch by itself: whichever are there already, and whoever makes it, it comes out the same.
+            generator.manual_seed(config.seed * 1_000_003 + number)
+            targets = _shares(chunks[number], classes).to(target)
+            group = [ready[member] for member in groups[number % len(groups)]]
+            images, loss = _optimize(group, targets, preprocess, config, generator, task)
+            finished.write(_name(number), {"images": images}, {"loss": loss})
+            return images, loss
+
+        made |= zip(missing, dealt(synthesized, missing), strict=True)
+    images, losses = zip(*(made[n] for n in numbers), strict=True)
+    return CalibrationSet(torch.cat(images), labels, provenance | {"losses": list(losses)})
+
+
+def _name(number: int) -> str:
+    return f"batch-{number:04d}"
+
+
+def _kept(finished: WorkStore, number: int) -> tuple[Tensor, float] | None:
+    """The images and the loss of a finished batch."""
+    kept = finished.read(_name(number))
+    return None if kept is None else (kept[0]["images"], kept[1]["loss"])
 
 
 def gaussian_noise(model: Model, count: int = 256, seed: int = 0) -> CalibrationSet:

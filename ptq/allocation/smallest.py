@@ -15,6 +15,7 @@ from ptq.allocation.harms import rounded_network
 from ptq.allocation.results import Allocation, Attempt
 from ptq.allocation.solver import frontier
 from ptq.quantization.quantized_model import QuantizedModel
+from ptq.utils.ranks import by_first
 
 __all__ = ["Ladder", "smallest"]
 
@@ -43,14 +44,16 @@ class Ladder:
     def at(self, step: int) -> tuple[Allocation, float]:
         """Return the choice for a file, 0 the smallest and `STEPS` the largest, and how good it is untuned."""
         if step not in self._known:
-            least, most = self.choices.tradeoffs.least(), self.choices.tradeoffs.most()
-            size = RESERVE + least + (most - least) * step // STEPS
-            found = allocate(self.quantized_model, self.inputs, self.choices, size, points=False)
-            weights = {name: self.choices.weights[name][bits] for name, bits in found.bits.items()}
-            float_model = self.quantized_model.require_float_model()
-            with rounded_network(float_model, weights) as network, torch.no_grad():
-                self._known[step] = found, self.judge(network)
+            self._known[step] = by_first(lambda: self._judged(step))
         return self._known[step]
+
+    def _judged(self, step: int) -> tuple[Allocation, float]:
+        least, most = self.choices.tradeoffs.least(), self.choices.tradeoffs.most()
+        size = RESERVE + least + (most - least) * step // STEPS
+        found = allocate(self.quantized_model, self.inputs, self.choices, size, points=False)
+        weights = {name: self.choices.weights[name][bits] for name, bits in found.bits.items()}
+        with rounded_network(self.quantized_model.require_float_model(), weights) as network, torch.no_grad():
+            return found, self.judge(network)
 
     def first(self, asked: float) -> int:
         """Return the lowest step that is good enough untuned, found by halving; the highest where none is."""

@@ -11,7 +11,7 @@ import typer
 from ptq.cli import budget_options as budgets, distill_options as distilling, options
 from ptq.cli.application import app, main
 from ptq.cli.distill_command import distill
-from ptq.cli.messages import progress
+from ptq.cli.messages import alone, progress
 from ptq.cli.parsing import existing, given_options, made_for_any, metric_ref, read_option, settings_from
 from ptq.config.choices import DEFAULT_METHOD, Runtime, SynthesisMethod, check_choice
 from ptq.config.distilled_run import settings_of_student
@@ -24,6 +24,7 @@ from ptq.config.settings import (
     QuantizationSettings as Quantization,
 )
 from ptq.errors import InputError
+from ptq.utils import ranks
 
 __all__ = ["app", "main"]
 
@@ -93,7 +94,7 @@ def quantize(
         from ptq.cli import estimate_page
         from ptq.run import estimate
 
-        estimate_page.print_estimate(estimate.estimate_run(settings, progress()))
+        ranks.by_first(lambda: estimate_page.print_estimate(estimate.estimate_run(settings, progress())))
     else:
         from ptq.cli.run_page import print_run
         from ptq.run import pipeline
@@ -194,6 +195,7 @@ def synthesize(
 
 
 @app.command()
+@alone
 def validate(
     target: Annotated[Path, typer.Argument(metavar="RUN_DIR|model.onnx", help="A run, or the ONNX file in one.")],
     data: options.Data = None,
@@ -221,6 +223,7 @@ def validate(
 
 
 @app.command()
+@alone
 def inspect(
     context: typer.Context,
     run_dir: Annotated[
@@ -292,6 +295,7 @@ def inspect(
 
 
 @app.command()
+@alone
 def report(
     run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run, finished or failed in validation.")],
 ) -> None:
@@ -302,6 +306,7 @@ def report(
 
 
 @app.command()
+@alone
 def compare(
     run_dirs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories.")],
     out: Annotated[

@@ -1,20 +1,25 @@
 """What a command says when it goes wrong, in one message, and while it works."""
 
 import errno
+import functools
+import os
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from typing import Any, ParamSpec
 
 import typer
 from typer.core import TyperGroup
 
 from ptq.errors import PtqError
-from ptq.progress import Progress
+from ptq.progress import SILENT, Progress
+from ptq.utils import ranks
 
-__all__ = ["ReportedGroup", "progress", "reported"]
+__all__ = ["ReportedGroup", "alone", "progress", "reported"]
 
-_OUT_OF_MEMORY = "out of memory: use --preset fast, a smaller --size, or a larger machine"
+P = ParamSpec("P")
+
+_OUT_OF_MEMORY = "error: out of memory: use --preset fast, a smaller --size, or a larger machine"
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 
@@ -26,14 +31,13 @@ def reported() -> Iterator[None]:
     """
     warnings.simplefilter("ignore")  # other libraries' warnings are about their own future
     warnings.filterwarnings("default", category=UserWarning, module=r"ptq\b")
-    warnings.showwarning = lambda message, *_, **__: _say(f"warning: {message}")
+    warnings.showwarning = lambda message, *_, **__: _say(f"warning: {message}") if ranks.is_first() else None
     try:
         yield
     except PtqError as error:
-        _stop(str(error), error)
+        _stop(f"error: {error}", error)
     except KeyboardInterrupt as error:
-        _say("interrupted; what was finished is kept, and the same command continues")
-        raise typer.Exit(130) from error
+        _stop("interrupted; what was finished is kept, and the same command continues", error, status=130)
     except MemoryError as error:
         _stop(_OUT_OF_MEMORY, error)
     except RuntimeError as error:
@@ -43,7 +47,7 @@ def reported() -> Iterator[None]:
     except OSError as error:
         if error.errno not in _NO_SPACE:
             raise
-        reason = f"cannot write ({error.strerror})"
+        reason = f"error: cannot write ({error.strerror})"
         _stop(f"{reason}: free some space, choose another --out, or set TMPDIR", error)
 
 
@@ -51,13 +55,25 @@ class ReportedGroup(TyperGroup):
     """Commands whose options and work are `reported`."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Read the options of a command and run it."""
-        with reported():
+        """Read the options of a command and run it; where torchrun started several processes, on all, and the first one speaks."""
+        with reported(), ranks.joined(), reported(), _spoken():
             return super().invoke(ctx)
 
 
+def alone(command: Callable[P, None]) -> Callable[P, None]:
+    """Let the first of several processes run a command that has nothing to share out."""
+
+    @functools.wraps(command)
+    def run(*given: P.args, **options: P.kwargs) -> None:
+        ranks.by_first(lambda: command(*given, **options))
+
+    return run
+
+
 def progress() -> Progress:
-    """Live bars when stdout is a terminal, plain lines when it is not."""
+    """Live bars when stdout is a terminal, plain lines when it is not; silence where another process speaks."""
+    if not ranks.is_first():
+        return SILENT
     from rich.console import Console
 
     from ptq.cli.progress_bars import progress_for
@@ -65,9 +81,21 @@ def progress() -> Progress:
     return progress_for(Console())
 
 
-def _stop(message: str, cause: BaseException) -> None:
-    _say(f"error: {message}")
-    raise typer.Exit(2) from cause
+@contextmanager
+def _spoken() -> Iterator[None]:
+    """Let nothing but errors be said where another process speaks."""
+    if ranks.is_first():
+        yield
+        return
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+        yield
+
+
+def _stop(message: str, cause: BaseException, status: int = 2) -> None:
+    """End with one message, whichever of several processes is the first to have one."""
+    if ranks.first_to_say():
+        _say(message)
+    raise typer.Exit(status) from cause
 
 
 def _say(message: str) -> None:

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,7 @@ from ptq.errors import InputError, ModelError
 from ptq.models.model import Model
 from ptq.progress import SILENT, Progress
 from ptq.tasks.outputs import Output, named
+from ptq.utils import ranks
 from ptq.utils.autocast import keep_in_float32
 from ptq.utils.digest import state_digest
 from ptq.utils.work_store import WorkStore
@@ -53,6 +55,8 @@ def distill(
     progress: Progress = SILENT,
 ) -> tuple[Model, DistillResult]:
     """Teach a network what others say of images, and return it. All weights, biases and BatchNorms learn.
+
+    Where there are several ranks, each learns from a share of every batch; BatchNorms see that share alone.
 
     Teachers with the outputs of the first say together what is right; the others are not asked.
 
@@ -99,13 +103,13 @@ def distill(
                 raise ModelError(
                     f"{student.name} learns no more: its loss is {loss} in epoch {number}; take a smaller distillation.lr"
                 )
-            look = number in _looks(config.epochs)
-            agreement = learner.agreement() if look else None
-            accuracy = evaluate(learner.module.eval()) if look and evaluate is not None else None
+            told = ranks.is_first() and number in _looks(config.epochs)
+            agreement = learner.agreement() if told else None
+            accuracy = evaluate(learner.module.eval()) if told and evaluate is not None else None
             epochs.append(Epoch(number, loss, agreement, accuracy))
             task.advance(loss=loss)
             now = time.perf_counter()
-            if now - kept > KEEP_EVERY or number == config.epochs:
+            if ranks.is_first() and (now - kept > KEEP_EVERY or number == config.epochs):
                 learner.save(store, epochs, before + now - started)
                 kept = now
     seconds = before + time.perf_counter() - started
@@ -168,6 +172,7 @@ class _Learner:
                 torch.manual_seed(_seed(config.seed, number))
                 losses = [next(descent) for _ in range(steps)]
             self.module.eval()
+            ranks.same_state(self.module)  # BatchNorms have seen a share of the images on each rank
             yield number, float(torch.stack(losses).mean())
 
     def _views(self, done: int, steps: int) -> Iterator[Tensor]:
@@ -203,7 +208,7 @@ class _Learner:
 
     def restore(self, store: WorkStore) -> tuple[int, list[Epoch], float]:
         """Take what was kept; return how many epochs that is, what they were, and the seconds they took."""
-        kept = store.read(KEY)
+        kept = ranks.by_first(partial(store.read, KEY))
         if kept is None:
             return 0, [], 0.0
         tensors, facts = kept

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from ptq.tasks.outputs import Output, named
 from ptq.utils.autocast import fast_autocast
+from ptq.utils.ranks import add_up, share
 
-__all__ = ["learn"]
+__all__ = ["descend", "learn"]
 
 
 def learn(
@@ -32,7 +33,7 @@ def learn(
     Args:
         student: computes outputs from parameters of the optimizer.
         teacher: gives the outputs that are wanted.
-        views: draws the inputs of both, on the device.
+        views: draws the inputs of both, on the device; the same on every rank, each of which learns from its share of them.
         loss: between outputs, of the student and of the teacher, which have gone through `named`.
         optimizer: of what is learned.
         iterations: from the first one to the last.
@@ -53,15 +54,35 @@ def learn(
         for group in optimizer.param_groups:
             group["lr"] = lr * (1 + math.cos(math.pi * iteration / iterations)) / 2
         inputs = views()
+        own = share(len(inputs[0]))
+        inputs = [x[own.rows] for x in inputs]
         device = inputs[0].device
         with torch.enable_grad(), fast_autocast(device) if autocast else torch.autocast(device.type, enabled=False):
             with torch.no_grad():
                 wanted = _floats(teacher(*inputs))
             value = loss(_floats(student(*inputs)), wanted)
-        optimizer.zero_grad(set_to_none=True)
-        value.backward()
-        optimizer.step()
-        yield value.detach()
+        yield descend(optimizer, value, value.detach(), own.weight)
+
+
+def descend(optimizer: torch.optim.Optimizer, loss: Tensor, told: Tensor, weight: float = 1.0) -> Tensor:
+    """Take a step down a loss, the mean over a batch of which every rank has a share; return the mean of what is told of it.
+
+    Args:
+        optimizer: of what is learned, which is the same on every rank.
+        loss: the mean over this rank's share, ().
+        told: another mean over it, or the same, ().
+        weight: of this rank's mean in that of the batch.
+    """
+    optimizer.zero_grad(set_to_none=True)
+    if weight == 1:
+        loss.backward()
+    else:
+        (loss * weight).backward()
+        told = told * weight
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        add_up([told, *(p.grad for p in parameters if p.grad is not None)])
+    optimizer.step()
+    return told
 
 
 def _floats(output: Output) -> dict[str, Tensor]:

@@ -1,7 +1,10 @@
-"""What blocks give on cached activations, a few images at a time: all that needs no gradients."""
+"""What blocks give on cached activations, a few images at a time: all that needs no gradients.
+
+Where there are several ranks, each computes a share of the images, and all have the whole.
+"""
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor, fx, nn
@@ -9,10 +12,11 @@ from torch import Tensor, fx, nn
 from ptq.graph.blocks import Block
 from ptq.graph.fx_helpers import watch
 from ptq.graph.rows import rows_of
+from ptq.utils import ranks
 from ptq.utils.activation_cache import ActivationCache
 from ptq.utils.metrics import energies, joint_decibels
 
-__all__ = ["capture", "device_of", "in_parts", "output_sqnr", "rows_at", "run_cached", "watched"]
+__all__ = ["cached", "capture", "device_of", "in_parts", "output_sqnr", "rows_at", "run_cached", "watched"]
 
 BATCH = 16  # images at a time
 
@@ -47,7 +51,29 @@ def run_cached(
 ) -> dict[str, Tensor]:
     """Return what a block gives on cached activations, cached in `dtype`, by name."""
     read = {name: alive[name] for name in block.inputs}
-    return cache.gather_named(map(block, in_parts(read, block.module)), len(next(iter(read.values()))), dtype)
+    count = len(next(iter(read.values())))
+    return cached(lambda rows: map(block, in_parts(_at(read, rows), block.module)), count, cache, dtype)
+
+
+def cached(
+    parts: Callable[[slice], Iterable[Mapping[str, Tensor]]],
+    count: int,
+    cache: ActivationCache,
+    dtype: torch.dtype = torch.bfloat16,
+) -> dict[str, Tensor]:
+    """Return cached tensors of `count` rows, of which every rank computes a share.
+
+    Args:
+        parts: computes some rows, a few at a time, by name.
+        count: of rows.
+        cache: keeps them.
+        dtype: in which they are kept.
+    """
+    rows = ranks.share(count, BATCH).rows
+    made = cache.gather_named(parts(rows), count, dtype, rows)
+    for values in made.values():
+        ranks.exchange(values, BATCH)
+    return made
 
 
 @torch.no_grad()
@@ -59,9 +85,11 @@ def output_sqnr(
     Of several outputs, each relative to its signal. Squares count by their weight, if there are weights.
     """
     signals, noises = dict.fromkeys(target, 0.0), dict.fromkeys(target, 0.0)
-    read = in_parts({name: alive[name] for name in block.inputs}, block.module)
-    weights = itertools.repeat(None) if weight is None else in_parts(weight, block.module)
-    for part, wanted, worth in zip(read, in_parts(target, block.module), weights, strict=False):  # repeat has no end
+    own = ranks.share(len(next(iter(target.values()))), BATCH).rows
+    read = in_parts(_at({name: alive[name] for name in block.inputs}, own), block.module)
+    weights = itertools.repeat(None) if weight is None else in_parts(_at(weight, own), block.module)
+    wanted_parts = in_parts(_at(target, own), block.module)
+    for part, wanted, worth in zip(read, wanted_parts, weights, strict=False):  # repeat has no end
         given = block(part)
         for name, reference in wanted.items():
             approximation = given[name]
@@ -71,7 +99,13 @@ def output_sqnr(
             signal, noise = energies(reference, approximation)
             signals[name] += signal
             noises[name] += noise
-    return joint_decibels([*signals.values()], [*noises.values()])
+    # The same sums on all ranks: they decide by them.
+    found = ranks.gathered([[*signals.values()], [*noises.values()]])
+    return joint_decibels(*([sum(each) for each in zip(*sums, strict=True)] for sums in zip(*found, strict=True)))
+
+
+def _at(tensors: Mapping[str, Tensor], rows: slice) -> dict[str, Tensor]:
+    return {name: values[rows] for name, values in tensors.items()}
 
 
 def watched(block: Block, alive: Mapping[str, Tensor], node: fx.Node) -> Iterator[Tensor]:

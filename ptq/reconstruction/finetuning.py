@@ -25,6 +25,7 @@ from ptq.reconstruction.optimization import averaged
 from ptq.reconstruction.results import FinetuneResult
 from ptq.reconstruction.soft_modules import LearnedScale, SoftBlock, StandIn, soften
 from ptq.tasks.outputs import Output, named
+from ptq.utils import ranks
 from ptq.utils.metrics import energies, joint_decibels
 from ptq.utils.work_store import WorkStore
 
@@ -75,8 +76,10 @@ def finetune(
     count = len(inputs[0])
     if not config.finetune or count < 2:
         return None
-    if (known := store.restore(KEY, quantized_model.module)) is not None:
-        return FinetuneResult.from_json(known)
+    ranks.same_state(quantized_model.module)
+    if (known := ranks.by_first(lambda: store.read(KEY))) is not None:
+        quantized_model.module.load_state_dict(known[0])
+        return FinetuneResult.from_json(known[1])
     started = time.perf_counter()
     every = min(HELD_OUT, count)
     held_out = torch.arange(count) % every == every - 1
@@ -85,7 +88,8 @@ def finetune(
     if not any(value.is_floating_point() for value in wanted.values()):
         return None  # whole numbers have no gradients
     pairs = [energies(value, given[name]) for name, value in wanted.items()]
-    if joint_decibels([signal for signal, _ in pairs], [noise for _, noise in pairs]) >= config.tune_below:
+    good = joint_decibels([signal for signal, _ in pairs], [noise for _, noise in pairs]) >= config.tune_below
+    if ranks.by_first(lambda: good):
         return None
     loss = quantized_model.task.loss
     before = float(loss(given, wanted))
@@ -95,7 +99,7 @@ def finetune(
         curve = averaged(_descend(block, float_network, training, config, loss), config.finetune, task)
     block.commit()
     after = float(loss(outputs_of(quantized_model.module, *apart), wanted))
-    kept = after < before  # NaN is no better either
+    kept = ranks.by_first(lambda: after < before)  # NaN is no better either
     if not kept:
         quantized_model.module.load_state_dict(state)
     result = FinetuneResult(
@@ -107,7 +111,9 @@ def finetune(
         seconds=time.perf_counter() - started,
         losses=curve,
     )
-    store.save(KEY, quantized_model.module, result.to_json())
+    ranks.same_state(quantized_model.module)
+    if ranks.is_first():
+        store.save(KEY, quantized_model.module, result.to_json())
     return result
 
 

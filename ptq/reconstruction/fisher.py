@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ptq.graph.blocks import Chain
-from ptq.graph.passes import in_parts
+from ptq.graph.passes import BATCH, cached, in_parts
 from ptq.tasks.task import Task
 from ptq.utils.activation_cache import ActivationCache
 from ptq.utils.metrics import relative_worth
@@ -31,12 +31,16 @@ def fisher_weights(
         task: what the network is for.
     """
 
-    def parts() -> Iterator[dict[str, Tensor]]:
+    def parts(rows: slice) -> Iterator[dict[str, Tensor]]:
         generator = torch.Generator().manual_seed(0)
-        for part in in_parts(rest.alive(alive, target), rest):
+        read = {name: values[rows] for name, values in rest.alive(alive, target).items()}
+        for number, part in enumerate(in_parts(read, rest)):
             with torch.enable_grad():
                 leaves = [part[name].requires_grad_() for name in target]
-                loss = task.surprise(rest(part), generator)
+                output = rest(part)
+                for _ in range(0 if number else rows.start // BATCH):
+                    task.surprise(output, generator)  # draws what it does for the images of the ranks before
+                loss = task.surprise(output, generator)
                 if loss.requires_grad:
                     grads = torch.autograd.grad(loss, leaves, materialize_grads=True)
                 else:  # the network gives whole numbers alone: all errors count the same
@@ -48,7 +52,7 @@ def fisher_weights(
             weights = [square / mean.clamp(min=1e-30) for square in squares]
             yield {name: w.view_as(g) for name, w, g in zip(target, weights, grads, strict=True)}
 
-    return cache.gather_named(parts(), len(next(iter(target.values()))), torch.float32)
+    return cached(parts, len(next(iter(target.values()))), cache, torch.float32)
 
 
 def share_that_counts(

@@ -11,6 +11,7 @@ nearest rounding stays, a bias takes the mean error out. Blocks that an interrup
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from torch import Tensor, fx
 
@@ -29,6 +30,7 @@ from ptq.reconstruction.optimization import Pair, optimize
 from ptq.reconstruction.results import BlockResult, Curve
 from ptq.reconstruction.soft_modules import is_low, learns
 from ptq.tasks.task import Task as NetworkTask
+from ptq.utils import ranks
 from ptq.utils.activation_cache import ActivationCache
 from ptq.utils.work_store import WorkStore
 
@@ -73,6 +75,7 @@ def reconstruct(
         True
     """
     quantized_model.require_calibrated()
+    ranks.same_state(quantized_model.module)
     work = list(_work(quantized_model, config))
     total = sum(block.iterations(config) for block in work)
     images = named_inputs(quantized_model.module, *([inputs] if isinstance(inputs, Tensor) else inputs))
@@ -84,12 +87,16 @@ def reconstruct(
     with progress.stage("reconstruct", max(1, total)) as task:
         for block in work:
             target = run_cached(block.float_block, alive_float, cache)
-            known = store.restore(block.key, block.quantized_block.module)
+            known = ranks.by_first(partial(store.read, block.key))
             if known is None:
                 result = _tune(block, Pair(alive_quantized, alive_float, target), cache, config, task)
-                store.save(block.key, block.quantized_block.module, result.to_json())
+                ranks.same_state(block.quantized_block.module)
+                if ranks.is_first():
+                    store.save(block.key, block.quantized_block.module, result.to_json())
             else:
-                result = BlockResult.from_json(known)
+                state, facts = known
+                block.quantized_block.module.load_state_dict(state)
+                result = BlockResult.from_json(facts)
                 task.advance(block.iterations(config))
             results.append(result)
             if on_block is not None:
@@ -181,7 +188,8 @@ def _weights(block: _Block, pair: Pair, cache: ActivationCache, config: Reconstr
             {name: x[:FEW] for name, x in tensors.items()} for tensors in (pair.x_quantized, pair.x_float, pair.target)
         )
         weights = fisher_weights(block.rest, target, alive, ActivationCache(), block.task)
-        if share_that_counts(target, run_cached(block.quantized_block, few, ActivationCache()), weights) >= HARMLESS:
+        counts = share_that_counts(target, run_cached(block.quantized_block, few, ActivationCache()), weights)
+        if ranks.by_first(lambda: counts) >= HARMLESS:
             return None
     return fisher_weights(block.rest, pair.target, pair.x_float, cache, block.task)
 

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ptq.distillation.learning import descend
 from ptq.graph.blocks import Block
 from ptq.graph.passes import device_of, rows_at
 from ptq.progress import Task
@@ -23,6 +24,7 @@ from ptq.reconstruction.config import ReconstructConfig
 from ptq.reconstruction.kernels import blend, mean_error
 from ptq.reconstruction.results import Curve
 from ptq.reconstruction.soft_modules import DropMask, FixedLayer, FloatLayer, SoftBlock, SoftLayer, soften
+from ptq.utils import ranks
 from ptq.utils.autocast import fast_autocast
 from ptq.utils.metrics import relative_worth
 
@@ -63,7 +65,7 @@ def optimize(unit: Block, pair: Pair, config: ReconstructConfig, task: Task) -> 
     for roundings, scales in ((True, True),) if config.joint else ((True, False), (False, True)):
         device = device_of(unit.module, next(iter(pair.target.values())))
         drop = config.drop if scales else 0.0
-        mask = DropMask(1 - drop, config.seed, device) if drop else None
+        mask = DropMask(1 - drop, config.seed, device, share=ranks.share(config.batch)) if drop else None
         block = soften(unit.module, mask, SoftLayer if roundings else FixedLayer, scales)
         if block.layers or block.scales:
             factors = _loss_factors(unit, pair, device)
@@ -96,6 +98,7 @@ def _descend(
     # All at once and where they are needed, so that no iteration waits for them.
     drawn = torch.randint(images, (config.iterations, config.batch), generator=generator)
     drawn = drawn.to(next(iter(pair.target.values())).device)
+    own = ranks.share(config.batch)  # of every batch, where there are several ranks
     for iteration in range(config.iterations):
         share = iteration / config.iterations
         # Roundings keep their pace to the end, where they are decided; scales come to rest.
@@ -105,7 +108,7 @@ def _descend(
         sharpness = config.sharpness ** max(0.0, (share - config.warmup) / (1 - config.warmup))
         for layer in block.layers:
             layer.sharpness.fill_(sharpness)
-        index = drawn[iteration]
+        index = drawn[iteration, own.rows]
         with fast_autocast(device):
             inputs = [rows_at(pair.x_quantized[name], index, device) for name in unit.inputs]
             if mask is not None:
@@ -114,10 +117,7 @@ def _descend(
             errors = _errors(unit.named(block(*inputs)), pair, index)
             error = functools.reduce(operator.add, (factors[name] * error for name, error in errors.items()))
             loss = error + ridge * block.departure() if ridge else error
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        yield error.detach()
+        yield descend(optimizer, loss, error.detach(), own.weight)
 
 
 def averaged(losses: Iterator[Tensor], iterations: int, task: Task) -> Curve:

@@ -20,6 +20,7 @@ from ptq.quantization.quantizers import Quantizer
 from ptq.reconstruction.kernels import quantize_activation, rectified_sigmoid, soft_round
 from ptq.reconstruction.kernels.reference import GAMMA, ZETA
 from ptq.utils.autocast import fast_bfloat16, in_float32, wants_float32
+from ptq.utils.ranks import Share
 
 __all__ = [
     "DropMask",
@@ -57,18 +58,25 @@ class DropMask:
         keep: 0..1; 0 leaves everything in float.
         seed: same seed, same masks.
         device: where the masks are needed.
+        share: of the images of a batch, that masks are for; None for all. Masks of all shares together are that of the batch.
     """
 
-    def __init__(self, keep: float, seed: int, device: torch.device, pool: int = 1 << 22) -> None:
+    def __init__(
+        self, keep: float, seed: int, device: torch.device, pool: int = 1 << 22, share: Share | None = None
+    ) -> None:
+        self.share = share
         self.generator = torch.Generator().manual_seed(seed)
         self.pool = torch.rand(pool, generator=self.generator).lt(keep).to(torch.uint8).to(device)
 
     def __call__(self, like: Tensor) -> Tensor:
         """Return a uint8 mask in the shape of `like` and, where that is dense, in its layout."""
-        count = like.numel()
+        count, before = like.numel(), 0
+        if self.share is not None:
+            an_image = count // (self.share.rows.stop - self.share.rows.start)
+            count, before = an_image * self.share.count, an_image * self.share.rows.start
         while self.pool.numel() < 2 * count:
             self.pool = torch.cat([self.pool, self.pool.roll(7919)])
-        offset = int(torch.randint(self.pool.numel() - count, (), generator=self.generator))
+        offset = before + int(torch.randint(self.pool.numel() - count, (), generator=self.generator))
         # The strides of a view with gaps or repetitions would lead out of the pool.
         strides = torch.empty_like(like, device="meta").stride()
         return self.pool.as_strided(like.shape, strides, offset)

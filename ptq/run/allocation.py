@@ -21,6 +21,7 @@ from ptq.quantization.plan import layers_matched
 from ptq.quantization.quantized_model import QuantizedModel
 from ptq.tasks.kinds import Tally
 from ptq.tasks.task import Task
+from ptq.utils.ranks import by_first
 from ptq.utils.work_store import WorkStore
 
 __all__ = ["Goal", "find_widths", "held_apart", "kept_widths"]
@@ -89,6 +90,8 @@ def find_widths(
 class Goal:
     """What the predictions shall be like, for which the smallest file is wanted; judged on images that tune nothing.
 
+    Where there are several ranks, the first one judges: labeled images are with it alone.
+
     Args:
         settings: with such a budget.
         model: the network.
@@ -118,10 +121,14 @@ class Goal:
         self.asked = settings.quantization.min_agreement or 0.0
         if self.drop is not None:
             self.asked = self._right(self.reference) - self.drop
+        self.asked, self.near = by_first(lambda: (self.asked, self.near))
 
-    @torch.no_grad()
     def judge(self, network: nn.Module) -> float:
         """Return the percent of right predictions, or of those that are float's; of several outputs the least."""
+        return by_first(lambda: self._judge(network))
+
+    @torch.no_grad()
+    def _judge(self, network: nn.Module) -> float:
         if self.drop is not None:
             return self._right([network(x) for x in self._batches()])
         tallies: dict[str, Tally] = {}

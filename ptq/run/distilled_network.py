@@ -41,6 +41,7 @@ from ptq.run.run_directory import refuse_quantized, unfinished
 from ptq.utils.device import use_device
 from ptq.utils.environment import Stopwatch, library_versions, this_machine
 from ptq.utils.files import run_folder
+from ptq.utils.ranks import by_first, only_first
 from ptq.utils.tensor_files import save_tensors
 from ptq.utils.work_store import WorkStore
 
@@ -125,10 +126,10 @@ def distill_model(
         teacher = load_network(settings.model)
         student = load_student(settings.distillation, teacher, seed)
         teachers, verifier = load_teachers(settings.calibration), load_verifier(settings.calibration)
-        evaluation = load_evaluation(settings.evaluation, student)
+        evaluation = only_first(partial(load_evaluation, settings.evaluation, student))
         prepare_network(student, settings.quantization)  # what cannot be written as ONNX is refused now
-        refuse_quantized(Path(settings.output.folder))
-        folder, store = _open(settings, teacher, teachers, student, device, restart, say)
+        by_first(partial(refuse_quantized, Path(settings.output.folder)))
+        folder, store = by_first(partial(_open, settings, teacher, teachers, student, device, restart, say))
     with watch("images"):
         source = _source(settings, teacher)
         make = partial(calibration_images, teacher, source, teachers, verifier, device=device, progress=progress)
@@ -147,10 +148,14 @@ def distill_model(
             store=store,
             progress=progress,
         )
-    facts = _written(settings, every, learned, result, images, evaluation, folder, watch, progress)
-    store.discard()
-    facts.validation.raise_for_failure()
-    return DistilledRun(learned, facts, images, folder)
+
+    def finish() -> DistillFacts:
+        facts = _written(settings, every, learned, result, images, evaluation, folder, watch, progress)
+        store.discard()
+        facts.validation.raise_for_failure()
+        return facts
+
+    return DistilledRun(learned, by_first(finish), images, folder)
 
 
 def _written(

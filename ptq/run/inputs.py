@@ -24,6 +24,7 @@ from ptq.models.model import Model, as_model, load_model
 from ptq.progress import SILENT, Progress
 from ptq.reconstruction.config import ReconstructConfig, method_preset
 from ptq.utils.files import sweep
+from ptq.utils.ranks import by_first
 from ptq.utils.work_store import WorkStore
 
 __all__ = [
@@ -108,20 +109,25 @@ def calibration_images(
         >>> len(calibration_images(model, ImageSource("noise", SynthesisConfig(count=8))))
         8
     """
-    name, config = source.name, source.config
     if source.synthesized:
-        used = synthesis_teachers(model, teachers)
-        images = synthesize(used, config, preprocess=model.preprocess, device=device, progress=progress, folder=folder)
-    elif name == "noise":
-        images = gaussian_noise(model, config.count, config.seed)
-    elif name.endswith(".safetensors"):
-        images = fit_to_network(CalibrationSet.load(name), model, name)
-    elif name == UNIVERSAL:
-        images = fit_to_network(universal_set().few(config.count), model, "the universal set")
+        used, size = synthesis_teachers(model, teachers), model.preprocess
+        images = synthesize(used, source.config, preprocess=size, device=device, progress=progress, folder=folder)
     else:
-        images = CalibrationSet.from_pixels(load_images(name, model.preprocess, limit=config.count), source=name)
+        images = by_first(lambda: _at_hand(source, model))
     measured = [m for m in (model, *teachers) if has_batch_norm(m.module)]
-    return with_quality(images, measured, verifier) if measured else images
+    return by_first(lambda: with_quality(images, measured, verifier)) if measured else images
+
+
+def _at_hand(source: ImageSource, model: Model) -> CalibrationSet:
+    """The images of a source that synthesizes none."""
+    name, config = source.name, source.config
+    if name == "noise":
+        return gaussian_noise(model, config.count, config.seed)
+    if name.endswith(".safetensors"):
+        return fit_to_network(CalibrationSet.load(name), model, name)
+    if name == UNIVERSAL:
+        return fit_to_network(universal_set().few(config.count), model, "the universal set")
+    return CalibrationSet.from_pixels(load_images(name, model.preprocess, limit=config.count), source=name)
 
 
 def synthesis_teachers(model: Model, teachers: Sequence[Model]) -> list[Model]:
@@ -138,15 +144,27 @@ def keep_images(folder: Path, store: WorkStore, make: Callable[..., CalibrationS
         make: makes the images. It takes a `folder` for finished batches, which is removed in the end.
     """
     path = folder / "images.safetensors"
-    sweep(folder)
-    if not store.vouches(path):
+
+    def finished() -> bool:
+        sweep(folder)
+        if there := store.vouches(path):
+            return there
         store.forget()  # all of it was made from other images
-        images = make(folder=folder / BATCHES)
+        return False
+
+    def keep(images: CalibrationSet) -> None:
         images.save(path)
         images.contact_sheet(folder / "images.png")
         store.vouch(path)
-    WorkStore(folder / BATCHES).discard()
-    return CalibrationSet.load(path)
+
+    def kept() -> CalibrationSet:
+        WorkStore(folder / BATCHES).discard()
+        return CalibrationSet.load(path)
+
+    if not by_first(finished):
+        made = make(folder=folder / BATCHES)
+        by_first(lambda: keep(made))
+    return by_first(kept)
 
 
 def load_network(settings: ModelSettings) -> Model:

@@ -1,4 +1,7 @@
-"""The whole road from a trained network to a validated ONNX file. Read `run` first."""
+"""The whole road from a trained network to a validated ONNX file. Read `run` first.
+
+Where there are several ranks, they share the images, the blocks and fine-tuning. All else the first does.
+"""
 
 import tempfile
 from collections.abc import Callable, Mapping
@@ -20,6 +23,7 @@ from ptq.config.recipe_file import write_recipe
 from ptq.config.settings import Settings
 from ptq.data.preprocess import Preprocess
 from ptq.export import export_float, export_qdq, validate
+from ptq.graph.preparation import GraphModel
 from ptq.models.model import Model
 from ptq.progress import SILENT, Progress
 from ptq.quantization.insertion import insert_quantizers
@@ -53,6 +57,7 @@ from ptq.utils.activation_cache import ActivationCache
 from ptq.utils.device import use_device
 from ptq.utils.environment import Stopwatch
 from ptq.utils.files import run_folder
+from ptq.utils.ranks import by_first, only_first, same_state
 from ptq.utils.work_store import WorkStore
 
 __all__ = ["Run", "quantize", "run", "synthesize_images"]
@@ -116,27 +121,29 @@ def _run(
     with watch("load"):
         model = model or load_network(settings.model)
         teachers, verifier = load_teachers(settings.calibration), load_verifier(settings.calibration)
-        evaluation, metric = load_evaluation(settings.evaluation, model), own_metric(settings.evaluation, model)
+        # Data need to be where the first rank is, and nowhere else.
+        evaluation = only_first(partial(load_evaluation, settings.evaluation, model))
+        metric = only_first(partial(own_metric, settings.evaluation, model))
         graph_model = prepare_network(model, settings.quantization)
         plan = plan_by_settings(graph_model, settings.quantization)
-        check_pruning(graph_model, settings, progress=progress)
-        folder, store, widths = open_run(settings, model, teachers, graph_model, device, restart, say)
+        by_first(partial(check_pruning, graph_model, settings, progress=progress))
+        folder, store, widths = by_first(
+            partial(open_run, settings, model, teachers, graph_model, device, restart, say)
+        )
         warn_of_float_weights(graph_model, plan)
         # What cannot be written as ONNX is refused now, and not after all the work; validation measures this file, too.
-        export_float(graph_model.module, float_file, graph_model.example(2))
+        by_first(partial(_export, graph_model, float_file))
     with watch("synthesize"):
         source = image_source(settings.calibration, settings.execution, model.preprocess)
         make = partial(calibration_images, model, source, teachers, verifier, device=device, progress=progress)
-        if widths.vouches(folder / "images.safetensors"):  # made for another budget
-            store.vouch(folder / "images.safetensors")
+        by_first(partial(_take_over, folder / "images.safetensors", widths, store))
         images = keep_images(folder, store, make)
     del teachers, verifier, make  # they are not needed any more, and may be large
     tuned_with, apart = held_apart(images, settings)
     about, original, pruning = about_run(settings, model, by_name), None, None
     if about["pruned"]:
         with watch("prune"):
-            if widths.vouches(folder / PRUNED):
-                store.vouch(folder / PRUNED)
+            by_first(partial(_take_over, folder / PRUNED, widths, store))
             inputs = _inputs(model, tuned_with)
             shrink = partial(prune_network, graph_model, inputs, settings, device, folder=folder, progress=progress)
             original, (graph_model, pruning) = graph_model, keep_pruned(folder, store, graph_model, about, shrink)
@@ -144,22 +151,24 @@ def _run(
     many = mixed_copies(tuned_with, settings.calibration.mixed_copies, seed)
     graph_model.module.to(device)
     with watch("calibrate"):
-        plan = plan_by_images(graph_model, settings.quantization, _inputs(model, tuned_with), store)
+        quantization = settings.quantization
+        plan = by_first(lambda: plan_by_images(graph_model, quantization, _inputs(model, tuned_with), store))
     with watch("place"):
         stores = (store, widths) if bit_budget(settings.quantization) else (store,)
         known = None if about["pruned"] else float_file
-        plan = place_network(graph_model, plan, settings, stores, float_path=known, progress=progress)
+        place = partial(place_network, graph_model, plan, settings, stores, float_path=known, progress=progress)
+        plan = by_first(place)
     with watch("calibrate"):
         inputs = _inputs(model, many)
         ranges = partial(calibrate, inputs=inputs, preprocess=model.preprocess, seed=seed, progress=progress)
         if settings.quantization.act_bits == "auto":
             few = _inputs(model, tuned_with)
-            plan = plan_activations(graph_model, plan, settings.quantization, few, ranges, store, progress=progress)
-            del few
+            choose = partial(plan_activations, graph_model, plan, settings.quantization, few, ranges, store)
+            plan = by_first(partial(choose, progress=progress))
+            del few, choose
         quantized_model = insert_quantizers(graph_model, plan)
-        if store.restore("ranges", quantized_model.module) is None:
-            ranges(quantized_model)
-            store.save("ranges", quantized_model.module)
+        by_first(partial(_find_ranges, quantized_model, ranges, store))
+        same_state(quantized_model.module)
         del inputs, ranges
     metadata, budget = _metadata(settings, images), bit_budget(settings.quantization)
     config = reconstruct_config(settings.reconstruction, settings.execution, model.preprocess.size)
@@ -170,9 +179,11 @@ def _run(
         tuned = tuning(quantized_model, store)
     else:
         with watch("allocate bits"):
-            choices = find_widths(settings, quantized_model, alone(), widths, metadata, progress)
+            measure = partial(find_widths, settings, quantized_model, alone(), widths, metadata, progress)
+            only_first(measure)
+            choices = measure()  # now there for all ranks
             for file in ("images.safetensors", *([PRUNED] if about["pruned"] else [])):
-                widths.vouch(folder / file)
+                by_first(partial(widths.vouch, folder / file))
         if max_bytes := settings.quantization.max_bytes():
             tuned = tune_to_size(tuning, quantized_model, choices, max_bytes, store)
         else:
@@ -181,50 +192,55 @@ def _run(
     quantized_model = tuned.quantized_model
     with watch("compare with mixed bits"):
         seconds = sum(watch.seconds.values())
-        alternative = find_alternative(settings, quantized_model, tuning.inputs(), metadata, seconds)
+        compare = partial(find_alternative, settings, quantized_model, tuning.inputs(), metadata, seconds)
+        alternative = only_first(compare)
     quantized_model.to(torch.device("cpu"))
-    save_quantized(quantized_model, folder / "quantized.safetensors", about)
-    with watch("export"):
-        export_qdq(quantized_model, folder / "model.onnx", metadata, format=settings.output.format)
-    with watch("look at the worst layers"):
-        layers = worst_layers(quantized_model, model.preprocess.normalize(images.floats(slice(4))))
-    with watch("validate"):
-        measured = validate(
-            folder / "model.onnx",
+
+    def finish() -> Report:
+        save_quantized(quantized_model, folder / "quantized.safetensors", about)
+        with watch("export"):
+            export_qdq(quantized_model, folder / "model.onnx", metadata, format=settings.output.format)
+        with watch("look at the worst layers"):
+            layers = worst_layers(quantized_model, model.preprocess.normalize(images.floats(slice(4))))
+        with watch("validate"):
+            measured = validate(
+                folder / "model.onnx",
+                quantized_model,
+                model.preprocess,
+                ValidationBatches(evaluation, apart or images),
+                original=None if original is None else original.module,
+                threads=settings.execution.threads,
+                float_path=float_file,
+                remedy=remedy(settings, layers),
+                metric=metric,
+                pictures=folder / PICTURES,
+                progress=progress,
+            )
+        report = summarize(
+            settings,
+            model,
             quantized_model,
-            model.preprocess,
-            ValidationBatches(evaluation, apart or images),
-            original=None if original is None else original.module,
-            threads=settings.execution.threads,
-            float_path=float_file,
-            remedy=remedy(settings, layers),
-            metric=metric,
-            pictures=folder / PICTURES,
-            progress=progress,
+            images,
+            pruning,
+            tuned.blocks,
+            tuned.finetuning,
+            measured,
+            layers,
+            watch,
+            store.words(),
+            tuned.allocation,
+            alternative,
         )
-    report = summarize(
-        settings,
-        model,
-        quantized_model,
-        images,
-        pruning,
-        tuned.blocks,
-        tuned.finetuning,
-        measured,
-        layers,
-        watch,
-        store.words(),
-        tuned.allocation,
-        alternative,
-    )
-    write_report(report, folder)
-    write_recipe(placed_settings(settings, quantized_model.plan), folder)
-    for name in ("inspect.md", "inspect.json", *(() if about["pruned"] else (PRUNED,))):
-        (folder / name).unlink(missing_ok=True)  # of a network that was here before
-    refresh(folder)
-    store.discard()
-    measured.raise_for_failure()
-    return Run(quantized_model, images, report, folder)
+        write_report(report, folder)
+        write_recipe(placed_settings(settings, quantized_model.plan), folder)
+        for name in ("inspect.md", "inspect.json", *(() if about["pruned"] else (PRUNED,))):
+            (folder / name).unlink(missing_ok=True)  # of a network that was here before
+        refresh(folder)
+        store.discard()
+        measured.raise_for_failure()
+        return report
+
+    return Run(quantized_model, images, by_first(finish), folder)
 
 
 def quantize(
@@ -274,13 +290,30 @@ def quantize(
 
 def synthesize_images(settings: Settings, progress: Progress = SILENT) -> CalibrationSet:
     """Write images.safetensors and images.png into the run directory, and nothing else."""
-    folder = run_folder(settings.output.folder)
+    folder = by_first(partial(run_folder, settings.output.folder))
     device = use_device(settings.execution.device, settings.execution.threads)
     model = load_network(settings.model)
     teachers, verifier = load_teachers(settings.calibration), load_verifier(settings.calibration)
     source = image_source(settings.calibration, settings.execution, model.preprocess)
     make = partial(calibration_images, model, source, teachers, verifier, device=device, progress=progress)
     return keep_images(folder, WorkStore(), make)
+
+
+def _export(graph_model: GraphModel, path: Path) -> None:
+    export_float(graph_model.module, path, graph_model.example(2))
+
+
+def _take_over(path: Path, widths: WorkStore, store: WorkStore) -> None:
+    """Take what was made for another budget as finished."""
+    if widths.vouches(path):
+        store.vouch(path)
+
+
+def _find_ranges(quantized_model: QuantizedModel, ranges: Callable[[QuantizedModel], object], store: WorkStore) -> None:
+    """Calibrate, or take what was found before."""
+    if store.restore("ranges", quantized_model.module) is None:
+        ranges(quantized_model)
+        store.save("ranges", quantized_model.module)
 
 
 def _inputs(model: Model, images: CalibrationSet) -> Tensor:

@@ -22,6 +22,7 @@ from ptq.run.pruning import check_pruning, keep_pruned, prune_network
 from ptq.run.run_directory import about_run, open_run, refuse_quantized
 from ptq.utils.device import use_device
 from ptq.utils.environment import Stopwatch, library_versions, this_machine
+from ptq.utils.ranks import by_first, only_first
 
 __all__ = ["PrunedRun", "prune_model"]
 
@@ -70,11 +71,12 @@ def prune_model(
     with watch("load"):
         model = model or load_network(settings.model)
         teachers, verifier = load_teachers(settings.calibration), load_verifier(settings.calibration)
-        evaluation, metric = load_evaluation(settings.evaluation, model), own_metric(settings.evaluation, model)
+        evaluation = only_first(partial(load_evaluation, settings.evaluation, model))
+        metric = only_first(partial(own_metric, settings.evaluation, model))
         graph_model = prepare_network(model, settings.quantization)
-        check_pruning(graph_model, settings, writes="float", progress=progress)
-        refuse_quantized(Path(settings.output.folder))
-        folder, store, _ = open_run(settings, model, teachers, graph_model, device, restart, say)
+        by_first(partial(check_pruning, graph_model, settings, writes="float", progress=progress))
+        by_first(partial(refuse_quantized, Path(settings.output.folder)))
+        folder, store, _ = by_first(partial(open_run, settings, model, teachers, graph_model, device, restart, say))
     with watch("images"):
         source = image_source(settings.calibration, settings.execution, model.preprocess)
         synthesize = partial(calibration_images, model, source, teachers, verifier, device=device, progress=progress)
@@ -85,34 +87,38 @@ def prune_model(
             prune_network, graph_model, inputs, settings, device, folder=folder, writes="float", progress=progress
         )
         pruned, result = keep_pruned(folder, store, graph_model, about_run(settings, model, by_name), make)
-    with watch("export"):
-        export_float(pruned.module, folder / "pruned.onnx", pruned.example(2))
-    with watch("validate"):
-        measured = validate(
-            folder / "pruned.onnx",
-            None,
-            model.preprocess,
-            ValidationBatches(evaluation, images),
-            reference=graph_model.module,
-            threads=settings.execution.threads,
-            baseline=False,
-            task=model.task,
-            metric=metric,
-            progress=progress,
+
+    def finish() -> PruneFacts:
+        with watch("export"):
+            export_float(pruned.module, folder / "pruned.onnx", pruned.example(2))
+        with watch("validate"):
+            measured = validate(
+                folder / "pruned.onnx",
+                None,
+                model.preprocess,
+                ValidationBatches(evaluation, images),
+                reference=graph_model.module,
+                threads=settings.execution.threads,
+                baseline=False,
+                task=model.task,
+                metric=metric,
+                progress=progress,
+            )
+        facts = PruneFacts(
+            model=model_facts(model),
+            validation=measured,
+            images=image_facts(images, model),
+            seconds=watch.seconds,
+            settings=settings,
+            versions=library_versions(),
+            machine=this_machine(),
+            pruning=result,
         )
-    facts = PruneFacts(
-        model=model_facts(model),
-        validation=measured,
-        images=image_facts(images, model),
-        seconds=watch.seconds,
-        settings=settings,
-        versions=library_versions(),
-        machine=this_machine(),
-        pruning=result,
-    )
-    write_pruning(facts, folder)
-    write_recipe(settings, folder, "prune")
-    refresh(folder)
-    store.discard()
-    measured.raise_for_failure()
-    return PrunedRun(pruned, facts, images, folder)
+        write_pruning(facts, folder)
+        write_recipe(settings, folder, "prune")
+        refresh(folder)
+        store.discard()
+        measured.raise_for_failure()
+        return facts
+
+    return PrunedRun(pruned, by_first(finish), images, folder)

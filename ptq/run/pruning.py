@@ -22,6 +22,7 @@ from ptq.pruning.results import PruneResult
 from ptq.pruning.storage import load_pruned, save_pruned
 from ptq.run.latency_budget import Sizes
 from ptq.utils.activation_cache import ActivationCache
+from ptq.utils.ranks import by_first
 from ptq.utils.work_store import WorkStore
 
 __all__ = ["PRUNED", "check_pruning", "estimate_pruning", "keep_pruned", "prune_config", "prune_network", "pruned_by"]
@@ -115,9 +116,13 @@ def keep_pruned(
         make: prunes.
     """
     path = folder / PRUNED
-    if not store.vouches(path):
-        save_pruned(*make(), path, about)
-        store.vouch(path)
+
+    def finish() -> None:
+        if not store.vouches(path):
+            save_pruned(*make(), path, about)
+            store.vouch(path)
+
+    by_first(finish)
     return load_pruned(path, graph_model)
 
 

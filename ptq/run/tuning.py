@@ -20,6 +20,7 @@ from ptq.reconstruction.results import BlockResult, FinetuneResult
 from ptq.run.allocation import Goal
 from ptq.utils.activation_cache import ActivationCache
 from ptq.utils.environment import Stopwatch
+from ptq.utils.ranks import by_first
 from ptq.utils.work_store import WorkStore
 
 __all__ = ["Tuned", "Tuning", "tune_to_goal", "tune_to_size"]
@@ -85,7 +86,7 @@ def tune_to_size(
         InputError: for a size that is too small; it says what can be met.
     """
     with tuning.watch("allocate bits"):
-        found = allocate(quantized_model, tuning.inputs(), choices, max_bytes)
+        found = by_first(lambda: allocate(quantized_model, tuning.inputs(), choices, max_bytes))
     return replace(tuning(change_widths(quantized_model, found.bits), store), allocation=found)
 
 

@@ -16,6 +16,7 @@ from ptq.utils.files import TEMPORARY
 __all__ = ["ActivationCache"]
 
 CPU = torch.device("cpu")
+ALL = slice(None)
 SHARE = 0.5  # of the free memory, by default
 
 
@@ -54,24 +55,31 @@ class ActivationCache:
         return self.gather_named(({"": part} for part in parts), count, dtype)[""]
 
     def gather_named(
-        self, parts: Iterable[Mapping[str, Tensor]], count: int, dtype: torch.dtype = torch.bfloat16
+        self, parts: Iterable[Mapping[str, Tensor]], count: int, dtype: torch.dtype = torch.bfloat16, rows: slice = ALL
     ) -> dict[str, Tensor]:
         """Return parts of several tensors, computed together, as `gather` returns those of one.
+
+        Args:
+            parts: by name, one after the other.
+            count: rows of the whole.
+            dtype: to keep them in.
+            rows: that the parts are, if they are not all; the others are not filled.
 
         Raises:
             MachineError: when they fit neither in memory nor on the disk.
         """
         results: dict[str, Tensor] = {}
-        row = 0
+        first, end, _ = rows.indices(count)
+        row = first
         for part in parts:
-            rows = 0
+            length = 0
             for name, value in part.items():
-                if not row:
+                if row == first:
                     results[name] = self._empty((count, *value.shape[1:]), dtype)
                 results[name][row : row + len(value)] = value.detach()
-                rows = len(value)
-            row += rows
-        assert row == count or not results, "the parts are as many rows as promised"
+                length = len(value)
+            row += length
+        assert row == end or not results, "the parts are as many rows as promised"
         return results
 
     def _empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:

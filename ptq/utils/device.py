@@ -4,6 +4,7 @@ import torch
 
 from ptq.errors import MachineError, reason
 from ptq.utils.environment import free_memory_bytes
+from ptq.utils.ranks import neighbors
 
 __all__ = ["free_bytes", "use_device"]
 
@@ -25,10 +26,10 @@ def use_device(name: str | None, threads: int | None = None) -> torch.device:
 
 
 def free_bytes(device: torch.device) -> int:
-    """Return how much memory a device has free for new work.
+    """Return how much memory a device has free for new work of this process: ranks on one host share its memory.
 
     Example:
         >>> free_bytes(torch.device("cpu")) > 0
         True
     """
-    return int(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else free_memory_bytes()
+    return int(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else free_memory_bytes() // neighbors()
