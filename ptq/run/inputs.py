@@ -24,7 +24,7 @@ from ptq.models.model import Model, as_model, load_model
 from ptq.progress import SILENT, Progress
 from ptq.reconstruction.config import ReconstructConfig, method_preset
 from ptq.utils.files import sweep
-from ptq.utils.ranks import by_first
+from ptq.utils.ranks import by_first, require_same
 from ptq.utils.work_store import WorkStore
 
 __all__ = [
@@ -169,16 +169,18 @@ def keep_images(folder: Path, store: WorkStore, make: Callable[..., CalibrationS
 
 def load_network(settings: ModelSettings) -> Model:
     """Load the model to be quantized, with the weights and the preprocessing that the settings give it."""
-    return load_model(
-        settings.name,
-        Path(settings.weights) if settings.weights else None,
-        size=settings.size,
-        resize=settings.resize,
-        mean=settings.mean,
-        std=settings.std,
-        channels=settings.channels,
-        range=settings.range,
-        task=settings.task,
+    return _same_for_all(
+        load_model(
+            settings.name,
+            Path(settings.weights) if settings.weights else None,
+            size=settings.size,
+            resize=settings.resize,
+            mean=settings.mean,
+            std=settings.std,
+            channels=settings.channels,
+            range=settings.range,
+            task=settings.task,
+        )
     )
 
 
@@ -209,7 +211,12 @@ def reconstruct_config(
 def load_teacher(ref: str) -> Model:
     """Load "MODEL" with its published weights, or "MODEL=FILE" with those of a file."""
     name, separator, weights = ref.partition("=")
-    return load_model(name, Path(weights) if separator else None)
+    return _same_for_all(load_model(name, Path(weights) if separator else None))
+
+
+def _same_for_all(model: Model) -> Model:
+    require_same(f"the weights of {model.name}", model.sha256)
+    return model
 
 
 def own_network(model: nn.Module | Model, preprocess: Preprocess | None, options: Mapping[str, Any]) -> Model:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ptq.errors import MachineError, PtqError, reason
+from ptq.errors import InputError, MachineError, PtqError, reason
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -40,6 +40,7 @@ __all__ = [
     "only_first",
     "portion",
     "rank",
+    "require_same",
     "same_state",
     "share",
     "size",
@@ -271,6 +272,16 @@ def same_state(module: nn.Module) -> None:
     state = by_first(lambda: {name: value.detach().cpu() for name, value in module.state_dict().items()})
     if not is_first():
         module.load_state_dict(state)
+
+
+def require_same(what: str, value: str) -> None:
+    """Refuse to go on where ranks differ in something that decides what they find.
+
+    Raises:
+        InputError: on all ranks.
+    """
+    if len(set(gathered(value))) > 1:
+        raise InputError(f"{what} differ from one process to another: give all of them the same files.")
 
 
 def first_to_say() -> bool:
