@@ -64,7 +64,8 @@ class _Basic(nn.Module):
         self.norm, self.other = nn.BatchNorm2d(channels), nn.BatchNorm2d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return (self.other(self.second(self.norm(self.first(x)).relu())) + x).relu()
+        y: Tensor = self.other(self.second(self.norm(self.first(x)).relu()))
+        return (y + x).relu()
 
 
 def chain(blocks: int) -> GraphModel:

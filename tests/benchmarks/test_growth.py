@@ -3,9 +3,10 @@
 import pytest
 
 from benchmarks.growth import fitted, model, page
+from benchmarks.rows import Rows
 
 ABOUT = {"machine": {"cpu": "made up"}, "versions": {}}
-ROWS = [
+ROWS: Rows = [
     {"what": "64 images", "processes": 1, "seconds": 10.0, "sha256": "a"},
     {"what": "64 images", "processes": 2, "seconds": 5.0, "sha256": "a"},
     {"what": "reconstruction", "processes": 1, "seed": 0, "seconds": 5.0, "kl": 0.1, "iterations": 100},
