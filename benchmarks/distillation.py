@@ -1,12 +1,14 @@
 """What a network learns from nothing but trained teachers: accuracy of students from scratch, and of damaged networks.
 
     python -m benchmarks.distillation DATA [--pairs resnet56:resnet20,...] [--sources real,noise,deepinversion,mixmix,mixmix-turns]
-                                           [--images 2048] [--epochs 200] [--mixings 0.5] [--weights none,rounded] [--seeds 0] [--test 5000]
+                                           [--images 2048] [--epochs 200] [--mixings 0.5] [--rounds 1] [--weights none,rounded] [--seeds 0] [--test 5000]
 
 DATA is described in benchmarks/networks.py; real images are those of cifar10-train-jpeg.zip there (train/CLASS/NUMBER.jpg), spread over the
 classes. Sources are those of benchmarks/sources.py. Where one has several teachers, they are all networks of the pair's family but those of the
 student's kind, and all of them say together what is right. Images are kept in runs/distillation. Rows are added to
 results/distillation.json as they are finished; results/distillation.md is made from it.
+
+--rounds 4 makes the images in four parts, all but the first against the student as it is then; together they are as many.
 
 --weights rounded begins with the trained weights of the student, every layer but the first and the last rounded to 2 bits: `resnet20:resnet20`
 then says how far a damaged network finds back. Every row has the seconds that images and learning took.
@@ -25,13 +27,13 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from benchmarks import networks
 from benchmarks.datafree import logits_of
 from benchmarks.rows import add_rows, footer
 from benchmarks.sources import PRESET, source_of
-from ptq.calibration import CalibrationSet, gaussian_noise, synthesis_preset, synthesize
+from ptq.calibration import CalibrationSet, SynthesisConfig, against, gaussian_noise, synthesis_preset, synthesize
 from ptq.distillation.config import DistillConfig
 from ptq.distillation.distillation import distill
 from ptq.models.model import Model, load_model
@@ -39,7 +41,7 @@ from ptq.utils.environment import environment
 from ptq.utils.metrics import top1
 
 IMAGES = Path("runs/distillation")
-KEYS = ("teacher", "student", "source", "images", "epochs", "mixing", "weights", "seed", "test_images")
+KEYS = ("teacher", "student", "source", "images", "epochs", "mixing", "rounds", "weights", "seed", "test_images")
 KINDS = ("resnet", "vgg", "mobilenet")
 BITS = 2  # of weights that are damaged
 
@@ -62,15 +64,18 @@ def make_images(source: str, names: list[str], data: Path, count: int, seed: int
         return gaussian_noise(models[0], count, seed), 0.0
     path = IMAGES / f"{source}-{'+'.join(names)}-{count}-{seed}.safetensors"
     if not path.exists():
-        config = synthesis_preset(
-            PRESET, models[0].preprocess, found.method, count=count, seed=seed, **dict(found.changes)
-        )
         started = time.perf_counter()
-        images = synthesize(models, config, preprocess=models[0].preprocess)
+        images = synthesize(models, synthesis_of(source, models[0], count, seed), preprocess=models[0].preprocess)
         provenance = images.provenance | {"seconds": time.perf_counter() - started}
         CalibrationSet(images.images, images.labels, provenance).save(path)
     images = CalibrationSet.load(path)
     return images, float(images.provenance["seconds"])
+
+
+def synthesis_of(source: str, model: Model, count: int, seed: int) -> SynthesisConfig:
+    """How the images of a source are synthesized."""
+    found = source_of(source)
+    return synthesis_preset(PRESET, model.preprocess, found.method, count=count, seed=seed, **dict(found.changes))
 
 
 def real_images(data: Path, count: int) -> CalibrationSet:
@@ -105,7 +110,7 @@ def measure(
     """Teach one student with one source's images."""
     teacher, student_name = pair.split(":")
     names = teachers_of(source, teacher, student_name)
-    images, seconds = make_images(source, names, data, count, config.seed)
+    images, seconds = make_images(source, names, data, count // config.rounds, config.seed)
     student = student_of(student_name, data, weights, config.seed)
     judged, labels = networks.images(student_name, data, student).spaced(test)
 
@@ -114,17 +119,32 @@ def measure(
 
     before = accuracy(student.module)
     asked = [networks.load(name, data) for name in names]
+    spent = 0.0  # on images of rounds after the first
+
+    def more_images(learner: Model, number: int) -> Tensor:
+        nonlocal spent
+        started = time.perf_counter()
+        drawn = against(
+            synthesis_of(source, asked[0], len(images), config.seed), learner, seed=7919 * number + config.seed
+        )
+        made = synthesize(asked, drawn, preprocess=asked[0].preprocess).images
+        spent += time.perf_counter() - started
+        return made
+
     labeled = None if source in ("real", "noise") else images.labels
-    learned, result = distill(asked, student, images.images, config, labels=labeled, evaluate=accuracy)
+    learned, result = distill(
+        asked, student, images.images, config, labels=labeled, more_images=more_images, evaluate=accuracy
+    )
     trained = networks.load(student_name, data)
     curve = [(epoch.number, round(epoch.accuracy, 2)) for epoch in result.epochs if epoch.accuracy is not None]
     return {
         "teacher": teacher,
         "student": student_name,
         "source": source,
-        "images": len(images),
+        "images": result.images,
         "epochs": config.epochs,
         "mixing": config.mixing,
+        "rounds": config.rounds,
         "weights": weights,
         "seed": config.seed,
         "test_images": len(judged),
@@ -135,8 +155,8 @@ def measure(
         "top1_before": round(before, 2),
         "top1": round(accuracy(learned.module), 2),
         "curve": curve,
-        "seconds_images": round(seconds, 1),
-        "seconds_learning": round(result.seconds, 1),
+        "seconds_images": round(seconds + spent, 1),
+        "seconds_learning": round(result.seconds - spent, 1),
         "batch": config.batch,
         "optimizer": [config.optimizer, config.learning_rate, config.decay],
         "temperature": config.temperature,
@@ -150,6 +170,7 @@ def page(rows: list[dict[str, Any]]) -> Iterator[str]:
     yield "\nMade by `python -m benchmarks.distillation DATA`.\n"
     yield "- Cells have top-1 in percent on test images that no source has seen, in float."
     yield "- *mixing* is the share of batches with images pasted into images."
+    yield "- *rounds*: images are made in as many parts, all but the first against the student as it is then."
     yield "- *seconds* are those of making the images, and of learning."
     yield "- *on the way* is top-1 after a tenth, a half and all of the epochs."
     for chosen in sorted({(r["teacher"], r["student"], r["weights"], r["test_images"]) for r in rows}):
@@ -161,9 +182,11 @@ def page(rows: list[dict[str, Any]]) -> Iterator[str]:
             f"\nThe teacher has {mine[0]['top1_teacher']:.2f} %, {student} as it was trained {mine[0]['top1_trained']:.2f} %; "
             f"{test} test images.\n"
         )
-        head = ("source", "teachers", "images", "epochs", "mixing", "seed", "top-1", "on the way", "seconds")
+        head = ("source", "teachers", "images", "epochs", "mixing", "rounds", "seed", "top-1", "on the way", "seconds")
         yield f"| {' | '.join(head)} |\n|{' --- |' * len(head)}"
-        for r in sorted(mine, key=lambda r: (r["images"], r["epochs"], r["source"], r["mixing"], r["seed"])):
+        for r in sorted(
+            mine, key=lambda r: (r["images"], r["epochs"], r["source"], r["mixing"], r["rounds"], r["seed"])
+        ):
             curve = r["curve"]
             way = ", ".join(f"{curve[i][1]:.1f}" for i in sorted({0, (len(curve) - 1) // 2, len(curve) - 1}))
             cells = (
@@ -172,6 +195,7 @@ def page(rows: list[dict[str, Any]]) -> Iterator[str]:
                 r["images"],
                 r["epochs"],
                 r["mixing"],
+                r["rounds"],
                 r["seed"],
                 f"{r['top1']:.2f}",
                 way,
@@ -191,13 +215,16 @@ def main() -> None:
     parser.add_argument("--images", default="2048", help="how many, for every source")
     parser.add_argument("--epochs", default=str(default.epochs))
     parser.add_argument("--mixings", default=str(default.mixing), help="shares of batches with images in images")
+    parser.add_argument("--rounds", default="1", help="in which images are made")
     parser.add_argument("--weights", default="none", help="none, rounded: what students begin with")
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--test", type=int, default=5000, help="images to judge by")
     o = parser.parse_args()
-    lists = (o.pairs, o.sources, o.images, o.epochs, o.mixings, o.weights, o.seeds)
-    for pair, source, images, epochs, mixing, weights, seed in itertools.product(*(text.split(",") for text in lists)):
-        config = DistillConfig(epochs=int(epochs), mixing=float(mixing), seed=int(seed))
+    lists = (o.pairs, o.sources, o.images, o.epochs, o.mixings, o.rounds, o.weights, o.seeds)
+    for pair, source, images, epochs, mixing, rounds, weights, seed in itertools.product(
+        *(text.split(",") for text in lists)
+    ):
+        config = DistillConfig(epochs=int(epochs), mixing=float(mixing), rounds=int(rounds), seed=int(seed))
         row = measure(pair, source, int(images), config, weights, o.data, o.test)
         add_rows("distillation", [row], KEYS, page)
         shown = (*KEYS, "top1_teacher", "top1_trained", "top1_before", "top1", "seconds_images", "seconds_learning")

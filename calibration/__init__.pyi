@@ -2,6 +2,7 @@ from .activation_ranges import calibrate as calibrate
 from .bn_statistics import has_batch_norm as has_batch_norm, statistics_distance as statistics_distance
 from .data_mixing import mixed_copies as mixed_copies
 from .dataset import CalibrationSet as CalibrationSet
+from .disagreement import Disagreement as Disagreement, against as against
 from .objectives import (
     Batch as Batch,
     BatchNormStatistics as BatchNormStatistics,

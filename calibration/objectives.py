@@ -7,8 +7,9 @@ labels and image priors. The optimization knows none of them by name: another te
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -95,6 +96,10 @@ class Term(ABC):
     @abstractmethod
     def loss(self, batch: Batch) -> Tensor:
         """Return a scalar that gradients can be taken of."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what the term is, as JSON-able data: images say what they were made for."""
+        return {"term": type(self).__name__, **asdict(self)}
 
 
 def total_loss(terms: Sequence[Term], batch: Batch) -> Tensor:

@@ -101,8 +101,10 @@ class SynthesisConfig:
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings as JSON-able data; each term says what it is."""
-        terms = [{"term": type(term).__name__, **asdict(term)} for term in self.terms]
-        return {**asdict(self), "terms": terms}
+        return {
+            **asdict(replace(self, terms=(BatchNormStatistics(),))),
+            "terms": [term.to_json() for term in self.terms],
+        }
 
 
 def _mixmix(config: SynthesisConfig, small: bool) -> SynthesisConfig:

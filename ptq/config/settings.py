@@ -309,6 +309,7 @@ _CHOICES = (
     "latency_of",
     "student",
     "student_weights",
+    "disagreement",
 )  # not fields of a configuration
 
 

@@ -22,6 +22,7 @@ from ptq.data.views import pasted, random_crops
 from ptq.distillation.config import DistillConfig
 from ptq.distillation.learning import learn
 from ptq.distillation.results import DistillResult, Epoch
+from ptq.distillation.schedule import Schedule
 from ptq.distillation.teaching import averaged, check_student, outputs_alike, recognized
 from ptq.errors import InputError, ModelError
 from ptq.models.model import Model
@@ -50,6 +51,7 @@ def distill(
     *,
     labels: Tensor | None = None,
     device: str | torch.device = "cpu",
+    more_images: Callable[[Model, int], Tensor] | None = None,
     evaluate: Callable[[nn.Module], float] | None = None,
     store: WorkStore | None = None,
     progress: Progress = SILENT,
@@ -67,6 +69,8 @@ def distill(
         config: how long, and how.
         labels: what the images were made to show, (N,), -1 for nothing: a teacher that does not see it gets a warning.
         device: where to learn.
+        more_images: given the student as it is, in eval mode on the device, and the number of a round, 2.., returns as many images more; for
+            several `config.rounds`.
         evaluate: given the student in eval mode, on the device, some ten times; returns an accuracy in percent.
         store: keeps what was learned, so that the same call continues after an interruption, and ends in the same student.
         progress: told of every epoch.
@@ -75,7 +79,8 @@ def distill(
         The student that learned, in eval mode on the CPU, and how it went.
 
     Raises:
-        InputError: for a student with other outputs than its teacher, images of another size or type, and fewer than two.
+        InputError: for a student with other outputs than its teacher, images of another size or type, fewer than two, and rounds without
+            `more_images`.
         ModelError: when the loss is not finite any more.
 
     Example:
@@ -92,13 +97,15 @@ def distill(
     check_student(student, teachers[0], images)
     asked = [one for one in teachers if one is teachers[0] or outputs_alike(one, teachers[0])]
     seen = {} if labels is None else _recognized(asked, images, labels)
+    if config.rounds > 1 and more_images is None:
+        raise InputError(f"{config.rounds} rounds need images that are made in between: give more_images.")
     learner = _Learner(asked, student, images, config, device)
     done, epochs, before = learner.restore(store)
     started = kept = time.perf_counter()
     with progress.stage("distill", config.epochs) as task:
         if done:
             task.advance(done)
-        for number, loss in learner.epochs(done):
+        for number, loss in learner.epochs(done, partial(_grown, store, more_images, learner)):
             if not math.isfinite(loss):
                 raise ModelError(
                     f"{student.name} learns no more: its loss is {loss} in epoch {number}; take a smaller distillation.lr"
@@ -114,7 +121,7 @@ def distill(
                 kept = now
     seconds = before + time.perf_counter() - started
     names = tuple(one.name for one in asked)
-    return learner.taught(), DistillResult(tuple(epochs), len(images), names, seen, seconds)
+    return learner.taught(), DistillResult(tuple(epochs), len(learner.images), names, seen, seconds)
 
 
 class _Learner:
@@ -128,6 +135,7 @@ class _Learner:
         self.module = self._at_work(student.module, weights=True)
         self.parameters = [p.requires_grad_(True) for p in self.module.parameters() if p.is_floating_point()]
         self.optimizer = _optimizer(self.parameters, config)
+        self.schedule = Schedule(len(images), min(config.batch, len(images)), config.epochs, config.rounds)
         self.source = f"distilled from {', '.join(one.name for one in teachers)}"
 
     def _at_work(self, module: nn.Module, weights: bool) -> nn.Module:
@@ -145,11 +153,15 @@ class _Learner:
         """What the student says of them."""
         return self.module(view(x, self.student.preprocess))
 
-    def epochs(self, done: int) -> Iterator[tuple[int, float]]:
-        """Learn, and yield the number and the mean loss of every epoch."""
-        config = self.config
-        steps = max(1, len(self.images) // config.batch)
-        views = self._views(done, steps)
+    def epochs(self, done: int, grow: Callable[[int], Tensor]) -> Iterator[tuple[int, float]]:
+        """Learn, and yield the number and the mean loss of every epoch.
+
+        Args:
+            done: epochs that were done before.
+            grow: returns the images of all rounds up to one.
+        """
+        config, schedule = self.config, self.schedule
+        views = self._views(done)
 
         def loss(given: Output, wanted: Output) -> Tensor:
             return self.student.task.loss(given, wanted, config.temperature)
@@ -160,29 +172,30 @@ class _Learner:
             lambda: [next(views)],
             loss,
             self.optimizer,
-            steps * config.epochs,
-            start=steps * done,
+            schedule.total,
+            start=schedule.steps_before(done + 1),
             lr=config.learning_rate,
         )
         for number in range(done + 1, config.epochs + 1):
+            if schedule.images(number) > len(self.images):
+                self.images = grow(schedule.round_of(number))
             self.module.train()
             with ExitStack() as stack:
                 # What is random within the student, as dropout, depends on the epoch alone: so an interruption changes nothing.
                 stack.enter_context(torch.random.fork_rng(_cards(self.device)))
                 torch.manual_seed(_seed(config.seed, number))
-                losses = [next(descent) for _ in range(steps)]
+                losses = [next(descent) for _ in range(schedule.steps(number))]
             self.module.eval()
             ranks.same_state(self.module)  # BatchNorms have seen a share of the images on each rank
             yield number, float(torch.stack(losses).mean())
 
-    def _views(self, done: int, steps: int) -> Iterator[Tensor]:
+    def _views(self, done: int) -> Iterator[Tensor]:
         """Views of all images in another order in every epoch, a batch at a time."""
-        config = self.config
-        batch = min(config.batch, len(self.images))
+        config, batch = self.config, self.schedule.batch
         for number in range(done + 1, config.epochs + 1):
             generator = torch.Generator().manual_seed(_seed(config.seed, number))
             order = torch.randperm(len(self.images), generator=generator)
-            for index in order[: steps * batch].split(batch):
+            for index in order[: self.schedule.steps(number) * batch].split(batch):
                 x = random_crops(self.images[index].to(self.device).float() / 255, config.crop, generator)
                 if float(torch.rand((), generator=generator)) < config.mixing:
                     x = pasted(x, generator)
@@ -222,12 +235,41 @@ class _Learner:
         epochs = [Epoch(*row) for row in facts["epochs"]]
         return len(epochs), epochs, float(facts["seconds"])
 
+    def at_work(self) -> Model:
+        """The student as it is now, in eval mode on the device: it learns no more than it is asked to."""
+        module = copy.deepcopy(self.module).eval().requires_grad_(False)
+        return replace(self.student, module=module, weights_source=self.source, sha256="")
+
     def taught(self) -> Model:
         """The student as it is now, in eval mode on the CPU."""
         module = copy.deepcopy(self.student.module)
         module.load_state_dict({name: value.cpu().contiguous() for name, value in self.module.state_dict().items()})
         module.eval().requires_grad_(False)
         return replace(self.student, module=module, weights_source=self.source, sha256=state_digest(module))
+
+
+def _grown(
+    store: WorkStore, more_images: Callable[[Model, int], Tensor] | None, learner: _Learner, last: int
+) -> Tensor:
+    """The images of all rounds up to one; those that are missing are made against the student as it is."""
+    assert more_images is not None
+    parts, first = [learner.images], learner.images[: learner.schedule.count]
+    for number in range(len(learner.images) // len(first) + 1, last + 1):
+        key = f"{KEY}-images-{number}"
+        kept = ranks.by_first(partial(store.read, key))
+        if kept is None:
+            made = more_images(learner.at_work(), number)
+            if made.dtype != first.dtype or made.shape != first.shape:
+                raise InputError(
+                    f"round {number} needs {len(first)} more images, {str(first.dtype).removeprefix('torch.')} of shape {tuple(first.shape[1:])}: "
+                    f"more_images gives {str(made.dtype).removeprefix('torch.')} of shape {tuple(made.shape)}."
+                )
+            if ranks.is_first():
+                store.write(key, {"images": made.contiguous()}, {})
+        else:
+            made = kept[0]["images"]
+        parts.append(made)
+    return torch.cat(parts)
 
 
 def _optimizer(parameters: Sequence[Tensor], config: DistillConfig) -> torch.optim.Optimizer:

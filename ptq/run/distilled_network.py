@@ -1,5 +1,6 @@
 """Distillation alone: a network of the user's choice learns from others, and ends as weights and as a float ONNX file."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -7,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ptq.calibration.dataset import CalibrationSet
+from ptq.calibration.disagreement import against
+from ptq.calibration.synthesis import synthesize
 from ptq.config.distillation_settings import DistillationSettings
 from ptq.config.recipe_file import write_recipe
 from ptq.config.settings import Settings, chosen
@@ -35,6 +38,7 @@ from ptq.run.inputs import (
     load_network,
     load_teachers,
     load_verifier,
+    synthesis_teachers,
 )
 from ptq.run.planning import prepare_network
 from ptq.run.run_directory import refuse_quantized, unfinished
@@ -128,10 +132,10 @@ def distill_model(
         teachers, verifier = load_teachers(settings.calibration), load_verifier(settings.calibration)
         evaluation = only_first(partial(load_evaluation, settings.evaluation, student))
         prepare_network(student, settings.quantization)  # what cannot be written as ONNX is refused now
+        source = _source(settings, teacher)
         by_first(partial(refuse_quantized, Path(settings.output.folder)))
         folder, store = by_first(partial(_open, settings, teacher, teachers, student, device, restart, say))
     with watch("images"):
-        source = _source(settings, teacher)
         make = partial(calibration_images, teacher, source, teachers, verifier, device=device, progress=progress)
         images = keep_images(folder, store, make)
     every = [teacher, *teachers]
@@ -144,6 +148,9 @@ def distill_model(
             config,
             labels=images.labels,
             device=device,
+            more_images=None
+            if config.rounds == 1
+            else partial(_more_images, settings, source, every, device, progress),
             evaluate=judge,
             store=store,
             progress=progress,
@@ -233,12 +240,37 @@ def _open(
 
 
 def _source(settings: Settings, teacher: Model) -> ImageSource:
-    """Where images come from. Where nothing says how many, many are made, and all that are there are taken."""
+    """Where images come from. Where nothing says how many, many are made, and all that are there are taken.
+
+    Raises:
+        InputError: for rounds, where images are not synthesized.
+    """
     source = image_source(settings.calibration, settings.execution, teacher.preprocess)
-    if settings.calibration.count is not None:
-        return source
-    made = source.synthesized or source.name == "noise"
-    return replace(source, config=replace(source.config, count=MORE * source.config.count if made else ALL))
+    count, rounds = source.config.count, settings.distillation.rounds or 1
+    if rounds > 1 and not source.synthesized:
+        raise InputError(
+            f"distillation.rounds: {source.name} gives no images against a student; synthesize them (--images mixmix)"
+        )
+    if settings.calibration.count is None:
+        count = MORE * count if source.synthesized or source.name == "noise" else ALL
+    return replace(source, config=replace(source.config, count=math.ceil(count / rounds)))
+
+
+def _more_images(
+    settings: Settings,
+    source: ImageSource,
+    teachers: Sequence[Model],
+    device: torch.device,
+    progress: Progress,
+    student: Model,
+    number: int,
+) -> Tensor:
+    """Images of a round, made against the student as it is."""
+    config = against(
+        source.config, student, settings.distillation.disagreement, seed=source.config.seed + 7919 * (number - 1)
+    )
+    used = synthesis_teachers(teachers[0], teachers[1:])
+    return synthesize(used, config, preprocess=teachers[0].preprocess, device=device, progress=progress).images
 
 
 @torch.no_grad()

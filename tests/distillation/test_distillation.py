@@ -137,3 +137,48 @@ def test_bad_input_is_refused(teacher: Model) -> None:
 def test_settings_have_ranges(wrong: dict[str, Any]) -> None:
     with pytest.raises(ptq.InputError):
         DistillConfig(**wrong)
+
+
+def test_rounds_add_images_made_against_the_student_and_an_interruption_changes_nothing(
+    digits: Any, teacher: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ptq.distillation.distillation.KEEP_EVERY", 0.0)
+    images, config = digits.train_images[:32], DistillConfig(5, 32, rounds=3)
+    asked: list[tuple[int, float]] = []
+
+    def more(learner: Model, number: int) -> Tensor:
+        with torch.no_grad():
+            asked.append((number, float(learner.module(torch.zeros(1, 3, 16, 16)).sum())))
+        if stops and number == 3:
+            raise KeyboardInterrupt
+        wanted: Tensor = digits.train_images[32 * number : 32 * number + 32]
+        return wanted
+
+    stops = False
+    whole, result = ptq.distill(teacher, student(), images, config, more_images=more)
+    assert [number for number, _ in asked] == [2, 3] and asked[0][1] != asked[1][1]
+    assert result.images == 96
+    stops, store = True, WorkStore(tmp_path, {})
+    with pytest.raises(KeyboardInterrupt):
+        ptq.distill(teacher, student(), images, config, more_images=more, store=store)
+    stops, before = False, len(asked)
+    again, _ = ptq.distill(teacher, student(), images, config, more_images=more, store=store)
+    assert same(whole, again)
+    assert asked[before:] == [asked[1]]  # those of the second round are there
+
+
+@pytest.mark.parametrize("rounds", [2, 9])
+def test_rounds_that_cannot_be(digits: Any, teacher: Model, rounds: int) -> None:
+    with pytest.raises(ptq.InputError):
+        ptq.distill(teacher, student(), digits.train_images[:32], DistillConfig(4, 32, rounds=rounds))
+
+
+def test_a_round_of_other_images_is_refused(digits: Any, teacher: Model) -> None:
+    with pytest.raises(ptq.InputError):
+        ptq.distill(
+            teacher,
+            student(),
+            digits.train_images[:32],
+            DistillConfig(2, 32, rounds=2),
+            more_images=lambda *_: digits.train_images[:8],
+        )
