@@ -70,6 +70,18 @@ def _custom() -> ModelProto:
     return model
 
 
+def _integer_weights() -> ModelProto:
+    constants = {"w": np.ones((4, 3, 3, 3), np.int8), "s": np.float32(0.1), "z": np.int8(0)}
+    return graph_of([node("DequantizeLinear", ["w", "s", "z"], ["f"]), node("Conv", ["x", "f"], ["y"])], constants)
+
+
+def _fused() -> ModelProto:
+    conv = node("FusedConv", ["x", "w"], ["y"], domain="com.microsoft", activation="Relu")
+    model = graph_of([conv], {"w": numbers(4, 3, 3, 3)})
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    return model
+
+
 REFUSED: dict[str, tuple[Callable[[], ModelProto], type[ptq.PtqError], str]] = {
     "quantized": (_quantized, ptq.ModelError, "QuantizeLinear"),
     "custom operators": (_custom, ptq.ModelError, r"last \(my.ops.Fancy\)"),
@@ -89,6 +101,14 @@ REFUSED: dict[str, tuple[Callable[[], ModelProto], type[ptq.PtqError], str]] = {
         ptq.ModelError,
         "number of images",
     ),
+    "an output without images": (
+        lambda: graph_of([node("Relu", ["x"], ["y"]), node("Identity", ["k"], ["anchors"])], {"k": numbers(3)}, outputs=("y", "anchors")),
+        ptq.ModelError,
+        "anchors",
+    ),
+    "a sequence": (_one(node("SplitToSequence", ["x"], ["y"], axis=1), opset=11), ptq.ModelError, "SplitToSequence"),
+    "weights in integers": (_integer_weights, ptq.ModelError, "DequantizeLinear"),
+    "what onnxruntime has fused": (_fused, ptq.ModelError, "com.microsoft.FusedConv"),
     "sizes that do not fit": (_one(node("Conv", ["x", "w"], ["y"]), shape=(1, 4, 8, 8)), ptq.ModelError, "Conv"),
 }  # fmt: skip
 

@@ -58,6 +58,12 @@ class _Conversion:
         self.values[self.graph.inputs[0]] = pixels
         self._walk(self.graph)
         outputs = {value.name or f"output_{at}": self.values[value] for at, value in enumerate(self.graph.outputs)}
+        for name, value in outputs.items():
+            if isinstance(value, Constant):
+                raise ModelError(
+                    f"its output {name} is the same for all images: export the network without it, and keep it in the "
+                    "application"
+                )
         return self.builder.finish(outputs)
 
     def _walk(self, graph: ir.Graph) -> None:

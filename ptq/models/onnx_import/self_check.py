@@ -82,7 +82,7 @@ def _run(model: ir.Model, names: Sequence[str], pixels: Tensor, images: Images) 
     options.log_severity_level = 4  # sizes that the file states may be others than those asked for
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
-        model.graph.outputs.extend([values[name] for name in names if values.get(name) not in kept])
+        model.graph.outputs.extend([values[name] for name in names if name in values and values[name] not in kept])
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.onnx"
             ir.save(model, path, external_data="weights")  # which may be above 2 GB
