@@ -17,7 +17,7 @@ from ptq.allocation.solver import frontier
 from ptq.quantization.quantized_model import QuantizedModel
 from ptq.utils.ranks import by_first
 
-__all__ = ["Ladder", "smallest"]
+__all__ = ["STEPS", "TUNED", "Ladder", "smallest"]
 
 STEPS = 32  # from the smallest file to the largest
 TUNED = 3  # files at most

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ptq.allocation.smallest import TUNED
 from ptq.calibration.activation_ranges import calibrate
 from ptq.calibration.dataset import CalibrationSet
 from ptq.calibration.teachers import batch_count, knows_classes, teacher_groups
@@ -175,10 +176,11 @@ def estimate_run(settings: Settings, progress: Progress = SILENT, model: Model |
 
 def _budget(settings: Settings) -> tuple[str, ...]:
     """What an estimate does not know yet where bits are chosen in the run."""
-    if bit_budget(settings.quantization) is None:
+    budget, bits = bit_budget(settings.quantization), settings.quantization.bits
+    if budget is None:
         return ()
-    bits = settings.quantization.bits
-    return (f"bits are chosen in the run: blocks, size and latency are those of {bits} bits in every layer",)
+    note = f"bits are chosen in the run: blocks, size and latency are those of {bits} bits in every layer"
+    return (note,) if budget[0] == "max_size" else (note, f"up to {TUNED} sizes are tuned: here is the time for one")
 
 
 def _timed(work: Callable[[], object]) -> float:

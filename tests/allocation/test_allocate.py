@@ -5,13 +5,18 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 
 from ptq.allocation.allocate import RESERVE, Choices, allocate, find_choices
 from ptq.allocation.harms import measure_together
 from ptq.allocation.widths import change_widths
+from ptq.calibration.activation_ranges import calibrate
 from ptq.errors import InputError
 from ptq.export.onnx_files import size_bytes
 from ptq.export.qdq import export_qdq
+from ptq.graph.preparation import prepare
+from ptq.quantization.insertion import insert_quantizers
+from ptq.quantization.plan import make_plan
 from ptq.quantization.quantized_model import QuantizedModel
 from tests.helpers.networks import images, quantized_network
 
@@ -78,3 +83,17 @@ def test_no_layer_could_be_wider_in_a_file_of_the_size_asked_for(name: str, tmp_
         ]
         assert written <= budget
         assert found.size + min(wider, default=most) > budget - RESERVE
+
+
+@pytest.mark.slow
+def test_files_of_mobilenet_v2_use_what_they_may(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    graph_model = prepare(torchvision.models.mobilenet_v2(weights=None).eval(), (3, 32, 32))
+    x = torch.randn(8, 3, 32, 32)
+    quantized_model = calibrate(insert_quantizers(graph_model, make_plan(graph_model, 8)), x, observer="minmax")
+    choices = find_choices(quantized_model, x, count=8)
+    for budget in range(1_500_000, 4_000_001, 250_000):
+        found = allocate(quantized_model, x, choices, budget, points=False)
+        written = size_bytes(export_qdq(change_widths(quantized_model, found.bits), tmp_path / "model.onnx"))
+        assert written <= budget
+        assert written >= 0.98 * min(budget, choices.tradeoffs.most())
