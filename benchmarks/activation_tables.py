@@ -1,6 +1,6 @@
 """Is a smooth activation faster as a table of 256 codes than as a float operator between two conversions?
 
-    python -m benchmarks.activation_tables [--sizes 64x56,128x28,256x14] [--runs 60]
+    python -m benchmarks.activation_tables [--sizes 64x56,128x28,256x14] [--runs 60] [--activation maximum]
 
 An 8-bit depthwise convolution, the activation and another such convolution, with as many channels and pixels as `--sizes` says, in onnxruntime on
 one thread. Seconds are those of the processor, the least of all runs, which are taken in turns. The ways to compute the activation:
@@ -9,6 +9,7 @@ one thread. Seconds are those of the processor, the least of all runs, which are
     operator   the float operator between DequantizeLinear and QuantizeLinear
     gather     Cast to int32, and Gather from a table of uint8: the only operator that looks up any table
     sigmoid    onnxruntime's own table, QLinearSigmoid, of which there is none for other functions; for SiLU with QLinearMul
+    pool       of the larger of two tensors: MaxPool over their concatenated codes, the only maximum of codes there is
 
 Rows are added to results/activation_tables.json as they are finished. results/activation_tables.md is made from it.
 """
@@ -36,8 +37,9 @@ OPERATORS: dict[str, tuple[str, dict[str, Any]]] = {
     "Softplus": ("Softplus", {}),
     "sigmoid": ("Sigmoid", {}),
     "tanh": ("Tanh", {}),
+    "maximum": ("Max", {}),  # of the layer's output and its input
 }
-WAYS = ("none", "operator", "gather", "sigmoid")
+WAYS = ("none", "operator", "gather", "sigmoid", "pool")
 STEP = 0.05  # of all grids
 
 
@@ -78,12 +80,18 @@ def network(activation: str, way: str, channels: int, pixels: int) -> bytes | No
     x = graph.quantized(graph.convolution(graph.quantized("x", "input"), "first", channels), "read")
     operator, attributes = OPERATORS[activation]
     if way == "operator" or (way == "sigmoid" and operator == "Sigmoid"):
-        y = graph.call(operator, "y", x, **attributes)
+        y = graph.call(operator, "y", x, *["input"][: activation == "maximum"], **attributes)
         if activation == "SiLU":
             y = graph.quantized(y, "gate") if way == "sigmoid" else y
             y = graph.call("Mul", "product", x, y)
         x = graph.quantized(y, "written")
-    elif way == "gather":
+    elif way == "pool" and activation == "maximum":
+        pairs = graph.constant("pairs", np.array([1, 1, 2, channels * pixels * pixels]))
+        image = graph.constant("image", np.array([1, channels, pixels, pixels]))
+        both = graph.call("Reshape", "both", graph.call("Concat", "joined", "read.codes", "input.codes", axis=1), pairs)
+        codes = graph.call("Reshape", "larger", graph.call("MaxPool", "pooled", both, kernel_shape=[2, 1]), image)
+        x = graph.call("DequantizeLinear", "written", codes, *graph.grid("written"))
+    elif way == "gather" and activation != "maximum":
         table = graph.constant("table", np.random.default_rng(1).integers(0, 255, 256, dtype=np.uint8))
         index = graph.call("Cast", "index", "read.codes", to=TensorProto.INT32)
         codes = graph.call("Gather", "looked_up", table, index)
@@ -138,10 +146,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", default="64x56,128x28,256x14")
     parser.add_argument("--runs", type=int, default=60)
+    parser.add_argument("--activation", action="append", choices=OPERATORS, help="which; all where none is given")
     options = parser.parse_args()
     for size in options.sizes.split(","):
         channels, pixels = map(int, size.split("x"))
-        for activation in OPERATORS:
+        for activation in options.activation or OPERATORS:
             row = measure(activation, channels, pixels, options.runs)
             add_rows("activation_tables", [row], KEYS, page)
             print(json.dumps({key: row[key] for key in (*KEYS, *WAYS) if key in row}), flush=True)

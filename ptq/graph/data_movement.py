@@ -48,7 +48,8 @@ def moves_data(graph: fx.GraphModule, node: fx.Node) -> bool:
     if node.op == "call_module":
         module = module_of(graph, node)
         nearest = isinstance(module, nn.Upsample) and module.mode == "nearest"
-        return nearest or isinstance(module, MOVING_MODULES)
+        indices = isinstance(module, nn.MaxPool2d) and module.return_indices
+        return nearest or (isinstance(module, MOVING_MODULES) and not indices)
     if node.op not in ("call_function", "call_method") or op_name(node) not in MOVING_FUNCTIONS:
         return False
     if op_name(node) == "getitem":  # of a tensor, or of its pieces, but not of several results

@@ -133,6 +133,19 @@ class Positions(Body):
         return super().forward(torch.cat([x, row, x.new_ones(len(x), 1, *x.shape[2:])], 1))
 
 
+class Unpooled(Body):
+    """Pixels go back to where they were largest, as in SegNet (Badrinarayanan et al., TPAMI 2017)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.largest, self.back = nn.MaxPool2d(2, return_indices=True), nn.MaxUnpool2d(2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.first(x)
+        logits: Tensor = self.fc(self.pool(self.second(self.back(*self.largest(y)))))
+        return logits
+
+
 class Shifted(Body):
     """A temporal shift (Lin et al., ICCV 2019): parts of a tensor are written, and changed in place."""
 
@@ -215,6 +228,7 @@ OTHERWISE: Mapping[str, Make] = {
     "a first state of zeros": Recurrent,
     "channels of the position": Positions,
     "parts of a tensor written": Shifted,
+    "max-unpooling": Unpooled,
     "a module called as a word of Python": lambda: Body(called("class", nn.Conv2d(16, 16, 1))),
     "a number from a weight": layer(lambda m, x: m.inner(x) * float(m.w.abs().max()), w=(16,)),
     "out=": layer(lambda m, x: (lambda y: torch.add(y, y, out=y) + y)(m.inner(x))),

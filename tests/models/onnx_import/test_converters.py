@@ -107,4 +107,4 @@ def test_everything_is_in_integers(model: ModelProto, tmp_path: Path) -> None:
     graph = ort.optimized(path)
     assert (ort.float_layers(graph), ort.float_operators(graph)) == ([], [])
     assert not {"Mul", "Add", "Transpose"} & {node.op_type for node in graph.node}
-    assert torch.equal(quantized_model.integer_forward(x)["y"], torch.from_numpy(ort.run(ort.session(path), x.numpy())))  # type: ignore[call-overload,index]
+    assert torch.equal(quantized_model.integer_forward(x)["y"], torch.from_numpy(ort.run(ort.session(path), x.numpy())))
