@@ -1,9 +1,9 @@
 """What several processes cost and bring: measured with one and two, and a model of it for four and eight.
 
-    python -m benchmarks.growth DATA [--images 512] [--iterations 400]
+    python -m benchmarks.growth DATA [--images 512] [--steps 60] [--iterations 150]
 
 torchrun starts one process, then two, each with one thread and a core of its own. They synthesize images for CIFAR ResNet-20
-and reconstruct it at W4A4 with these, both in default settings. The *ideal* is half of the time with twice the processes.
+and reconstruct it at W4A4 with these, in default settings but for fewer steps and iterations. The *ideal* is half of the time with twice the processes.
 Two more seeds in one process show how far apart networks are that differ by nothing else.
 
 The model of reconstruction: n processes take P/n + K (C(B/n) + M(n)) seconds. K is the number of iterations. C(b) is what one
@@ -49,22 +49,23 @@ BATCHES = (32, 16, 8, 4)
 SHORT, LONGER = 20, 60  # iterations: their difference is what iterations take
 SIZES = (1 << 12, 1 << 16, 1 << 19, 1 << 22)  # bytes
 SUMS = 30  # of each size
+FEW = 64  # images where their number does not matter
 JUDGED = 500  # test images
 ETHERNET = (0.05, 8e3 / 10e9)  # ms, and ms a byte
 PROCESSES = (1, 2, 4, 8)
 
 
-def images(data: Path, count: int, folder: Path) -> Iterator[dict[str, Any]]:
+def images(data: Path, count: int, steps: int, folder: Path) -> Iterator[dict[str, Any]]:
     """Synthesize images with all processes; write them, and tell how long it took."""
     model = networks.load(NETWORK, data)
-    config = synthesis_preset("default", model.preprocess, count=count)
+    config = synthesis_preset("default", model.preprocess, count=count, iterations=steps)
     few = synthesis_preset("default", model.preprocess, count=config.batch * size(), iterations=2)
     synthesize([model], few)  # warm up
     made, seconds = _timed(lambda: synthesize([model], config))
     if is_first():
         made.save(folder / "images.safetensors")
     yield {
-        "what": f"{count} images",
+        "what": f"{count} images, {steps} steps",
         "processes": size(),
         "seconds": seconds,
         "sha256": digest({"images": made.images}),
@@ -77,19 +78,20 @@ def reconstruction(data: Path, iterations: int, folder: Path) -> Iterator[dict[s
     inputs = model.preprocess.normalize(CalibrationSet.load(folder / "images.safetensors").floats())
     graph_model = prepare(model.module, model.preprocess.input_shape)
     plan = make_plan(graph_model, 4, 4)
-    calibrated = calibrate(insert_quantizers(graph_model, plan), inputs, preprocess=model.preprocess)
+    calibrated = insert_quantizers(graph_model, plan)
+    calibrate(calibrated, inputs[:FEW], preprocess=model.preprocess, observer="mse")
     state = {name: value.clone() for name, value in calibrated.module.state_dict().items()}
     test = model.preprocess.normalize(networks.images(NETWORK, data, model).spaced(JUDGED)[0].float() / 255)
     preset = method_preset("qdrop", "default", model.preprocess.size)
 
-    def run(seed: int = 0, **changes: Any) -> tuple[QuantizedModel, float]:
+    def run(seed: int = 0, count: int = len(inputs), **changes: Any) -> tuple[QuantizedModel, float]:
         quantized_model = insert_quantizers(graph_model, plan)
         quantized_model.module.load_state_dict(state)
         config = ReconstructConfig(**{**vars(preset), "iterations": iterations, "seed": seed, **changes})
-        _, seconds = _timed(lambda: reconstruct(quantized_model, inputs, config))
+        _, seconds = _timed(lambda: reconstruct(quantized_model, inputs[:count], config))
         return quantized_model, seconds
 
-    run(iterations=2)  # warm up
+    run(count=FEW, iterations=2)  # warm up
     for seed in (0, 1, 2) if size() == 1 else (0,):
         quantized_model, seconds = run(seed)
         with torch.no_grad():
@@ -104,7 +106,7 @@ def reconstruction(data: Path, iterations: int, folder: Path) -> Iterator[dict[s
         }
     if size() == 1:
         for batch in BATCHES:
-            short, longer = (run(batch=batch, iterations=count)[1] for count in (SHORT, LONGER))
+            short, longer = (run(count=FEW, batch=batch, iterations=k)[1] for k in (SHORT, LONGER))
             yield {"what": "computing", "batch": batch, "ms": 1e3 * (longer - short) / (LONGER - SHORT)}
         yield _message(calibrated)
     else:
@@ -178,7 +180,8 @@ def page(rows: Rows) -> Iterator[str]:
     for row in timed:
         alone = next(r for r in timed if r["what"] == row["what"] and r["processes"] == 1)
         share = alone["seconds"] / (row["processes"] * row["seconds"])
-        yield f"| {row['what']} | {row['processes']} | {row['seconds']:.1f} | {share:.2f} |"
+        what = f"{row['what']}, {row['iterations']} iterations" if "kl" in row else row["what"]
+        yield f"| {what} | {row['processes']} | {row['seconds']:.1f} | {share:.2f} |"
     sets = {row["sha256"] for row in rows if "sha256" in row}
     yield f"\nThe images are {'the same, bit for bit' if len(sets) == 1 else 'not the same'}.\n"
     yield "| W4A4 | KL to float on test images |"
@@ -210,7 +213,7 @@ def _work(options: argparse.Namespace) -> None:
     os.sched_setaffinity(0, {cores[int(os.environ["LOCAL_RANK"]) % len(cores)]})
     torch.set_num_threads(1)
     with joined():
-        work = images(options.data, options.images, options.to)
+        work = images(options.data, options.images, options.steps, options.to)
         if options.work == "reconstruction":
             work = reconstruction(options.data, options.iterations, options.to)
         found = list(work)
@@ -234,7 +237,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--images", type=int, default=512)
-    parser.add_argument("--iterations", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--iterations", type=int, default=150)
     parser.add_argument("--work", choices=("images", "reconstruction"), help=argparse.SUPPRESS)
     parser.add_argument("--to", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -10,11 +10,12 @@ from ptq.graph.blocks import Block, named_inputs, split
 from ptq.quantization.layers import QuantLayer
 from ptq.quantization.quantizers import Quantizer
 from ptq.quantization.spec import QuantSpec
-from ptq.reconstruction import soft_modules
+from ptq.reconstruction import optimization, soft_modules
 from ptq.reconstruction.config import METHODS, ReconstructConfig
 from ptq.reconstruction.optimization import Pair, optimize
 from ptq.reconstruction.soft_modules import is_low, learns
-from ptq.utils import autocast
+from ptq.utils import autocast, ranks
+from ptq.utils.ranks import _shares
 from tests.helpers.networks import images, quantized_network
 from tests.helpers.synchronizations import Synchronizations
 
@@ -65,6 +66,28 @@ def like(tensors: Mapping[str, Tensor], change: Callable[[Tensor], Tensor]) -> d
 def first(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """What belongs to the first image."""
     return {name: value[:1] for name, value in tensors.items()}
+
+
+def test_gradients_of_shares_add_up_to_that_of_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = ReconstructConfig(iterations=1, batch=8, ridge=100.0)
+    found: list[Tensor] = []
+
+    def no_step(optimizer: torch.optim.Optimizer, loss: Tensor, told: Tensor, weight: float) -> Tensor:
+        optimizer.zero_grad()
+        (loss * weight).backward()  # type: ignore[no-untyped-call]
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        found.append(torch.cat([told.view(1) * weight, *(p.grad.flatten() for p in parameters)]))
+        return told
+
+    for module in (autocast, soft_modules):  # gradients in bfloat16 are rounded before they are added up
+        monkeypatch.setattr(module, "fast_bfloat16", lambda device: False)
+    monkeypatch.setattr(optimization, "descend", no_step)
+    for own in _shares(8, 1, 1) + _shares(8, 1, 3):
+        monkeypatch.setattr(ranks, "share", lambda count, own=own: own)
+        optimize(*residual_block(3, 4), config, Losses())
+    whole, *parts = found
+    assert len(parts) == 3 and whole[1:].abs().max() > 0
+    torch.testing.assert_close(torch.stack(parts).sum(0), whole, rtol=1e-4, atol=1e-5 * float(whole.abs().max()))
 
 
 def error(block: Block, pair: Pair) -> float:
