@@ -216,18 +216,15 @@ def _timed(make: Callable[[], Bits]) -> tuple[Bits, float]:
 def page(rows: Rows) -> Iterator[str]:
     """Lines of a Markdown page."""
     yield "# How bits are chosen\n"
-    yield "Made by `python -m benchmarks.allocation DATA`. Nothing is tuned. *Above the optimum* is the sum of harms over that of the exact solver; the divergence is from the float network's"
-    yield "predictions in thousandths of a nat."
+    yield "Made by `python -m benchmarks.allocation DATA`. Nothing is tuned. A harm is the sum over layers, as a multiple of the exact solver's. What follows was measured with all"
+    yield "layers rounded: the error of the output, and the divergence from the float network's predictions in thousandths of a nat."
     for network in dict.fromkeys(r["network"] for r in rows):
         mine = [r for r in rows if r["network"] == network]
         if solvers := [r for r in mine if r["part"] == "solvers"]:
             yield f"\n## {network}: solvers\n"
-            yield (
-                "| budget | way | seconds of a core | above the optimum | error of the output | divergence |\n|"
-                + " --- |" * 6
-            )
-            for r in solvers:
-                yield f"| {r['case']} | {r['way']} | {r['seconds']:.3f} | {100 * r['excess']:.1f} % | {100 * r['measured']:.3g} % | {1e3 * r['kl']:.3g} |"
+            yield ("| budget | way | seconds of a core | harm | error of the output | divergence |\n|" + " --- |" * 6)
+            for r in sorted(solvers, key=lambda r: (r["case"], r["excess"])):
+                yield f"| {r['case']} | {r['way']} | {r['seconds']:.3f} | {1 + r['excess']:.2f} | {100 * r['measured']:.3g} % | {1e3 * r['kl']:.3g} |"
         if pairs := [r for r in mine if r["part"] == "pairs"]:
             yield f"\n## {network}: layers alone, and with the next\n"
             yield "Of predictions of random choices of 2 and 4 bits: the rank correlation with what was measured, the median of predicted over measured, and the factor by which that varies.\n"
