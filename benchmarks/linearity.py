@@ -13,6 +13,7 @@ and docs/linearity.svg. Nothing else should run on the machine. It takes some 3 
 """
 
 import argparse
+import ctypes
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -174,6 +175,7 @@ def draw(rows: Rows, path: Path) -> None:
 @contextmanager
 def _watched() -> Iterator[list[int]]:
     """Bytes of memory without a file behind it, beyond what there was, looked at every few milliseconds."""
+    ctypes.CDLL(None).malloc_trim(0)  # what was freed before goes back, or it would hide what is taken now
     before, beyond, ended = _anonymous(), [0], threading.Event()
 
     def look() -> None:

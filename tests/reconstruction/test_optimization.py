@@ -74,7 +74,7 @@ def test_gradients_of_shares_add_up_to_that_of_the_batch(monkeypatch: pytest.Mon
 
     def no_step(optimizer: torch.optim.Optimizer, loss: Tensor, told: Tensor, weight: float) -> Tensor:
         optimizer.zero_grad()
-        (loss * weight).backward()  # type: ignore[no-untyped-call]
+        (loss * weight).backward()
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         found.append(torch.cat([told.view(1) * weight, *(p.grad.flatten() for p in parameters)]))
         return told
