@@ -2,7 +2,7 @@
 
 The quantized model simulates; this graph is what it becomes for deployment, and the quantized model stays as it is:
 
-- a quantizer becomes QuantizeLinear and DequantizeLinear, and swallows the ReLU or ReLU6 before it;
+- a quantizer becomes QuantizeLinear and DequantizeLinear, and swallows the ReLU or clamp before it;
 - a layer holds integer weights, and its bias as int32 codes of scale scale_x * scale_w;
 - a hard sigmoid becomes a Clip of its input's codes, read with another scale;
 - a transposed convolution becomes a convolution and a shuffle (`transposed_convolutions.py`), its quantizer between them;

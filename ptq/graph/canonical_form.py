@@ -1,6 +1,7 @@
 """One spelling for every operation: functions, methods and modules that compute the same become one."""
 
 import inspect
+import math
 import operator
 from collections.abc import Sequence
 from typing import Any
@@ -70,10 +71,12 @@ def _split_swish(graph: fx.GraphModule, node: fx.Node, gate: nn.Module) -> None:
 
 
 def _clamp_at_six(graph: fx.GraphModule, node: fx.Node) -> None:
-    """Write a ReLU that is cut off at 6 as one module."""
+    """Write what is cut off at 6 as one module, together with a ReLU before it."""
     relu = sole_input(node)
     if isinstance(module_of(graph, relu), nn.ReLU):
         add_module(graph, node, nn.ReLU6(), sole_input(relu))
+    else:
+        add_module(graph, node, nn.Hardtanh(-math.inf, 6.0), relu)
 
 
 def _split_unshuffle(graph: fx.GraphModule, node: fx.Node, factor: int) -> None:
@@ -128,6 +131,8 @@ def _canonicalize_function(graph: fx.GraphModule, node: fx.Node) -> None:
             _clamp_at_six(graph, node)
         case "clamp_max" if argument(node, 1, "max") == 6:
             _clamp_at_six(graph, node)
+        case "clamp" | "clip" | "hardtanh" | "clamp_min" | "clamp_max" if (bounds := _numbers(node, name)) is not None:
+            add_module(graph, node, nn.Hardtanh(*bounds), sole_input(node))
         case "threshold" | "_threshold" if argument(node, 1, "threshold") == argument(node, 2, "value") == 0:
             add_module(graph, node, nn.ReLU(), sole_input(node))
         case "add" | "iadd" if len(node.args) == 2 and not node.kwargs:
@@ -235,6 +240,20 @@ def _out_of_place(node: fx.Node) -> None:
 
 def _retarget(node: fx.Node, function: object) -> None:
     node.op, node.target = "call_function", function  # type: ignore[assignment]
+
+
+def _numbers(node: fx.Node, name: str) -> tuple[float, float] | None:
+    """Between which numbers a clamp keeps real numbers; None where tensors say it, or nothing is left between."""
+    low, high = _bounds(node)
+    if name == "hardtanh":
+        low, high = argument(node, 1, "min_val", -1.0), argument(node, 2, "max_val", 1.0)
+    elif name == "clamp_max":
+        low, high = None, argument(node, 1, "max")
+    low, high = -math.inf if low is None else low, math.inf if high is None else high
+    real = node.meta["example"].is_floating_point()
+    if not real or not isinstance(low, int | float) or not isinstance(high, int | float) or not low < high:
+        return None
+    return float(low), float(high)
 
 
 def _bounds(node: fx.Node) -> tuple[object, object]:

@@ -1,10 +1,10 @@
-"""What only moves numbers, and activations that are computed before they are moved."""
+"""What only moves numbers, moves that undo one another, and activations that are computed before a move."""
 
 from torch import fx, nn
 
 from ptq.graph.fx_helpers import argument, foldable, is_tensor, module_of, op_name, sole_input
 
-__all__ = ["activations_first", "moves_data"]
+__all__ = ["activations_first", "drop_round_trips", "moves_data"]
 
 MOVING_MODULES = (
     nn.MaxPool2d,
@@ -41,6 +41,7 @@ MOVING_FUNCTIONS = {
     "swapaxes",
     "interpolate",
 }
+RESHAPES = ("flatten", "reshape", "squeeze", "unflatten", "unsqueeze")
 
 
 def moves_data(graph: fx.GraphModule, node: fx.Node) -> bool:
@@ -61,8 +62,31 @@ def moves_data(graph: fx.GraphModule, node: fx.Node) -> bool:
     return op_name(node) != "pad" or (len(node.args) < 4 and not node.kwargs.get("value"))
 
 
+def drop_round_trips(graph: fx.GraphModule) -> None:
+    """Remove reshapes that bring back a shape there was before, in place: what stood between them has been folded.
+
+    Args:
+        graph: in canonical form.
+    """
+    for node in list(graph.graph.nodes):
+        source = node
+        while _reshapes(graph, source):
+            source = sole_input(source)
+            if source.meta["example"].shape == node.meta["example"].shape:
+                node.replace_all_uses_with(source)
+                break
+    graph.graph.eliminate_dead_code()
+
+
+def _reshapes(graph: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a node gives the numbers it reads in their order, in another shape."""
+    module = module_of(graph, node)
+    name = op_name(node) if node.op in ("call_function", "call_method") else ""
+    return isinstance(module, nn.Flatten | nn.Unflatten) or name in RESHAPES
+
+
 def activations_first(graph: fx.GraphModule) -> None:
-    """Let a ReLU stand before what moves the numbers that it reads, in place: there it costs nothing.
+    """Let a ReLU, or another clamp around 0, stand before what moves the numbers that it reads, in place: there it costs nothing.
 
     The clamp of a quantizer behind a layer does it. Behind a max-pool, a shuffle or an upsampling there is no quantizer.
 

@@ -1,5 +1,6 @@
 """Small questions and edits on fx nodes that several passes share."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ __all__ = [
     "argument",
     "attribute",
     "averages_globally",
+    "clamp_bounds",
     "foldable",
     "input_tensors",
     "is_tensor",
@@ -48,8 +50,19 @@ def argument(node: fx.Node, position: int, name: str, default: Any = None) -> An
 
 
 def foldable(graph: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether the node is an activation that the clamp of a quantizer behind it can do."""
-    return isinstance(module_of(graph, node), nn.ReLU | nn.ReLU6)
+    """Whether the node is an activation that the clamp of a quantizer behind it can do: a ReLU, or a clamp around 0.
+
+    A clamp that keeps numbers from 0 is no such: what divides by them, or takes their logarithm, must not get a code for 0.
+    """
+    low, high = clamp_bounds(module_of(graph, node))
+    return low <= 0 <= high and (low, high) != (-math.inf, math.inf)
+
+
+def clamp_bounds(activation: nn.Module | None) -> tuple[float, float]:
+    """Return what an activation clamps to; infinite where it is something else."""
+    if isinstance(activation, nn.Hardtanh):  # nn.ReLU6 is one
+        return float(activation.min_val), float(activation.max_val)
+    return (0.0 if isinstance(activation, nn.ReLU) else -math.inf), math.inf
 
 
 def averages_globally(module: nn.Module | None) -> bool:

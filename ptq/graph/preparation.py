@@ -24,7 +24,7 @@ from ptq.graph.batch_constants import follow_batch
 from ptq.graph.branch_folding import fold_branches
 from ptq.graph.canonical_form import canonicalize
 from ptq.graph.compound_functions import take_apart
-from ptq.graph.data_movement import activations_first
+from ptq.graph.data_movement import activations_first, drop_round_trips
 from ptq.graph.fx_helpers import attribute, module_of, op_name, sole_input
 from ptq.graph.outputs import name_outputs
 from ptq.graph.pointwise_functions import recognize_functions
@@ -123,6 +123,7 @@ def prepare(
     while keep_branches != "all" and fold_branches(graph, identities=keep_branches == "none"):
         fold_affine_maps(graph)  # a sum of branches that is scaled is a layer that is scaled now
     split_prelus(graph)
+    drop_round_trips(graph)
     activations_first(graph)
     _rename_clashes(graph)
     _clean(graph)

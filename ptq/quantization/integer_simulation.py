@@ -26,7 +26,16 @@ import torch
 from torch import Tensor, fx, nn
 
 from ptq.graph.data_movement import moves_data
-from ptq.graph.fx_helpers import argument, averages_globally, foldable, input_tensors, module_of, op_name, sole_input
+from ptq.graph.fx_helpers import (
+    argument,
+    averages_globally,
+    clamp_bounds,
+    foldable,
+    input_tensors,
+    module_of,
+    op_name,
+    sole_input,
+)
 from ptq.quantization.activation_grids import gate_codes, is_hard
 from ptq.quantization.integer_ops import IN_FLOAT
 from ptq.quantization.layers import QuantLayer, apply_layer
@@ -64,7 +73,7 @@ class Pending:
     Attributes:
         real: the real numbers, for readers that are not a quantizer.
         scaled: output quantizer -> the result over its scale, not yet rounded.
-        activation: a ReLU or ReLU6 that the output's clamp does.
+        activation: a ReLU or clamp that the output's clamp does.
     """
 
     real: Callable[[], Tensor]
@@ -119,7 +128,7 @@ def replay(quantized_model: fx.GraphModule, x: Tensor, codes: Mapping[str, Tenso
 
 
 def folded_activation(graph: fx.GraphModule, quantizer: fx.Node) -> fx.Node | None:
-    """Return the ReLU or ReLU6 before a quantizer that its clamp does as well, or None."""
+    """Return the ReLU or clamp before a quantizer that its clamp does as well, or None."""
     source = sole_input(quantizer)
     return source if foldable(graph, source) and len(source.users) == 1 else None
 
@@ -147,10 +156,11 @@ def code_bounds(quantizer: Quantizer, activation: nn.Module | None) -> tuple[int
     """
     zero_point = int(quantizer.zero_point)
     low, high = quantizer.spec.qmin, quantizer.spec.qmax
-    if activation is not None:
-        low = max(low, zero_point)
-    if isinstance(activation, nn.ReLU6):
-        high = min(high, int((torch.tensor(6.0) / quantizer.scale.cpu()).round()) + zero_point)
+    least, most = (torch.tensor(bound) / quantizer.scale.cpu() for bound in clamp_bounds(activation))
+    if least.isfinite():
+        low = max(low, int(least.round()) + zero_point)
+    if most.isfinite():
+        high = min(high, int(most.round()) + zero_point)
     return low, high
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from ptq.config.choices import MAX_BITS
-from ptq.graph.fx_helpers import foldable, module_of, sole_input
+from ptq.graph.fx_helpers import clamp_bounds, foldable, module_of, sole_input
 from ptq.quantization.affine import per_channel
 from ptq.quantization.layers import QuantLayer, apply_layer
 from ptq.quantization.quantizers import Quantizer
@@ -308,7 +308,7 @@ def soften(
             bounds = (-math.inf, math.inf)
             before = sole_input(node)
             if foldable(graph, before) and len(before.users) == 1:
-                bounds = (0.0, 6.0 if isinstance(module_of(graph, before), nn.ReLU6) else math.inf)
+                bounds = clamp_bounds(module_of(graph, before))
                 node.replace_input_with(before, sole_input(before))
                 graph.graph.erase_node(before)
             key = module, bounds

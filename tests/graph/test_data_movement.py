@@ -1,4 +1,4 @@
-"""What moves numbers, and the activations that come before it."""
+"""What moves numbers, moves that undo one another, and the activations that come before."""
 
 from collections.abc import Callable
 
@@ -51,3 +51,24 @@ def test_a_relu_stands_before_what_moves_its_input_unless_others_read_that(name:
     assert isinstance(module_of(graph, sole_input(activation)), nn.Conv2d) is not shared
     movers = [node for node in graph.graph.nodes if moves_data(graph, node) and is_tensor(node)]
     assert movers and all(not isinstance(module_of(graph, node), nn.Conv2d) for node in movers)
+
+
+def test_reshapes_that_bring_back_a_shape_go() -> None:
+    class Rows(nn.Module):
+        """Of LeViT: a BatchNorm over the tokens of all images, and a hard swish."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear, self.norm, self.head = nn.Linear(256, 6), nn.BatchNorm1d(6), nn.Linear(6, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.linear(x.flatten(2))
+            y = self.norm(y.flatten(0, 1)).reshape_as(y)
+            result: Tensor = self.head(F.hardswish(y)).mean(1)
+            return result
+
+    model, x = Rows().eval(), torch.randn(3, *SHAPE)
+    graph = prepare(model, SHAPE).module
+    torch.testing.assert_close(graph(x), model(x), rtol=1e-5, atol=1e-5)
+    movers = [node for node in graph.graph.nodes if moves_data(graph, node)]
+    assert [node.target for node in movers] == ["flatten"]

@@ -68,6 +68,8 @@ PLAIN: dict[str, Function] = {
     "channels picked": lambda m, x: m.first(x).index_select(1, torch.tensor([2, 0, 3])),
     "maximum": lambda m, x: torch.maximum(F.relu(m.first(x)), m.second(x)),
     "sum of pixels": lambda m, x: 256 * m.first(x).mean((2, 3), keepdim=True),
+    "clamp": lambda m, x: nn.Hardtanh(-0.5, 0.7)(m.first(x)),
+    "clamp of a sum": lambda m, x: nn.Hardtanh(-1.0, float("inf"))(m.first(x) + F.relu(m.second(x))),
     "relu of a pool": lambda m, x: F.max_pool2d(F.relu(m.first(x)), 2),
     "relu of a shuffle": lambda m, x: F.channel_shuffle(F.relu6(9 * m.first(x)), 2),
     "selective kernels": lambda m, x: (lambda a, b, w: a * w[:, 0] + b * w[:, 1])(
@@ -202,6 +204,15 @@ SPELLINGS: dict[str, list[Function]] = {
     "sum of pixels": [
         lambda m, x: m.first(x).sum((2, 3), keepdim=True),
         lambda m, x: m.first(x).sum(dim=[-1, -2])[..., None, None],
+    ],
+    "clamp": [
+        lambda m, x: m.first(x).clamp(-0.5, 0.7),
+        lambda m, x: torch.clip(m.first(x), max=0.7, min=-0.5),
+        lambda m, x: F.hardtanh(m.first(x), -0.5, 0.7),
+    ],
+    "clamp of a sum": [
+        lambda m, x: (m.first(x) + F.relu(m.second(x))).clamp(min=-1),
+        lambda m, x: torch.clamp_min(F.relu(m.second(x)) + m.first(x), -1.0),
     ],
     "relu of a pool": [
         lambda m, x: F.relu(F.max_pool2d(m.first(x), 2)),

@@ -1,5 +1,6 @@
 """Integer arithmetic in torch: onnxruntime's results, bit for bit, and the rules that give them."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -142,7 +143,10 @@ def test_a_bias_too_large_for_its_grid_is_no_overflow(name: str, tmp_path: Path)
     assert torch.equal(quantized_model.integer_forward(x), in_onnxruntime(quantized_model, x, tmp_path))
 
 
-@given(st.integers(2, 8), st.floats(0, 10), st.floats(0.1, 10), st.sampled_from([None, nn.ReLU(), nn.ReLU6()]))
+CLAMPS = [None, nn.ReLU(), nn.ReLU6(), nn.Hardtanh(-1.0, 2.0), nn.Hardtanh(-0.3, math.inf), nn.Hardtanh(-math.inf, 0.0)]
+
+
+@given(st.integers(2, 8), st.floats(0, 10), st.floats(0.1, 10), st.sampled_from(CLAMPS))
 def test_clamping_codes_is_rounding_what_was_clamped(
     bits: int, below: float, above: float, activation: nn.Module | None
 ) -> None:
