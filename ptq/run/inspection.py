@@ -1,6 +1,7 @@
 """Inspecting a finished run, before and after reconstruction, or a network that is yet to be quantized."""
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from ptq.quantization.storage import read_metadata, settings_of
 from ptq.reporting.facts import ImageFacts
 from ptq.reporting.inspection import Inspection
 from ptq.reporting.report_files import read_report
+from ptq.run.activation_bits import plan_activations
 from ptq.run.allocation import held_apart
 from ptq.run.finished_runs import load
 from ptq.run.inputs import calibration_images, image_source, load_network
@@ -126,8 +128,11 @@ def inspect_model(
     seed = settings.execution.seed
     graph_model.module.to(device)
     plan = forecast_placement(graph_model, plan_by_images(graph_model, settings.quantization, inputs), settings)
+    ranges = partial(calibrate, inputs=inputs, preprocess=network.preprocess, seed=seed, progress=progress)
+    if settings.quantization.act_bits == "auto":
+        plan = plan_activations(graph_model, plan, settings.quantization, inputs, ranges, progress=progress)
     quantized_model = insert_quantizers(graph_model, plan)
-    calibrate(quantized_model, inputs, preprocess=network.preprocess, seed=seed, progress=progress)
+    ranges(quantized_model)
     found = measure_sensitivity(quantized_model, inputs, images=count, progress=progress)
     facts = ImageFacts.from_json({"count": len(images), **images.provenance})
     costs = _tradeoffs(settings, quantized_model, inputs, count, progress) if frontier else None

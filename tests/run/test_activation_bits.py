@@ -42,6 +42,13 @@ def test_a_run_has_activations_of_both_widths(tmp_path: Path) -> None:
     assert {4, 8} == set(made.report.activation_bits.values())
 
 
+def test_an_inspection_has_the_activations_of_a_run() -> None:
+    model = ptq.as_model(build("resnet"), size=16, mean=(0.5,) * 3, std=(0.25,) * 3)
+    few = {"calibration.count": 8, "quantization.act_harm": 0.02, "quantization.place": "integers"}
+    found = ptq.inspect_model(make_settings("mine", 4, act_bits="auto", images="noise", settings=few), model, count=8)
+    assert {4, 8} == {layer.input.bits for layer in found.before.layers if layer.input is not None}
+
+
 def test_auto_is_said_as_any_number_of_bits_is() -> None:
     settings = make_settings("resnet18", 4, act_bits="auto")
     assert "--act-bits auto" in command(settings)
