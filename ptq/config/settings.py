@@ -183,7 +183,6 @@ class ReconstructionSettings:
     batch: Positive | None = None
     lr_rounding: Rate | None = None
     lr_scale: Weight | None = None
-    lr_factors: Weight | None = None
     warmup: Share | None = None
     ridge: Weight | None = None
     sharpness: Annotated[float, Meta(ge=1)] | None = None

@@ -29,7 +29,6 @@ class ReconstructConfig:
         batch: images per iteration.
         lr_rounding: Adam learning rate of the rounding variables.
         lr_scale: Adam learning rate of the scales of activations, relative to each scale; falls as a cosine.
-        lr_factors: Adam learning rate of the logarithms of factors per channel before depthwise layers; 0 learns none.
         warmup: share of the iterations before roundings begin to be decided.
         ridge: what the way from a weight to its rounding counts beside the error of one number of the output; 0 for nothing.
         sharpness: of the roundings at the end; it grows geometrically from 1.
@@ -50,7 +49,6 @@ class ReconstructConfig:
     batch: int = 32
     lr_rounding: float = 0.1
     lr_scale: float = 1e-3
-    lr_factors: float = 0.0
     warmup: float = 0.2
     ridge: float = 0.3
     sharpness: float = 100.0

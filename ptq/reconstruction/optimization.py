@@ -66,7 +66,7 @@ def optimize(unit: Block, pair: Pair, config: ReconstructConfig, task: Task) -> 
         device = device_of(unit.module, next(iter(pair.target.values())))
         drop = config.drop if scales else 0.0
         mask = DropMask(1 - drop, config.seed, device, share=ranks.share(config.batch)) if drop else None
-        block = soften(unit.module, mask, SoftLayer if roundings else FixedLayer, scales, config.lr_factors > 0)
+        block = soften(unit.module, mask, SoftLayer if roundings else FixedLayer, scales)
         if block.layers or block.scales:
             factors = _loss_factors(unit, pair, device)
             losses = _descend(unit, block, pair, config, factors, mask, device)
@@ -92,10 +92,7 @@ def _descend(
     groups: list[dict[str, Any]] = [
         {"params": [m.alpha for m in block.layers], "lr": config.lr_rounding},
         {"params": [m.gain for m in block.scales], "lr": config.lr_scale},
-        {"params": [m.logarithms for m in block.factors], "lr": config.lr_factors},
     ]
-    for group in groups:
-        group["full"] = group["lr"]
     optimizer = torch.optim.Adam([group for group in groups if group["params"]], fused=True)
     generator = torch.Generator().manual_seed(config.seed)
     # All at once and where they are needed, so that no iteration waits for them.
@@ -105,9 +102,9 @@ def _descend(
     for iteration in range(config.iterations):
         share = iteration / config.iterations
         # Roundings keep their pace to the end, where they are decided; scales come to rest.
-        cosine = (1 + math.cos(math.pi * share)) / 2
-        for group in optimizer.param_groups[len([1 for _ in block.layers[:1]]) :]:
-            group["lr"] = group["full"] * cosine
+        if block.scales:
+            cosine = (1 + math.cos(math.pi * share)) / 2
+            optimizer.param_groups[-1]["lr"] = config.lr_scale * cosine
         sharpness = config.sharpness ** max(0.0, (share - config.warmup) / (1 - config.warmup))
         for layer in block.layers:
             layer.sharpness.fill_(sharpness)

@@ -6,7 +6,7 @@ rounded weight computed once.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -128,50 +128,6 @@ class LearnedScale(nn.Module):
     def commit(self) -> None:
         """Give the quantized model's quantizer the scale that was learned."""
         self.quantizer.set_scale(self.current())
-
-
-class ChannelFactors(nn.Module):
-    """A tensor between a layer and the depthwise layers that read it, with one learned factor per channel.
-
-    What is written is divided by the factors before it is quantized, and multiplied by them behind. In the quantized model the
-    scales of both layers' weights and the bias between them take the factors up: codes stay, and nothing is computed for it.
-
-    Args:
-        inner: the activation function and the quantizer.
-        writer: gives the tensor.
-        readers: depthwise layers.
-        channels: of the tensor.
-    """
-
-    def __init__(self, inner: LearnedScale, writer: QuantLayer, readers: Sequence[QuantLayer], channels: int) -> None:
-        super().__init__()
-        self.inner, self._layers = inner, (writer, readers)
-        self.logarithms = nn.Parameter(inner.scale.new_zeros(channels, 1, 1))
-        self.low, self.high = (float(bound) for bound in inner.grid[:2])
-        inner.grid[1] = math.inf
-
-    def factors(self) -> Tensor:
-        """Return the factors, (C, 1, 1): none takes the end of the codes beyond that of the activation function."""
-        top = self.inner.current().detach() * self.inner.grid[3]
-        return self.logarithms.exp().clamp(max=max(1.0, self.high / float(top)))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return `x` clamped and quantized; same shape."""
-        factors = self.factors()
-        y: Tensor = self.inner(x.clamp(max=self.high) / factors) * factors
-        return y
-
-    @torch.no_grad()
-    def commit(self) -> None:
-        """Give both layers the factors."""
-        factors, (writer, readers) = self.factors().flatten(), self._layers
-        writer.weight_quantizer.rescale(writer.weight_quantizer.scale / factors)
-        if writer.op.bias is not None:
-            writer.op.bias /= factors
-        for reader in readers:
-            assert isinstance(reader.op, nn.Conv2d)
-            repeated = factors.repeat_interleave(reader.op.out_channels // len(factors))
-            reader.weight_quantizer.rescale(reader.weight_quantizer.scale * repeated)
 
 
 class StandIn(nn.Module):
@@ -303,7 +259,6 @@ class SoftBlock(nn.Module):
         self.layers = [m for m in self.stand_ins if isinstance(m, SoftLayer)]
         scales = [m for m in graph.modules() if isinstance(m, LearnedScale)]
         self.scales = list({m.gain: m for m in scales if m.gain.requires_grad}.values())
-        self.factors = [m for m in graph.modules() if isinstance(m, ChannelFactors)]
 
     def forward(self, *inputs: Tensor) -> Any:
         """Compute what the unit gives as it stands, in float32 where autocast is off."""
@@ -319,11 +274,6 @@ class SoftBlock(nn.Module):
             scale.commit()
         for layer in self.stand_ins:  # after the scales of what they read
             layer.commit()
-        for factors in self.factors:  # after the codes
-            factors.commit()
-
-
-_WRITERS: dict[str, QuantLayer] = {}
 
 
 def soften(
@@ -331,7 +281,6 @@ def soften(
     mask: DropMask | None,
     layer: Callable[[QuantLayer, bool], StandIn] = SoftLayer,
     scales: bool = True,
-    factors: bool = False,
 ) -> SoftBlock:
     """Make the soft block of a unit, in which its roundings, its scales or both are learned.
 
@@ -350,14 +299,6 @@ def soften(
     graph = fx.GraphModule(unit, _copy(unit.graph))
     made: dict[object, nn.Module] = {}  # one for every module, however often it is called
     gains: dict[Quantizer, nn.Parameter] = {}
-    _WRITERS.clear()
-    _WRITERS.update(
-        {
-            n.name: m
-            for n in graph.graph.nodes
-            if isinstance(m := module_of(graph, n), QuantLayer) and isinstance(m.op, nn.Conv2d)
-        }
-    )
     for node in list(graph.graph.nodes):
         module = module_of(graph, node)
         if isinstance(module, Quantizer) and not scales:
@@ -366,7 +307,6 @@ def soften(
         elif isinstance(module, Quantizer):
             bounds = (-math.inf, math.inf)
             before = sole_input(node)
-            between = _between(graph, node) if factors and module.spec.bits < MAX_BITS else None
             if foldable(graph, before) and len(before.users) == 1:
                 bounds = clamp_bounds(module_of(graph, before))
                 node.replace_input_with(before, sole_input(before))
@@ -375,7 +315,7 @@ def soften(
             made[key] = scale = made.get(key) or LearnedScale(module, bounds, mask, gains.get(module))
             assert isinstance(scale, LearnedScale)
             gains[module] = scale.gain
-            _replace(graph, node, scale if between is None else ChannelFactors(scale, *between))
+            _replace(graph, node, scale)
         elif isinstance(module, QuantLayer):
             device = module.weight_quantizer.codes.device
             slow = fast_bfloat16(device) and wants_float32(module.op, device, weights=layer is not FixedLayer)
@@ -383,23 +323,6 @@ def soften(
             _replace(graph, node, made[module])
     graph.recompile()
     return SoftBlock(graph)
-
-
-def _between(graph: fx.GraphModule, node: fx.Node) -> tuple[QuantLayer, list[QuantLayer], int] | None:
-    """The layer that writes what a quantizer quantizes, and the depthwise ones that alone read it; None where there are others."""
-    source = sole_input(node)
-    while foldable(graph, source) and len(source.users) == 1:
-        source = sole_input(source)
-    writer = _WRITERS.get(source.name)
-    readers = [module_of(graph, user) for user in node.users]
-    if writer is None or len(source.users) != 1 or not readers:
-        return None
-    found = [r for r in readers if isinstance(r, QuantLayer) and isinstance(r.op, nn.Conv2d)]
-    assert isinstance(writer.op, nn.Conv2d)
-    channels = writer.op.out_channels
-    if len(found) < len(readers) or any(r.op.groups != channels or r.op.in_channels != channels for r in found):
-        return None
-    return writer, found, channels
 
 
 def _copy(graph: fx.Graph) -> fx.Graph:
