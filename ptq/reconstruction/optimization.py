@@ -21,9 +21,10 @@ from ptq.graph.blocks import Block
 from ptq.graph.passes import device_of, rows_at
 from ptq.progress import Task
 from ptq.reconstruction.config import ReconstructConfig
+from ptq.reconstruction.drop_mask import DropMask
 from ptq.reconstruction.kernels import blend, mean_error
 from ptq.reconstruction.results import Curve
-from ptq.reconstruction.soft_modules import DropMask, FixedLayer, FloatLayer, SoftBlock, SoftLayer, soften
+from ptq.reconstruction.soft_modules import FixedLayer, FloatLayer, SoftBlock, SoftLayer, soften
 from ptq.utils import ranks
 from ptq.utils.autocast import fast_autocast
 from ptq.utils.metrics import relative_worth

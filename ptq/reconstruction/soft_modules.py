@@ -17,13 +17,12 @@ from ptq.graph.fx_helpers import clamp_bounds, foldable, module_of, sole_input
 from ptq.quantization.affine import per_channel
 from ptq.quantization.layers import QuantLayer, apply_layer
 from ptq.quantization.quantizers import Quantizer
+from ptq.reconstruction.drop_mask import DropMask
 from ptq.reconstruction.kernels import quantize_activation, rectified_sigmoid, soft_round
 from ptq.reconstruction.kernels.reference import GAMMA, ZETA
 from ptq.utils.autocast import fast_bfloat16, in_float32, wants_float32
-from ptq.utils.ranks import Share
 
 __all__ = [
-    "DropMask",
     "FixedLayer",
     "FloatLayer",
     "LearnedScale",
@@ -46,40 +45,6 @@ def is_low(module: nn.Module | None) -> bool:
     if isinstance(module, QuantLayer):
         return module.weight_quantizer.spec.bits < MAX_BITS
     return isinstance(module, Quantizer) and module.spec.bits < MAX_BITS
-
-
-class DropMask:
-    """Random masks that are 1 for a share `keep` of the elements and 0 elsewhere, at the cost of a view.
-
-    A pool of random numbers is drawn once and read at random offsets: drawing fresh numbers for every
-    element of every activation would take longer than the convolutions.
-
-    Args:
-        keep: 0..1; 0 leaves everything in float.
-        seed: same seed, same masks.
-        device: where the masks are needed.
-        share: of the images of a batch, that masks are for; None for all. Masks of all shares together are that of the batch.
-    """
-
-    def __init__(
-        self, keep: float, seed: int, device: torch.device, pool: int = 1 << 22, share: Share | None = None
-    ) -> None:
-        self.share = share
-        self.generator = torch.Generator().manual_seed(seed)
-        self.pool = torch.rand(pool, generator=self.generator).lt(keep).to(torch.uint8).to(device)
-
-    def __call__(self, like: Tensor) -> Tensor:
-        """Return a uint8 mask in the shape of `like` and, where that is dense, in its layout."""
-        count, before = like.numel(), 0
-        if self.share is not None:
-            an_image = count // (self.share.rows.stop - self.share.rows.start)
-            count, before = an_image * self.share.count, an_image * self.share.rows.start
-        while self.pool.numel() < 2 * count:
-            self.pool = torch.cat([self.pool, self.pool.roll(7919)])
-        offset = before + int(torch.randint(self.pool.numel() - count, (), generator=self.generator))
-        # The strides of a view with gaps or repetitions would lead out of the pool.
-        strides = torch.empty_like(like, device="meta").stride()
-        return self.pool.as_strided(like.shape, strides, offset)
 
 
 class LearnedScale(nn.Module):

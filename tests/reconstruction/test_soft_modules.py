@@ -14,7 +14,8 @@ from ptq.quantization.layers import QuantLayer, weight_axis
 from ptq.quantization.quantizers import Quantizer, Rounding
 from ptq.quantization.spec import QuantSpec
 from ptq.reconstruction import soft_modules as module_under_test
-from ptq.reconstruction.soft_modules import DropMask, FixedLayer, LearnedScale, SoftLayer, soften
+from ptq.reconstruction.drop_mask import DropMask
+from ptq.reconstruction.soft_modules import FixedLayer, LearnedScale, SoftLayer, soften
 from tests.helpers.networks import NETWORKS, images, quantized_network
 from tests.quantization.test_quantizers import an_input, calibrated, layers
 
@@ -56,37 +57,6 @@ def shaken(layer: SoftLayer, seed: int = 0) -> SoftLayer:
     noise = torch.randn(layer.alpha.shape, generator=torch.Generator().manual_seed(seed))
     layer.alpha.data.copy_(noise * 9)
     return layer
-
-
-@pytest.mark.parametrize("keep", [0.0, 0.3, 0.5, 1.0])
-def test_masks_keep_their_share(keep: float) -> None:
-    mask = DropMask(keep, 0, CPU, pool=1 << 16)
-    # Larger than the pool, too.
-    for shape in ((50, 40, 5), (4, 32, 32, 32)):
-        drawn = mask(torch.empty(shape))
-        assert drawn.shape == shape
-        assert drawn.dtype == torch.uint8
-        assert set(drawn.unique().tolist()) <= {0, 1}
-        assert abs(drawn.float().mean().item() - keep) < 0.02
-
-
-def test_masks_differ_from_call_to_call_but_not_from_run_to_run() -> None:
-    like = torch.empty(1000)
-    first, again = DropMask(0.5, 7, CPU), DropMask(0.5, 7, CPU)
-    drawn = [first(like).clone() for _ in range(3)]
-    assert all(torch.equal(a, again(like)) for a in drawn)
-    assert not torch.equal(drawn[0], drawn[1])
-    assert not torch.equal(drawn[0], DropMask(0.5, 8, CPU)(like))
-
-
-def test_masks_lie_in_memory_as_what_they_are_for() -> None:
-    x, mask = torch.empty(2, 3, 8, 8), DropMask(0.5, 0, CPU, pool=1 << 12)
-    for dense in (x, x.contiguous(memory_format=torch.channels_last), x.transpose(0, 1)):
-        assert mask(dense).stride() == dense.stride()
-    for loose in (x[..., ::2], x.chunk(3, 1)[1], x[:1].expand(9, 3, 8, 8)):
-        drawn = mask(loose)
-        assert drawn.shape == loose.shape
-        assert abs(drawn.float().mean().item() - 0.5) < 0.2
 
 
 @given(st.integers(2, 8), st.floats(0.1, 100), st.floats(0.1, 100))

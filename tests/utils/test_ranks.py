@@ -1,7 +1,6 @@
 import pytest
 import torch
 
-from ptq.reconstruction.soft_modules import DropMask
 from ptq.utils.ranks import _shares, add_up, by_first, dealt, gathered, joined, neighbors, portion, share, size
 
 
@@ -17,15 +16,6 @@ def test_shares_are_all_rows_once_or_everywhere(count: int, step: int, ranks: in
         assert all(each.rows.start % step == 0 and each.rows.stop > each.rows.start for each in shares)
     else:
         assert rows == list(range(count)) * ranks and -(-count // step) < ranks
-
-
-def test_masks_of_shares_are_those_of_the_batch() -> None:
-    whole, x = DropMask(0.5, 3, torch.device("cpu"), 1 << 12), torch.zeros(10, 3, 4, 4)
-    expected = [whole(x), whole(x)]
-    for own in _shares(10, 1, 3):
-        mask = DropMask(0.5, 3, torch.device("cpu"), 1 << 12, share=own)
-        for each in expected:
-            assert torch.equal(mask(x[own.rows]), each[own.rows])
 
 
 def test_one_process_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
