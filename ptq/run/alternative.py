@@ -9,6 +9,7 @@ from torch import Tensor
 from ptq.allocation.allocate import RESERVE, allocate, find_choices
 from ptq.allocation.harms import BATCH, measure_together
 from ptq.allocation.results import Alternative
+from ptq.allocation.rounding import feedback_rounding
 from ptq.allocation.widths import change_widths
 from ptq.config.bit_budget import bit_budget
 from ptq.config.choices import MAX_BITS, REDUCED_BITS
@@ -16,12 +17,14 @@ from ptq.config.settings import Settings
 from ptq.export.packing import supported
 from ptq.quantization.plan import layers_matched
 from ptq.quantization.quantized_model import QuantizedModel
+from ptq.quantization.spec import QuantSpec
 from ptq.tasks.outputs import named
 
 __all__ = ["find_alternative"]
 
-SHARE = 0.05  # of the time that the run has taken
-SHORTEST = 2.0  # seconds: with few images, most of the time goes into the file and the solver
+SHARE = 0.1  # of the time that the run has taken
+WIDTHS = 3  # of a layer, as a rule
+SHORTEST = 4.0  # seconds: with few images, most of the time goes into the file and the solver
 LEAST, MOST = 8, 32  # images
 
 
@@ -35,7 +38,7 @@ def find_alternative(
         quantized_model: with its float network; it stays as it is.
         inputs: images as the network takes them, (N, C, H, W), normalized; some are used.
         metadata: of the file.
-        seconds: that the run has taken; a twentieth of it is what this may take.
+        seconds: that the run has taken; a tenth of it is what this may take.
 
     Returns:
         The comparison; None where bits have a budget, where weights take a byte each, or where it would take too long.
@@ -73,4 +76,17 @@ def _affordable(quantized_model: QuantizedModel, inputs: Tensor, seconds: float)
         float(value.sum())  # a GPU computes when it is asked
     passes = 2 * len(quantized_model.layers())  # three or four widths of every layer, and half of the network for each
     each = passes * (time.perf_counter() - started) / len(few)
-    return int(min(MOST, seconds / each))
+    return int(min(MOST, (seconds - WIDTHS * _rounding(quantized_model)) / each))
+
+
+def _rounding(quantized_model: QuantizedModel) -> float:
+    """Seconds that it takes to round all layers once, told from one of middle size."""
+    weights = [layer.weight_quantizer.float_weight.flatten(1) for layer in quantized_model.layers().values()]
+    weight = sorted(weights, key=lambda matrix: matrix.shape[1])[len(weights) // 2]
+    rows, columns = weight.shape
+    spec = QuantSpec(4, signed=True, symmetric=True)
+    started = time.perf_counter()
+    feedback_rounding(weight[None], torch.eye(columns).to(weight)[None], weight.new_ones(1, rows), spec)
+    taken = time.perf_counter() - started
+    ratios = [matrix.shape[1] / columns for matrix in weights]
+    return taken * sum(max(ratio, ratio**2) for ratio in ratios)
