@@ -92,7 +92,8 @@ def synthesize(
         missing = [n for n in numbers if n not in made]
         total = (len(made) + len(portion(missing))) * config.iterations
         task = stack.enter_context(progress.stage("synthesize", total))
-        task.advance(len(made) * config.iterations)
+        if made:
+            task.advance(len(made) * config.iterations)
         ready = [
             make_teacher(model, knows, config, generator, target, stack)
             for model, knows in (zip(teachers, labeled, strict=True) if portion(missing) else ())
