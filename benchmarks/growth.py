@@ -7,7 +7,7 @@ and reconstruct it at W4A4 with these, in default settings but for fewer steps a
 Two more seeds in one process show how far apart networks are that differ by nothing else.
 
 The model of reconstruction: n processes take P/n + K (C(B/n) + M(n)) seconds. K is the number of iterations. C(b) is what one
-iteration of all blocks computes with b images, measured in one process with 32, 16, 8 and 4. P is the rest of the time of one process. M(n) is
+iteration of all blocks takes with b images: a line through what one process takes with 32, 16, 8 and 4. P is the rest of the time of one process. M(n) is
 what it takes to add up gradients, by the usual model of a ring: (n - 1) L + 2 (n - 1)/n S/W for every block, with S bytes. The latency L and
 the bandwidth W are fitted to sums of several sizes, timed between two processes. A second network is assumed: 10 Gbit/s, 50 us.
 
@@ -26,6 +26,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 
 from benchmarks import networks
@@ -45,8 +46,9 @@ from ptq.utils.ranks import add_up, gathered, is_first, joined, rank, size
 
 T = TypeVar("T")
 NETWORK = "resnet20"
-BATCHES = (32, 16, 8, 4)
-SHORT, LONGER = 20, 60  # iterations: their difference is what iterations take
+BATCH = 32  # of reconstruction
+BATCHES = (BATCH, 16, 8, 4)
+SHORT, LONGER = 20, 120  # iterations: their difference is what iterations take
 SIZES = (1 << 12, 1 << 16, 1 << 19, 1 << 22)  # bytes
 SUMS = 30  # of each size
 FEW = 64  # images where their number does not matter
@@ -146,20 +148,22 @@ def model(rows: Rows, n: int, link: tuple[float, float] | None = None) -> dict[s
         n: processes; the batch must be one that was timed.
         link: ms of latency, and ms a byte; None for those of the rows.
     """
-    computing = {row["batch"]: row["ms"] for row in rows if row["what"] == "computing"}
+    start, an_image = computing(rows)
     alone = next(row for row in rows if row["what"] == "reconstruction" and row["processes"] == 1)
     message = next(row for row in rows if row["what"] == "message")
     latency, a_byte = link or fitted(rows)
-    batch, k = max(computing), alone["iterations"]
-    rest = alone["seconds"] - k * computing[batch] / 1e3
+    k, whole, share = alone["iterations"], start + BATCH * an_image, start + BATCH / n * an_image
+    rest = max(0.0, alone["seconds"] - k * whole / 1e3)
     talk = message["blocks"] * latency * (n - 1) + message["bytes"] * a_byte * 2 * (n - 1) / n
-    seconds = rest / n + k * (computing[batch // n] + talk) / 1e3
-    return {
-        "computing": computing[batch // n],
-        "talk": talk,
-        "seconds": seconds,
-        "share": alone["seconds"] / (n * seconds),
-    }
+    seconds = rest / n + k * (share + talk) / 1e3
+    return {"computing": share, "talk": talk, "seconds": seconds, "share": alone["seconds"] / (n * seconds)}
+
+
+def computing(rows: Rows) -> tuple[float, float]:
+    """What an iteration of all blocks takes in ms whatever it computes, and what every image adds: a line through batches of several sizes."""
+    timed = [(row["batch"], row["ms"]) for row in rows if row["what"] == "computing"]
+    an_image, start = np.polyfit(*zip(*timed, strict=True), 1)
+    return float(start), float(an_image)
 
 
 def fitted(rows: Rows) -> tuple[float, float]:
@@ -193,7 +197,8 @@ def page(rows: Rows) -> Iterator[str]:
     yield "\n## The model\n"
     yield (
         f"An iteration of all {message['blocks']} blocks adds up {message['bytes'] / 1e6:.2f} MB. Between two processes here a sum takes "
-        f"{latency:.3f} ms and {a_byte * 1e6:.3f} ms a megabyte.\n"
+        f"{latency:.3f} ms and {a_byte * 1e6:.3f} ms a megabyte. An iteration of all blocks takes {computing(rows)[0]:.0f} ms, and "
+        f"{computing(rows)[1]:.2f} ms an image.\n"
     )
     yield "| processes | computing, ms | adding up, ms | reconstruction, s | measured, s | share of the ideal | the same over 10 Gbit/s |"
     yield "| --- | --- | --- | --- | --- | --- | --- |"
