@@ -161,8 +161,8 @@ def model(rows: Rows, n: int, link: tuple[float, float] | None = None) -> dict[s
 
 def computing(rows: Rows) -> tuple[float, float]:
     """What an iteration of all blocks takes in ms whatever it computes, and what every image adds: a line through batches of several sizes."""
-    timed = [(row["batch"], row["ms"]) for row in rows if row["what"] == "computing"]
-    an_image, start = np.polyfit(*zip(*timed, strict=True), 1)
+    timed = [row for row in rows if row["what"] == "computing"]
+    an_image, start = np.polyfit([row["batch"] for row in timed], [row["ms"] for row in timed], 1)
     return float(start), float(an_image)
 
 
