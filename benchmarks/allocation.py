@@ -120,8 +120,7 @@ def measure_solvers(
             ways[f"genetic, as long, seed {seed}"] = _timed(partial(genetic, tradeoffs, budget, seed, taken))
             ways[f"genetic, 100 generations, seed {seed}"] = _timed(partial(genetic, tradeoffs, budget, seed, math.inf))
         for way, (bits, seconds) in ways.items():
-            weights = {name: choices.weights[name][count] for name, count in bits.items()}
-            whole = measure_together(graph_model, weights, test)
+            whole = measure_together(graph_model, choices.rounded(bits), test)
             yield {
                 **{"network": network, "part": "solvers", "case": f"{budget / 1e3:.1f} kB", "way": way},
                 **{"seconds": round(seconds, 4), "size": tradeoffs.size(bits), "harm": tradeoffs.harm(bits)},

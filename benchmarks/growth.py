@@ -42,7 +42,8 @@ from ptq.reconstruction.soft_modules import soften
 from ptq.utils.digest import digest
 from ptq.utils.environment import environment
 from ptq.utils.metrics import kl_divergence
-from ptq.utils.ranks import add_up, gathered, is_first, joined, rank, size
+from ptq.utils.ranks import gathered, is_first, joined, rank, size
+from ptq.utils.shares import add_up
 
 T = TypeVar("T")
 NETWORK = "resnet20"

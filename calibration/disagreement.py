@@ -1,7 +1,6 @@
 """A term of synthesis for images that a student has something to learn from."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -36,8 +35,9 @@ class Disagreement(Term):
 
     def loss(self, batch: Batch) -> Tensor:
         said = [seen.logits for seen in batch.observations if seen.labeled and seen.logits is not None]
-        ours = self.student.task.scores(self.student.module(view(batch.mixed, self.student.preprocess)))
-        if ours is None or not said:
+        student = self.student
+        ours = student.task.scores(student.module(view(batch.mixed, student.preprocess))) if said else None
+        if ours is None:
             return batch.images.new_zeros(())
         return 1 - torch.stack([divergence(theirs, ours.float()) for theirs in said]).mean()
 
@@ -58,10 +58,8 @@ def divergence(one: Tensor, other: Tensor) -> Tensor:
     """
     logs = [(scores / TEMPERATURE).log_softmax(1) for scores in (one, other)]
     middle = torch.stack(logs).logsumexp(0) - math.log(2)
-    parts: Sequence[Tensor] = [
-        torch.special.xlogy(p, p).sum(1) - (p * middle).sum(1) for p in (log.exp() for log in logs)
-    ]
-    return torch.stack([*parts]).mean() / math.log(2)
+    parts = [torch.special.xlogy(p, p).sum(1) - (p * middle).sum(1) for p in (log.exp() for log in logs)]
+    return torch.stack(parts).mean() / math.log(2)
 
 
 def against(config: SynthesisConfig, student: Model, weight: float | None = None, *, seed: int) -> SynthesisConfig:

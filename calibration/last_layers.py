@@ -28,6 +28,7 @@ from ptq.quantization.spec import QuantPlan
 from ptq.tasks.kinds import TINY
 from ptq.tasks.outputs import Output, named
 from ptq.tasks.task import Task
+from ptq.utils.sampling import evenly
 
 __all__ = ["measure_last_layers", "too_costly"]
 
@@ -65,7 +66,7 @@ def measure_last_layers(graph_model: GraphModel, plan: QuantPlan, inputs: Tensor
         return {}
     rest = _computed_from(graph, behind)
     names = {*rest.inputs, *(layer.name for layer in layers), *(layer.read for layer in layers)}
-    batches = inputs[torch.linspace(0, len(inputs) - 1, min(IMAGES, len(inputs))).round().long()].split(BATCH)
+    batches = evenly(inputs, IMAGES).split(BATCH)
     for tensors in _passes(graph, batches, names):
         for layer in layers:
             layer.observe(tensors[layer.read], tensors[layer.name])

@@ -11,7 +11,7 @@ found by ablation (`python -m benchmarks.datafree`).
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from ptq.calibration.objectives import BatchNormStatistics, ImageMoments, Label, SparseVariation, Term, TotalVariation
@@ -101,10 +101,8 @@ class SynthesisConfig:
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings as JSON-able data; each term says what it is."""
-        return {
-            **asdict(replace(self, terms=(BatchNormStatistics(),))),
-            "terms": [term.to_json() for term in self.terms],
-        }
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {**values, "terms": [term.to_json() for term in self.terms]}
 
 
 def _mixmix(config: SynthesisConfig, small: bool) -> SynthesisConfig:

@@ -26,6 +26,7 @@ from ptq.reconstruction.results import BlockResult
 from ptq.utils import ranks
 from ptq.utils.digest import state_digest
 from ptq.utils.metrics import kl_divergence
+from ptq.utils.shares import share
 from ptq.utils.work_store import WorkStore
 from tests.helpers.networks import build, images, quantized_network
 from tests.helpers.ranks import on_ranks
@@ -69,7 +70,7 @@ def _work(folder: Path) -> None:
         "student": state_digest(student.module),
         "refused": refused,
         "alone": ranks.by_first(ranks.size),
-        "pieces": [piece.rows.start for piece in ranks.gathered(ranks.share(COUNT, 16))],
+        "pieces": [piece.rows.start for piece in ranks.gathered(share(COUNT, 16))],
     }
     torch.save(found, folder / f"{ranks.rank()}.pt")
 

@@ -3,10 +3,9 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
-from ptq.allocation.harms import Measured, Rounded, measure_harms, measure_together
+from ptq.allocation.harms import Measured, Rounded, RoundedWeight, measure_harms, measure_together
 from ptq.allocation.results import Allocation, LayerWidths, Tradeoffs, Width
 from ptq.allocation.solver import fill, frontier, solve
 from ptq.allocation.widths import possible_widths, saved_bytes
@@ -14,6 +13,7 @@ from ptq.errors import InputError
 from ptq.export.sizes import FileSizes, file_sizes
 from ptq.progress import SILENT, Progress
 from ptq.quantization.quantized_model import QuantizedModel
+from ptq.utils.sampling import evenly
 from ptq.utils.units import file_size_text
 
 __all__ = ["RESERVE", "Choices", "allocate", "find_choices"]
@@ -35,6 +35,10 @@ class Choices:
 
     tradeoffs: Tradeoffs
     weights: Rounded
+
+    def rounded(self, bits: Mapping[str, int]) -> dict[str, RoundedWeight]:
+        """Return the weights of layers as these bits round them."""
+        return {name: self.weights[name][count] for name, count in bits.items()}
 
 
 def find_choices(
@@ -76,7 +80,7 @@ def find_choices(
         for name, bits in possible_widths(quantized_model.plan, sizes, fixed).items()
     }
     float_model = quantized_model.require_float_model()
-    harms, weights = measure_harms(float_model, widths, _spread(inputs, count), progress=progress)
+    harms, weights = measure_harms(float_model, widths, evenly(inputs, count), progress=progress)
     return Choices(_tradeoffs(quantized_model, sizes, harms, min(count, len(inputs))), weights)
 
 
@@ -109,7 +113,7 @@ def allocate(
         raise InputError(
             f"no file of {file_size_text(max_bytes)} can be made: the smallest takes {file_size_text(least)}."
         )
-    shown, believed = _spread(inputs, choices.tradeoffs.images), choices.tradeoffs
+    shown, believed = evenly(inputs, choices.tradeoffs.images), choices.tradeoffs
     best: Allocation | None = None
     tried: list[dict[str, int]] = []
     for _ in range(ROUNDS):
@@ -131,12 +135,7 @@ def allocate(
 
 
 def _together(quantized_model: QuantizedModel, inputs: Tensor, choices: Choices, bits: Mapping[str, int]) -> Measured:
-    weights = {name: choices.weights[name][count] for name, count in bits.items()}
-    return measure_together(quantized_model.require_float_model(), weights, inputs)
-
-
-def _spread(inputs: Tensor, count: int) -> Tensor:
-    return inputs[torch.linspace(0, len(inputs) - 1, min(count, len(inputs))).round().long()]
+    return measure_together(quantized_model.require_float_model(), choices.rounded(bits), inputs)
 
 
 def _tradeoffs(

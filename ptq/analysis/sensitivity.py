@@ -30,6 +30,7 @@ from ptq.quantization.layers import QuantLayer
 from ptq.quantization.quantized_model import QuantizedModel
 from ptq.tasks.outputs import Output
 from ptq.tasks.task import Task as NetworkTask
+from ptq.utils.sampling import evenly
 
 __all__ = ["BlockSensitivity", "LayerSensitivity", "Sensitivity", "measure_sensitivity"]
 
@@ -133,7 +134,7 @@ def measure_sensitivity(
     _check(quantized_model, inputs, images)
     blocks, whole = _meters(quantized_model), Change(quantized_model.task)
     count = min(images, len(inputs))
-    pieces = inputs[torch.linspace(0, len(inputs) - 1, count).round().long()].split(BATCH)
+    pieces = evenly(inputs, images).split(BATCH)
     float_model = quantized_model.require_float_model()
     device = next(iter(float_model.module.state_dict().values()), inputs).device
     steps = len(pieces) * sum(len(block.layers) + 1 for block in blocks)

@@ -11,8 +11,9 @@ import typer
 from ptq.cli import budget_options as budgets, distill_options as distilling, options
 from ptq.cli.application import app, main
 from ptq.cli.distill_command import distill
-from ptq.cli.messages import alone, progress
-from ptq.cli.parsing import existing, given_options, made_for_any, metric_ref, read_option, settings_from
+from ptq.cli.messages import progress
+from ptq.cli.parsing import existing, given_options, made_for_any, metric_ref, settings_from
+from ptq.cli.values import read_option
 from ptq.config.choices import DEFAULT_METHOD, Runtime, SynthesisMethod, check_choice
 from ptq.config.distilled_run import settings_of_student
 from ptq.config.flat_options import flag
@@ -195,7 +196,7 @@ def synthesize(
 
 
 @app.command()
-@alone
+@ranks.done_by_first
 def validate(
     target: Annotated[Path, typer.Argument(metavar="RUN_DIR|model.onnx", help="A run, or the ONNX file in one.")],
     data: options.Data = None,
@@ -223,7 +224,7 @@ def validate(
 
 
 @app.command()
-@alone
+@ranks.done_by_first
 def inspect(
     context: typer.Context,
     run_dir: Annotated[
@@ -295,7 +296,7 @@ def inspect(
 
 
 @app.command()
-@alone
+@ranks.done_by_first
 def report(
     run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run, finished or failed in validation.")],
 ) -> None:
@@ -306,7 +307,7 @@ def report(
 
 
 @app.command()
-@alone
+@ranks.done_by_first
 def compare(
     run_dirs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories.")],
     out: Annotated[

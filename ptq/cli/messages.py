@@ -1,12 +1,11 @@
 """What a command says when it goes wrong, in one message, and while it works."""
 
 import errno
-import functools
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
-from typing import Any, ParamSpec
+from typing import Any
 
 import typer
 from typer.core import TyperGroup
@@ -15,9 +14,7 @@ from ptq.errors import PtqError
 from ptq.progress import SILENT, Progress
 from ptq.utils import ranks
 
-__all__ = ["ReportedGroup", "alone", "progress", "reported"]
-
-P = ParamSpec("P")
+__all__ = ["ReportedGroup", "progress", "reported"]
 
 _OUT_OF_MEMORY = "error: out of memory: use --preset fast, a smaller --size, or a larger machine"
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
@@ -58,16 +55,6 @@ class ReportedGroup(TyperGroup):
         """Read the options of a command and run it; where torchrun started several processes, on all, and the first one speaks."""
         with reported(), ranks.joined(), reported(), _spoken():
             return super().invoke(ctx)
-
-
-def alone(command: Callable[P, None]) -> Callable[P, None]:
-    """Let the first of several processes run a command that has nothing to share out."""
-
-    @functools.wraps(command)
-    def run(*given: P.args, **options: P.kwargs) -> None:
-        ranks.by_first(lambda: command(*given, **options))
-
-    return run
 
 
 def progress() -> Progress:

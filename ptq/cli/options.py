@@ -1,4 +1,4 @@
-"""The options of the command line; `ptq.cli.parsing` reads them, `ptq.config` checks them. Nothing here imports torch."""
+"""The options of the command line; `ptq.cli.values` and `ptq.cli.parsing` read them, `ptq.config` checks them. Nothing here imports torch."""
 
 from pathlib import Path
 from typing import Annotated, get_args

@@ -18,7 +18,6 @@ class DistillationSettings:
     Args:
         student: a name that `ptq.load_model` knows. It takes images of the teacher's size.
         student_weights: file of a state dict to begin with; without it weights are random.
-
         disagreement: weight of the term that rewards, in rounds after the first, images which the student does not predict as its teachers do.
 
     The others are fields of `ptq.DistillConfig`, which says what they are; None is its default.

@@ -23,8 +23,8 @@ class DistillConfig:
         weight_decay: of the weights, 0..; None is 0.05 for "adamw" and 0.0005 for "sgd". Biases and BatchNorms have none.
         temperature: that scores are divided by, above 0; high ones show what a teacher thinks of the other classes (Hinton et al., 2015).
         crop: smallest share of an image that a view shows, above 0, 1 at most.
-        rounds: the epochs in as many parts, 1..epochs; before each but the first the images grow by as many, made against the student as it is.
         mixing: share of the batches whose images have others pasted into them (MixMix; CutMix, Yun et al., ICCV 2019), 0..1.
+        rounds: the epochs in as many parts, 1..epochs; before each but the first the images grow by as many, made against the student as it is.
         seed: of the order of images, and of their views.
 
     Raises:
@@ -57,7 +57,6 @@ class DistillConfig:
         for name, most in (("weight_decay", LARGEST), ("mixing", 1.0)):
             if (value := getattr(self, name)) is not None and not 0 <= value <= most:
                 raise InputError(f"{name} must be between 0 and {most:g}, not {value}.")
-
         if self.rounds > self.epochs:
             raise InputError(f"rounds are parts of the {self.epochs} epochs: there cannot be {self.rounds}.")
 

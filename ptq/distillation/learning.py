@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ptq.tasks.outputs import Output, named
 from ptq.utils.autocast import fast_autocast
-from ptq.utils.ranks import add_up, share
+from ptq.utils.shares import add_up, share
 
 __all__ = ["descend", "learn"]
 

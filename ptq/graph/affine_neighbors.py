@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from ptq.graph.fx_helpers import LAYERS, argument, input_tensors, module_of, op_name, sole_input
+from ptq.graph.fx_helpers import LAYERS, argument, input_tensors, module_of, op_name, recompute, sole_input
 
 __all__ = ["Affine", "Share", "channel_axis", "layers_before", "layers_behind"]
 
@@ -190,7 +190,8 @@ def _unmoved(graph: fx.GraphModule, mover: fx.Node, affine: Affine) -> Affine | 
         return Affine(*(t.reshape([1] * len(before)) for t in (affine.gain, affine.shift)))
     if before.numel() != after.numel():
         return None
-    places = _apply(graph, mover, torch.arange(before.numel()).reshape(before)).flatten()
+    numbers = torch.arange(before.numel()).reshape(before)
+    places = recompute(graph, mover, lambda _: numbers).flatten()
     found = []
     for tensor in (affine.gain, affine.shift):
         back = torch.empty(before.numel(), dtype=tensor.dtype)
@@ -202,21 +203,12 @@ def _unmoved(graph: fx.GraphModule, mover: fx.Node, affine: Affine) -> Affine | 
     return Affine(found[0], found[1])
 
 
-def _apply(graph: fx.GraphModule, mover: fx.Node, tensor: Tensor) -> Tensor:
-    """What a mover makes of another tensor."""
-    args, kwargs = fx.map_arg((mover.args, dict(mover.kwargs)), lambda _: tensor)
-    module = module_of(graph, mover)
-    function = module or (getattr(Tensor, mover.target) if isinstance(mover.target, str) else mover.target)
-    moved: Tensor = function(*args, **kwargs)
-    return moved
-
-
 def _moved(graph: fx.GraphModule, mover: fx.Node, node: fx.Node, affine: Affine) -> Affine | None:
     """The map of the same numbers where they are moved to; None where it is not the same for every row there."""
     before, after = node.meta["example"].shape, mover.meta["example"].shape
 
     def move(tensor: Tensor) -> Tensor | None:
-        moved = _apply(graph, mover, tensor.expand(before))
+        moved: Tensor = recompute(graph, mover, lambda _: tensor.expand(before))
         return moved[:1] if moved.shape == after and torch.equal(moved[:1].expand_as(moved), moved) else None
 
     gain, shift = move(affine.gain), move(affine.shift)

@@ -81,9 +81,10 @@ def _picks_one(user: fx.Node) -> bool:
 
 def _replace_by_list(node: fx.Node, pieces: Sequence[fx.Node]) -> None:
     for user in list(node.users):
-        if _picks_one(user):
-            user.replace_all_uses_with(pieces[user.args[1]])  # type: ignore[index]
-        elif user.target is operator.getitem:
+        at = user.args[1] if user.target is operator.getitem else None
+        if isinstance(at, int):
+            user.replace_all_uses_with(pieces[at])
+        elif at is not None:
             _replace_by_list(user, _sliced(pieces, user))
         else:
             _replace_in(user, node, pieces)
@@ -159,7 +160,8 @@ def _sum(write: _Writer, node: fx.Node) -> fx.Node | None:
     source, (dims, keep) = sole_input(node), _reduced(node)
     x = source.meta["example"]
     if x.dim() == 4 and dims == {2, 3} and x.is_floating_point():
-        return _times(write, write(torch.mean, source, (2, 3), keep), x.shape[2] * x.shape[3])  # type: ignore[no-any-return]
+        total: fx.Node = _times(write, write(torch.mean, source, (2, 3), keep), x.shape[2] * x.shape[3])
+        return total
     return None if keep else _sum_of_few(write, source, dims)
 
 
@@ -200,7 +202,8 @@ def _piece(write: _Writer, node: fx.Node, dim: int, at: int) -> fx.Node:
     if node.target is torch.stack and argument(node, 1, "dim", 0) % x.dim() == dim:
         tensors = argument(node, 0, "tensors")
         if isinstance(tensors, list | tuple):
-            return tensors[at]  # type: ignore[no-any-return]
+            stacked: fx.Node = tensors[at]
+            return stacked
     factors = [a for a in node.args if isinstance(a, fx.Node) and a.meta["example"].dim() == x.dim()]
     if op_name(node) == "mul" and len(factors) == len(node.args) == 2 and len(node.users) == 1:
         first, second = (_piece(write, factor, dim, at) for factor in factors)

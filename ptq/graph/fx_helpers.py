@@ -19,6 +19,7 @@ __all__ = [
     "is_tensor",
     "module_of",
     "op_name",
+    "recompute",
     "sole_input",
     "watch",
 ]
@@ -47,6 +48,21 @@ def op_name(node: fx.Node) -> str:
 def argument(node: fx.Node, position: int, name: str, default: Any = None) -> Any:
     """Return an argument of a call, given by position or by name."""
     return node.args[position] if len(node.args) > position else node.kwargs.get(name, default)
+
+
+def recompute(graph: fx.GraphModule, node: fx.Node, value: Callable[[fx.Node], Any]) -> Any:
+    """Return what a node gives with other values in the place of those that it reads.
+
+    Args:
+        graph: of the node.
+        node: calls a function, a method or a module.
+        value: of a node that it reads.
+    """
+    args, kwargs = fx.map_arg((node.args, dict(node.kwargs)), value)
+    if node.op == "call_method":
+        return getattr(args[0], str(node.target))(*args[1:], **kwargs)
+    function: Any = module_of(graph, node) if node.op == "call_module" else node.target
+    return function(*args, **kwargs)
 
 
 def foldable(graph: fx.GraphModule, node: fx.Node) -> bool:

@@ -12,9 +12,10 @@ from torch import Tensor, fx, nn
 from ptq.graph.blocks import Block
 from ptq.graph.fx_helpers import watch
 from ptq.graph.rows import rows_of
-from ptq.utils import ranks
 from ptq.utils.activation_cache import ActivationCache
 from ptq.utils.metrics import energies, joint_decibels
+from ptq.utils.ranks import gathered
+from ptq.utils.shares import exchange, share
 
 __all__ = ["cached", "capture", "device_of", "in_parts", "output_sqnr", "rows_at", "run_cached", "watched"]
 
@@ -69,10 +70,10 @@ def cached(
         cache: keeps them.
         dtype: in which they are kept.
     """
-    rows = ranks.share(count, BATCH).rows
+    rows = share(count, BATCH).rows
     made = cache.gather_named(parts(rows), count, dtype, rows)
     for values in made.values():
-        ranks.exchange(values, BATCH)
+        exchange(values, BATCH)
     return made
 
 
@@ -85,7 +86,7 @@ def output_sqnr(
     Of several outputs, each relative to its signal. Squares count by their weight, if there are weights.
     """
     signals, noises = dict.fromkeys(target, 0.0), dict.fromkeys(target, 0.0)
-    own = ranks.share(len(next(iter(target.values()))), BATCH).rows
+    own = share(len(next(iter(target.values()))), BATCH).rows
     read = in_parts(_at({name: alive[name] for name in block.inputs}, own), block.module)
     weights = itertools.repeat(None) if weight is None else in_parts(_at(weight, own), block.module)
     wanted_parts = in_parts(_at(target, own), block.module)
@@ -100,7 +101,7 @@ def output_sqnr(
             signals[name] += signal
             noises[name] += noise
     # The same sums on all ranks: they decide by them.
-    found = ranks.gathered([[*signals.values()], [*noises.values()]])
+    found = gathered([[*signals.values()], [*noises.values()]])
     return joint_decibels(*([sum(each) for each in zip(*sums, strict=True)] for sums in zip(*found, strict=True)))
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from ptq.graph.fx_helpers import add_module, attribute, input_tensors, module_of, op_name
+from ptq.graph.fx_helpers import add_module, attribute, input_tensors, module_of, op_name, recompute
 
 __all__ = ["recognize_functions"]
 
@@ -114,12 +114,7 @@ def _computed(graph: fx.GraphModule, source: fx.Node, between: list[fx.Node]) ->
         return values[node] if node in values else attribute(graph, node).double().reshape(())
 
     for node in reversed(between):
-        args, kwargs = fx.map_arg((node.args, dict(node.kwargs)), value)
-        if node.op == "call_method":
-            values[node] = getattr(args[0], str(node.target))(*args[1:], **kwargs)
-        else:
-            function: Any = module_of(graph, node) or node.target
-            values[node] = function(*args, **kwargs)
+        values[node] = recompute(graph, node, value)
     return torch.as_tensor(values[between[0]])
 
 

@@ -7,12 +7,11 @@ There is no code for any one model.
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
-from ptq.graph.fx_helpers import LAYERS, argument, input_tensors, module_of, op_name, sole_input, watch
+from ptq.graph.fx_helpers import LAYERS, argument, input_tensors, module_of, op_name, recompute, sole_input, watch
 from ptq.graph.preparation import GraphModel
 from ptq.pruning.channel_map import ChannelMap, Channels, read_axis
 from ptq.pruning.indexing import pad_sides, slice_range
@@ -107,7 +106,8 @@ class _Finder:
         if op_name(node) == "pad":
             return self._padded(node, read)
         if is_piecewise(node):
-            moved = self._run(node, None, _spread(read, self._shape(source)))
+            numbers = _spread(read, self._shape(source))
+            moved = recompute(self.graph, node, lambda _: numbers)
             self.pieces[node.name] = tuple(self._gathered(node, piece, None) for piece in moved)
             return None
         if is_reduction(node) or is_softmax(self.graph, node):
@@ -219,17 +219,9 @@ class _Finder:
             groups = module.groups if isinstance(module, nn.ChannelShuffle) else argument(node, 1, "groups")
             self.coupled.join_rows(read.ids.reshape(groups, -1).T)
             spatial = True
-        moved = self._run(node, module, _spread(read, shape))
+        numbers = _spread(read, shape)
+        moved = recompute(self.graph, node, lambda _: numbers)
         return self._gathered(node, moved, 1 if spatial else None)
-
-    def _run(self, node: fx.Node, module: nn.Module | None, numbers: Tensor) -> Any:
-        """Let an operation move the numbers of channels in place of values."""
-        args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda _: numbers)
-        if module is not None:
-            return module(*args, **kwargs)
-        if node.op == "call_method":
-            return getattr(args[0], str(node.target))(*args[1:], **kwargs)
-        return node.target(*args, **kwargs)  # type: ignore[operator]
 
     def _gathered(self, node: fx.Node, moved: Tensor, axis: int | None) -> Channels:
         """The channels of a tensor of which every number's is known: along the dimension where most of them differ.

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ptq.utils.ranks import Share
+from ptq.utils.shares import Share
 
 __all__ = ["DropMask"]
 

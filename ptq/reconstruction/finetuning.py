@@ -77,9 +77,8 @@ def finetune(
     if not config.finetune or count < 2:
         return None
     ranks.same_state(quantized_model.module)
-    if (known := ranks.by_first(lambda: store.read(KEY))) is not None:
-        quantized_model.module.load_state_dict(known[0])
-        return FinetuneResult.from_json(known[1])
+    if (known := store.restore(KEY, quantized_model.module)) is not None:
+        return FinetuneResult.from_json(known)
     started = time.perf_counter()
     every = min(HELD_OUT, count)
     held_out = torch.arange(count) % every == every - 1
@@ -112,8 +111,7 @@ def finetune(
         losses=curve,
     )
     ranks.same_state(quantized_model.module)
-    if ranks.is_first():
-        store.save(KEY, quantized_model.module, result.to_json())
+    store.save(KEY, quantized_model.module, result.to_json())
     return result
 
 

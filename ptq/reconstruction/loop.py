@@ -11,7 +11,6 @@ nearest rounding stays, a bias takes the mean error out. Blocks that an interrup
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 from torch import Tensor, fx
 
@@ -87,16 +86,13 @@ def reconstruct(
     with progress.stage("reconstruct", max(1, total)) as task:
         for block in work:
             target = run_cached(block.float_block, alive_float, cache)
-            known = ranks.by_first(partial(store.read, block.key))
+            known = store.restore(block.key, block.quantized_block.module)
             if known is None:
                 result = _tune(block, Pair(alive_quantized, alive_float, target), cache, config, task)
                 ranks.same_state(block.quantized_block.module)
-                if ranks.is_first():
-                    store.save(block.key, block.quantized_block.module, result.to_json())
+                store.save(block.key, block.quantized_block.module, result.to_json())
             else:
-                state, facts = known
-                block.quantized_block.module.load_state_dict(state)
-                result = BlockResult.from_json(facts)
+                result = BlockResult.from_json(known)
                 task.advance(block.iterations(config))
             results.append(result)
             if on_block is not None:

@@ -25,7 +25,7 @@ from ptq.reconstruction.drop_mask import DropMask
 from ptq.reconstruction.kernels import blend, mean_error
 from ptq.reconstruction.results import Curve
 from ptq.reconstruction.soft_modules import FixedLayer, FloatLayer, SoftBlock, SoftLayer, soften
-from ptq.utils import ranks
+from ptq.utils import shares
 from ptq.utils.autocast import fast_autocast
 from ptq.utils.metrics import relative_worth
 
@@ -66,7 +66,7 @@ def optimize(unit: Block, pair: Pair, config: ReconstructConfig, task: Task) -> 
     for roundings, scales in ((True, True),) if config.joint else ((True, False), (False, True)):
         device = device_of(unit.module, next(iter(pair.target.values())))
         drop = config.drop if scales else 0.0
-        mask = DropMask(1 - drop, config.seed, device, share=ranks.share(config.batch)) if drop else None
+        mask = DropMask(1 - drop, config.seed, device, share=shares.share(config.batch)) if drop else None
         block = soften(unit.module, mask, SoftLayer if roundings else FixedLayer, scales)
         if block.layers or block.scales:
             factors = _loss_factors(unit, pair, device)
@@ -99,7 +99,7 @@ def _descend(
     # All at once and where they are needed, so that no iteration waits for them.
     drawn = torch.randint(images, (config.iterations, config.batch), generator=generator)
     drawn = drawn.to(next(iter(pair.target.values())).device)
-    own = ranks.share(config.batch)  # of every batch, where there are several ranks
+    own = shares.share(config.batch)  # of every batch, where there are several ranks
     for iteration in range(config.iterations):
         share = iteration / config.iterations
         # Roundings keep their pace to the end, where they are decided; scales come to rest.

@@ -10,7 +10,7 @@ from ptq.reporting.advice import Step
 from ptq.reporting.facts import RunFacts, write_facts
 from ptq.reporting.rendering import render
 from ptq.reporting.tables import Table
-from ptq.reporting.text import image_lines, repeating_command
+from ptq.reporting.text import image_lines, repeating_command, stage_table
 from ptq.utils.files import atomic
 from ptq.utils.units import duration_text, file_size_text, latency_text, number_text, percent_text
 
@@ -26,6 +26,7 @@ class DistillFacts(RunFacts):
         teacher_top1: name of a teacher -> its accuracy in percent; empty without labeled images.
     """
 
+    file = FACTS
     distillation: DistillResult
     teacher_top1: dict[str, float]
 
@@ -73,7 +74,6 @@ def distillation_page(facts: DistillFacts, folder: Path) -> str:
         for epoch in facts.distillation.epochs
         if epoch.agreement is not None
     ]
-    stages = [(name, number_text(seconds, 1)) for name, seconds in facts.seconds.items()]
     content = {
         "title": f"{facts.model.name}, distilled from {', '.join(facts.distillation.teachers)}",
         "lines": distillation_lines(facts),
@@ -81,7 +81,7 @@ def distillation_page(facts: DistillFacts, folder: Path) -> str:
         "command": repeating_command("distill", folder),
         "curve": Table("", ("epoch", "loss", "agreement", *(("top-1",) if judged else ())), rows).markdown(),
         "image_lines": image_lines(facts.images),
-        "stages": Table("", ("stage", "seconds"), stages).markdown(),
+        "stages": stage_table(facts.seconds),
     }
     return render("distilled.md.j2", content)
 
@@ -98,6 +98,6 @@ def next_steps(folder: Path) -> list[Step]:
 
 def write_distillation(facts: DistillFacts, folder: Path) -> None:
     """Write distilled.json and report.md into a run directory, each atomically."""
-    write_facts(facts, folder, FACTS)
+    write_facts(facts, folder)
     with atomic(folder / "report.md") as path:
         path.write_text(distillation_page(facts, folder))

@@ -8,10 +8,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import msgspec
 
+from ptq.config.distilled_run import FACTS as DISTILLED
 from ptq.config.settings import Settings
 from ptq.errors import InputError
 from ptq.export.results import Validation
@@ -30,7 +31,7 @@ __all__ = [
     "write_facts",
 ]
 
-KINDS = ("report.json", "pruned.json", "distilled.json")
+KINDS = ("report.json", "pruned.json", DISTILLED)
 """The files of facts that run directories have: of `ptq quantize`, `ptq prune` and `ptq distill`, one in each."""
 Facts = TypeVar("Facts", bound="RunFacts")
 
@@ -141,7 +142,8 @@ class ImageFacts:
 class RunFacts:
     """What every run finds out. In its JSON the fields of the validation stand beside the others, and the checks are called "gates".
 
-    Args:
+    Attributes:
+        file: in the run directory, one of `KINDS`.
         model: the network.
         validation: what was measured of the file, and the checks on it.
         images: the calibration images.
@@ -151,6 +153,7 @@ class RunFacts:
         machine: what it ran on.
     """
 
+    file: ClassVar[str]
     model: ModelFacts
     validation: Validation
     images: ImageFacts
@@ -188,38 +191,36 @@ def _with_provenance(images: Any) -> Any:
     return {**images, "provenance": {k: v for k, v in images.items() if k not in ("count", "names")}}
 
 
-def write_facts(facts: RunFacts, folder: Path, name: str) -> None:
+def write_facts(facts: RunFacts, folder: Path) -> None:
     """Write the facts of a run into its directory, atomically, and remove those of a run of another kind.
 
     Args:
         facts: of the run.
         folder: the run directory.
-        name: of the file, one of `KINDS`.
     """
-    with atomic(folder / name) as path:
+    with atomic(folder / facts.file) as path:
         path.write_text(_rows_of_numbers(json.dumps(facts.to_json(), indent=2)) + "\n")
     for other in KINDS:
-        if other != name:
+        if other != facts.file:
             (folder / other).unlink(missing_ok=True)
 
 
-def read_facts(kind: type[Facts], folder: Path, name: str) -> Facts:
+def read_facts(kind: type[Facts], folder: Path) -> Facts:
     """Return the facts of a run directory.
 
     Args:
         kind: what they are.
         folder: the run directory.
-        name: of the file, one of `KINDS`.
 
     Raises:
         InputError: where there are none, or ones that are damaged or of another version.
     """
     try:
-        return kind.from_json(json.loads((folder / name).read_text()))
+        return kind.from_json(json.loads((folder / kind.file).read_text()))
     except (OSError, ValueError, RecursionError, InputError) as error:
         reason = f" ({error})" if isinstance(error, InputError) else ""
         raise InputError(
-            f"{folder} has no readable {name}{reason}: give the directory of a finished run, or make the run again."
+            f"{folder} has no readable {kind.file}{reason}: give the directory of a finished run, or make the run again."
         ) from error
 
 

@@ -1,7 +1,6 @@
 """What is known of a network that was pruned alone: pruned.json for programs and report.md for people."""
 
 import shlex
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,13 +10,10 @@ from ptq.reporting.facts import RunFacts, write_facts
 from ptq.reporting.pruning_text import channel_table, cost_rows, pruning_lines, repair_table
 from ptq.reporting.rendering import render
 from ptq.reporting.tables import Table
-from ptq.reporting.text import FLOAT_COLUMNS, figure_rows, image_lines, repeating_command
+from ptq.reporting.text import FLOAT_COLUMNS, figure_rows, image_lines, repeating_command, stage_table
 from ptq.utils.files import atomic
-from ptq.utils.units import number_text
 
-__all__ = ["FACTS", "PruneFacts", "next_steps", "pruning_page", "write_pruning"]
-
-FACTS = "pruned.json"  # of a run directory
+__all__ = ["PruneFacts", "next_steps", "pruning_page", "write_pruning"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +24,7 @@ class PruneFacts(RunFacts):
         pruning: what was removed, and what it left.
     """
 
+    file = "pruned.json"
     pruning: PruneResult
 
 
@@ -59,7 +56,7 @@ def pruning_page(facts: PruneFacts, folder: Path) -> str:
         "repair": repair_table(facts.pruning),
         "channels": channel_table(facts.pruning),
         "image_lines": image_lines(facts.images),
-        "stages": Table("", ("stage", "seconds"), [*_stages(facts)]).markdown(),
+        "stages": stage_table(facts.seconds),
         "command": repeating_command("prune", folder),
     }
     return render("pruned.md.j2", content)
@@ -67,11 +64,6 @@ def pruning_page(facts: PruneFacts, folder: Path) -> str:
 
 def write_pruning(facts: PruneFacts, folder: Path) -> None:
     """Write pruned.json and report.md into a run directory, each atomically."""
-    write_facts(facts, folder, FACTS)
+    write_facts(facts, folder)
     with atomic(folder / "report.md") as path:
         path.write_text(pruning_page(facts, folder))
-
-
-def _stages(facts: PruneFacts) -> Iterator[tuple[str, str]]:
-    for name, seconds in facts.seconds.items():
-        yield name, number_text(seconds, 1)

@@ -45,6 +45,7 @@ class Report(RunFacts):
         version: of report.json's keys.
     """
 
+    file = "report.json"
     peak_rss_bytes: int
     peak_activations_bytes: CachePeak
     blocks: tuple[BlockResult, ...]

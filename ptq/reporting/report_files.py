@@ -17,6 +17,7 @@ from ptq.reporting.text import (
     finetuning_line,
     image_lines,
     memory_lines,
+    stage_table,
 )
 from ptq.utils.files import atomic
 from ptq.utils.units import decibel_text, number_text
@@ -26,7 +27,7 @@ __all__ = ["markdown", "read_report", "write_report"]
 
 def write_report(report: Report, folder: Path) -> None:
     """Write report.json and report.md into `folder`, each atomically."""
-    write_facts(report, folder, "report.json")
+    write_facts(report, folder)
     with atomic(folder / "report.md") as path:
         path.write_text(markdown(report))
 
@@ -37,7 +38,7 @@ def read_report(folder: Path) -> Report:
     Raises:
         InputError: where there is none, or one that is damaged or of another version.
     """
-    return read_facts(Report, folder, "report.json")
+    return read_facts(Report, folder)
 
 
 def markdown(report: Report) -> str:
@@ -60,7 +61,6 @@ def markdown(report: Report) -> str:
         )
         for block in report.blocks
     ]
-    stages = [(name, number_text(seconds, 1)) for name, seconds in report.seconds.items()]
     allocation = report.allocation
     content = {
         "report": report,
@@ -80,7 +80,7 @@ def markdown(report: Report) -> str:
             "", ("block", "bits", "nearest (dB)", "kept (dB)", "what was kept", "seconds"), blocks
         ).markdown(),
         "finetuning": finetuning_line(report),
-        "stages": Table("", ("stage", "seconds"), stages).markdown(),
+        "stages": stage_table(report.seconds),
         "memory_lines": memory_lines(report),
     }
     return render("quantized.md.j2", content)

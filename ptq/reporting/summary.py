@@ -1,6 +1,7 @@
 """Everything a run found out, put together as its report."""
 
 from dataclasses import asdict
+from typing import Any
 
 from ptq.allocation.results import Allocation, Alternative
 from ptq.analysis.distributions import LayerDistribution
@@ -22,18 +23,38 @@ from ptq.reporting.report import CachePeak, Report
 from ptq.utils.environment import Stopwatch, library_versions, peak_memory_bytes, this_machine
 from ptq.utils.units import file_size_text, number_text, percent_text
 
-__all__ = ["image_facts", "model_facts", "summarize"]
+__all__ = ["run_facts", "summarize"]
 
 
-def model_facts(model: Model) -> ModelFacts:
-    """Return what a report says of a network."""
-    return ModelFacts(model.name, model.weights_source, model.sha256, Preprocessing(**asdict(model.preprocess)))
+def run_facts(
+    settings: Settings,
+    model: Model,
+    images: CalibrationSet,
+    measured: Validation,
+    watch: Stopwatch,
+    namer: Model | None = None,
+) -> dict[str, Any]:
+    """Return the fields of `RunFacts`, which every kind of run knows.
 
-
-def image_facts(images: CalibrationSet, model: Model) -> ImageFacts:
-    """Return what a report says of calibration images, with the names of classes where the network is known to have them."""
-    names = label_names(images.labels.tolist(), model.classes, model.sha256, images.provenance)
-    return ImageFacts.from_json({"count": len(images), "names": names, **images.provenance})
+    Args:
+        settings: of the run.
+        model: the network of the file.
+        images: that decided it.
+        measured: of the file.
+        watch: of the run.
+        namer: knows the names of the images' classes; the network itself when None.
+    """
+    namer = namer or model
+    names = label_names(images.labels.tolist(), namer.classes, namer.sha256, images.provenance)
+    return {
+        "model": ModelFacts(model.name, model.weights_source, model.sha256, Preprocessing(**asdict(model.preprocess))),
+        "validation": measured,
+        "images": ImageFacts.from_json({"count": len(images), "names": names, **images.provenance}),
+        "seconds": watch.seconds,
+        "settings": settings,
+        "versions": library_versions(),
+        "machine": this_machine(),
+    }
 
 
 def summarize(
@@ -61,9 +82,7 @@ def summarize(
         alternative: what a file of the same size could hold.
     """
     return Report(
-        model=model_facts(model),
-        validation=measured,
-        seconds=watch.seconds,
+        **run_facts(settings, model, images, measured, watch),
         peak_rss_bytes=peak_memory_bytes(),
         peak_activations_bytes=CachePeak(
             memory=max((block.memory for block in blocks), default=0),
@@ -86,12 +105,8 @@ def summarize(
             *_interruption(before),
         ),
         worst_layers=tuple(layers),
-        images=image_facts(images, model),
-        settings=settings,
         command=command(settings),
         seed=settings.execution.seed,
-        versions=library_versions(),
-        machine=this_machine(),
     )
 
 

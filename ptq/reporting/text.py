@@ -7,6 +7,7 @@ from pathlib import Path
 from ptq.export.results import Exact, Validation
 from ptq.reporting.facts import ImageFacts
 from ptq.reporting.report import Report
+from ptq.reporting.tables import Table
 from ptq.utils.units import byte_text, file_size_text, latency_text, number_text, percent_text, short_text, thread_text
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "image_lines",
     "memory_lines",
     "repeating_command",
+    "stage_table",
 ]
 
 SAME = "same prediction as float"
@@ -183,3 +185,10 @@ def repeating_command(name: str, folder: Path) -> str:
         'ptq prune --config runs/small/recipe.toml'
     """
     return shlex.join(["ptq", name, "--config", str(folder / "recipe.toml")])
+
+
+def stage_table(seconds: Mapping[str, float]) -> str:
+    """Return the seconds of every stage as a Markdown table."""
+    return Table(
+        "", ("stage", "seconds"), [(name, number_text(value, 1)) for name, value in seconds.items()]
+    ).markdown()

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-import torch
 from torch import Tensor
 
 from ptq.allocation.activations import harmless_activations
@@ -14,6 +13,7 @@ from ptq.quantization.insertion import insert_quantizers
 from ptq.quantization.quantized_model import QuantizedModel
 from ptq.quantization.spec import QuantPlan
 from ptq.run.planning import plan_by_settings
+from ptq.utils.sampling import evenly
 from ptq.utils.work_store import WorkStore
 
 __all__ = ["plan_activations"]
@@ -63,8 +63,9 @@ def plan_activations(
     if known is None:
         quantized_model = insert_quantizers(graph_model, replace(plan, activations={**plan.activations, **few}))
         calibrate(quantized_model)
-        spread = torch.linspace(0, len(inputs) - 1, min(IMAGES, len(inputs))).round().long()
-        chosen = harmless_activations(quantized_model, inputs[spread], [*few], settings.act_harm, progress=progress)
+        chosen = harmless_activations(
+            quantized_model, evenly(inputs, IMAGES), [*few], settings.act_harm, progress=progress
+        )
         store.write(KEY, {}, {"chosen": chosen})
     else:
         chosen = known[1]["chosen"]

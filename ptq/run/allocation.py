@@ -12,9 +12,10 @@ from ptq.allocation.allocate import Choices, find_choices
 from ptq.allocation.storage import read_choices, write_choices
 from ptq.calibration.dataset import CalibrationSet
 from ptq.config.bit_budget import BUDGETS, bit_budget
-from ptq.config.settings import Settings
+from ptq.config.settings import QuantizationSettings, Settings
 from ptq.data.datasets import EvalSet
 from ptq.errors import InputError
+from ptq.graph.preparation import GraphModel
 from ptq.models.model import Model
 from ptq.progress import SILENT, Progress
 from ptq.quantization.plan import layers_matched
@@ -22,9 +23,10 @@ from ptq.quantization.quantized_model import QuantizedModel
 from ptq.tasks.kinds import Tally
 from ptq.tasks.task import Task
 from ptq.utils.ranks import by_first
+from ptq.utils.sampling import evenly
 from ptq.utils.work_store import WorkStore
 
-__all__ = ["Goal", "find_widths", "held_apart", "kept_widths"]
+__all__ = ["Goal", "find_widths", "fixed_layers", "held_apart", "kept_widths"]
 
 FOLDER = "widths"  # of a run directory: what another budget there need not measure again
 APART = 4  # of so many calibration images one is held apart
@@ -58,6 +60,11 @@ def held_apart(images: CalibrationSet, settings: Settings) -> tuple[CalibrationS
     return tuned, apart
 
 
+def fixed_layers(settings: QuantizationSettings, float_model: GraphModel) -> list[str]:
+    """Return the names of the layers that have bits of their own in the settings: no budget changes these."""
+    return layers_matched(float_model, [name for name, bits in settings.layers.items() if bits])
+
+
 def find_widths(
     settings: Settings,
     quantized_model: QuantizedModel,
@@ -79,7 +86,7 @@ def find_widths(
     if (known := read_choices(kept)) is not None:
         return known
     float_model = quantized_model.require_float_model()
-    fixed = layers_matched(float_model, [name for name, bits in settings.quantization.layers.items() if bits])
+    fixed = fixed_layers(settings.quantization, float_model)
     choices = find_choices(
         quantized_model, inputs, fixed=fixed, metadata=metadata, format=settings.output.format, progress=progress
     )
@@ -106,7 +113,7 @@ class Goal:
     def __init__(
         self, settings: Settings, model: Model, quantized_model: QuantizedModel, images: EvalSet | CalibrationSet
     ) -> None:
-        index = torch.linspace(0, len(images) - 1, min(JUDGED, len(images))).round().long()
+        index = evenly(torch.arange(len(images)), JUDGED)
         if isinstance(images, EvalSet):
             pixels = torch.stack([images.read(i) for i in index.tolist()]).float() / 255
         else:

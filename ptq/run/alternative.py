@@ -15,10 +15,11 @@ from ptq.config.bit_budget import bit_budget
 from ptq.config.choices import MAX_BITS, REDUCED_BITS
 from ptq.config.settings import Settings
 from ptq.export.packing import supported
-from ptq.quantization.plan import layers_matched
 from ptq.quantization.quantized_model import QuantizedModel
 from ptq.quantization.spec import QuantSpec
+from ptq.run.allocation import fixed_layers
 from ptq.tasks.outputs import named
+from ptq.utils.sampling import evenly
 
 __all__ = ["find_alternative"]
 
@@ -51,15 +52,14 @@ def find_alternative(
     if count < LEAST:
         return None
     float_model = quantized_model.require_float_model()
-    fixed = layers_matched(float_model, [name for name, bits in given.layers.items() if bits])
+    fixed = fixed_layers(given, float_model)
     most = REDUCED_BITS if given.reduce_range else MAX_BITS
     bits = {name: spec.bits for name, spec in quantized_model.plan.weights.items()}
     wide = change_widths(quantized_model, {name: most for name in bits if name not in fixed})
     choices = find_choices(
         wide, inputs, fixed=fixed, also=bits, metadata=metadata, format=settings.output.format, count=count
     )
-    spread = inputs[torch.linspace(0, len(inputs) - 1, count).round().long()]
-    same = measure_together(float_model, {name: choices.weights[name][width] for name, width in bits.items()}, spread)
+    same = measure_together(float_model, choices.rounded(bits), evenly(inputs, count))
     size = choices.tradeoffs.size(bits)
     found = allocate(wide, inputs, choices, size + RESERVE, points=False)
     return Alternative(size, same.harm, same.loss, found.measured, found.loss, found.bits, count)

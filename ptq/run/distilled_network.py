@@ -21,15 +21,14 @@ from ptq.distillation.config import DistillConfig
 from ptq.distillation.distillation import distill
 from ptq.distillation.results import DistillResult
 from ptq.errors import InputError
-from ptq.export import export_float, validate
-from ptq.export.results import Validation
 from ptq.models.model import Model, load_model
 from ptq.progress import SILENT, Progress
 from ptq.reporting.distillation_report import DistillFacts, write_distillation
 from ptq.reporting.html.page import refresh
-from ptq.reporting.summary import image_facts, model_facts
+from ptq.reporting.summary import run_facts
 from ptq.run.evaluation import ValidationBatches, load_evaluation
 from ptq.run.fingerprint import decided_by
+from ptq.run.float_file import write_float_file
 from ptq.run.inputs import (
     ImageSource,
     calibration_images,
@@ -43,9 +42,9 @@ from ptq.run.inputs import (
 from ptq.run.planning import prepare_network
 from ptq.run.run_directory import refuse_quantized, unfinished
 from ptq.utils.device import use_device
-from ptq.utils.environment import Stopwatch, library_versions, this_machine
+from ptq.utils.environment import Stopwatch
 from ptq.utils.files import run_folder
-from ptq.utils.ranks import by_first, only_first
+from ptq.utils.ranks import by_first, done_by_first
 from ptq.utils.tensor_files import save_tensors
 from ptq.utils.work_store import WorkStore
 
@@ -130,11 +129,11 @@ def distill_model(
         teacher = load_network(settings.model)
         student = load_student(settings.distillation, teacher, seed)
         teachers, verifier = load_teachers(settings.calibration), load_verifier(settings.calibration)
-        evaluation = only_first(partial(load_evaluation, settings.evaluation, student))
+        evaluation = load_evaluation(settings.evaluation, student)
         prepare_network(student, settings.quantization)  # what cannot be written as ONNX is refused now
         source = _source(settings, teacher)
-        by_first(partial(refuse_quantized, Path(settings.output.folder)))
-        folder, store = by_first(partial(_open, settings, teacher, teachers, student, device, restart, say))
+        refuse_quantized(Path(settings.output.folder))
+        folder, store = _open(settings, teacher, teachers, student, device, restart, say)
     with watch("images"):
         make = partial(calibration_images, teacher, source, teachers, verifier, device=device, progress=progress)
         images = keep_images(folder, store, make)
@@ -186,40 +185,30 @@ def _written(
     state = {name: value.contiguous().clone() for name, value in learned.module.state_dict().items()}
     with watch("export"):
         save_tensors(folder / "weights.safetensors", state, about)
-        export_float(graph_model.module, folder / "student.onnx", graph_model.example(2))
+    measured = write_float_file(
+        graph_model,
+        folder / "student.onnx",
+        learned,
+        ValidationBatches(evaluation, images),
+        watch,
+        reference=graph_model.module,
+        threads=settings.execution.threads,
+        progress=progress,
+    )
     with watch("validate"):
-        measured: Validation = validate(
-            folder / "student.onnx",
-            None,
-            learned.preprocess,
-            ValidationBatches(evaluation, images),
-            reference=graph_model.module,
-            threads=settings.execution.threads,
-            baseline=False,
-            task=learned.task,
-            progress=progress,
-        )
         top1 = {}
         for one in teachers if evaluation is not None else ():
             if one.name in result.teachers and (judged := load_evaluation(settings.evaluation, one)) is not None:
                 top1[one.name] = _accuracy(judged, one, torch.device("cpu"), one.module)
-    facts = DistillFacts(
-        model=model_facts(learned),
-        validation=measured,
-        images=image_facts(images, teachers[0]),
-        seconds=watch.seconds,
-        settings=settings,
-        versions=library_versions(),
-        machine=this_machine(),
-        distillation=result,
-        teacher_top1=top1,
-    )
+    known = run_facts(settings, learned, images, measured, watch, namer=teachers[0])
+    facts = DistillFacts(**known, distillation=result, teacher_top1=top1)
     write_distillation(facts, folder)
     write_recipe(settings, folder)
     refresh(folder)
     return facts
 
 
+@done_by_first
 def _open(
     settings: Settings,
     teacher: Model,

@@ -15,6 +15,7 @@ from ptq.errors import InputError
 from ptq.models.model import Model
 from ptq.tasks.outputs import SOLE, named
 from ptq.tasks.user_metric import UserMetric, load_metric
+from ptq.utils.ranks import only_first
 
 __all__ = ["PICTURES", "ValidationBatches", "data_of", "labeled_images", "load_evaluation", "own_metric"]
 
@@ -22,8 +23,12 @@ PICTURES = "outputs.safetensors"  # of a run directory: dense outputs, as report
 
 
 def load_evaluation(settings: EvaluationSettings, model: Model) -> EvalSet | None:
-    """Load the labeled images to measure accuracy with; None where the settings name none."""
-    return None if settings.data is None else labeled_images(settings.data, model)
+    """Load the labeled images to measure accuracy with; None where the settings name none.
+
+    Data need to be where the first rank is, and nowhere else: the others have None, too.
+    """
+    data = settings.data
+    return None if data is None else only_first(lambda: labeled_images(data, model))
 
 
 def labeled_images(data: str, model: Model) -> EvalSet:
@@ -40,12 +45,17 @@ def labeled_images(data: str, model: Model) -> EvalSet:
 def own_metric(settings: EvaluationSettings, model: Model) -> UserMetric | None:
     """Load the metric of the user's own, and try it on the float network: what is wrong with it shows now.
 
+    Only the first rank has it.
+
     Raises:
         InputError: when there is no such function, or it fails.
     """
-    if settings.metric is None:
-        return None
-    metric = load_metric(settings.metric)
+    function = settings.metric
+    return None if function is None else only_first(lambda: _tried(function, model))
+
+
+def _tried(function: str, model: Model) -> UserMetric:
+    metric = load_metric(function)
     outputs = list(model.task.kinds)
 
     def predict(images: Tensor) -> Any:

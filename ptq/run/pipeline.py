@@ -57,7 +57,7 @@ from ptq.utils.activation_cache import ActivationCache
 from ptq.utils.device import use_device
 from ptq.utils.environment import Stopwatch
 from ptq.utils.files import run_folder
-from ptq.utils.ranks import by_first, only_first, same_state
+from ptq.utils.ranks import by_first, done_by_first, only_first, same_state
 from ptq.utils.work_store import WorkStore
 
 __all__ = ["Run", "quantize", "run", "synthesize_images"]
@@ -121,29 +121,25 @@ def _run(
     with watch("load"):
         model = model or load_network(settings.model)
         teachers, verifier = load_teachers(settings.calibration), load_verifier(settings.calibration)
-        # Data need to be where the first rank is, and nowhere else.
-        evaluation = only_first(partial(load_evaluation, settings.evaluation, model))
-        metric = only_first(partial(own_metric, settings.evaluation, model))
+        evaluation, metric = load_evaluation(settings.evaluation, model), own_metric(settings.evaluation, model)
         graph_model = prepare_network(model, settings.quantization)
         plan = plan_by_settings(graph_model, settings.quantization)
-        by_first(partial(check_pruning, graph_model, settings, progress=progress))
-        folder, store, widths = by_first(
-            partial(open_run, settings, model, teachers, graph_model, device, restart, say)
-        )
+        check_pruning(graph_model, settings, progress=progress)
+        folder, store, widths = open_run(settings, model, teachers, graph_model, device, restart, say)
         warn_of_float_weights(graph_model, plan)
         # What cannot be written as ONNX is refused now, and not after all the work; validation measures this file, too.
-        by_first(partial(_export, graph_model, float_file))
+        _export(graph_model, float_file)
     with watch("synthesize"):
         source = image_source(settings.calibration, settings.execution, model.preprocess)
         make = partial(calibration_images, model, source, teachers, verifier, device=device, progress=progress)
-        by_first(partial(_take_over, folder / "images.safetensors", widths, store))
+        _take_over(folder / "images.safetensors", widths, store)
         images = keep_images(folder, store, make)
     del teachers, verifier, make  # they are not needed any more, and may be large
     tuned_with, apart = held_apart(images, settings)
     about, original, pruning = about_run(settings, model, by_name), None, None
     if about["pruned"]:
         with watch("prune"):
-            by_first(partial(_take_over, folder / PRUNED, widths, store))
+            _take_over(folder / PRUNED, widths, store)
             inputs = _inputs(model, tuned_with)
             shrink = partial(prune_network, graph_model, inputs, settings, device, folder=folder, progress=progress)
             original, (graph_model, pruning) = graph_model, keep_pruned(folder, store, graph_model, about, shrink)
@@ -299,10 +295,12 @@ def synthesize_images(settings: Settings, progress: Progress = SILENT) -> Calibr
     return keep_images(folder, WorkStore(), make)
 
 
+@done_by_first
 def _export(graph_model: GraphModel, path: Path) -> None:
     export_float(graph_model.module, path, graph_model.example(2))
 
 
+@done_by_first
 def _take_over(path: Path, widths: WorkStore, store: WorkStore) -> None:
     """Take what was made for another budget as finished."""
     if widths.vouches(path):

@@ -8,21 +8,21 @@ from pathlib import Path
 from ptq.calibration.dataset import CalibrationSet
 from ptq.config.recipe_file import write_recipe
 from ptq.config.settings import Settings
-from ptq.export import export_float, validate
 from ptq.graph.preparation import GraphModel
 from ptq.models.model import Model
 from ptq.progress import SILENT, Progress
 from ptq.reporting.html.page import refresh
 from ptq.reporting.pruning_report import PruneFacts, write_pruning
-from ptq.reporting.summary import image_facts, model_facts
+from ptq.reporting.summary import run_facts
 from ptq.run.evaluation import ValidationBatches, load_evaluation, own_metric
+from ptq.run.float_file import write_float_file
 from ptq.run.inputs import calibration_images, image_source, keep_images, load_network, load_teachers, load_verifier
 from ptq.run.planning import prepare_network
 from ptq.run.pruning import check_pruning, keep_pruned, prune_network
 from ptq.run.run_directory import about_run, open_run, refuse_quantized
 from ptq.utils.device import use_device
-from ptq.utils.environment import Stopwatch, library_versions, this_machine
-from ptq.utils.ranks import by_first, only_first
+from ptq.utils.environment import Stopwatch
+from ptq.utils.ranks import by_first
 
 __all__ = ["PrunedRun", "prune_model"]
 
@@ -71,12 +71,11 @@ def prune_model(
     with watch("load"):
         model = model or load_network(settings.model)
         teachers, verifier = load_teachers(settings.calibration), load_verifier(settings.calibration)
-        evaluation = only_first(partial(load_evaluation, settings.evaluation, model))
-        metric = only_first(partial(own_metric, settings.evaluation, model))
+        evaluation, metric = load_evaluation(settings.evaluation, model), own_metric(settings.evaluation, model)
         graph_model = prepare_network(model, settings.quantization)
-        by_first(partial(check_pruning, graph_model, settings, writes="float", progress=progress))
-        by_first(partial(refuse_quantized, Path(settings.output.folder)))
-        folder, store, _ = by_first(partial(open_run, settings, model, teachers, graph_model, device, restart, say))
+        check_pruning(graph_model, settings, writes="float", progress=progress)
+        refuse_quantized(Path(settings.output.folder))
+        folder, store, _ = open_run(settings, model, teachers, graph_model, device, restart, say)
     with watch("images"):
         source = image_source(settings.calibration, settings.execution, model.preprocess)
         synthesize = partial(calibration_images, model, source, teachers, verifier, device=device, progress=progress)
@@ -89,31 +88,18 @@ def prune_model(
         pruned, result = keep_pruned(folder, store, graph_model, about_run(settings, model, by_name), make)
 
     def finish() -> PruneFacts:
-        with watch("export"):
-            export_float(pruned.module, folder / "pruned.onnx", pruned.example(2))
-        with watch("validate"):
-            measured = validate(
-                folder / "pruned.onnx",
-                None,
-                model.preprocess,
-                ValidationBatches(evaluation, images),
-                reference=graph_model.module,
-                threads=settings.execution.threads,
-                baseline=False,
-                task=model.task,
-                metric=metric,
-                progress=progress,
-            )
-        facts = PruneFacts(
-            model=model_facts(model),
-            validation=measured,
-            images=image_facts(images, model),
-            seconds=watch.seconds,
-            settings=settings,
-            versions=library_versions(),
-            machine=this_machine(),
-            pruning=result,
+        measured = write_float_file(
+            pruned,
+            folder / "pruned.onnx",
+            model,
+            ValidationBatches(evaluation, images),
+            watch,
+            reference=graph_model.module,
+            threads=settings.execution.threads,
+            metric=metric,
+            progress=progress,
         )
+        facts = PruneFacts(**run_facts(settings, model, images, measured, watch), pruning=result)
         write_pruning(facts, folder)
         write_recipe(settings, folder, "prune")
         refresh(folder)

@@ -22,7 +22,7 @@ from ptq.pruning.results import PruneResult
 from ptq.pruning.storage import load_pruned, save_pruned
 from ptq.run.latency_budget import Sizes
 from ptq.utils.activation_cache import ActivationCache
-from ptq.utils.ranks import by_first
+from ptq.utils.ranks import by_first, done_by_first
 from ptq.utils.work_store import WorkStore
 
 __all__ = ["PRUNED", "check_pruning", "estimate_pruning", "keep_pruned", "prune_config", "prune_network", "pruned_by"]
@@ -79,6 +79,7 @@ def prune_network(
     return pruned, replace(result, search=search)
 
 
+@done_by_first
 def check_pruning(
     graph_model: GraphModel, settings: Settings, *, writes: Arithmetic = "int8", progress: Progress = SILENT
 ) -> None:

@@ -15,11 +15,13 @@ from ptq.run.allocation import kept_widths
 from ptq.run.fingerprint import decided_by
 from ptq.run.inputs import BATCHES
 from ptq.utils.files import run_folder
+from ptq.utils.ranks import done_by_first
 from ptq.utils.work_store import WorkStore, resume
 
 __all__ = ["about_run", "open_run", "refuse_quantized", "unfinished"]
 
 
+@done_by_first
 def open_run(
     settings: Settings,
     model: Model,
@@ -75,6 +77,7 @@ def unfinished(
     return store
 
 
+@done_by_first
 def refuse_quantized(folder: Path) -> None:
     """Refuse to put a float network where a quantized one is, whose images would be replaced.
 

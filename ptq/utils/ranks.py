@@ -1,7 +1,7 @@
 """The processes of a run, called ranks: one, or as many as torchrun started, on one host or on several.
 
 All ranks run the same code on the same settings. What costs time is shared out, and comes out the same on every rank: batches of
-images (`dealt`), rows of activations (`share`, `exchange`) and of mini-batches (`share`, `add_up`). What cannot be shared out
+images (`dealt`), rows of activations and of mini-batches (`ptq.utils.shares`). What cannot be shared out
 the first rank does by itself, and the others take what it found (`by_first`). Within that there is one rank, so that code
 which shares out its work can be called there, too. Only the first rank writes and speaks.
 
@@ -11,7 +11,7 @@ too.
 
 from __future__ import annotations
 
-import itertools
+import functools
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -19,19 +19,18 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from ptq.errors import InputError, MachineError, PtqError, reason
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
 __all__ = [
-    "Share",
-    "add_up",
     "by_first",
     "dealt",
-    "exchange",
+    "done_by_first",
     "first_to_say",
     "gathered",
     "is_first",
@@ -42,14 +41,14 @@ __all__ = [
     "rank",
     "require_same",
     "same_state",
-    "share",
     "size",
+    "together",
 ]
 
+P = ParamSpec("P")
 T = TypeVar("T")
 Q = TypeVar("Q")
 LONG = timedelta(days=60)  # the first rank may export and validate for hours while the others wait
-CHUNK = 1 << 26  # bytes sent at a time
 ENDED = "a process of this run was ended; what was finished is kept, and the same command continues"
 
 
@@ -62,21 +61,6 @@ class _Joined:
 
 _NOBODY = _Joined(0, 1, None)
 _joined: ContextVar[_Joined] = ContextVar("joined", default=_NOBODY)
-
-
-@dataclass(frozen=True)
-class Share:
-    """What one rank does of something that has rows.
-
-    Args:
-        rows: from the first to the last.
-        count: how many rows there are in all.
-        weight: what a mean over these rows counts in the mean over all; the weights of all ranks add up to 1.
-    """
-
-    rows: slice
-    count: int
-    weight: float
 
 
 def rank() -> int:
@@ -138,7 +122,7 @@ def joined() -> Iterator[None]:
     before = signal.signal(signal.SIGTERM, _ended)  # torchrun sends it to the others when a rank has ended
     try:
         yield
-        _call(distributed.barrier)  # torchrun may take a rank that is ready early for one that is lost
+        together(distributed.barrier)  # torchrun may take a rank that is ready early for one that is lost
         distributed.destroy_process_group()
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -168,11 +152,29 @@ def by_first(make: Callable[[], T]) -> T:
             outcome[1] = error
         finally:
             _joined.reset(token)
-    _call(lambda: distributed.broadcast_object_list(outcome, src=0, device=device("cpu")))
+    together(lambda: distributed.broadcast_object_list(outcome, src=0, device=device("cpu")))
     if outcome[1] is not None:
         raise outcome[1]
     made: T = outcome[0]
     return made
+
+
+def done_by_first(function: Callable[P, T]) -> Callable[P, T]:
+    """Let the first rank run a function wherever it is called, as `by_first` does.
+
+    Example:
+        >>> @done_by_first
+        ... def four():
+        ...     return 4
+        >>> four()
+        4
+    """
+
+    @functools.wraps(function)
+    def run(*args: P.args, **options: P.kwargs) -> T:
+        return by_first(partial(function, *args, **options))
+
+    return run
 
 
 def only_first(make: Callable[[], T]) -> T | None:
@@ -202,7 +204,7 @@ def gathered(value: T) -> list[T]:
     from torch import distributed
 
     values: list[Any] = [None] * size()
-    _call(lambda: distributed.all_gather_object(values, value))
+    together(lambda: distributed.all_gather_object(values, value))
     return values
 
 
@@ -221,48 +223,16 @@ def dealt(work: Callable[[Q], T], items: Sequence[Q]) -> list[T]:
     return [made for part in gathered([work(item) for item in portion(items)]) for made in part]
 
 
-def share(count: int, step: int = 1) -> Share:
-    """Return which of `count` rows this rank computes: whole steps, but at the end. Where there are too few steps, every rank computes all.
+def together(collective: Callable[[], object]) -> None:
+    """Take part in something that all ranks do together: a collective of torch.distributed.
 
-    Example:
-        >>> share(32)
-        Share(rows=slice(0, 32, None), count=32, weight=1.0)
+    Raises:
+        MachineError: when another rank has ended.
     """
-    return _shares(count, step, size())[rank()]
-
-
-def exchange(rows: Tensor, step: int = 1) -> None:
-    """Fill the rows that other ranks have computed, as `share` says, with theirs.
-
-    Args:
-        rows: (N, ...), dense in memory with the rows outermost; the same shape on every rank.
-        step: as `share` was given.
-    """
-    shares = _shares(len(rows), step, size())
-    if size() == 1 or shares[0] == shares[1]:
-        return
-    import torch
-    from torch import distributed
-
-    for source, each in enumerate(shares):
-        part = rows[each.rows]
-        if part.dim() == 4:
-            part = part.permute(0, 2, 3, 1)  # as activations lie in memory
-        for piece in part.view(-1).view(torch.uint8).split(CHUNK):
-            _call(lambda piece=piece, source=source: distributed.broadcast(piece, source))  # type: ignore[misc]
-
-
-def add_up(tensors: Sequence[Tensor]) -> None:
-    """Put the sum over all ranks in the place of each tensor; all of one type, on one device."""
-    if size() == 1 or not tensors:
-        return
-    import torch
-    from torch import distributed
-
-    flat = torch.cat([tensor.detach().reshape(-1) for tensor in tensors])  # one message
-    _call(lambda: distributed.all_reduce(flat))
-    for tensor, part in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
-        tensor.detach().copy_(part.view(tensor.shape))
+    try:
+        collective()
+    except RuntimeError as error:
+        raise MachineError(ENDED) from error
 
 
 def same_state(module: nn.Module) -> None:
@@ -299,26 +269,6 @@ def first_to_say() -> bool:
         return int(store.add("said", 1)) == 1
     except RuntimeError:  # the store has gone: torchrun was killed itself
         return is_first()
-
-
-def _shares(count: int, step: int, ranks: int) -> list[Share]:
-    steps = -(-count // step)
-    if steps < ranks:
-        return [Share(slice(0, count), count, 1 / ranks)] * ranks
-    ends = [min(count, number * steps // ranks * step) for number in range(ranks + 1)]
-    return [Share(slice(low, high), count, (high - low) / count) for low, high in itertools.pairwise(ends)]
-
-
-def _call(collective: Callable[[], object]) -> None:
-    """Take part in something that all ranks do together.
-
-    Raises:
-        MachineError: when another rank has ended.
-    """
-    try:
-        collective()
-    except RuntimeError as error:
-        raise MachineError(ENDED) from error
 
 
 def _ended(*_: object) -> None:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from ptq.errors import InputError, MachineError
 from ptq.utils.digest import digest, file_digest
 from ptq.utils.files import atomic, sweep
+from ptq.utils.ranks import by_first, is_first
 from ptq.utils.tensor_files import read_header, read_tensors, save_tensors
 
 __all__ = ["WorkStore", "resume"]
@@ -73,16 +74,17 @@ class WorkStore:
         return (tensors, facts) if header.get("seal") == self._seal(tensors, facts) else None
 
     def save(self, name: str, module: nn.Module, facts: Mapping[str, Any] | None = None) -> None:
-        """Keep the state of a module, and JSON-able facts.
+        """Keep the state of a module, which is the same on all ranks, and JSON-able facts; the first rank does it.
 
         Raises:
             MachineError: when the disk is full.
         """
-        self.write(name, module.state_dict(), facts)
+        if is_first():
+            self.write(name, module.state_dict(), facts)
 
     def restore(self, name: str, module: nn.Module) -> dict[str, Any] | None:
-        """Give a module the state that was kept, and return the facts; None where there is none."""
-        kept = self.read(name)
+        """Give a module the state that was kept, and return the facts; None where there is none. All ranks get what the first one reads."""
+        kept = by_first(lambda: self.read(name))
         if kept is None:
             return None
         state, facts = kept

@@ -15,7 +15,8 @@ from ptq.export import export_qdq, ort
 from ptq.graph.fx_helpers import module_of
 from ptq.graph.preparation import prepare
 from ptq.quantization.insertion import insert_quantizers
-from ptq.quantization.integer_simulation import Pending, _Integers, code_bounds, folded_activation
+from ptq.quantization.integer_kernels import Pending
+from ptq.quantization.integer_simulation import _Integers, code_bounds, folded_activation
 from ptq.quantization.layers import QuantLayer
 from ptq.quantization.plan import make_plan
 from ptq.quantization.quantized_model import QuantizedModel

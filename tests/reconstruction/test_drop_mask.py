@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ptq.reconstruction.drop_mask import DropMask
-from ptq.utils.ranks import _shares
+from ptq.utils.shares import all_shares
 
 CPU = torch.device("cpu")
 
@@ -43,7 +43,7 @@ def test_masks_lie_in_memory_as_what_they_are_for() -> None:
 def test_masks_of_shares_are_those_of_the_batch() -> None:
     whole, x = DropMask(0.5, 3, CPU, 1 << 12), torch.zeros(10, 3, 4, 4)
     expected = [whole(x), whole(x)]
-    for own in _shares(10, 1, 3):
+    for own in all_shares(10, 1, 3):
         mask = DropMask(0.5, 3, CPU, 1 << 12, share=own)
         for each in expected:
             assert torch.equal(mask(x[own.rows]), each[own.rows])

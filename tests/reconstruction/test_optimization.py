@@ -14,8 +14,8 @@ from ptq.reconstruction import optimization, soft_modules
 from ptq.reconstruction.config import METHODS, ReconstructConfig
 from ptq.reconstruction.optimization import Pair, optimize
 from ptq.reconstruction.soft_modules import is_low, learns
-from ptq.utils import autocast, ranks
-from ptq.utils.ranks import _shares
+from ptq.utils import autocast, shares
+from ptq.utils.shares import all_shares
 from tests.helpers.networks import images, quantized_network
 from tests.helpers.synchronizations import Synchronizations
 
@@ -82,8 +82,8 @@ def test_gradients_of_shares_add_up_to_that_of_the_batch(monkeypatch: pytest.Mon
     for module in (autocast, soft_modules):  # gradients in bfloat16 are rounded before they are added up
         monkeypatch.setattr(module, "fast_bfloat16", lambda device: False)
     monkeypatch.setattr(optimization, "descend", no_step)
-    for own in _shares(8, 1, 1) + _shares(8, 1, 3):
-        monkeypatch.setattr(ranks, "share", lambda count, own=own: own)
+    for own in all_shares(8, 1, 1) + all_shares(8, 1, 3):
+        monkeypatch.setattr(shares, "share", lambda count, own=own: own)
         optimize(*residual_block(3, 4), config, Losses())
     whole, *parts = found
     assert len(parts) == 3 and whole[1:].abs().max() > 0

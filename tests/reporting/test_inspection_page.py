@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from ptq.analysis.sensitivity import Sensitivity, measure_sensitivity
-from ptq.cli.parsing import bits_by_pattern
+from ptq.cli.values import bits_by_pattern
 from ptq.config.flat_options import make_settings
 from ptq.reconstruction.config import METHODS
 from ptq.reconstruction.loop import reconstruct

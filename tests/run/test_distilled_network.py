@@ -123,7 +123,7 @@ def test_an_interrupted_run_ends_as_one_that_was_not(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr("ptq.distillation.distillation.KEEP_EVERY", 0.0)
     with monkeypatch.context() as patch:
-        patch.setattr("ptq.run.distilled_network.export_float", stop)
+        patch.setattr("ptq.run.distilled_network.write_float_file", stop)
         assert distill("--out", "stopped").exit_code != 0
     refused = distill("--out", "stopped", "--seed", "1")
     assert refused.exit_code == 2 and "seed" in refused.stderr

@@ -120,7 +120,7 @@ def test_a_pruned_network_by_itself(digits: Any, tmp_path: Path, monkeypatch: py
     )
     model = ptq.as_model(digits.model, size=16, mean=0.3, std=0.35)
     with monkeypatch.context() as patch:
-        patch.setattr(pruned_network, "export_float", stop)
+        patch.setattr(pruned_network, "write_float_file", stop)
         with pytest.raises(KeyboardInterrupt):
             prune_model(settings, model=model)
     found: list[str] = []
@@ -133,7 +133,7 @@ def test_a_pruned_network_by_itself(digits: Any, tmp_path: Path, monkeypatch: py
     assert np.allclose(onnx, made.graph_model.module(x).numpy(), atol=1e-4)
     again, result = load_pruned(made.folder / "pruned.safetensors", ptq.prepare(digits.model, SHAPE))
     assert torch.equal(again.module(x), made.graph_model.module(x)) and result == made.facts.pruning
-    assert read_facts(PruneFacts, made.folder, "pruned.json") == made.facts
+    assert read_facts(PruneFacts, made.folder) == made.facts
     assert read_recipe(made.folder / "recipe.toml").pruning.parameters == "60%"
     assert "ptq prune --config" in (made.folder / "recipe.toml").read_text()
     shown = Page((made.folder / "report.html").read_text())

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ptq.errors import MachineError
 from ptq.reporting.distillation_report import DistillFacts
-from ptq.reporting.facts import KINDS, RunFacts, read_facts
+from ptq.reporting.facts import RunFacts, read_facts
 from ptq.reporting.pruning_report import PruneFacts
 from ptq.reporting.rendering import render
 from ptq.reporting.report import Report
@@ -17,7 +17,7 @@ from ptq.utils.files import atomic
 
 __all__ = ["available", "page", "refresh", "require", "write_html_report"]
 
-_FACTS: dict[str, type[RunFacts]] = dict(zip(KINDS, (Report, PruneFacts, DistillFacts), strict=True))
+_KINDS: tuple[type[RunFacts], ...] = (Report, PruneFacts, DistillFacts)
 
 
 def available() -> bool:
@@ -66,8 +66,8 @@ def write_html_report(folder: Path | str) -> Path:
         'report.html'
     """
     folder = Path(folder)
-    name = next((name for name in KINDS if (folder / name).is_file()), KINDS[0])
-    text = page(read_facts(_FACTS[name], folder, name), folder)
+    kind = next((kind for kind in _KINDS if (folder / kind.file).is_file()), Report)
+    text = page(read_facts(kind, folder), folder)
     with atomic(folder / "report.html") as path:
         path.write_text(text, encoding="utf-8")
     return folder / "report.html"
