@@ -34,8 +34,8 @@ from ptq.export import export_float, export_qdq, ort
 from ptq.graph.preparation import GraphModel, prepare
 from ptq.models.model import load_model
 from ptq.pruning.config import PruneConfig
-from ptq.pruning.ranking import rank
 from ptq.pruning.removal import remove
+from ptq.pruning.selection.ranking import rank
 from ptq.quantization.insertion import insert_quantizers
 from ptq.quantization.plan import make_plan
 from ptq.utils.environment import environment

@@ -22,11 +22,11 @@ from torch import Tensor, nn
 from ptq.config.choices import Format, check_choice
 from ptq.errors import ExportError, MachineError, reason
 from ptq.export import onnx_files
-from ptq.export.custom_ops import TRANSLATIONS
-from ptq.export.lowering import lower
 from ptq.export.network_inputs import separate
+from ptq.export.operators.custom_ops import TRANSLATIONS
+from ptq.export.operators.lowering import lower
+from ptq.export.operators.token_layers import reshape_codes
 from ptq.export.packing import pack, supported, unpack_at_load
-from ptq.export.token_layers import reshape_codes
 from ptq.graph.preparation import example_input
 from ptq.quantization.quantized_model import QuantizedModel
 from ptq.tasks.outputs import named

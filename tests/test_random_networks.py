@@ -18,20 +18,20 @@ from ptq.export import export_qdq, ort
 from ptq.export.checks import Evidence, run_checks
 from ptq.export.comparison import Comparisons
 from ptq.export.integer_reference import IntegerReference
-from ptq.export.lowering import lower
 from ptq.export.onnx_files import QuantizedFile
+from ptq.export.operators.lowering import lower
 from ptq.export.results import failures
 from ptq.export.stepwise import compare_stepwise
 from ptq.graph import cutting
 from ptq.graph.blocks import compose, named_inputs, split
 from ptq.graph.cutting import assign_blocks
 from ptq.graph.preparation import GraphModel, prepare
-from ptq.pruning.channels import find_channels
 from ptq.pruning.config import PruneConfig
-from ptq.pruning.groups import find_groups
+from ptq.pruning.coupling.channels import find_channels
+from ptq.pruning.coupling.groups import find_groups
 from ptq.pruning.removal import remove
 from ptq.pruning.repair import repair
-from ptq.pruning.side_by_side import Survivors
+from ptq.pruning.repair_steps.side_by_side import Survivors
 from ptq.quantization.insertion import insert_quantizers
 from ptq.quantization.plan import make_plan
 from ptq.quantization.quantized_model import QuantizedModel

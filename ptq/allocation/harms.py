@@ -20,7 +20,7 @@ from ptq.graph.cutting import assign_blocks
 from ptq.graph.fx_helpers import LAYERS, module_of, sole_input, watch
 from ptq.graph.preparation import GraphModel
 from ptq.progress import SILENT, Progress
-from ptq.pruning.patches import Layer, matrix_of, patches_of, weight_of
+from ptq.pruning.repair_steps.patches import Layer, matrix_of, patches_of, weight_of
 from ptq.quantization.affine import per_channel, qparams
 from ptq.quantization.layers import weight_axis
 from ptq.quantization.spec import QuantSpec

@@ -19,7 +19,7 @@ def feedback_rounding(matrix: Tensor, moments: Tensor, scale: Tensor, spec: Quan
     """Round a layer's weights one input after the other, and let the later ones make good for the earlier.
 
     Args:
-        matrix: (groups, outputs, inputs), as `ptq.pruning.patches.matrix_of` gives it.
+        matrix: (groups, outputs, inputs), as `ptq.pruning.repair_steps.patches.matrix_of` gives it.
         moments: sums of products of the inputs, (groups, inputs, inputs).
         scale: what a code stands for, (groups, outputs).
         spec: signed and symmetric.

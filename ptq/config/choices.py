@@ -51,7 +51,7 @@ Format = Literal["packed", "int8"]
 """How weights lie in the file; see `ptq.export.packing`."""
 
 KeptBranches = Literal["none", "identities", "all"]
-"""Which branches that add up are left as they are; see `ptq.graph.branch_folding`."""
+"""Which branches that add up are left as they are; see `ptq.graph.folding.branch_folding`."""
 
 Runtime = Literal["openvino"]
 """What runs a file besides onnxruntime; see `ptq.export.openvino`."""
@@ -63,10 +63,10 @@ OutputKind = Literal["classify", "dense", "embed", "generic", "discrete"]
 """What an output of a network is; see `ptq.tasks.kinds`."""
 
 Score = Literal["l1", "activation", "gradient", "reconstruction", "divergence"]
-"""What a channel is worth; see `ptq.pruning.scores`."""
+"""What a channel is worth; see `ptq.pruning.selection.scores`."""
 
 Allocation = Literal["uniform", "global", "loss-per-cost"]
-"""How many channels every group keeps; see `ptq.pruning.allocation`."""
+"""How many channels every group keeps; see `ptq.pruning.selection.allocation`."""
 
 Optimizer = Literal["adamw", "sgd"]
 """What takes the steps of distillation; see `ptq.distillation.config`."""

@@ -19,22 +19,22 @@ from torch import Tensor, fx, nn
 
 from ptq.config.choices import KeptBranches
 from ptq.errors import ModelError
-from ptq.graph.affine_folding import fold_affine_maps
-from ptq.graph.batch_constants import follow_batch
-from ptq.graph.branch_folding import fold_branches
-from ptq.graph.canonical_form import canonicalize
-from ptq.graph.compound_functions import take_apart
-from ptq.graph.data_movement import activations_first, drop_round_trips
+from ptq.graph.canonicalization.batch_constants import follow_batch
+from ptq.graph.canonicalization.canonical_form import canonicalize
+from ptq.graph.canonicalization.compound_functions import take_apart
+from ptq.graph.canonicalization.data_movement import activations_first, drop_round_trips
+from ptq.graph.canonicalization.pointwise_functions import recognize_functions
+from ptq.graph.canonicalization.prelu import split_prelus
+from ptq.graph.canonicalization.written_activations import recognize_activations
+from ptq.graph.folding.affine_folding import fold_affine_maps
+from ptq.graph.folding.branch_folding import fold_branches
 from ptq.graph.fx_helpers import attribute, module_of, op_name, sole_input
-from ptq.graph.outputs import name_outputs
-from ptq.graph.pointwise_functions import recognize_functions
-from ptq.graph.prelu import split_prelus
-from ptq.graph.rewriting import rewritten_copy
 from ptq.graph.rows import mark_rows
-from ptq.graph.scopes import mark_scopes
-from ptq.graph.tracing import trace
-from ptq.graph.verification import verify
-from ptq.graph.written_activations import recognize_activations
+from ptq.graph.tracing.outputs import name_outputs
+from ptq.graph.tracing.rewriting import rewritten_copy
+from ptq.graph.tracing.scopes import mark_scopes
+from ptq.graph.tracing.tracer import trace
+from ptq.graph.tracing.verification import verify
 from ptq.models.weights import check_finite
 from ptq.tasks.task import Task, find_task
 from ptq.utils.modules import eager, evaluating, unwrap
@@ -87,7 +87,7 @@ def prepare(
         input_shape: (C, H, W).
         task: what the network is for, as `ptq.find_task` takes it; or the task.
         keep_branches: convolutions of one tensor that are added become one, exactly. "all" leaves them as they are,
-            "identities" what is added to them, as weights of less than 8 bits want it (`ptq.graph.branch_folding`).
+            "identities" what is added to them, as weights of less than 8 bits want it (`ptq.graph.folding.branch_folding`).
 
     Raises:
         InputError: for a task that the network cannot have.

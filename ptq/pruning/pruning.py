@@ -9,11 +9,11 @@ from ptq.graph.fx_helpers import LAYERS, module_of
 from ptq.graph.preparation import GraphModel
 from ptq.progress import SILENT, Progress
 from ptq.pruning.config import PruneConfig
-from ptq.pruning.ranking import Ranking, rank
 from ptq.pruning.removal import remove
 from ptq.pruning.repair import repair, split_images
+from ptq.pruning.repair_steps.side_by_side import Survivors
 from ptq.pruning.results import PrunedLayer, PruneResult, RepairStep
-from ptq.pruning.side_by_side import Survivors
+from ptq.pruning.selection.ranking import Ranking, rank
 from ptq.utils.activation_cache import ActivationCache
 
 __all__ = ["prune"]

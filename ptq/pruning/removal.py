@@ -14,9 +14,9 @@ from ptq.errors import InputError
 from ptq.graph.fx_helpers import LAYERS, argument, attribute, module_of, op_name, sole_input
 from ptq.graph.preparation import GraphModel
 from ptq.graph.rows import mark_rows
-from ptq.pruning.channel_map import ChannelMap, Channels, read_axis
-from ptq.pruning.indexing import pad_sides, slice_position, slice_range, with_item
-from ptq.pruning.operations import is_elementwise, is_piecewise, keeps_channels
+from ptq.pruning.coupling.channel_map import ChannelMap, Channels, read_axis
+from ptq.pruning.coupling.indexing import pad_sides, slice_position, slice_range, with_item
+from ptq.pruning.coupling.operations import is_elementwise, is_piecewise, keeps_channels
 
 __all__ = ["remove"]
 

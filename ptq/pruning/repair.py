@@ -16,12 +16,12 @@ from ptq.data.views import mixed_views
 from ptq.graph.passes import device_of
 from ptq.graph.preparation import GraphModel
 from ptq.progress import SILENT, Progress
-from ptq.pruning.block_tuning import tune_blocks
-from ptq.pruning.closed_form import fit_layers
 from ptq.pruning.config import PruneConfig
-from ptq.pruning.network_tuning import tune_network
+from ptq.pruning.repair_steps.block_tuning import tune_blocks
+from ptq.pruning.repair_steps.closed_form import fit_layers
+from ptq.pruning.repair_steps.network_tuning import tune_network
+from ptq.pruning.repair_steps.side_by_side import Survivors
 from ptq.pruning.results import RepairStep
-from ptq.pruning.side_by_side import Survivors
 from ptq.tasks.outputs import named
 from ptq.utils.activation_cache import ActivationCache
 from ptq.utils.metrics import energies, joint_decibels

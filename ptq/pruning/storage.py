@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 from ptq.errors import InputError, reason
 from ptq.graph.fx_helpers import LAYERS
 from ptq.graph.preparation import GraphModel
-from ptq.pruning.channels import find_channels
+from ptq.pruning.coupling.channels import find_channels
 from ptq.pruning.removal import remove
 from ptq.pruning.results import PruneResult
 from ptq.utils.tensor_files import read_header, read_tensors, save_tensors

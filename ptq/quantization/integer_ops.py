@@ -13,7 +13,7 @@ from torch import fx, nn
 from torch.nn import functional as F
 
 from ptq.config.choices import MAX_BITS
-from ptq.graph.data_movement import moves_data
+from ptq.graph.canonicalization.data_movement import moves_data
 from ptq.graph.fx_helpers import LAYERS, averages_globally, foldable, module_of, sole_input
 from ptq.models.inputs import is_input
 from ptq.quantization.spec import Grid, QuantSpec

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from ptq.graph.data_movement import moves_data
+from ptq.graph.canonicalization.data_movement import moves_data
 from ptq.graph.fx_helpers import clamp_bounds, foldable, input_tensors, module_of, sole_input
 from ptq.quantization.activation_grids import is_hard
 from ptq.quantization.integer_kernels import Codes, Pending, hard_sigmoid, pending

@@ -11,7 +11,7 @@ import operator
 import torch
 from torch import fx, nn
 
-from ptq.graph.data_movement import moves_data
+from ptq.graph.canonicalization.data_movement import moves_data
 from ptq.graph.fx_helpers import input_tensors, module_of
 from ptq.quantization.integer_ops import consumers
 

@@ -19,9 +19,9 @@ from ptq.export import export_float, export_qdq, ort
 from ptq.graph.preparation import GraphModel
 from ptq.progress import Progress
 from ptq.pruning.config import PruneConfig
-from ptq.pruning.ranking import Ranking
 from ptq.pruning.removal import remove
 from ptq.pruning.results import LatencySearch
+from ptq.pruning.selection.ranking import Ranking
 from ptq.quantization.insertion import insert_quantizers
 from ptq.run.planning import plan_by_settings
 

@@ -17,8 +17,8 @@ from ptq.graph.preparation import GraphModel
 from ptq.progress import SILENT, Progress
 from ptq.pruning.config import PruneConfig
 from ptq.pruning.pruning import prune
-from ptq.pruning.ranking import rank, unranked
 from ptq.pruning.results import PruneResult
+from ptq.pruning.selection.ranking import rank, unranked
 from ptq.pruning.storage import load_pruned, save_pruned
 from ptq.run.latency_budget import Sizes
 from ptq.utils.activation_cache import ActivationCache

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 import ptq
 from ptq.calibration.activation_ranges import calibrate
 from ptq.export import export_float, export_qdq, ort
-from ptq.export.lowering import lower
 from ptq.export.onnx_files import QuantizedFile
+from ptq.export.operators.lowering import lower
 from ptq.graph.preparation import prepare
 from ptq.quantization.insertion import insert_quantizers
 from ptq.quantization.plan import make_plan

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from ptq.graph.fx_helpers import module_of
 from ptq.graph.preparation import GraphModel
-from ptq.pruning.channel_map import ChannelMap
-from ptq.pruning.channels import find_channels
-from ptq.pruning.groups import Group, find_groups
-from ptq.pruning.side_by_side import Survivors
+from ptq.pruning.coupling.channel_map import ChannelMap
+from ptq.pruning.coupling.channels import find_channels
+from ptq.pruning.coupling.groups import Group, find_groups
+from ptq.pruning.repair_steps.side_by_side import Survivors
 from ptq.tasks.outputs import named
 from ptq.utils.metrics import sqnr_db
 

@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 import ptq
 from ptq.graph.preparation import GraphModel, prepare
-from ptq.pruning.channels import find_channels
-from ptq.pruning.groups import find_groups
+from ptq.pruning.coupling.channels import find_channels
+from ptq.pruning.coupling.groups import find_groups
 from ptq.pruning.removal import remove
 from tests.helpers.branching_networks import BRANCHING, branching, two_heads
 from tests.helpers.networks import NETWORKS, SHAPE, build, images

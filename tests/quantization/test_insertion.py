@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ptq.calibration.activation_ranges import calibrate
 from ptq.errors import InputError
-from ptq.graph.data_movement import moves_data
+from ptq.graph.canonicalization.data_movement import moves_data
 from ptq.graph.preparation import GraphModel, prepare
 from ptq.quantization.insertion import insert_quantizers
 from ptq.quantization.layers import QuantLayer

@@ -3,7 +3,7 @@
 import pytest
 from torch import Tensor, fx, nn
 
-from ptq.graph.data_movement import moves_data
+from ptq.graph.canonicalization.data_movement import moves_data
 from ptq.graph.fx_helpers import foldable
 from ptq.graph.preparation import prepare
 from ptq.quantization.integer_ops import computes_in_integers, consumers, is_network_output, range_source, tail

@@ -14,8 +14,8 @@ from ptq.analysis.sensitivity import measure_sensitivity
 from ptq.calibration.activation_ranges import calibrate
 from ptq.config.flat_options import make_settings
 from ptq.errors import InputError
-from ptq.export.integer_modules import IntegerLayer
-from ptq.export.lowering import lower
+from ptq.export.operators.integer_modules import IntegerLayer
+from ptq.export.operators.lowering import lower
 from ptq.export.qdq import export_qdq
 from ptq.graph.preparation import prepare
 from ptq.models.model import load_model

@@ -7,7 +7,7 @@ import ptq
 from ptq.config.flat_options import make_settings
 from ptq.progress import SILENT
 from ptq.pruning.config import PruneConfig
-from ptq.pruning.ranking import unranked
+from ptq.pruning.selection.ranking import unranked
 from ptq.run.latency_budget import Sizes, find_factor
 from tests.helpers.networks import SHAPE, build
 

@@ -1,0 +1,1 @@
+"""Scales, shifts and branches go into the layers beside them, exactly."""

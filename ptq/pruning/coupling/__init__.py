@@ -1,0 +1,1 @@
+"""Which channels of all tensors of a network stand or fall together."""

@@ -1,0 +1,1 @@
+"""Each step that repairs what is left, and the arithmetic that it needs."""

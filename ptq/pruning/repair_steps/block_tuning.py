@@ -1,0 +1,96 @@
+"""Repair block by block: all weights and biases of a block are tuned until it gives what the original's block gave.
+
+A block reads what the pruned blocks before it give, so that it makes their errors good, too.
+"""
+
+import math
+
+import torch
+from torch import Tensor, fx
+
+from ptq.graph.fx_helpers import LAYERS, module_of
+from ptq.graph.passes import device_of, rows_at
+from ptq.progress import SILENT, Progress, Task
+from ptq.pruning.config import PruneConfig
+from ptq.pruning.repair_steps.side_by_side import BlockPair, Survivors, block_pairs
+from ptq.pruning.repair_steps.trainable import Trainable
+from ptq.utils.activation_cache import ActivationCache
+
+__all__ = ["tune_blocks"]
+
+FEW = 16  # images that say what numbers vary by
+TINY = 1e-20
+
+
+def tune_blocks(
+    original: fx.GraphModule,
+    pruned: fx.GraphModule,
+    survivors: Survivors,
+    images: Tensor,
+    held_out: int,
+    config: PruneConfig,
+    cache: ActivationCache,
+    *,
+    progress: Progress = SILENT,
+) -> None:
+    """Tune the blocks of a pruned network one after the other, in place.
+
+    Args:
+        original: the network before.
+        pruned: what is left of it.
+        survivors: what stayed.
+        images: as the network takes them, (N, C, H, W).
+        held_out: so many of the last ones are not learned from; a block stays as it was unless it comes nearer on them.
+        config: `block_iterations` with `batch` images each, `lr_blocks`, `seed`.
+        cache: keeps activations between blocks.
+        progress: told of every iteration.
+    """
+    changed = survivors.changed(pruned)
+    layers = {n.name for n in pruned.graph.nodes if n.name in changed and isinstance(module_of(pruned, n), LAYERS)}
+    with progress.stage("tune blocks", len(layers) * config.block_iterations) as task:
+        for index, pair in enumerate(block_pairs(original, pruned, survivors, images, cache)):
+            names = [node.name for node in pair.pruned.module.graph.nodes if node.name in layers]
+            if names:
+                _tune(pair, names, len(images) - held_out, config, config.seed * 1_000_003 + index, task)
+
+
+def _tune(pair: BlockPair, names: list[str], training: int, config: PruneConfig, seed: int, task: Task) -> None:
+    block, count = pair.pruned, len(next(iter(pair.reads_pruned.values())))
+    device = device_of(block.module, next(iter(pair.reads_pruned.values())))
+    few, apart = torch.arange(min(FEW, training)), torch.arange(training, count)
+    trainable = Trainable(block.module, names, _inputs(pair, few, device))
+    size = {name: float(y.square().mean()) for name, y in pair.target(few).items()}
+
+    def error(index: Tensor) -> Tensor:
+        given = block.named(trainable(*_inputs(pair, index, device)))
+        wanted = pair.target(index)
+        parts = [(y - given[name]).square().mean() / max(size[name], TINY) for name, y in wanted.items()]
+        return torch.stack(parts).sum()
+
+    def judged() -> float:
+        with torch.no_grad():
+            return sum(float(error(index)) * len(index) for index in apart.split(FEW))
+
+    before = judged()
+    optimizer = torch.optim.Adam(trainable.moves, lr=config.lr_blocks)
+    generator = torch.Generator().manual_seed(seed)
+    for iteration in range(config.block_iterations):
+        share = iteration / config.block_iterations
+        optimizer.param_groups[0]["lr"] = config.lr_blocks * (1 + math.cos(math.pi * share)) / 2
+        with torch.enable_grad():
+            loss = error(torch.randint(training, (min(config.batch, training),), generator=generator))
+            loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        task.advance(len(names))
+    if judged() < before:  # NaN is no better either
+        trainable.commit()
+
+
+def _inputs(pair: BlockPair, index: Tensor, device: torch.device) -> list[Tensor]:
+    """What the pruned block reads for some images.
+
+    Not in channels-last order, in which it is cached: oneDNN then writes past the end of memory in the backward pass of
+    1x1 convolutions with stride 2 and, for one, 6 input channels (torch 2.14). No trained network has those, a pruned one may.
+    """
+    return [rows_at(pair.reads_pruned[name], index, device).contiguous() for name in pair.pruned.inputs]

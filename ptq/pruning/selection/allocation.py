@@ -1,0 +1,106 @@
+"""How many channels every group keeps, for a budget.
+
+uniform         the same share of every group
+global          the channels of the least score go first, wherever they are
+loss-per-cost   the channels go first whose removal costs the least score for what it saves
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ptq.config.budgets import Budget
+from ptq.config.choices import Allocation
+from ptq.errors import InputError
+from ptq.pruning.coupling.groups import Group
+from ptq.pruning.selection.costs import Costs
+
+__all__ = ["allocate", "keep_best"]
+
+
+def allocate(
+    groups: Sequence[Group], scores: Tensor, costs: Costs, budget: Budget, granule: int, allocation: Allocation
+) -> Tensor:
+    """Return how many coupled channels every group keeps, int64 (groups,).
+
+    Args:
+        scores: of every coupled channel, what is lost without it.
+        costs: of the same groups.
+        budget: not exceeded; what is left of it is spent on channels that still fit.
+        granule: kept channels come in multiples of it; no group keeps fewer.
+
+    Raises:
+        InputError: for a budget that cannot be met; it says what can.
+    """
+    sizes = [group.sizes(granule) for group in groups]
+    least = costs.share(torch.tensor([s[0] for s in sizes]), budget)
+    if least > budget.share:
+        raise InputError(
+            f"{budget} cannot be met: with {granule} channels left in every group there are still "
+            f"{Budget(budget.quantity, float(least))}. Ask for no more than that, or for a smaller granule."
+        )
+    if allocation == "uniform":
+        return _uniform(groups, sizes, costs, budget)
+    losses = [_losses(group, scores, at) for group, at in zip(groups, sizes, strict=True)]
+    return _greedy(sizes, losses, costs, budget, per_cost=allocation == "loss-per-cost")
+
+
+def keep_best(groups: Sequence[Group], scores: Tensor, counts: Tensor, count: int) -> Tensor:
+    """Return which of `count` coupled channels stay, bool (count,): of every group those of the largest scores."""
+    kept = torch.ones(count, dtype=torch.bool)
+    for group, size in zip(groups, counts.tolist(), strict=True):
+        kept[group.ids[scores[group.ids].argsort(descending=True, stable=True)[size:]]] = False
+    return kept
+
+
+def _uniform(groups: Sequence[Group], sizes: list[list[int]], costs: Costs, budget: Budget) -> Tensor:
+    """The largest share of all groups that the budget allows."""
+    shares = sorted({size / len(group) for group, at in zip(groups, sizes, strict=True) for size in at}, reverse=True)
+    for share in [*shares, 0.0]:
+        fitting = [
+            max((s for s in at if s <= share * len(group) + 1e-9), default=at[0])
+            for group, at in zip(groups, sizes, strict=True)
+        ]
+        if costs.share(torch.tensor(fitting), budget) <= budget.share:
+            return torch.tensor(fitting)
+    raise AssertionError("the least of all groups met the budget before")
+
+
+def _losses(group: Group, scores: Tensor, sizes: list[int]) -> list[float]:
+    """What is lost with each of the sizes."""
+    ascending = scores[group.ids].sort().values
+    gone = torch.cat([torch.zeros(1).double(), ascending.cumsum(0)])
+    return [float(gone[len(group) - size]) for size in sizes]
+
+
+def _greedy(
+    sizes: list[list[int]], losses: list[list[float]], costs: Costs, budget: Budget, *, per_cost: bool
+) -> Tensor:
+    """Step by step the removal that is worth most; then what still fits comes back, the most valuable first."""
+    at = [len(s) - 1 for s in sizes]
+
+    def counts(change: int | None = None, by: int = 0) -> Tensor:
+        return torch.tensor([s[i + by * (g == change)] for g, (s, i) in enumerate(zip(sizes, at, strict=True))])
+
+    def price(g: int, by: int, cost: float) -> float:
+        """What is lost by a step of a group, for a unit of what it saves."""
+        lost = abs(losses[g][at[g] + by] - losses[g][at[g]])
+        saved = (
+            abs(cost - float(costs.share(counts(g, by), budget)))
+            if per_cost
+            else abs(sizes[g][at[g] + by] - sizes[g][at[g]])
+        )
+        return lost / max(saved, 1e-30)
+
+    while (cost := float(costs.share(counts(), budget))) > budget.share:
+        open_groups = [g for g, i in enumerate(at) if i]
+        at[min(open_groups, key=lambda g: price(g, -1, cost))] -= 1
+    while True:
+        cost = float(costs.share(counts(), budget))
+        fitting = [
+            g for g, i in enumerate(at) if i + 1 < len(sizes[g]) and costs.share(counts(g, 1), budget) <= budget.share
+        ]
+        if not fitting:
+            return counts()
+        at[max(fitting, key=lambda g: price(g, 1, cost))] += 1

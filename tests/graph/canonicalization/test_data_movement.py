@@ -1,0 +1,74 @@
+"""What moves numbers, moves that undo one another, and the activations that come before."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ptq.graph.canonicalization.data_movement import moves_data
+from ptq.graph.fx_helpers import foldable, is_tensor, module_of, sole_input
+from ptq.graph.preparation import prepare
+from tests.helpers.networks import SHAPE
+
+MOVERS: dict[str, Callable[[Tensor], Tensor]] = {
+    "max pool": lambda x: F.max_pool2d(x, 3, 2, 1),
+    "shuffles": lambda x: F.channel_shuffle(F.pixel_shuffle(x, 2), 2),
+    "pad": lambda x: F.pad(x, (1, 2, 0, 1)),
+    "reflection": lambda x: nn.ReflectionPad2d(1)(x),
+    "nearest": lambda x: F.interpolate(x, scale_factor=2),
+    "turned": lambda x: x.flip(3).permute(0, 1, 3, 2).roll(1, 2),
+    "some channels": lambda x: x[:, [3, 0, 5]],
+    "half": lambda x: x[:, 2:],
+    "tokens": lambda x: x.flatten(2).transpose(1, 2),
+    "tensor methods": lambda x: x.movedim(1, 3).swapaxes(1, 2).movedim(3, 1),
+}
+
+
+class Moved(nn.Module):
+    """An activation behind a mover behind a convolution."""
+
+    def __init__(self, mover: Callable[[Tensor], Tensor], activation: nn.Module, shared: bool) -> None:
+        super().__init__()
+        self.conv, self.mover, self.activation, self.shared = nn.Conv2d(3, 8, 3), mover, activation, shared
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.mover(self.conv(x))
+        z: Tensor = self.activation(y).flatten(1)
+        return torch.cat([z, y.flatten(1)], 1) if self.shared else z
+
+
+@pytest.mark.parametrize("name", MOVERS)
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_relu_stands_before_what_moves_its_input_unless_others_read_that(name: str, shared: bool) -> None:
+    torch.manual_seed(0)
+    model = Moved(MOVERS[name], nn.ReLU6(), shared).eval()
+    graph = prepare(model, SHAPE).module
+    x = torch.randn(2, *SHAPE)
+    assert torch.equal(graph(x), model(x))
+    (activation,) = (node for node in graph.graph.nodes if foldable(graph, node))
+    assert isinstance(module_of(graph, sole_input(activation)), nn.Conv2d) is not shared
+    movers = [node for node in graph.graph.nodes if moves_data(graph, node) and is_tensor(node)]
+    assert movers and all(not isinstance(module_of(graph, node), nn.Conv2d) for node in movers)
+
+
+def test_reshapes_that_bring_back_a_shape_go() -> None:
+    class Rows(nn.Module):
+        """Of LeViT: a BatchNorm over the tokens of all images, and a hard swish."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear, self.norm, self.head = nn.Linear(256, 6), nn.BatchNorm1d(6), nn.Linear(6, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.linear(x.flatten(2))
+            y = self.norm(y.flatten(0, 1)).reshape_as(y)
+            result: Tensor = self.head(F.hardswish(y)).mean(1)
+            return result
+
+    model, x = Rows().eval(), torch.randn(3, *SHAPE)
+    graph = prepare(model, SHAPE).module
+    torch.testing.assert_close(graph(x), model(x), rtol=1e-5, atol=1e-5)
+    movers = [node for node in graph.graph.nodes if moves_data(graph, node)]
+    assert [node.target for node in movers] == ["flatten"]
