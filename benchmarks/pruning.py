@@ -18,13 +18,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from benchmarks import networks
 from benchmarks.datafree import logits_of
 from benchmarks.rows import add_rows, footer
 from benchmarks.sources import make_images, source_of
 from ptq.graph.preparation import prepare
+from ptq.models.model import Model
 from ptq.pruning.config import PruneConfig
 from ptq.pruning.pruning import prune
 from ptq.pruning.results import RepairStep
@@ -35,20 +36,39 @@ KEYS = ("network", "source", "budget", "score", "allocation", "granule", "blocks
 STEPS = {"removal": "no repair", "closed form": "closed form", "blocks": "+ blocks", "network": "+ network"}
 
 
+class Watcher:
+    """Looks at a network after every step of repair.
+
+    Args:
+        model: says how images are normalized.
+        images: to judge by, uint8 (N, 3, H, W).
+        labels: of those, (N,).
+
+    Attributes:
+        steps: a row for every step.
+    """
+
+    def __init__(self, model: Model, images: Tensor, labels: Tensor) -> None:
+        self.model, self.images, self.labels = model, images, labels
+        self.steps: list[dict[str, Any]] = []
+
+    def __call__(self, step: RepairStep, network: nn.Module) -> None:
+        accuracy = self.accuracy(network) if step.kept else self.steps[-1]["top1"]
+        kl, seconds = round(step.loss, 5), round(step.seconds, 1)
+        self.steps.append({"name": step.name, "top1": accuracy, "kl": kl, "kept": step.kept, "seconds": seconds})
+
+    def accuracy(self, network: nn.Module) -> float:
+        """Return top-1 in percent."""
+        return round(top1(logits_of(network, self.model, self.images), self.labels), 2)
+
+
 def measure(network: str, source: str, seed: int, config: PruneConfig, data: Path, test: int) -> dict[str, Any]:
     """Prune one network with one source's images, and look at it after every step."""
     model = networks.load(network, data)
     config = config.for_images(*model.preprocess.size)
     images = make_images(source, network, model, data, seed)
-    judged, labels = networks.images(network, data, model).spaced(test)
     graph_model = prepare(model.module, (3, *model.preprocess.size))
-    steps: list[dict[str, Any]] = []
-
-    def look(step: RepairStep, pruned: nn.Module) -> None:
-        accuracy = top1(logits_of(pruned, model, judged), labels) if step.kept else steps[-1]["top1"]
-        kl, seconds = round(step.loss, 5), round(step.seconds, 1)
-        steps.append({"name": step.name, "top1": round(accuracy, 2), "kl": kl, "kept": step.kept, "seconds": seconds})
-
+    look = Watcher(model, *networks.images(network, data, model).spaced(test))
     _, result = prune(graph_model, model.preprocess.normalize(images.floats()), config, on_step=look)
     return {
         "network": network,
@@ -61,11 +81,11 @@ def measure(network: str, source: str, seed: int, config: PruneConfig, data: Pat
         "iterations": config.network_iterations,
         "seed": seed,
         "images": len(images),
-        "test_images": len(judged),
-        "top1_float": round(top1(logits_of(graph_model.module, model, judged), labels), 2),
+        "test_images": len(look.labels),
+        "top1_float": look.accuracy(graph_model.module),
         "macs": round(result.macs[0] / result.macs[1], 3),
         "parameters": round(result.parameters[0] / result.parameters[1], 3),
-        "steps": steps,
+        "steps": look.steps,
         "lr": [config.lr_blocks, config.lr_network],
         "temperature": config.temperature,
         "batch": config.batch,
@@ -98,15 +118,15 @@ def page(rows: list[dict[str, Any]]) -> Iterator[str]:
                 r["seed"],
                 fewer,
             )
-            found = {step["name"]: step for step in r["steps"]}
-            yield f"| {' | '.join(map(str, about))} | {' | '.join(_cell(found.get(name)) for name in STEPS)} |"
+            yield f"| {' | '.join(map(str, about))} | {' | '.join(step_cells(r))} |"
     yield footer(rows)
 
 
-def _cell(step: dict[str, Any] | None) -> str:
-    if step is None:
-        return ""
-    return f"{step['top1']:.2f}" if step["kept"] else f"({step['top1']:.2f})"
+def step_cells(row: dict[str, Any]) -> list[str]:
+    """The accuracy after each of STEPS."""
+    found = {step["name"]: step for step in row["steps"]}
+    texts = {name: f"{step['top1']:.2f}" if step["kept"] else f"({step['top1']:.2f})" for name, step in found.items()}
+    return [texts.get(name, "") for name in STEPS]
 
 
 def main() -> None:

@@ -1,10 +1,10 @@
 """How much of what pruning saves arrives as time: int8 files of whole and of pruned networks in onnxruntime.
 
     python -m benchmarks.pruning_latency [--networks resnet18,...] [--budgets 1.5x,2x] [--threads 1,2] [--runs 30]
-                                         [--allocations loss-per-cost] [--granules 8]
+                                         [--scores gradient] [--allocations loss-per-cost] [--granules 8]
 
-Weights are random, with a seed: latency does not depend on them. So the score is l1, which is the same without training, and nothing is repaired.
-Channels are chosen as `ptq quantize --prune` chooses them otherwise. The files of a network are run in turns, so that whatever else the machine
+Weights and images are random, with a seed. Latency depends on them only by how many channels of which layer the score leaves, and nothing is
+repaired. Channels are chosen as `ptq quantize --prune` chooses them. The files of a network are run in turns, so that whatever else the machine
 does meets all of them alike. Figures are medians.
 
 *Arrives* is 1 - ms of the pruned file / ms of the int8 file, over 1 - multiply-accumulates of the pruned network / those of the whole one:
@@ -41,9 +41,8 @@ from ptq.quantization.plan import make_plan
 from ptq.utils.environment import environment
 
 NETWORKS = ("resnet18", "resnet50", "vgg16_bn", "mobilenet_v2", "efficientnet_lite0")
-KEYS = ("network", "threads", "allocation", "granule")
-SCORE: Score = "l1"
-IMAGES = 2  # that give ranges
+KEYS = ("network", "threads", "score", "allocation", "granule")
+IMAGES = 8  # that give scores and ranges
 
 
 def export_int8(graph_model: GraphModel, path: Path) -> Path:
@@ -53,13 +52,19 @@ def export_int8(graph_model: GraphModel, path: Path) -> Path:
 
 
 def measure(
-    network: str, budgets: Sequence[str], threads: Sequence[int], allocation: Allocation, granule: int, runs: int
+    network: str,
+    budgets: Sequence[str],
+    threads: Sequence[int],
+    score: Score,
+    allocation: Allocation,
+    granule: int,
+    runs: int,
 ) -> Iterator[dict[str, Any]]:
     """One row per number of threads."""
     torch.manual_seed(0)
     model = load_model(network, pretrained=False)
     graph_model = prepare(model.module, (3, *model.preprocess.size))
-    ranking = rank(graph_model, graph_model.example(1), SCORE)
+    ranking = rank(graph_model, graph_model.example(IMAGES), score)
     macs = {"int8": float(ranking.costs.cost(ranking.costs.full, "macs"))}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -75,6 +80,7 @@ def measure(
             yield {
                 "network": network,
                 "threads": count,
+                "score": score,
                 "allocation": allocation,
                 "granule": granule,
                 "runs": runs,
@@ -105,10 +111,10 @@ def page(rows: Rows) -> Iterator[str]:
         budgets = sorted({name for r in mine for name in r["ms"]} - {"float", "int8"}, key=lambda b: float(b[:-1]))
         yield f"\n## {threads} thread{'s' if threads > 1 else ''}\n"
         pairs = [text for budget in budgets for text in (f"int8, {budget}", "arrives")]
-        head = ("network", "allocation", "granule", "runs", "float", "int8", *pairs)
+        head = ("network", "score, allocation", "granule", "runs", "float", "int8", *pairs)
         yield f"| {' | '.join(head)} |\n|{' --- |' * len(head)}"
         for r in mine:
-            cells = [r["network"], r["allocation"], r["granule"], r["runs"]]
+            cells = [r["network"], f"{r['score']}, {r['allocation']}", r["granule"], r["runs"]]
             cells += [f"{r['ms'][name]:.2f}" for name in ("float", "int8")]
             for budget in budgets:
                 if budget in r["ms"]:
@@ -120,9 +126,9 @@ def page(rows: Rows) -> Iterator[str]:
     yield footer(rows)
 
 
-def _place(row: dict[str, Any]) -> tuple[int, str, str, int]:
+def _place(row: dict[str, Any]) -> tuple[int, str, str, str, int]:
     order = NETWORKS.index(row["network"]) if row["network"] in NETWORKS else len(NETWORKS)
-    return order, row["network"], row["allocation"], row["granule"]
+    return order, row["network"], row["score"], row["allocation"], row["granule"]
 
 
 def main() -> None:
@@ -133,14 +139,14 @@ def main() -> None:
     parser.add_argument("--budgets", default="1.5x,2x")
     parser.add_argument("--threads", default="1,2")
     parser.add_argument("--runs", type=int, default=30)
+    parser.add_argument("--scores", default=default.score)
     parser.add_argument("--allocations", default=default.allocation)
     parser.add_argument("--granules", default=str(default.granule))
     o = parser.parse_args()
     threads = [int(count) for count in o.threads.split(",")]
-    for network, allocation, granule in itertools.product(
-        *(t.split(",") for t in (o.networks, o.allocations, o.granules))
-    ):
-        for row in measure(network, o.budgets.split(","), threads, allocation, int(granule), o.runs):
+    lists = (o.networks, o.scores, o.allocations, o.granules)
+    for network, score, allocation, granule in itertools.product(*(text.split(",") for text in lists)):
+        for row in measure(network, o.budgets.split(","), threads, score, allocation, int(granule), o.runs):
             add_rows("pruning_latency", [row], KEYS, page)
             print(json.dumps({key: row[key] for key in (*KEYS, "ms", "macs")}), flush=True)
 

@@ -7,6 +7,7 @@ from benchmarks.pruning_latency import arrives, page
 ROW = {
     "network": "resnet18",
     "threads": 1,
+    "score": "gradient",
     "allocation": "loss-per-cost",
     "granule": 8,
     "runs": 30,
