@@ -273,7 +273,7 @@ def test_bad_models_weights_and_data(folder: Path, arguments: tuple[str, ...], m
 
 
 def test_a_stopped_run_continues_or_names_what_changed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ptq.run import pipeline
+    from ptq.run import stages
 
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
@@ -284,7 +284,7 @@ def test_a_stopped_run_continues_or_names_what_changed(folder: Path, monkeypatch
 
     seeded = NETWORK.replace("    return nn.S", "    torch.manual_seed(0)\n    return nn.S")
     (folder / "same.py").write_text(seeded)
-    monkeypatch.setattr(pipeline, "export_qdq", stop)
+    monkeypatch.setattr(stages, "export_qdq", stop)
     first = quantize("--bits", "4")
     assert first.exit_code == 130 and "continues" not in first.stdout
     kept = {path: path.read_bytes() for path in (folder / "run" / "run.part").iterdir()}

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 import ptq
 from ptq.data.preprocess import Preprocess
-from ptq.run import pipeline
 
 PREPROCESS = Preprocess((16, 16), 16, "bilinear", (0.5,) * 3, (0.25,) * 3)
 
@@ -37,7 +36,7 @@ def uneven() -> nn.Module:
 def test_what_cannot_be_exported_is_refused_before_images_are_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "keep_images", lambda *_: pytest.fail("images were asked for"))
+    monkeypatch.setattr(stages, "keep_images", lambda *_: pytest.fail("images were asked for"))
     with pytest.raises(ptq.ExportError, match="adaptive_max_pool2d"):
         ptq.quantize(uneven(), preset="fast", preprocess=PREPROCESS, out=str(tmp_path / "run"))
 

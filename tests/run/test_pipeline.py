@@ -17,7 +17,6 @@ from ptq.errors import PtqError
 from ptq.export import Validation, ort, validate
 from ptq.export.results import Check
 from ptq.reporting.report import CachePeak
-from ptq.run import pipeline
 from ptq.run.pipeline import Run
 from ptq.run.placing import placed_settings
 
@@ -132,11 +131,11 @@ def test_stopped_at_export_and_without_memory_it_ends_with_the_same_files(
         folder.mkdir()
     undisturbed = run(digits, folders[0], 4, 4, preset="fast")
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "export_qdq", stop)
+        patch.setattr(stages, "export_qdq", stop)
         with pytest.raises(KeyboardInterrupt):
             run(digits, folders[1], 4, 4, preset="fast", memory_limit="0")
     with monkeypatch.context() as patch:  # images, ranges and blocks are there
-        for name in ("run.pipeline.calibration_images", "run.pipeline.calibrate", "reconstruction.loop.optimize"):
+        for name in ("run.stages.calibration_images", "run.stages.calibrate", "reconstruction.loop.optimize"):
             patch.setattr(f"ptq.{name}", stop)
         continued = run(digits, folders[1], 4, 4, preset="fast", memory_limit="0")
     for name in ("quantized.safetensors", "model.onnx", "images.safetensors"):
@@ -160,7 +159,7 @@ def failing(*arguments: Any, **options: Any) -> Validation:
 def test_a_run_that_fails_a_check_has_a_report_that_says_which(
     digits: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "validate", failing)
+    monkeypatch.setattr(stages, "validate", failing)
     with pytest.raises(PtqError, match=r"- it is not small\."):
         run(digits, tmp_path, 8, 8, preset="fast", images="noise")
     page = (tmp_path / "run" / "report.html").read_text()

@@ -17,7 +17,7 @@ from ptq.export import ort
 from ptq.pruning.storage import load_pruned
 from ptq.reporting.facts import read_facts
 from ptq.reporting.pruning_report import PruneFacts
-from ptq.run import pipeline, pruned_network
+from ptq.run import pruned_network
 from ptq.run.inspection import inspect_run
 from ptq.run.pipeline import Run
 from ptq.run.pruned_network import prune_model
@@ -88,7 +88,7 @@ def test_stopped_behind_pruning_it_ends_with_the_same_files(
     digits: Any, made: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "calibrate", stop)
+        patch.setattr(stages, "calibrate", stop)
         with pytest.raises(KeyboardInterrupt):
             run(digits, tmp_path)
     with pytest.raises(ptq.InputError, match=r"prune: 1\.5x there, 2x here"):
@@ -105,7 +105,7 @@ def test_stopped_behind_pruning_it_ends_with_the_same_files(
 def test_what_cannot_be_met_is_refused_before_images_are_made(
     options: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "keep_images", lambda *_: pytest.fail("images were asked for"))
+    monkeypatch.setattr(stages, "keep_images", lambda *_: pytest.fail("images were asked for"))
     given = {**OPTIONS, **options, "out": str(tmp_path / "run")}
     with pytest.raises(ptq.InputError):
         ptq.quantize(build("resnet"), preprocess=PREPROCESS, **given)
