@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 import ptq
 from ptq.data.preprocess import Preprocess
+from ptq.run import stages
 
 PREPROCESS = Preprocess((16, 16), 16, "bilinear", (0.5,) * 3, (0.25,) * 3)
 

@@ -17,6 +17,7 @@ from ptq.errors import PtqError
 from ptq.export import Validation, ort, validate
 from ptq.export.results import Check
 from ptq.reporting.report import CachePeak
+from ptq.run import stages
 from ptq.run.pipeline import Run
 from ptq.run.placing import placed_settings
 

@@ -17,7 +17,7 @@ from ptq.export import ort
 from ptq.pruning.storage import load_pruned
 from ptq.reporting.facts import read_facts
 from ptq.reporting.pruning_report import PruneFacts
-from ptq.run import pruned_network
+from ptq.run import pruned_network, stages
 from ptq.run.inspection import inspect_run
 from ptq.run.pipeline import Run
 from ptq.run.pruned_network import prune_model
