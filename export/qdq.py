@@ -86,6 +86,7 @@ def export_qdq(
     targets = {node.name: str(node.target) for node in quantized_model.module.graph.nodes}
     layers = quantized_model.layers().items()
     unpack_at_load(model.graph, {targets[name] for name, layer in layers if layer.input_quantizer is None})
+    common.RemoveUnusedNodesPass()(model)
     facts["format"] = "packed" if pack(model, containers) else "int8"
     return _write(model, Path(path), {**facts, **(metadata or {})})
 

@@ -15,6 +15,7 @@ from ptq.models.onnx_import.conversion import convert
 from ptq.models.onnx_import.reading import read_float
 from ptq.models.onnx_import.self_check import check_import
 from ptq.models.onnx_import.signature import images_of
+from ptq.models.weights import check_finite
 
 __all__ = ["onnx_file_entry"]
 
@@ -62,6 +63,7 @@ def onnx_file_entry(name: str, overrides: Mapping[str, Any]) -> ModelEntry:
 
     def pretrained(num_classes: int | None) -> tuple[nn.Module, str]:
         network = build(num_classes)
+        check_finite(network, path.name)
         with _naming(path):
             check_import(model, network, images, size)
         return network, path.name

@@ -24,7 +24,8 @@ def named(structure: Any) -> dict[str, Any]:
     """Return what a network gives by name: the leaves of nested tuples, lists, dictionaries and dataclasses.
 
     A name is the path to the leaf: keys, attributes and positions. It begins with "output" where the first of these
-    is a position, and is "output" alone for a single tensor, be it in a list. What is None is left out.
+    is a position, or a key that is a number, and is "output" alone for a single tensor, be it in a list. What is None
+    is left out.
 
     Example:
         >>> named({"scores": 1, "boxes": [2, 3]})
@@ -34,10 +35,11 @@ def named(structure: Any) -> dict[str, Any]:
     """
     while isinstance(structure, list | tuple) and not hasattr(structure, "_fields") and len(structure) == 1:
         (structure,) = structure
+    at_positions = _at_positions(structure)
     found: dict[str, Any] = {}
     for path, leaf in _leaves(structure, ()):
         name = "_".join(path)
-        name = f"{SOLE}_{name}".removesuffix("_") if not name or name[0].isdigit() else name
+        name = f"{SOLE}_{name}".removesuffix("_") if not name or at_positions else name
         while name in found:
             name += "_"
         found[name] = leaf
@@ -73,6 +75,13 @@ def _leaves(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...]
     else:
         for key, part in parts:
             yield from _leaves(part, (*path, key))
+
+
+def _at_positions(value: Any) -> bool:
+    """Whether parts have numbers and no names; "537" is the name of a key."""
+    if isinstance(value, Mapping):
+        return not all(isinstance(key, str) for key in value)
+    return isinstance(value, list | tuple) and not hasattr(value, "_fields")
 
 
 def _parts(value: Any) -> list[tuple[str, Any]] | None:

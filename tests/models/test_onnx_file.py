@@ -86,7 +86,7 @@ REFUSED: dict[str, tuple[Callable[[], ModelProto], type[ptq.PtqError], str]] = {
     "quantized": (_quantized, ptq.ModelError, "QuantizeLinear"),
     "custom operators": (_custom, ptq.ModelError, r"last \(my.ops.Fancy\)"),
     "boxes selected": (_one(node("NonZero", ["x"], ["y"])), ptq.ModelError, "NonZero"),
-    "an old operator set": (_one(node("Relu", ["x"], ["y"]), opset=9), ptq.ModelError, "9"),
+    "an old operator set": (_one(node("Relu", ["x"], ["y"]), opset=6), ptq.ModelError, "6"),
     "several inputs": (_two_inputs, ptq.ModelError, "x, z"),
     "a vector": (_one(node("Relu", ["x"], ["y"]), shape=(1, 128)), ptq.ModelError, "2 dimensions"),
     "many channels": (_one(node("Relu", ["x"], ["y"]), shape=(1, 16, 8, 8)), ptq.ModelError, "16"),

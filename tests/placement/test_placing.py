@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
 from torch import nn
@@ -84,6 +85,8 @@ def test_what_computes_in_float_has_weights_as_small_and_the_simulation_knows(bi
     # Their weights are constants once the file is loaded, and what is written beside them is no larger than the weights.
     assert sum(node.op_type == "DequantizeLinear" for node in graph.node) == 1
     assert files[1].stat().st_size < files[0].stat().st_size + 500
+    file = onnx.load(files[1]).graph
+    assert {weight.name for weight in file.initializer} <= {name for node in file.node for name in node.input}
 
 
 def test_a_node_between_integers_that_shall_compute_in_float_does(tmp_path: Path) -> None:

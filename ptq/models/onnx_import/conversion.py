@@ -14,6 +14,7 @@ from ptq.models.onnx_import.layout import permute
 from ptq.models.onnx_import.op import Op, describe
 from ptq.models.onnx_import.operators import OPERATORS
 from ptq.models.onnx_import.signature import Images
+from ptq.models.onnx_import.validity import broken_rule
 from ptq.models.onnx_import.values import Constant, Value, Variable, known
 
 __all__ = ["convert"]
@@ -35,7 +36,7 @@ def convert(model: ir.Model, images: Images, size: tuple[int, int]) -> fx.GraphM
     Raises:
         ModelError: for what cannot be converted, naming the node.
     """
-    conversion = _Conversion(model, images.batch or 1)
+    conversion = _Conversion(model, images.batch or 1, "check the file" if images.size == size else "check --size")
     pixels = conversion.builder.input(images.name, (images.channels, *size))
     source = model.graph.inputs[0]
     if images.channels_last:
@@ -45,9 +46,16 @@ def convert(model: ir.Model, images: Images, size: tuple[int, int]) -> fx.GraphM
 
 
 class _Conversion:
-    """What the names of a file stand for so far."""
+    """What the names of a file stand for so far.
 
-    def __init__(self, model: ir.Model, batch: int) -> None:
+    Args:
+        model: the file.
+        batch: how many images it takes.
+        advice: what to do where sizes do not fit.
+    """
+
+    def __init__(self, model: ir.Model, batch: int, advice: str) -> None:
+        self.advice = advice
         self.graph = model.graph
         self.versions = dict(model.opset_imports)
         self.version = self.versions.get("", self.versions.get("ai.onnx", 0))
@@ -67,9 +75,8 @@ class _Conversion:
         return self.builder.finish(outputs)
 
     def _walk(self, graph: ir.Graph) -> None:
-        for name, value in graph.initializers.items():
-            if value.const_value is None:
-                raise ModelError(f"the weight {name} has no numbers")
+        for value in graph.initializers.values():
+            assert value.const_value is not None  # `read_float` sees to it
             self.values[value] = known(value.const_value.numpy())
         for node in graph:
             given = self._convert(node)
@@ -92,8 +99,10 @@ class _Conversion:
         except PtqError as error:
             raise error if describe(node) in str(error) else ModelError(f"{describe(node)}: {error}") from error
         except Exception as error:  # what torch says of shapes that do not fit
+            if wrong := broken_rule(node, self.versions):
+                raise ModelError(f"{describe(node)} is against the rules of ONNX: {wrong}") from error
             raise ModelError(
-                f"{describe(node)} cannot be converted for images of this size ({reason(error)}): check --size"
+                f"{describe(node)} cannot be converted for images of this size ({reason(error)}): {self.advice}"
             ) from error
 
     def _compute(self, node: ir.Node, inputs: Sequence[Constant | None]) -> list[Constant]:

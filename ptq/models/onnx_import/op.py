@@ -16,7 +16,7 @@ __all__ = ["Converter", "Op", "describe"]
 def describe(node: ir.Node) -> str:
     """Return what a message calls a node."""
     kind = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
-    return f"{node.name or node.outputs[0].name} ({kind})"
+    return f"{node.name or next((output.name for output in node.outputs if output.name), 'a node')} ({kind})"
 
 
 class Op:

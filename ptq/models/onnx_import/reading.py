@@ -11,10 +11,12 @@ from onnx_ir.passes import common
 from ptq.errors import InputError, ModelError, PtqError, reason
 from ptq.models.onnx_import.op import describe
 from ptq.models.onnx_import.operators import OPERATORS
+from ptq.models.onnx_import.validity import refuse_broken_names, refuse_unreadable_weights
 
 __all__ = ["read_float"]
 
-OLDEST = 11
+OLDEST = 7  # before, operators broadcast in another way
+LEAST_IR = 4  # from here on weights need not be inputs, too
 STANDARD = ("", "ai.onnx")
 QUANTIZING = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger")
 FLOATS = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE)
@@ -30,6 +32,8 @@ def read_float(path: Path) -> ir.Model:
     """
     model = _load(path)
     version = next((v for domain, v in model.opset_imports.items() if domain in STANDARD), 0)
+    if not version:
+        raise InputError("it does not say of which operator set it is: export it again")
     if version < OLDEST:
         raise ModelError(
             f"it is of operator set {version}: export it again with {OLDEST} or later, or convert it with "
@@ -52,11 +56,16 @@ def _load(path: Path) -> ir.Model:
         proto = onnx.load(str(path), load_external_data=False)
         if not proto.HasField("graph") or not proto.graph.node:
             raise ValueError("it holds no graph")
+        refuse_broken_names(proto)
         _refuse_absent_weights(proto, path.parent)
         onnx.load_external_data_for_model(proto, str(path.parent))
         model = ir.from_proto(proto)
         model = common.InlinePass()(model).model
         common.RemoveInitializersFromInputsPass()(model)
+        model.ir_version = max(model.ir_version, LEAST_IR)
+        common.RemoveUnusedNodesPass()(model)
+        _sort(model.graph)
+        refuse_unreadable_weights(model.graph)
     except onnx.checker.ValidationError as error:  # of weights beside the file
         raise InputError(
             f"its weights are in another file, which cannot be read ({reason(error)}): keep both in one folder"
@@ -74,6 +83,14 @@ def _refuse_absent_weights(proto: onnx.ModelProto, folder: Path) -> None:
     for name in sorted({entry.value for entry in entries if entry.key == "location"}):
         if not (folder / name).exists():
             raise InputError(f"its weights are in another file, {name}, which is not there: keep both in one folder")
+
+
+def _sort(graph: ir.Graph) -> None:
+    """Put every node behind what it reads; onnxruntime does so, too."""
+    try:
+        graph.sort()
+    except ValueError as error:
+        raise InputError("its nodes read each other in a circle: no network can be computed so") from error
 
 
 def _nodes(graph: ir.Graph) -> Iterator[ir.Node]:

@@ -1,4 +1,4 @@
-"""Resize: along each dimension a matrix, which onnxruntime computes; torch's own functions where they have the same."""
+"""Resize, once Upsample: along each dimension a matrix, which onnxruntime computes; torch's own functions where they have the same."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -27,6 +27,7 @@ IN_TORCH: Mapping[str, tuple[dict[str, Any], ...]] = {
     "cubic": ({"mode": "bicubic", "align_corners": False}, {"mode": "bicubic", "align_corners": True}),
 }
 SAME = 1e-5
+FIRST = 11  # version whose Resize takes sizes, and says which pixel lies where; before, there are scales alone
 
 
 def _resize(op: Op) -> Variable:
@@ -56,7 +57,10 @@ def _resize(op: Op) -> Variable:
 def _factors(op: Op, x: Variable) -> tuple[list[float], list[int | None]]:
     """Scales of height and width, and their sizes where these are given."""
     axes = [axis % 4 for axis in op.attribute("axes", [0, 1, 2, 3])]
-    given = [op.given(3), op.given(2)]
+    if op.version < FIRST:
+        given = [None, op.given(1) or known(np.array(op.attribute("scales", []), np.float32))]
+    else:
+        given = [op.given(3), op.given(2)]
     found: dict[int, tuple[float, int | None]] = {}
     for value, is_size in zip(given, (True, False), strict=True):
         array = None if value is None else value.arrays[0] if hasattr(value, "arrays") else None
@@ -77,8 +81,12 @@ def _matrix(op: Op, count: int, scale: float, size: int | None) -> Tensor:
     if scale == 1:
         return torch.eye(count)
     attributes = {name: op.attribute(name) for name in ATTRIBUTES if op.attribute(name) is not None}
-    names = ["x", "", "", "sizes"] if size is not None else ["x", "", "scales"]
-    node = helper.make_node("Resize", names, ["y"], **attributes)
+    version = op.version if op.version < FIRST else max(op.version, 13)  # whose Resize can leave inputs out
+    kind, names = op.node.op_type, ["x", "", "", "sizes"] if size is not None else ["x", "", "scales"]
+    if op.version < FIRST:
+        names = ["x", "scales"] if op.given(1) is not None else ["x"]
+        attributes |= {} if op.given(1) is not None else {"scales": [1, 1, 1, scale]}
+    node = helper.make_node(kind, names, ["y"], **attributes)
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 1, count, count])
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
     factors = (
@@ -87,7 +95,7 @@ def _matrix(op: Op, count: int, scale: float, size: int | None) -> Tensor:
         else helper.make_tensor("sizes", TensorProto.INT64, [4], [1, 1, count, size])
     )
     graph = helper.make_graph([node], "resize", [x], [y], [factors])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", max(op.version, 13))], ir_version=8)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", version)], ir_version=8)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     (resized,) = session.run(None, {"x": np.eye(count, dtype=np.float32)[None, None]})
     return torch.from_numpy(resized)[0, 0].T.contiguous()
@@ -100,4 +108,4 @@ def _same(matrix: Tensor, options: Mapping[str, Any]) -> bool:
     return torch.allclose(made[0, :, :, 0].T, matrix, atol=SAME)
 
 
-RESIZING: Mapping[str, Converter] = {"Resize": _resize}
+RESIZING: Mapping[str, Converter] = {"Resize": _resize, "Upsample": _resize}

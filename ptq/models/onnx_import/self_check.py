@@ -90,7 +90,8 @@ def _run(model: ir.Model, names: Sequence[str], pixels: Tensor, images: Images) 
         source = session.get_inputs()[0].name
         parts = [session.run(list(names), {source: part}) for part in images.fed(pixels)]
     except Exception as error:  # onnxruntime's exceptions share no base class
-        raise ModelError(f"onnxruntime does not run the file: {reason(error)}") from error
+        why = reason(error).rpartition("failed:")[2]  # before it stands the name of a file that is gone
+        raise ModelError(f"onnxruntime does not run the file: {why}") from error
     finally:
         del model.graph.outputs[len(kept) :]
     columns = zip(*parts, strict=True)

@@ -69,13 +69,18 @@ def images_of(graph: ir.Graph) -> Images:
     """Return what images the input of a graph takes.
 
     Raises:
-        ModelError: for several inputs, and one that takes no images.
+        ModelError: for several inputs, one that takes no images, and one that does not say what it takes.
     """
     names = [value.name or "" for value in graph.inputs]
     if len(names) != 1:
         raise ModelError(f"the file has {len(names)} inputs ({', '.join(names) or 'none'}): it must take images alone")
     source, kind = graph.inputs[0], graph.inputs[0].dtype
-    sizes = [size if isinstance(size, int) and size > 0 else None for size in source.shape or ()]
+    if not isinstance(source.type, ir.TensorType) or source.shape is None:
+        raise ModelError(
+            f"the file's input {names[0]} does not say its type and its shape: export it again with both, as "
+            "(N, 3, 224, 224), or set them with onnx.helper.make_tensor_value_info"
+        )
+    sizes = [size if isinstance(size, int) and size > 0 else None for size in source.shape]
     if len(sizes) != 4 or kind is None or not (kind is ir.DataType.FLOAT or kind.is_integer()):
         raise ModelError(
             f"the file's input {names[0]} is {source.type} of {len(sizes)} dimensions: images have 4, (N, C, H, W) or "

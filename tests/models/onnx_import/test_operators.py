@@ -57,6 +57,8 @@ CASES: list[tuple[str, int, dict[str, Any], list[Any]]] = [
     ("Clip", 12, {}, [np.float32(-1)]),
     ("Clip", 13, {}, [None, np.float32(0.5)]),
     ("Clip", 13, {}, [np.float32(-0.5), np.float32(0.5)]),
+    ("Clip", 7, {"min": 0.0, "max": 6.0}, []),
+    ("Clip", 10, {"max": 0.5}, []),
     ("PRelu", 16, {}, [numbers(4, 1, 1)]),
     ("PRelu", 16, {}, [numbers(4, 7, 9)]),
     ("HardSigmoid", 11, {}, []),
@@ -80,11 +82,15 @@ CASES: list[tuple[str, int, dict[str, Any], list[Any]]] = [
     ("Slice", 13, {}, [np.array(v, np.int64) for v in ([0], [9], [3], [2])]),
     ("Slice", 13, {}, [np.array(v, np.int64) for v in ([-1], [-(2**62)], [-1], [-1])]),
     ("Slice", 13, {}, [np.array(v, np.int64) for v in ([6], [0], [2], [-2])]),
+    ("Slice", 9, {"starts": [1, 0], "ends": [3, 2**62], "axes": [1, 3]}, []),
+    ("Slice", 10, {}, [np.array(v, np.int64) for v in ([0], [9], [3], [2])]),
     ("Gather", 13, {"axis": 1}, [np.array(-1, np.int64)]),
     ("Gather", 13, {"axis": 2}, [np.array([[0, -1], [2, 2]], np.int64)]),
     ("Tile", 13, {}, [np.array([1, 2, 1, 3], np.int64)]),
     ("DepthToSpace", 13, {"blocksize": 2}, []),
     ("DepthToSpace", 13, {"blocksize": 2, "mode": "CRD"}, []),
+    ("Pad", 7, {"pads": [0, 0, 1, 2, 0, 0, 3, 0], "value": 0.5}, []),
+    ("Pad", 10, {"pads": [0, 0, 1, 2, 0, 0, 3, 0], "mode": "reflect"}, []),
     ("Pad", 11, {}, [np.array([0, 0, 1, 2, 0, 0, 3, 0], np.int64)]),
     ("Pad", 13, {"mode": "reflect"}, [np.array([0, 0, 1, 2, 0, 0, 3, 0], np.int64)]),
     ("Pad", 13, {"mode": "edge"}, [np.array([0, 0, 0, 2, 0, 0, 0, 1], np.int64)]),
@@ -99,6 +105,12 @@ CASES: list[tuple[str, int, dict[str, Any], list[Any]]] = [
     ("ReduceLogSumExp", 13, {"axes": [1]}, []),
     ("ArgMax", 13, {"axis": 1}, []),
     ("CumSum", 14, {}, [np.array(1, np.int64)]),
+    *[("Upsample", 7, {"mode": mode, "scales": [1.0, 1.0, 2.0, 3.0]}, []) for mode in ("nearest", "linear")],
+    *[
+        (kind, opset, {"mode": mode}, [floats([1, 1, *scales])])
+        for kind, opset, scales in (("Upsample", 9, [2, 3]), ("Upsample", 9, [1, 1.7]), ("Resize", 10, [2, 1.7]), ("Resize", 10, [0.5, 0.4]))
+        for mode in ("nearest", "linear")
+    ],
     ("Resize", 11, {"mode": "nearest"}, [floats([]), floats([1, 1, 2, 2])]),
     ("Resize", 13, {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}, [None, floats([1, 1, 3, 2])]),
     ("Resize", 13, {"mode": "nearest", "coordinate_transformation_mode": "asymmetric"}, [None, floats([1, 1, 1.7, 3])]),
