@@ -85,6 +85,8 @@ class _Finder:
             return
         if channels is not None and node.name in self.shapes:
             self.of[node.name] = channels
+        elif node.name not in self.pieces:  # nobody knows where they are now
+            self._hold(node, self._mixed(node))
 
     def _channels(self, node: fx.Node) -> Channels | None:
         module, source = module_of(self.graph, node), next(iter(input_tensors(node)), None)
@@ -95,7 +97,9 @@ class _Finder:
             return self._joined(node, {n: self.of.get(n.name) for n in input_tensors(node)}, self._shape(node))
         if is_concatenation(node):
             return self._concatenated(node)
-        if source is None or (read is None and source.name not in self.pieces):
+        if source is None or any(n is not source and self._has_channels(n) for n in input_tensors(node)):
+            raise _Held(self._mixed(node))
+        if read is None and source.name not in self.pieces:
             return None
         if is_rearrangement(self.graph, node):
             return self._rearranged(node, source, read)
@@ -112,7 +116,7 @@ class _Finder:
             return None
         if is_reduction(node) or is_softmax(self.graph, node):
             return self._reduced(node, module, read)
-        raise _Held(f"{_called(module, node)} reads it, which may mix channels")
+        raise _Held(self._mixed(node))
 
     def found(self) -> ChannelMap:
         """Return what was found, with coupled channels counted from 0."""
@@ -259,6 +263,12 @@ class _Finder:
 
     def _shape(self, node: fx.Node) -> tuple[int, ...]:
         return self.shapes.get(node.name, ())
+
+    def _has_channels(self, node: fx.Node) -> bool:
+        return node.name in self.of or node.name in self.pieces
+
+    def _mixed(self, node: fx.Node) -> str:
+        return f"{_called(module_of(self.graph, node), node)} reads it, which may mix channels"
 
     def _hold(self, node: fx.Node, reason: str) -> None:
         """Let all channels that a node reads stay."""

@@ -1,6 +1,6 @@
 """What a network costs when its groups keep so many channels: multiply-accumulates and parameters of its layers.
 
-Both are sums over layers of inputs times outputs, and these are linear in what the groups keep.
+Both are sums over layers of inputs times outputs, at so many places, and each of these is linear in what the groups keep.
 """
 
 import math
@@ -24,9 +24,9 @@ class Costs:
     """The cost of every layer, as a function of how many coupled channels each group keeps.
 
     Args:
-        inputs, outputs: how many channels a layer sums up for an output, and how many outputs it has, for every coupled
-            channel of each group; the last column is what is always there. (layers, groups + 1), float64.
-        macs: multiply-accumulates for one input and one output, (layers,).
+        inputs, outputs, places: how many channels a layer sums up for an output, how many outputs it has, and at how many
+            places, for every coupled channel of each group; the last column is what is always there. (layers, groups + 1), float64.
+            Places depend on channels where a layer works on every channel by itself.
         weights: numbers for one input and one output, (layers,).
         biases: 1 for a layer with bias, (layers,).
         full: how many coupled channels the groups have, (groups,).
@@ -34,7 +34,7 @@ class Costs:
 
     inputs: Tensor
     outputs: Tensor
-    macs: Tensor
+    places: Tensor
     weights: Tensor
     biases: Tensor
     full: Tensor
@@ -50,9 +50,11 @@ class Costs:
             float64 (...).
         """
         counts = counts.double()
-        inputs, outputs = (m[:, -1] + counts @ m[:, :-1].T for m in (self.inputs, self.outputs))
+        inputs, outputs, places = (
+            m[:, -1] + counts @ m[:, :-1].T for m in (self.inputs, self.outputs, self.places)
+        )
         if quantity == "macs":
-            return (self.macs * inputs * outputs).sum(-1)
+            return (self.weights * places * inputs * outputs).sum(-1)
         return (outputs * (self.weights * inputs + self.biases)).sum(-1)
 
     def share(self, counts: Tensor, budget: Budget) -> Tensor:
@@ -74,7 +76,7 @@ def find_costs(graph_model: GraphModel, channels: ChannelMap, groups: Sequence[G
     of_group = torch.full((channels.count,), len(groups))
     for index, group in enumerate(groups):
         of_group[group.ids] = index
-    rows: list[tuple[Tensor, Tensor, float, float, float]] = []
+    rows: list[tuple[Tensor, Tensor, Tensor, float, float]] = []
     for node in graph.graph.nodes:
         layer = module_of(graph, node)
         if not isinstance(layer, LAYERS):
@@ -82,7 +84,7 @@ def find_costs(graph_model: GraphModel, channels: ChannelMap, groups: Sequence[G
         source, shape = sole_input(node), channels.shapes[node.name]
         transposed, axis = isinstance(layer, nn.ConvTranspose2d), read_axis(layer, len(shape))
         read = channels.shapes[source.name]
-        places = math.prod(read) / read[1] if transposed else math.prod(shape) / shape[axis]
+        count = math.prod(read) / read[1] if transposed else math.prod(shape) / shape[axis]
         inner, outer = (layer.in_features, layer.out_features) if isinstance(layer, nn.Linear) else _sizes(layer)
         groups_of_layer = getattr(layer, "groups", 1)
         kernel = layer.weight[0, 0].numel()
@@ -91,13 +93,16 @@ def find_costs(graph_model: GraphModel, channels: ChannelMap, groups: Sequence[G
         if groups_of_layer == inner > 1:
             inputs = _columns(None, 1, of_group, len(groups))
         given = channels.of.get(node.name)
-        written = given.ids if given is not None and given.axis == read_axis(layer, len(shape)) else None
-        outputs = _columns(written, outer, of_group, len(groups))
-        rows.append((inputs, outputs, kernel * places, float(kernel), float(layer.bias is not None)))
+        written, beside = (given, None) if given is None or given.axis == axis else (None, given)
+        outputs = _columns(written.ids if written else None, outer, of_group, len(groups))
+        places = _columns(beside.ids if beside else None, 1, of_group, len(groups))
+        places = places * count / (len(beside.ids) if beside else 1)
+        rows.append((inputs, outputs, places, float(kernel), float(layer.bias is not None)))
     columns = list(zip(*rows, strict=True))
+    inputs, outputs, places = (torch.stack(column) for column in columns[:3])
     full = torch.tensor([len(group) for group in groups], dtype=torch.float64)
-    macs, weights, biases = (torch.tensor(column, dtype=torch.float64) for column in columns[2:])
-    return Costs(torch.stack(columns[0]), torch.stack(columns[1]), macs, weights, biases, full)
+    weights, biases = (torch.tensor(column, dtype=torch.float64) for column in columns[3:])
+    return Costs(inputs, outputs, places, weights, biases, full)
 
 
 def _sizes(layer: nn.Conv2d | nn.ConvTranspose2d) -> tuple[int, int]:
