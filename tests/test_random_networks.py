@@ -32,12 +32,13 @@ from ptq.pruning.coupling.groups import find_groups
 from ptq.pruning.removal import remove
 from ptq.pruning.repair import repair
 from ptq.pruning.repair_steps.side_by_side import Survivors
+from ptq.pruning.selection.costs import find_costs
 from ptq.quantization.insertion import insert_quantizers
 from ptq.quantization.plan import make_plan
 from ptq.quantization.quantized_model import QuantizedModel
 from tests.helpers.network_specs import Spec, images
 from tests.helpers.network_strategies import specs
-from tests.helpers.pruning import random_choice, without_readers
+from tests.helpers.pruning import counted_costs, random_choice, without_readers
 from tests.helpers.random_networks import Network
 
 SAME = 1e-4  # of the largest output: what folding BatchNorms and other orders of summation may change
@@ -151,14 +152,20 @@ def test_preparing_keeps_the_output_and_blocks_compose(spec: Spec) -> None:
 
 
 def check_pruning(graph_model: GraphModel, x: Tensor, seed: int) -> None:
-    """Channels that no layer weighs can go, whichever they are: the output stays."""
+    """Channels that no layer weighs can go, whichever they are: the output stays, and what is left costs what is told."""
     graph_model = replace(graph_model, module=copy.deepcopy(graph_model.module).double())
-    channels = find_channels(replace(graph_model, module=copy.deepcopy(graph_model.module).float()))
-    kept = random_choice(channels.count, find_groups(channels), seed)
+    single = replace(graph_model, module=copy.deepcopy(graph_model.module).float())
+    channels = find_channels(single)
+    groups = find_groups(channels)
+    kept = random_choice(channels.count, groups, seed)
     silent = without_readers(graph_model, channels, kept)
     pruned = remove(replace(silent, module=silent.module.float()), channels, kept)
     before, after = silent.module.double()(x.double()), pruned.module.double()(x.double())
     assert apart(after, before) < 1e-9
+    if groups:
+        costs, left = find_costs(single, channels, groups), torch.tensor([int(kept[g.ids].sum()) for g in groups])
+        told = tuple(round(float(costs.cost(left, quantity))) for quantity in ("macs", "parameters"))
+        assert told == counted_costs(pruned.module, x[:1].double())
 
 
 @given(specs(), st.integers(0, 99))

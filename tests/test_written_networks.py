@@ -13,9 +13,13 @@ from ptq.export.checks import EQUAL_DB, FLIPPED, FLOAT_DB
 from ptq.export.ort_static import quantize_static
 from ptq.export.qdq import export_float
 from ptq.export.stepwise import compare_stepwise
+from ptq.pruning.channels import find_channels
+from ptq.pruning.groups import find_groups
+from ptq.pruning.removal import remove
 from ptq.utils.metrics import sqnr_db
 from ptq.utils.modules import to_eval
 from tests.helpers.networks import SHAPE, images, with_statistics
+from tests.helpers.pruning import random_choice, without_readers
 from tests.helpers.written_networks import EXACT, REFUSED, Make
 from tests.helpers.written_otherwise import OTHERWISE, REFUSED_OTHERWISE
 
@@ -67,6 +71,15 @@ def test_the_graph_computes_what_the_network_computes(name: str) -> None:
     assert torch.equal(answer(model, x), expected)  # untouched
     left = {type(module).__name__ for module in graph.module.modules()}
     assert not left & {"BatchNorm2d", "SyncBatchNorm", "FrozenBatchNorm2d", "Frozen", "Conv1d", "MultiheadAttention"}
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_channels_without_weight_can_be_removed(name: str) -> None:
+    graph = ptq.prepare(network(name), SHAPE)
+    channels = find_channels(graph)
+    kept = random_choice(channels.count, find_groups(channels))
+    silent, x = without_readers(graph, channels, kept), images(4)
+    torch.testing.assert_close(remove(silent, channels, kept).module(x), silent.module(x), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.slow

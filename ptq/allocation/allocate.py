@@ -111,7 +111,7 @@ def allocate(
     """
     if max_bytes < (least := choices.tradeoffs.least() + RESERVE):
         raise InputError(
-            f"no file of {file_size_text(max_bytes)} can be made: the smallest takes {file_size_text(least)}."
+            f"no file of {file_size_text(max_bytes)} can be made: the smallest takes {file_size_text(least, up=True)}."
         )
     shown, believed = evenly(inputs, choices.tradeoffs.images), choices.tradeoffs
     best: Allocation | None = None

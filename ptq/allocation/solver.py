@@ -38,7 +38,7 @@ def solve(tradeoffs: Tradeoffs, budget: int) -> dict[str, int]:
     """
     if budget < (least := tradeoffs.least()):
         raise InputError(
-            f"no file of {file_size_text(budget)} can be made: the smallest takes {file_size_text(least)}."
+            f"no file of {file_size_text(budget)} can be made: the smallest takes {file_size_text(least, up=True)}."
         )
     useful = [_useful(layer) for layer in tradeoffs.layers]
     allowed = budget - tradeoffs.rest

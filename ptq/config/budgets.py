@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ptq.errors import InputError
+from ptq.utils.units import limit_text
 
 __all__ = ["Budget", "parse_budget", "parse_factor", "parse_milliseconds", "parse_share"]
 
@@ -25,6 +26,21 @@ class Budget:
         if self.quantity == "macs":
             return f"{1 / self.share:.3g}x fewer multiply-accumulates"
         return f"{100 * self.share:.3g}% of the parameters"
+
+    def met_by(self, share: float) -> bool:
+        """Return whether a network of this share costs no more; the last bit of a quotient does not count."""
+        return share <= self.share * (1 + 1e-12)
+
+    def limit(self) -> str:
+        """Return the same, rounded so that it can be asked for where this is the least that there can be.
+
+        Example:
+            >>> str(Budget("macs", 0.16688)), Budget("macs", 0.16688).limit()
+            ('5.99x fewer multiply-accumulates', '5.99x fewer multiply-accumulates')
+        """
+        if self.quantity == "macs":
+            return f"{limit_text(1 / self.share, up=False)}x fewer multiply-accumulates"
+        return f"{limit_text(100 * self.share, up=True)}% of the parameters"
 
 
 def parse_budget(text: str) -> Budget:

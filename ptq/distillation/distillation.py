@@ -23,7 +23,7 @@ from ptq.distillation.config import DistillConfig
 from ptq.distillation.learning import learn
 from ptq.distillation.results import DistillResult, Epoch
 from ptq.distillation.schedule import Schedule
-from ptq.distillation.teaching import averaged, check_student, outputs_alike, recognized
+from ptq.distillation.teaching import averaged, check_images, check_student, outputs_alike, recognized
 from ptq.errors import InputError, ModelError
 from ptq.models.model import Model
 from ptq.progress import SILENT, Progress
@@ -93,8 +93,8 @@ def distill(
     """
     config, store, device = config or DistillConfig(), store or WorkStore(), torch.device(device)
     teachers = [teacher] if isinstance(teacher, Model) else list(teacher)
-    _check_images(images)
-    check_student(student, teachers[0], images)
+    check_student(student, teachers[0])
+    check_images(student, images)
     asked = [one for one in teachers if one is teachers[0] or outputs_alike(one, teachers[0])]
     seen = {} if labels is None else _recognized(asked, images, labels)
     if config.rounds > 1 and more_images is None:
@@ -280,13 +280,6 @@ def _optimizer(parameters: Sequence[Tensor], config: DistillConfig) -> torch.opt
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=config.learning_rate, momentum=0.9, nesterov=True)
     return torch.optim.AdamW(groups, lr=config.learning_rate)
-
-
-def _check_images(images: Tensor) -> None:
-    if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] != 3:
-        raise InputError(
-            f"images are {str(images.dtype).removeprefix('torch.')} of shape {tuple(images.shape)}: give uint8, (N, 3, H, W)."
-        )
 
 
 def _recognized(teachers: Sequence[Model], images: Tensor, labels: Tensor) -> dict[str, float]:

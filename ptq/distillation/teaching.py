@@ -11,7 +11,7 @@ from ptq.models.model import Model
 from ptq.tasks.outputs import Output, named
 from ptq.tasks.task import Task
 
-__all__ = ["averaged", "check_student", "outputs_alike", "recognized"]
+__all__ = ["averaged", "check_images", "check_student", "outputs_alike", "recognized"]
 
 BATCH = 64  # images at a time where nothing is learned
 
@@ -48,18 +48,32 @@ def outputs_alike(one: Model, other: Model) -> bool:
     return one.task == other.task and _shapes(one) == _shapes(other)
 
 
-def check_student(student: Model, teacher: Model, images: Tensor) -> None:
-    """Refuse a student that cannot learn what its teacher says of the images.
+def check_images(student: Model, images: Tensor) -> None:
+    """Refuse images that a student cannot learn from.
 
     Raises:
-        InputError: for other outputs or classes, images of another size, and fewer than two images.
+        InputError: for other numbers or another shape than uint8 (N, 3, H, W) at the student's size, and for fewer than two.
     """
+    if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] != 3:
+        raise InputError(
+            f"images are {str(images.dtype).removeprefix('torch.')} of shape {tuple(images.shape)}: give uint8, (N, 3, H, W)."
+        )
     size, wanted = tuple(images.shape[2:]), student.preprocess.size
     if size != wanted:
         raise InputError(
             f"{student.name} takes images of {wanted[0]}x{wanted[1]} pixels, and these have {size[0]}x{size[1]}: "
             "load it with their size."
         )
+    if len(images) < 2:
+        raise InputError(f"{len(images)} images are too few to learn from: give two or more.")
+
+
+def check_student(student: Model, teacher: Model) -> None:
+    """Refuse a student that cannot learn what its teacher says.
+
+    Raises:
+        InputError: for other outputs or classes.
+    """
     if student.num_classes != teacher.num_classes:
         raise InputError(
             f"{student.name} tells {student.num_classes or 'no'} classes apart, and {teacher.name} {teacher.num_classes or 'none'}: "
@@ -70,8 +84,6 @@ def check_student(student: Model, teacher: Model, images: Tensor) -> None:
             f"{student.name} gives {_described(student)}, and {teacher.name} {_described(teacher)}: a student needs the outputs "
             "of its teacher."
         )
-    if len(images) < 2:
-        raise InputError(f"{len(images)} images are too few to learn from: give two or more.")
 
 
 @torch.no_grad()

@@ -80,6 +80,8 @@ def cheapest(groups: Sequence[Cost | None], tensors: Sequence[tuple[Tensor, Cost
         >>> sorted(cheapest([Cost(1, 9), Cost(9, 4), Cost(1, 9)], chain))
         [1]
     """
+    if not groups:
+        return frozenset()
     source, sink, first = 0, 1, 2
     edges: dict[tuple[int, int], float] = {}
 

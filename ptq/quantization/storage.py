@@ -66,7 +66,7 @@ def read_metadata(path: Path | str) -> dict[str, Any]:
         header = read_header(path)
     except (OSError, SafetensorError, ValueError) as error:
         raise InputError(
-            f"{path} cannot be read as a quantized model ({reason(error)}); give the directory of a finished run."
+            f"{path} cannot be read as a quantized model ({reason(error)}); give the directory of a finished ptq quantize."
         ) from error
     about = header.get("about")
     if header.get("format") != FORMAT or not isinstance(about, dict) or "model" not in about:

@@ -31,8 +31,8 @@ __all__ = [
     "write_facts",
 ]
 
-KINDS = ("report.json", "pruned.json", DISTILLED)
-"""The files of facts that run directories have: of `ptq quantize`, `ptq prune` and `ptq distill`, one in each."""
+KINDS = {"report.json": "ptq quantize", "pruned.json": "ptq prune", DISTILLED: "ptq distill"}
+"""The files of facts that run directories have, one in each -> the command that writes it."""
 Facts = TypeVar("Facts", bound="RunFacts")
 
 
@@ -220,7 +220,7 @@ def read_facts(kind: type[Facts], folder: Path) -> Facts:
     except (OSError, ValueError, RecursionError, InputError) as error:
         reason = f" ({error})" if isinstance(error, InputError) else ""
         raise InputError(
-            f"{folder} has no readable {kind.file}{reason}: give the directory of a finished run, or make the run again."
+            f"{folder} has no readable {kind.file}{reason}: give the directory of a finished {KINDS[kind.file]}, or run that again."
         ) from error
 
 

@@ -24,6 +24,7 @@ from ptq.tasks.kinds import Tally
 from ptq.tasks.task import Task
 from ptq.utils.ranks import by_first
 from ptq.utils.sampling import evenly
+from ptq.utils.units import limit_text
 from ptq.utils.work_store import WorkStore
 
 __all__ = ["Goal", "find_widths", "fixed_layers", "held_apart", "kept_widths"]
@@ -154,9 +155,11 @@ class Goal:
             return
         judged = f"with all bits that layers may have, on {len(self.inputs)} images"
         if self.drop is None:
-            raise InputError(f"--min-agreement {self.asked:g} cannot be met: it is {best:.4g} {judged}.")
+            raise InputError(
+                f"--min-agreement {self.asked:g} cannot be met: it is {limit_text(best, 4, up=False)} {judged}."
+            )
         raise InputError(
-            f"--max-drop {self.drop:g} cannot be met: it is {self.asked + self.drop - best:.3g} points {judged}."
+            f"--max-drop {self.drop:g} cannot be met: it is {limit_text(self.asked + self.drop - best, up=True)} points {judged}."
         )
 
     def _right(self, outputs: list[Any]) -> float:

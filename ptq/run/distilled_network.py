@@ -20,6 +20,7 @@ from ptq.data.datasets import EvalSet
 from ptq.distillation.config import DistillConfig
 from ptq.distillation.distillation import distill
 from ptq.distillation.results import DistillResult
+from ptq.distillation.teaching import check_student
 from ptq.errors import InputError
 from ptq.models.model import Model, load_model
 from ptq.progress import SILENT, Progress
@@ -128,6 +129,7 @@ def distill_model(
     with watch("load"):
         teacher = load_network(settings.model)
         student = load_student(settings.distillation, teacher, seed)
+        check_student(student, teacher)
         teachers, verifier = load_teachers(settings.calibration), load_verifier(settings.calibration)
         evaluation = load_evaluation(settings.evaluation, student)
         prepare_network(student, settings.quantization)  # what cannot be written as ONNX is refused now

@@ -24,6 +24,7 @@ from ptq.pruning.results import LatencySearch
 from ptq.pruning.selection.ranking import Ranking
 from ptq.quantization.insertion import insert_quantizers
 from ptq.run.planning import plan_by_settings
+from ptq.utils.units import limit_text
 
 __all__ = ["Sizes", "find_ends", "find_factor"]
 
@@ -128,7 +129,7 @@ def find_ends(latency: Latency, limit: float, most: float) -> tuple[float, float
     if least > limit:
         raise InputError(
             f"{limit:g} ms cannot be met: the network takes {whole:.3g} ms, and with {most:g}x fewer multiply-accumulates, the "
-            f"fewest that the granule allows, {least:.3g} ms. Ask for that or more, or for a smaller pruning.granule."
+            f"fewest that the granule allows, {limit_text(least, up=True)} ms. Ask for that or more, or for a smaller pruning.granule."
         )
     return whole, least
 

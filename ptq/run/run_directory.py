@@ -65,10 +65,12 @@ def unfinished(
         say: told what is finished.
 
     Raises:
-        InputError: for an unfinished run of other settings.
+        InputError: for an unfinished run of other settings, of which anything is done.
         MachineError: when it cannot be written.
     """
-    store = resume(folder / "run.part", decides, restart)
+    part = folder / "run.part"
+    begun = any(part.glob("**/*.safetensors")) or (folder / BATCHES).is_dir()
+    store = resume(part, decides, restart or not begun)
     if restart:
         WorkStore(folder / BATCHES).discard()
     batches = "a part of the images" if (folder / BATCHES).is_dir() else ""

@@ -17,6 +17,7 @@ from ptq.config.bit_budget import bit_budget
 from ptq.config.recipe_file import write_recipe
 from ptq.config.settings import Settings
 from ptq.data.datasets import EvalSet
+from ptq.errors import InputError
 from ptq.export import export_qdq, validate
 from ptq.graph.preparation import GraphModel
 from ptq.models.model import Model
@@ -208,10 +209,14 @@ def tune(
         choices = measure()  # now there for all ranks
         for file in (IMAGES, *([PRUNED] if work.prunes else [])):
             by_first(partial(widths.vouch, work.folder / file))
-    if max_bytes := settings.quantization.max_bytes():
-        return tune_to_size(tuning, quantized_model, choices, max_bytes, work.store)
-    goal = Goal(settings, model, quantized_model, judged)
-    return tune_to_goal(tuning, quantized_model, choices, goal, work.store)
+    try:
+        if max_bytes := settings.quantization.max_bytes():
+            return tune_to_size(tuning, quantized_model, choices, max_bytes, work.store)
+        goal = Goal(settings, model, quantized_model, judged)
+        return tune_to_goal(tuning, quantized_model, choices, goal, work.store)
+    except InputError:  # for a budget that cannot be met; what was done serves another one, and is kept for it
+        by_first(work.store.discard)
+        raise
 
 
 def compare_mixed(work: Work, quantized_model: QuantizedModel, images: CalibrationSet) -> Alternative | None:

@@ -10,7 +10,7 @@ from ptq.allocation.allocate import Choices, allocate
 from ptq.allocation.results import Allocation
 from ptq.allocation.smallest import STEPS, Ladder, smallest
 from ptq.allocation.widths import change_widths
-from ptq.config.choices import REDUCED_BITS
+from ptq.config.choices import MAX_BITS, REDUCED_BITS
 from ptq.progress import Progress
 from ptq.quantization.quantized_model import QuantizedModel
 from ptq.reconstruction.config import ReconstructConfig
@@ -114,7 +114,7 @@ def tune_to_goal(
 
     with tuning.watch("allocate bits"):
         ladder = Ladder(quantized_model, tuning.inputs(), choices, goal.judge)
-        if min(spec.bits for spec in quantized_model.plan.weights.values()) >= REDUCED_BITS:
+        if min((spec.bits for spec in quantized_model.plan.weights.values()), default=MAX_BITS) >= REDUCED_BITS:
             goal.require(ladder.at(STEPS)[1])
         found = smallest(ladder, tune, goal.asked, goal.near)
     if found.missed:

@@ -2,6 +2,7 @@
 
 import math
 import re
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 
 from ptq.errors import InputError
 
@@ -13,6 +14,7 @@ __all__ = [
     "duration_text",
     "file_size_text",
     "latency_text",
+    "limit_text",
     "nats_text",
     "number_text",
     "percent_text",
@@ -50,7 +52,7 @@ def byte_count(text: str, option: str = "--memory-limit") -> int:
     if float(amount) > MOST:
         raise InputError(f"{option}: {text!r} is more than any machine has; give 1GiB, say")
     power = 0 if prefix is None else 1 + _PREFIXES.index(prefix)
-    return int(float(amount) * (1000 if unit == "B" else 1024) ** power)
+    return round(float(amount) * (1000 if unit == "B" else 1024) ** power)
 
 
 def byte_text(count: int) -> str:
@@ -66,14 +68,32 @@ def byte_text(count: int) -> str:
     return f"{count} B"
 
 
-def file_size_text(count: float) -> str:
+def file_size_text(count: float, *, up: bool = False) -> str:
     """Return bytes of a file in powers of 1000, as file managers do.
 
+    Args:
+        count: of bytes.
+        up: whether to round up, so that a file of this size has room for so many.
+
     Example:
-        >>> file_size_text(32_327), file_size_text(5_010_999)
-        ('32.3 kB', '5.01 MB')
+        >>> file_size_text(32_327), file_size_text(5_010_999), file_size_text(32_327, up=True)
+        ('32.3 kB', '5.01 MB', '32.4 kB')
     """
-    return f"{count / 1e6:.2f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"
+    if count < 1e3:
+        return f"{count:.0f} B"
+    step, decimals, unit, size = (1e4, 2, "MB", 1e6) if count >= 1e5 else (1e2, 1, "kB", 1e3)
+    return f"{(math.ceil(count / step) * step if up else count) / size:.{decimals}f} {unit}"
+
+
+def limit_text(value: float, digits: int = 3, *, up: bool) -> str:
+    """Return a number in so many digits that count, rounded to one side: what is said to be possible must be.
+
+    Example:
+        >>> limit_text(0.30112, up=True), limit_text(5.9999, up=False), limit_text(6.0, up=True)
+        ('0.302', '5.99', '6')
+    """
+    rounding = ROUND_CEILING if up else ROUND_FLOOR
+    return f"{Context(prec=digits, rounding=rounding).create_decimal(Decimal(value)).normalize():f}"
 
 
 def number_text(value: float | None, digits: int = 2, *, sign: bool = False) -> str:

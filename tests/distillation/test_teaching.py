@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import ptq
-from ptq.distillation.teaching import averaged, check_student, outputs_alike, recognized
+from ptq.distillation.teaching import averaged, check_images, check_student, outputs_alike, recognized
 from ptq.models.model import Model
 from ptq.tasks.task import Task
 
@@ -35,10 +35,13 @@ def test_numbers_that_are_no_scores_are_averaged_as_they_are() -> None:
 
 
 def test_a_student_needs_the_outputs_of_its_teacher_and_the_size_of_the_images() -> None:
-    check_student(network(5), network(5), IMAGES)
-    for student, images in ((network(4), IMAGES), (network(5, 16), IMAGES), (network(5), IMAGES[:1])):
+    check_student(network(5), network(5))
+    check_images(network(5), IMAGES)
+    with pytest.raises(ptq.InputError):
+        check_student(network(4), network(5))
+    for student, images in ((network(5, 16), IMAGES), (network(5), IMAGES[:1]), (network(5), IMAGES.float())):
         with pytest.raises(ptq.InputError):
-            check_student(student, network(5), images)
+            check_images(student, images)
     assert not outputs_alike(network(5), network(4))
 
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
-from ptq.graph.fx_helpers import module_of
+from ptq.graph.fx_helpers import LAYERS, module_of
 from ptq.graph.preparation import GraphModel
 from ptq.pruning.coupling.channel_map import ChannelMap
 from ptq.pruning.coupling.channels import find_channels
@@ -16,7 +16,7 @@ from ptq.pruning.repair_steps.side_by_side import Survivors
 from ptq.tasks.outputs import named
 from ptq.utils.metrics import sqnr_db
 
-__all__ = ["nearness", "random_choice", "random_survivors", "survivors_without", "without_readers"]
+__all__ = ["counted_costs", "nearness", "random_choice", "random_survivors", "survivors_without", "without_readers"]
 
 
 def random_choice(count: int, groups: Sequence[Group], seed: int = 0) -> Tensor:
@@ -45,6 +45,34 @@ def without_readers(graph_model: GraphModel, channels: ChannelMap, kept: Tensor)
                 for rows, read in zip(layer.weight.data.chunk(layer.groups), mask.chunk(layer.groups), strict=True):
                     rows[:, ~read] = 0
     return replace(graph_model, module=graph)
+
+
+@torch.no_grad()
+def counted_costs(graph: fx.GraphModule, x: Tensor) -> tuple[int, int]:
+    """Return the multiply-accumulates of layers for one image, and their weights and biases, as they are when it runs.
+
+    Args:
+        graph: a network, prepared.
+        x: one image, as it takes it.
+    """
+    macs = parameters = 0
+
+    def count(layer: nn.Module, given: tuple[Tensor], y: Tensor) -> None:
+        nonlocal macs, parameters
+        assert isinstance(layer, LAYERS)
+        if isinstance(layer, nn.Linear):
+            macs += y.numel() * layer.in_features
+        elif isinstance(layer, nn.ConvTranspose2d):
+            macs += given[0].numel() * layer.weight[0].numel()
+        else:
+            macs += y.numel() * layer.weight[0].numel()
+        parameters += sum(p.numel() for p in layer.parameters())
+
+    handles = [m.register_forward_hook(count) for m in graph.modules() if isinstance(m, LAYERS)]
+    graph(x)
+    for handle in handles:
+        handle.remove()
+    return macs, parameters
 
 
 def survivors_without(graph_model: GraphModel, name: str, which: slice) -> Survivors:

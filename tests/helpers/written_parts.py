@@ -50,6 +50,10 @@ def reparametrized(change: Callable[[nn.Conv2d], object]) -> Callable[[int], nn.
     return make
 
 
+def attended(m: Part, tokens: Tensor) -> Tensor:
+    return (tokens @ tokens.mT / 8).softmax(-1) @ m.linear(tokens)
+
+
 def matrix(m: Part) -> Tensor:
     return m.matrix[:, :, None, None]
 
@@ -80,6 +84,10 @@ PARTS: Mapping[str, Callable[[int], nn.Module]] = {
     "F.batch_norm": part(lambda m, x: F.batch_norm(m.conv(x), m.vector - 1, m.vector, m.vector, None)),
     "Conv1d": part(lambda m, x: m.conv1d(x.flatten(2)).view_as(x)),
     "tokens": part(lambda m, x: F.relu(m.linear(x.flatten(2).transpose(1, 2))).transpose(1, 2).reshape(x.shape)),
+    # what reads channels beside something else, or reads what lies beside them
+    "attention": part(lambda m, x: x + attended(m, x.flatten(2).mT).mT.reshape(x.shape)),
+    "unpooling": part(lambda m, x: F.max_unpool2d(*F.max_pool2d(m.conv(x), 1, return_indices=True), 1)),
+    "beside channels": part(lambda m, x: x * m.linear(F.interpolate(x, (2, x.shape[1]))).mean((2, 3), True).sigmoid()),
     "tied": part(lambda m, x: F.conv_transpose2d(F.relu(m.conv(x)), m.conv.weight, padding=1)),
     # branches that add up
     "branches": part(lambda m, x: m.conv(x) + F.conv2d(x, matrix(m), m.vector) + x),

@@ -36,8 +36,18 @@ def test_another_budget_in_the_same_folder_measures_nothing_again(
     assert second.report.allocation is not None
     assert (tmp_path / "model.onnx").stat().st_size <= 31_000
     assert second.report.allocation.predicted > first.report.allocation.predicted
-    with pytest.raises(InputError, match="kB"):
+
+
+def test_what_a_refused_budget_says_can_be_met_in_the_same_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(InputError) as refusal:
         quantized(tmp_path, max_size="2kB")
+    monkeypatch.setattr("ptq.run.allocation.find_choices", None)
+    least = str(refusal.value).rpartition("takes ")[2].removesuffix(".")
+    made = quantized(tmp_path, max_size=least)
+    assert made.report.allocation is not None
+    assert made.report.allocation.size == made.report.allocation.frontier[0].size
 
 
 def test_an_agreement_is_judged_on_images_that_nothing_was_tuned_with(tmp_path: Path) -> None:

@@ -187,7 +187,7 @@ MODEL = ("inspect", "--model", "resnet18", "--bits", "4")
         (("inspect", "--model", "resnet18"), "or --model and --bits"),
         (("inspect", "--bits", "4"), "or --model and --bits"),
         (("inspect", "nowhere"), "there is nothing at nowhere"),
-        (RUN, "give the directory of a finished run"),
+        (RUN, "give the directory of a finished ptq quantize"),
         ((*RUN, "--model", "resnet18"), "--model: run says this by itself"),
         ((*RUN, "--act-bits", "8"), "--act-bits: run says this by itself"),
         ((*RUN, "--reduce-range"), "--reduce-range: run says this by itself"),

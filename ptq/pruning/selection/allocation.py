@@ -34,11 +34,11 @@ def allocate(
         InputError: for a budget that cannot be met; it says what can.
     """
     sizes = [group.sizes(granule) for group in groups]
-    least = costs.share(torch.tensor([s[0] for s in sizes]), budget)
-    if least > budget.share:
+    least = float(costs.share(torch.tensor([s[0] for s in sizes]), budget))
+    if not budget.met_by(least):
         raise InputError(
             f"{budget} cannot be met: with {granule} channels left in every group there are still "
-            f"{Budget(budget.quantity, float(least))}. Ask for no more than that, or for a smaller granule."
+            f"{Budget(budget.quantity, least).limit()}. Ask for no more than that, or for a smaller granule."
         )
     if allocation == "uniform":
         return _uniform(groups, sizes, costs, budget)
@@ -62,7 +62,7 @@ def _uniform(groups: Sequence[Group], sizes: list[list[int]], costs: Costs, budg
             max((s for s in at if s <= share * len(group) + 1e-9), default=at[0])
             for group, at in zip(groups, sizes, strict=True)
         ]
-        if costs.share(torch.tensor(fitting), budget) <= budget.share:
+        if budget.met_by(float(costs.share(torch.tensor(fitting), budget))):
             return torch.tensor(fitting)
     raise AssertionError("the least of all groups met the budget before")
 
@@ -93,13 +93,15 @@ def _greedy(
         )
         return lost / max(saved, 1e-30)
 
-    while (cost := float(costs.share(counts(), budget))) > budget.share:
+    while not budget.met_by(cost := float(costs.share(counts(), budget))):
         open_groups = [g for g, i in enumerate(at) if i]
         at[min(open_groups, key=lambda g: price(g, -1, cost))] -= 1
     while True:
         cost = float(costs.share(counts(), budget))
         fitting = [
-            g for g, i in enumerate(at) if i + 1 < len(sizes[g]) and costs.share(counts(g, 1), budget) <= budget.share
+            g
+            for g, i in enumerate(at)
+            if i + 1 < len(sizes[g]) and budget.met_by(float(costs.share(counts(g, 1), budget)))
         ]
         if not fitting:
             return counts()

@@ -50,9 +50,7 @@ class Costs:
             float64 (...).
         """
         counts = counts.double()
-        inputs, outputs, places = (
-            m[:, -1] + counts @ m[:, :-1].T for m in (self.inputs, self.outputs, self.places)
-        )
+        inputs, outputs, places = (m[:, -1] + counts @ m[:, :-1].T for m in (self.inputs, self.outputs, self.places))
         if quantity == "macs":
             return (self.weights * places * inputs * outputs).sum(-1)
         return (outputs * (self.weights * inputs + self.biases)).sum(-1)

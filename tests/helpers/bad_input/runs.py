@@ -38,6 +38,7 @@ def _unfinished(at: Path) -> None:
     part = at / "run/run.part"
     part.mkdir(parents=True)
     (part / "settings.json").write_text(json.dumps({"bits": 8, "model": "resnet18", "prune": "1.5x"}))
+    save_file({}, part / "images.safetensors")
 
 
 RUNS = (
@@ -59,13 +60,13 @@ RUNS = (
     Case(
         "a folder that is no run",
         ("validate", "run"),
-        "give the directory of a finished run",
+        "give the directory of a finished ptq quantize",
         lambda at: (at / "run").mkdir(),
     ),
     Case(
         "an ONNX file that is not ours",
         ("validate", "other.onnx"),
-        "give the directory of a finished run",
+        "give the directory of a finished ptq quantize",
         lambda at: _foreign_onnx(at / "other.onnx"),
     ),
     _finished(
