@@ -80,29 +80,31 @@ def _greedy(
     """Step by step the removal that is worth most; then what still fits comes back, the most valuable first."""
     at = [len(s) - 1 for s in sizes]
 
-    def counts(change: int | None = None, by: int = 0) -> Tensor:
-        return torch.tensor([s[i + by * (g == change)] for g, (s, i) in enumerate(zip(sizes, at, strict=True))])
+    def counts() -> Tensor:
+        return torch.tensor([s[i] for s, i in zip(sizes, at, strict=True)])
 
-    def price(g: int, by: int, cost: float) -> float:
+    def steps(by: int) -> tuple[list[int], list[float]]:
+        """The groups that can take a step, and what the network then costs."""
+        movable = [g for g, i in enumerate(at) if 0 <= i + by < len(sizes[g])]
+        rows = counts().repeat(len(movable), 1)
+        for row, g in zip(rows, movable, strict=True):
+            row[g] = sizes[g][at[g] + by]
+        return movable, costs.share(rows, budget).tolist()
+
+    def price(g: int, by: int, saved: float) -> float:
         """What is lost by a step of a group, for a unit of what it saves."""
         lost = abs(losses[g][at[g] + by] - losses[g][at[g]])
-        saved = (
-            abs(cost - float(costs.share(counts(g, by), budget)))
-            if per_cost
-            else abs(sizes[g][at[g] + by] - sizes[g][at[g]])
-        )
-        return lost / max(saved, 1e-30)
+        return lost / max(saved if per_cost else abs(sizes[g][at[g] + by] - sizes[g][at[g]]), 1e-30)
 
     while not budget.met_by(cost := float(costs.share(counts(), budget))):
-        open_groups = [g for g, i in enumerate(at) if i]
-        at[min(open_groups, key=lambda g: price(g, -1, cost))] -= 1
+        movable, after = steps(-1)
+        prices = {g: price(g, -1, abs(cost - share)) for g, share in zip(movable, after, strict=True)}
+        at[min(prices, key=prices.__getitem__)] -= 1
     while True:
         cost = float(costs.share(counts(), budget))
-        fitting = [
-            g
-            for g, i in enumerate(at)
-            if i + 1 < len(sizes[g]) and budget.met_by(float(costs.share(counts(g, 1), budget)))
-        ]
+        movable, after = steps(1)
+        fitting = [(g, share) for g, share in zip(movable, after, strict=True) if budget.met_by(share)]
         if not fitting:
             return counts()
-        at[max(fitting, key=lambda g: price(g, 1, cost))] += 1
+        prices = {g: price(g, 1, abs(cost - share)) for g, share in fitting}
+        at[max(prices, key=prices.__getitem__)] += 1
