@@ -1,6 +1,7 @@
 """What teachers say of a view, and whether they recognize images at all."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -11,9 +12,10 @@ from ptq.models.model import Model
 from ptq.tasks.outputs import Output, named
 from ptq.tasks.task import Task
 
-__all__ = ["averaged", "check_images", "check_student", "outputs_alike", "recognized"]
+__all__ = ["averaged", "called_alike", "check_images", "check_student", "outputs_alike", "recognized"]
 
 BATCH = 64  # images at a time where nothing is learned
+T = TypeVar("T")
 
 
 def averaged(outputs: Sequence[Output], task: Task, temperature: float) -> dict[str, Tensor]:
@@ -21,7 +23,7 @@ def averaged(outputs: Sequence[Output], task: Task, temperature: float) -> dict[
 
     Args:
         outputs: of every teacher for the same images.
-        task: of all of them.
+        task: of all of them, by the names that are wanted.
         temperature: at which probabilities are averaged.
 
     Example:
@@ -29,7 +31,7 @@ def averaged(outputs: Sequence[Output], task: Task, temperature: float) -> dict[
         >>> averaged([sure, unsure], Task({"output": "classify"}, 2), 1.0)["output"].softmax(1)
         tensor([[0.7410, 0.2590]])
     """
-    every = [named(output) for output in outputs]
+    every = [called_alike(named(output), task) for output in outputs]
     if len(every) == 1:
         return every[0]
     found = {}
@@ -44,8 +46,24 @@ def averaged(outputs: Sequence[Output], task: Task, temperature: float) -> dict[
 
 
 def outputs_alike(one: Model, other: Model) -> bool:
-    """Return whether two networks give outputs of the same names, shapes and kinds, as far as these tell the classes."""
-    return one.task == other.task and _shapes(one) == _shapes(other)
+    """Return whether two networks give outputs of the same names, shapes and kinds, as far as these tell the classes.
+
+    What a single output is called does not matter: files have names of their own for it.
+    """
+    kinds, shapes = (called_alike(found, one.task) for found in (other.task.kinds, _shapes(other)))
+    return one.num_classes == other.num_classes and one.task.kinds == kinds and _shapes(one) == shapes
+
+
+def called_alike(values: Mapping[str, T], task: Task) -> dict[str, T]:
+    """Return what there is of every output of a network, under the names of a task's; single ones belong together.
+
+    Example:
+        >>> called_alike({"logits": 1}, Task({"output": "classify"}, 2)), called_alike({"a": 1, "b": 2}, Task({"a": "generic"}))
+        ({'output': 1}, {'a': 1, 'b': 2})
+    """
+    if len(values) == len(task.kinds) == 1:
+        return dict(zip(task.kinds, values.values(), strict=True))
+    return dict(values)
 
 
 def check_images(student: Model, images: Tensor) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 
 from ptq.errors import InputError
 
-__all__ = ["Inputs", "SideBySide", "image_channels", "is_input", "take_input", "with_one_input"]
+__all__ = ["Inputs", "SideBySide", "image_channels", "is_input", "take_input", "with_one_input", "with_own_inputs"]
 
 Inputs = Mapping[str, object]
 """Argument of a network's forward -> channels of an image, as "RGB"; or what it is always called with."""
@@ -93,3 +93,8 @@ def with_one_input(network: nn.Module, inputs: Inputs) -> nn.Module:
         raise InputError("none of the network's inputs is an image: say which channels one has, as 'RGB'")
     constants = {name: value for name, value in inputs.items() if not isinstance(value, str)}
     return SideBySide(network, channels, constants)
+
+
+def with_own_inputs(network: nn.Module) -> nn.Module:
+    """Return the network that `with_one_input` was given; any other as it is."""
+    return network.network if isinstance(network, SideBySide) else network

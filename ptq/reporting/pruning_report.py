@@ -30,11 +30,16 @@ class PruneFacts(RunFacts):
 
 def next_steps(facts: PruneFacts, folder: Path) -> list[Step]:
     """Return what to do with a pruned network, the most useful first."""
-    seen = facts.model.preprocess
+    seen, images = facts.model.preprocess, str(folder / "images.safetensors")
+    if "," in seen.channels:  # several inputs; a file that ptq reads takes one image
+        command = ["ptq", "quantize", "--config", str(folder / "recipe.toml"), "--bits", "8", "--images", images]
+        command += ["--out", f"{folder}-w8a8"]
+        return [Step("Prune again in the same way, and quantize what is left.", shlex.join(command))]
     mean, std = (",".join(f"{value:.6g}" for value in values) for values in (seen.mean, seen.std))
     command = ["ptq", "quantize", "--model", str(folder / "pruned.onnx"), "--bits", "8", "--mean", mean, "--std", std]
     command += [] if seen.channels == "RGB" else ["--channels", seen.channels]
-    command += ["--images", str(folder / "images.safetensors")]
+    command += [] if facts.settings.model.task == "auto" else ["--task", facts.settings.model.task]
+    command += ["--images", images]
     return [Step("Quantize what is left, with the same images.", shlex.join(command))]
 
 

@@ -22,6 +22,7 @@ from ptq.distillation.distillation import distill
 from ptq.distillation.results import DistillResult
 from ptq.distillation.teaching import check_student
 from ptq.errors import InputError
+from ptq.models.inputs import with_own_inputs
 from ptq.models.model import Model, load_model
 from ptq.progress import SILENT, Progress
 from ptq.reporting.distillation_report import DistillFacts, write_distillation
@@ -184,7 +185,8 @@ def _written(
         "preprocess": asdict(learned.preprocess),
         "sha256": learned.sha256,
     }
-    state = {name: value.contiguous().clone() for name, value in learned.module.state_dict().items()}
+    own = with_own_inputs(learned.module)
+    state = {name: value.contiguous().clone() for name, value in own.state_dict().items()}
     with watch("export"):
         save_tensors(folder / "weights.safetensors", state, about)
     measured = write_float_file(

@@ -52,7 +52,8 @@ def byte_count(text: str, option: str = "--memory-limit") -> int:
     if float(amount) > MOST:
         raise InputError(f"{option}: {text!r} is more than any machine has; give 1GiB, say")
     power = 0 if prefix is None else 1 + _PREFIXES.index(prefix)
-    return round(float(amount) * (1000 if unit == "B" else 1024) ** power)
+    scale: int = (1000 if unit == "B" else 1024) ** power
+    return round(float(amount) * scale)
 
 
 def byte_text(count: int) -> str:

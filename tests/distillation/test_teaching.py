@@ -5,7 +5,14 @@ import torch
 from torch import nn
 
 import ptq
-from ptq.distillation.teaching import averaged, check_images, check_student, outputs_alike, recognized
+from ptq.distillation.teaching import (
+    averaged,
+    called_alike,
+    check_images,
+    check_student,
+    outputs_alike,
+    recognized,
+)
 from ptq.models.model import Model
 from ptq.tasks.task import Task
 
@@ -43,6 +50,32 @@ def test_a_student_needs_the_outputs_of_its_teacher_and_the_size_of_the_images()
         with pytest.raises(ptq.InputError):
             check_images(student, images)
     assert not outputs_alike(network(5), network(4))
+
+
+class Named(nn.Module):
+    """A network whose outputs have names of their own, as those of files have."""
+
+    def __init__(self, body: nn.Module, *names: str) -> None:
+        super().__init__()
+        self.body, self.names = body, names
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {name: self.body(x) for name in self.names}
+
+
+def test_a_single_output_may_be_called_anything_and_several_may_not() -> None:
+    body = network(5).module
+    one, other, two, more = (
+        ptq.as_model(Named(body, *names), size=8, mean=0.5, std=0.25)
+        for names in (("a",), ("b",), ("a", "c"), ("a", "d"))
+    )
+    assert outputs_alike(one, other) and outputs_alike(network(5), one) and outputs_alike(two, two)
+    assert not outputs_alike(two, more) and not outputs_alike(one, two)
+    scores = torch.randn(5, 3)
+    assert averaged([{"b": scores}], CLASSES, 4.0)["output"] is scores
+    assert called_alike({"a": 1, "b": 2}, CLASSES) == {"a": 1, "b": 2}
+    student, _ = ptq.distill([one, other], network(5), IMAGES, ptq.DistillConfig(epochs=2))
+    assert student.num_classes == 5
 
 
 def test_recognized_is_the_share_of_the_images_that_are_labeled() -> None:
