@@ -13,8 +13,8 @@ from ptq.export.checks import EQUAL_DB, FLIPPED, FLOAT_DB
 from ptq.export.ort_static import quantize_static
 from ptq.export.qdq import export_float
 from ptq.export.stepwise import compare_stepwise
-from ptq.pruning.channels import find_channels
-from ptq.pruning.groups import find_groups
+from ptq.pruning.coupling.channels import find_channels
+from ptq.pruning.coupling.groups import find_groups
 from ptq.pruning.removal import remove
 from ptq.utils.metrics import sqnr_db
 from ptq.utils.modules import to_eval

@@ -17,17 +17,24 @@ def settings_of_student(folder: Path) -> dict[str, Any]:
     Raises:
         InputError: where there is no such run, or a file of it is missing.
     """
+    files = {"model.weights": folder / "weights.safetensors", "calibration.images": folder / "images.safetensors"}
     try:
         facts = json.loads((folder / FACTS).read_text())
-        student = str(facts["settings"]["distillation"]["student"])
-        height, width = facts["model"]["preprocess"]["size"]
+        seen, student = facts["model"]["preprocess"], str(facts["settings"]["distillation"]["student"])
+        height, width = seen["size"]
+        own: dict[str, Any] = {"model.name": student, "model.size": (int(height), int(width))}
+        if student.endswith(
+            ".onnx"
+        ):  # takes no other weights, and does not say what its images are: the file of the run is taken
+            del files["model.weights"]
+            files["model.name"] = folder / "student.onnx"
+            own |= {f"model.{name}": tuple(map(float, seen[name])) for name in ("mean", "std")}
+            own["model.channels"] = str(seen["channels"])
     except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise InputError(
             f"--from: {folder} has no readable {FACTS}: give the directory of a finished ptq distill."
         ) from error
-    files = {"model.weights": folder / "weights.safetensors", "calibration.images": folder / "images.safetensors"}
     for file in files.values():
         if not file.is_file():
             raise InputError(f"--from: {file} is missing: run ptq distill again.")
-    paths = {name: str(file) for name, file in files.items()}
-    return {"model.name": student, "model.size": (int(height), int(width)), **paths}
+    return own | {name: str(file) for name, file in files.items()}

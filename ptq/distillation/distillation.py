@@ -79,8 +79,8 @@ def distill(
         The student that learned, in eval mode on the CPU, and how it went.
 
     Raises:
-        InputError: for a student with other outputs than its teacher, images of another size or type, fewer than two, and rounds without
-            `more_images`.
+        InputError: for no teacher, a student with other outputs than its teacher, images of another size or type, fewer than two, labels of
+            another number, and rounds without `more_images`.
         ModelError: when the loss is not finite any more.
 
     Example:
@@ -93,8 +93,14 @@ def distill(
     """
     config, store, device = config or DistillConfig(), store or WorkStore(), torch.device(device)
     teachers = [teacher] if isinstance(teacher, Model) else list(teacher)
+    if not teachers:
+        raise InputError("a student needs a teacher: give at least one.")
     check_student(student, teachers[0])
     check_images(student, images)
+    if labels is not None and labels.shape != (len(images),):
+        raise InputError(
+            f"labels are of shape {tuple(labels.shape)}, and there are {len(images)} images: give one for each."
+        )
     asked = [one for one in teachers if one is teachers[0] or outputs_alike(one, teachers[0])]
     seen = {} if labels is None else _recognized(asked, images, labels)
     if config.rounds > 1 and more_images is None:

@@ -50,7 +50,7 @@ class PruneConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        parse_budget(self.budget)
+        parse_budget(str(self.budget))
         check_choice(self.score, get_args(Score), "score of channels")
         check_choice(self.allocation, get_args(Allocation), "allocation of channels")
         for name, least in (("granule", 1), ("batch", 1), ("block_iterations", 0), ("network_iterations", 0)):

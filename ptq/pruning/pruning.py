@@ -13,7 +13,7 @@ from ptq.pruning.removal import remove
 from ptq.pruning.repair import repair, split_images
 from ptq.pruning.repair_steps.side_by_side import Survivors
 from ptq.pruning.results import PrunedLayer, PruneResult, RepairStep
-from ptq.pruning.selection.ranking import Ranking, rank
+from ptq.pruning.selection.ranking import Ranking, check_images, rank
 from ptq.utils.activation_cache import ActivationCache
 
 __all__ = ["prune"]
@@ -44,7 +44,7 @@ def prune(
         The smaller network, for `ptq.make_plan` and all that follows, and what was removed and what repair brought.
 
     Raises:
-        InputError: for a budget that cannot be met, and for a network that has no channels to remove.
+        InputError: for a budget that cannot be met, images that the network does not take, and a network that has no channels to remove.
 
     Example:
         >>> config = ptq.PruneConfig("1.5x", granule=2, block_iterations=5, network_iterations=10)
@@ -55,6 +55,7 @@ def prune(
         torch.Size([2, 10])
     """
     config = (config or PruneConfig()).for_images(*images.shape[-2:])
+    check_images(graph_model, images)
     ranking = ranking or rank(graph_model, images, config.score)
     channels, costs = ranking.channels, ranking.costs
     counts, kept = ranking.choose(parse_budget(config.budget), config.granule, config.allocation)

@@ -120,6 +120,13 @@ def test_bad_input_is_refused(teacher: Model) -> None:
         )
 
 
+def test_no_teacher_and_labels_of_other_images_are_refused(digits: Any, teacher: Model) -> None:
+    images = digits.train_images[:4]
+    for teachers, labels in (([], None), ([teacher], torch.zeros(3, dtype=torch.long))):
+        with pytest.raises(ptq.InputError):
+            ptq.distill(teachers, teacher, images, ptq.DistillConfig(epochs=1), labels=labels)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

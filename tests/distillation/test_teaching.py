@@ -5,14 +5,7 @@ import torch
 from torch import nn
 
 import ptq
-from ptq.distillation.teaching import (
-    averaged,
-    called_alike,
-    check_images,
-    check_student,
-    outputs_alike,
-    recognized,
-)
+from ptq.distillation.teaching import averaged, called_alike, check_images, check_student, outputs_alike, recognized
 from ptq.models.model import Model
 from ptq.tasks.task import Task
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import save_file
 from typer.testing import CliRunner, Result
 
@@ -13,7 +14,7 @@ import ptq
 from ptq.config.distillation_settings import DistillationSettings
 from ptq.config.distilled_run import settings_of_student
 from ptq.config.recipe_file import read_recipe
-from ptq.export import ort
+from ptq.export import export_float, ort
 from ptq.run.distilled_network import load_student
 from tests.helpers.pages import Page
 
@@ -143,6 +144,23 @@ def test_quantization_goes_on_with_the_student_its_weights_and_the_images() -> N
     assert report["settings"]["model"]["weights"] == "run/weights.safetensors"
     assert report["images"]["count"] == 64
     assert report["top1"]["float"] == pytest.approx(facts()["top1"]["onnx"], abs=1.1)
+
+
+@pytest.mark.slow
+def test_quantization_goes_on_with_a_student_that_was_a_file() -> None:
+    student = ptq.load_model("nets.py:small")
+    export_float(
+        ptq.prepare(student.module, student.preprocess.input_shape).module,
+        Path("small.onnx"),
+        torch.zeros(2, 3, 16, 16),
+    )
+    assert distill("--out", "of_a_file", "--student", "small.onnx").exit_code == 0
+    given = ("--method", "nearest", "--preset", "fast", "--threads", "1", "--data", "data.npz")
+    result = call("quantize", "--from", "of_a_file", "--bits", "8", "--out", "quantized_file", *given)
+    assert result.exit_code == 0, result.output
+    report = json.loads(Path("quantized_file/report.json").read_text())
+    assert report["settings"]["model"]["name"] == "of_a_file/student.onnx"
+    assert report["top1"]["float"] == pytest.approx(facts("of_a_file")["top1"]["onnx"], abs=1.1)
 
 
 def test_a_quantized_network_is_not_overwritten() -> None:

@@ -16,7 +16,7 @@ from ptq.pruning.selection.allocation import allocate, keep_best
 from ptq.pruning.selection.costs import Costs, find_costs
 from ptq.pruning.selection.scores import SCORES
 
-__all__ = ["Ranking", "rank", "unranked"]
+__all__ = ["Ranking", "check_images", "rank", "unranked"]
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def rank(graph_model: GraphModel, images: Tensor, score: Score) -> Ranking:
         score: what a channel is worth.
 
     Raises:
-        InputError: without images, and for a network that has no channels to remove.
+        InputError: without images, for images of another shape, and for a network that has no channels to remove.
 
     Example:
         >>> from ptq.config.budgets import Budget
@@ -87,7 +87,24 @@ def rank(graph_model: GraphModel, images: Tensor, score: Score) -> Ranking:
         >>> len(kept) == ranking.channels.count
         True
     """
-    if len(images) < 1:
-        raise InputError("pruning needs images to see what channels are worth: give at least one.")
+    check_images(graph_model, images)
     found = unranked(graph_model)
     return replace(found, scores=SCORES[score](graph_model, found.channels, images))
+
+
+def check_images(graph_model: GraphModel, images: Tensor) -> None:
+    """Refuse images that a network does not take, and ones that are no numbers.
+
+    Raises:
+        InputError: for these, and for none.
+    """
+    if len(images) < 1:
+        raise InputError("pruning needs images to see what channels are worth: give at least one.")
+    if not images.is_floating_point() or tuple(images.shape[1:]) != graph_model.input_shape:
+        wanted = ", ".join(map(str, graph_model.input_shape))
+        raise InputError(
+            f"pruning needs images as the network takes them, normalized floats of shape (N, {wanted}), not "
+            f"{str(images.dtype).removeprefix('torch.')} of shape {tuple(images.shape)}."
+        )
+    if not bool(images.isfinite().all()):
+        raise InputError("pruning needs images of numbers: some are NaN or infinite.")

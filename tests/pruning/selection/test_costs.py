@@ -6,10 +6,10 @@ import torch
 from ptq.config.budgets import Budget, parse_budget
 from ptq.errors import InputError
 from ptq.graph.preparation import prepare
-from ptq.pruning.channels import find_channels
-from ptq.pruning.costs import find_costs
-from ptq.pruning.groups import find_groups
-from ptq.pruning.ranking import unranked
+from ptq.pruning.coupling.channels import find_channels
+from ptq.pruning.selection.costs import find_costs
+from ptq.pruning.coupling.groups import find_groups
+from ptq.pruning.selection.ranking import unranked
 from ptq.pruning.removal import remove
 from tests.helpers.branching_networks import BRANCHING, branching
 from tests.helpers.networks import NETWORKS, SHAPE, build, images
