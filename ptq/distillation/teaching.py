@@ -90,7 +90,7 @@ def check_student(student: Model, teacher: Model) -> None:
     """Refuse a student that cannot learn what its teacher says.
 
     Raises:
-        InputError: for other outputs or classes.
+        InputError: for other outputs or classes, and for a teacher of whole numbers.
     """
     if student.num_classes != teacher.num_classes:
         raise InputError(
@@ -101,6 +101,10 @@ def check_student(student: Model, teacher: Model) -> None:
         raise InputError(
             f"{student.name} gives {_described(student)}, and {teacher.name} {_described(teacher)}: a student needs the outputs "
             "of its teacher."
+        )
+    if not teacher.task.learnable:
+        raise InputError(
+            f"{teacher.name} gives whole numbers alone, which teach nothing: leave out what makes them (argmax)."
         )
 
 

@@ -63,19 +63,25 @@ def prune(
     pruned, steps = repair(
         graph_model, pruned, Survivors(channels, kept), images, config, cache=cache, progress=progress, on_step=on_step
     )
-    sizes = {q: (int(costs.cost(costs.full, q)), int(costs.cost(counts, q))) for q in ("macs", "parameters")}
     learned, apart = map(len, split_images(images))
     layers = tuple(_layers(graph_model, pruned))
     result = PruneResult(
         layers=layers,
-        macs=sizes["macs"],
-        parameters=sizes["parameters"],
+        macs=(round(float(costs.cost(costs.full, "macs"))), round(float(costs.cost(counts, "macs")))),
+        parameters=(_parameters(graph_model), _parameters(pruned)),
         steps=steps,
         images=(learned, apart),
         fixed=channels.fixed,
         removed=tuple((~kept).nonzero().flatten().tolist()),
     )
     return pruned, result
+
+
+def _parameters(graph_model: GraphModel) -> int:
+    """Numbers in layers, with the biases that repair has given them."""
+    graph = graph_model.module
+    layers = [module_of(graph, node) for node in graph.graph.nodes]
+    return sum(p.numel() for layer in layers if isinstance(layer, LAYERS) for p in layer.parameters())
 
 
 def _layers(graph_model: GraphModel, pruned: GraphModel) -> list[PrunedLayer]:

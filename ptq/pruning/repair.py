@@ -78,7 +78,7 @@ def repair(
     asked = (
         ("closed form", closed_form, config.closed_form),
         ("blocks", blocks, config.block_iterations > 0),
-        ("network", network, config.network_iterations != 0),
+        ("network", network, config.network_iterations != 0 and graph_model.task.learnable),
     )
     for name, work, wanted in asked:
         if not wanted:

@@ -18,7 +18,7 @@ from ptq.progress import SILENT, Progress
 from ptq.pruning.config import PruneConfig
 from ptq.pruning.pruning import prune
 from ptq.pruning.results import PruneResult
-from ptq.pruning.selection.ranking import rank, unranked
+from ptq.pruning.selection.ranking import check_score, rank, unranked
 from ptq.pruning.storage import load_pruned, save_pruned
 from ptq.run.latency_budget import Sizes
 from ptq.utils.activation_cache import ActivationCache
@@ -92,6 +92,7 @@ def check_pruning(
     if pruning.budget is None:
         return
     ranking = unranked(graph_model)
+    check_score(graph_model, config.score)
     if pruning.latency is None:
         ranking.choose(parse_budget(config.budget), config.granule, config.allocation)
     else:

@@ -110,6 +110,11 @@ class Task:
         return Tally(float((scores.argmax(1) == labels).sum()), len(labels), len(labels))
 
     @property
+    def learnable(self) -> bool:
+        """Whether any output has gradients; whole numbers have none."""
+        return any(kind != "discrete" for kind in self.kinds.values())
+
+    @property
     def unit(self) -> str:
         """What the loss is counted in; empty where outputs of several kinds are added up."""
         units = {self.kind(name).unit for name in self.kinds}

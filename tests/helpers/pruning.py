@@ -9,7 +9,7 @@ from torch import Tensor, fx, nn
 
 from ptq.graph.fx_helpers import LAYERS, module_of
 from ptq.graph.preparation import GraphModel
-from ptq.pruning.coupling.channel_map import ChannelMap
+from ptq.pruning.coupling.channel_map import ChannelMap, read_axis
 from ptq.pruning.coupling.channels import find_channels
 from ptq.pruning.coupling.groups import Group, find_groups
 from ptq.pruning.repair_steps.side_by_side import Survivors
@@ -48,12 +48,13 @@ def without_readers(graph_model: GraphModel, channels: ChannelMap, kept: Tensor)
 
 
 @torch.no_grad()
-def counted_costs(graph: fx.GraphModule, x: Tensor) -> tuple[int, int]:
+def counted_costs(graph: fx.GraphModule, x: Tensor, *, all_biased: bool) -> tuple[int, int]:
     """Return the multiply-accumulates of layers for one image, and their weights and biases, as they are when it runs.
 
     Args:
         graph: a network, prepared.
         x: one image, as it takes it.
+        all_biased: whether layers without bias count as if they had one, which repair may give them.
     """
     macs = parameters = 0
 
@@ -66,7 +67,8 @@ def counted_costs(graph: fx.GraphModule, x: Tensor) -> tuple[int, int]:
             macs += given[0].numel() * layer.weight[0].numel()
         else:
             macs += y.numel() * layer.weight[0].numel()
-        parameters += sum(p.numel() for p in layer.parameters())
+        biased = all_biased or layer.bias is not None
+        parameters += layer.weight.numel() + biased * y.shape[read_axis(layer, y.dim())]
 
     handles = [m.register_forward_hook(count) for m in graph.modules() if isinstance(m, LAYERS)]
     graph(x)

@@ -51,7 +51,8 @@ def reparametrized(change: Callable[[nn.Conv2d], object]) -> Callable[[int], nn.
 
 
 def attended(m: Part, tokens: Tensor) -> Tensor:
-    return (tokens @ tokens.mT / 8).softmax(-1) @ m.linear(tokens)
+    values: Tensor = m.linear(tokens)
+    return (tokens @ tokens.mT / 8).softmax(-1) @ values
 
 
 def matrix(m: Part) -> Tensor:
@@ -86,7 +87,7 @@ PARTS: Mapping[str, Callable[[int], nn.Module]] = {
     "tokens": part(lambda m, x: F.relu(m.linear(x.flatten(2).transpose(1, 2))).transpose(1, 2).reshape(x.shape)),
     # what reads channels beside something else, or reads what lies beside them
     "attention": part(lambda m, x: x + attended(m, x.flatten(2).mT).mT.reshape(x.shape)),
-    "unpooling": part(lambda m, x: F.max_unpool2d(*F.max_pool2d(m.conv(x), 1, return_indices=True), 1)),
+    "unpooling": part(lambda m, x: F.max_unpool2d(*F.max_pool2d(m.conv(x), 1, return_indices=True), (1, 1))),
     "beside channels": part(lambda m, x: x * m.linear(F.interpolate(x, (2, x.shape[1]))).mean((2, 3), True).sigmoid()),
     "tied": part(lambda m, x: F.conv_transpose2d(F.relu(m.conv(x)), m.conv.weight, padding=1)),
     # branches that add up

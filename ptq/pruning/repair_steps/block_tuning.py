@@ -46,11 +46,14 @@ def tune_blocks(
         progress: told of every iteration.
     """
     changed = survivors.changed(pruned)
-    layers = {n.name for n in pruned.graph.nodes if n.name in changed and isinstance(module_of(pruned, n), LAYERS)}
-    with progress.stage("tune blocks", len(layers) * config.block_iterations) as task:
+
+    def layers_of(graph: fx.GraphModule) -> list[str]:
+        """Those that changed; a tensor that a block reads may have the name of a layer, too."""
+        return [n.name for n in graph.graph.nodes if n.name in changed and isinstance(module_of(graph, n), LAYERS)]
+
+    with progress.stage("tune blocks", len(layers_of(pruned)) * config.block_iterations) as task:
         for index, pair in enumerate(block_pairs(original, pruned, survivors, images, cache)):
-            names = [node.name for node in pair.pruned.module.graph.nodes if node.name in layers]
-            if names:
+            if names := layers_of(pair.pruned.module):
                 _tune(pair, names, len(images) - held_out, config, config.seed * 1_000_003 + index, task)
 
 
@@ -59,12 +62,14 @@ def _tune(pair: BlockPair, names: list[str], training: int, config: PruneConfig,
     device = device_of(block.module, next(iter(pair.reads_pruned.values())))
     few, apart = torch.arange(min(FEW, training)), torch.arange(training, count)
     trainable = Trainable(block.module, names, _inputs(pair, few, device))
-    size = {name: float(y.square().mean()) for name, y in pair.target(few).items()}
+    size = {name: float(y.square().mean()) for name, y in pair.target(few).items() if y.is_floating_point()}
+    if not size:
+        return  # whole numbers have no gradients
 
     def error(index: Tensor) -> Tensor:
         given = block.named(trainable(*_inputs(pair, index, device)))
         wanted = pair.target(index)
-        parts = [(y - given[name]).square().mean() / max(size[name], TINY) for name, y in wanted.items()]
+        parts = [(wanted[name] - given[name]).square().mean() / max(size[name], TINY) for name in size]
         return torch.stack(parts).sum()
 
     def judged() -> float:

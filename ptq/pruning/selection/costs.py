@@ -28,7 +28,7 @@ class Costs:
             places, for every coupled channel of each group; the last column is what is always there. (layers, groups + 1), float64.
             Places depend on channels where a layer works on every channel by itself.
         weights: numbers for one input and one output, (layers,).
-        biases: 1 for a layer with bias, (layers,).
+        biases: 1 for a layer with bias, (layers,). Where channels are gone, every layer counts as one: its repair may give it a bias.
         full: how many coupled channels the groups have, (groups,).
     """
 
@@ -53,7 +53,9 @@ class Costs:
         inputs, outputs, places = (m[:, -1] + counts @ m[:, :-1].T for m in (self.inputs, self.outputs, self.places))
         if quantity == "macs":
             return (self.weights * places * inputs * outputs).sum(-1)
-        return (outputs * (self.weights * inputs + self.biases)).sum(-1)
+        pruned = (counts < self.full).any(-1, keepdim=True)
+        biases = torch.where(pruned, 1.0, self.biases)
+        return (outputs * (self.weights * inputs + biases)).sum(-1)
 
     def share(self, counts: Tensor, budget: Budget) -> Tensor:
         """Return the cost relative to that of the whole network, (...)."""

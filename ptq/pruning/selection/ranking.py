@@ -14,9 +14,9 @@ from ptq.pruning.coupling.channels import find_channels
 from ptq.pruning.coupling.groups import Group, find_groups
 from ptq.pruning.selection.allocation import allocate, keep_best
 from ptq.pruning.selection.costs import Costs, find_costs
-from ptq.pruning.selection.scores import SCORES
+from ptq.pruning.selection.scores import SCORES, WITH_GRADIENTS
 
-__all__ = ["Ranking", "check_images", "rank", "unranked"]
+__all__ = ["Ranking", "check_images", "check_score", "rank", "unranked"]
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,8 @@ def rank(graph_model: GraphModel, images: Tensor, score: Score) -> Ranking:
         score: what a channel is worth.
 
     Raises:
-        InputError: without images, for images of another shape, and for a network that has no channels to remove.
+        InputError: without images, for images of another shape, for a score that the network cannot have, and for a network that has no
+            channels to remove.
 
     Example:
         >>> from ptq.config.budgets import Budget
@@ -88,8 +89,22 @@ def rank(graph_model: GraphModel, images: Tensor, score: Score) -> Ranking:
         True
     """
     check_images(graph_model, images)
+    check_score(graph_model, score)
     found = unranked(graph_model)
     return replace(found, scores=SCORES[score](graph_model, found.channels, images))
+
+
+def check_score(graph_model: GraphModel, score: Score) -> None:
+    """Refuse a score that asks for gradients of a network that has none.
+
+    Raises:
+        InputError: for such a score.
+    """
+    if score in WITH_GRADIENTS and not graph_model.task.learnable:
+        raise InputError(
+            f"the network gives whole numbers alone, which have no gradients, and the score {score!r} needs them: take another, "
+            "--set pruning.score=reconstruction, or leave out what makes them (argmax)."
+        )
 
 
 def check_images(graph_model: GraphModel, images: Tensor) -> None:

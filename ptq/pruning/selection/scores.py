@@ -20,7 +20,7 @@ from ptq.pruning.coupling.channel_map import ChannelMap, read_axis
 from ptq.pruning.coupling.groups import find_groups
 from ptq.pruning.selection.weights import weights_by_input, weights_by_output
 
-__all__ = ["SCORES"]
+__all__ = ["SCORES", "WITH_GRADIENTS"]
 
 BATCH = 16  # images at a time
 # Synthesized images are what a network is surest of: at 1 few of them have gradients, and these few decide. With MixMix images ResNet-20 at half
@@ -94,6 +94,9 @@ SCORES: Mapping[str, Callable[[GraphModel, ChannelMap, Tensor], Tensor]] = {
     "divergence": divergence,
 }
 """Each takes a network, its channels, and images as the network takes them; gives float64 (channels.count,)."""
+
+WITH_GRADIENTS = ("gradient", "divergence")
+"""The scores that need gradients of the outputs."""
 
 
 class _Gated(fx.Interpreter):

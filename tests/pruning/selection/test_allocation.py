@@ -8,7 +8,6 @@ import torch
 import ptq
 from ptq.config.budgets import parse_budget
 from ptq.config.choices import Allocation
-from ptq.graph.fx_helpers import LAYERS
 from ptq.graph.preparation import GraphModel, prepare
 from ptq.pruning.config import PruneConfig
 from ptq.pruning.coupling.channels import find_channels
@@ -30,7 +29,7 @@ def macs(graph_model: GraphModel) -> int:
 
 
 @pytest.mark.parametrize("name", [name for name in NETWORKS if name != "densenet"])
-def test_costs_are_those_of_the_network_that_is_left(name: str) -> None:
+def test_multiply_accumulates_are_those_that_torch_counts(name: str) -> None:
     graph_model = prepare(build(name), SHAPE)
     channels = find_channels(graph_model)
     groups = find_groups(channels)
@@ -40,9 +39,6 @@ def test_costs_are_those_of_the_network_that_is_left(name: str) -> None:
     pruned = remove(graph_model, channels, kept)
     assert int(costs.cost(costs.full, "macs")) == macs(graph_model)
     assert int(costs.cost(counts, "macs")) == macs(pruned)
-    assert int(costs.cost(counts, "parameters")) == sum(
-        p.numel() for m in pruned.module.modules() if isinstance(m, LAYERS) for p in m.parameters()
-    )
 
 
 @pytest.mark.parametrize("allocation", get_args(Allocation))
