@@ -7,16 +7,18 @@
 DATA is described in benchmarks/networks.py, sources in benchmarks/sources.py. FOLDER has Torch-Pruning, which ptq does not depend on:
 `pip install --no-deps --target FOLDER torch-pruning==1.6.1`.
 
-It is given what its authors give it (reproduce/main.py in its repository): channels go in many small steps of all that there are, until there are as few
-multiply-accumulates as asked for. l1 is MagnitudeImportance(p=1), taylor TaylorImportance(); their gradients are taken anew before every step, on
-the images of the source with their labels: those of a real image, or what a made one was made for. A scope says which channels compete: all
-(global_pruning), those of a layer, or those of layers that are alike (isomorphic). Channels come one by one: round_to, its granule, is left out.
+It is given what its authors give it (reproduce/main.py in its repository): channels go in many small steps of all that there are, until there are
+as few multiply-accumulates as asked for; within a step it ends, too. l1 is MagnitudeImportance(p=1), and taylor TaylorImportance(). Its gradients
+are taken anew before every step, on the images of the source with their labels: those of a real image, or what a made one was made for. A scope
+says which channels compete: all (global_pruning), those of a layer, or those of layers that are alike (isomorphic). Channels go one by one:
+round_to, its granule, is left out.
 
 Its pruned network is rebuilt in ptq's own graph from its pruning history, and must give the same outputs. So both are judged and repaired
-alike. Rows of ptq are those of benchmarks/pruning.py with as many iterations and test images.
+alike. Rows of ptq are those of benchmarks/pruning.py with its default score and allocation, and with as many iterations and test images.
 
 Torch-Pruning does not follow shortcuts without parameters: where channels are padded, it removes others than those, and the network breaks. CIFAR
-ResNets have them. It is given the same function with 1x1 convolutions of zeros and ones in their place, 0.6 % more multiply-accumulates.
+ResNets have them. It is given the same function with 1x1 convolutions of zeros and ones in their place, less than 0.7 % more
+multiply-accumulates.
 
 Rows are added to results/pruning_peers.json as they are finished. results/pruning_peers.md is made from it.
 """
@@ -44,6 +46,7 @@ from benchmarks.sources import make_images, source_of
 from ptq.config.budgets import parse_budget
 from ptq.graph.preparation import GraphModel, prepare
 from ptq.pruning.config import PruneConfig
+from ptq.pruning.coupling.channel_map import ChannelMap
 from ptq.pruning.removal import remove
 from ptq.pruning.repair import repair
 from ptq.pruning.repair_steps.side_by_side import Survivors
@@ -128,27 +131,34 @@ def choose(
         ignored_layers=[m for m in module.modules() if isinstance(m, nn.Linear) and m.out_features == classes],
         **SCOPES[scope],
     )
+    kept, seen = torch.ones(ranking.channels.count, dtype=torch.bool), 0
     for _ in range(steps):
         if learn is not None:
             learn(module)
-        pruner.step()
-        kept = kept_by(graph_model, ranking, pruner.pruning_history())
-        while missing and share_of(ranking, kept) <= parse_budget(missing[0]).share:
-            found[missing.pop(0)] = Choice(kept, module(example).detach())
-        if not missing:
-            break
+        for group in pruner.step(interactive=True):
+            group.prune()
+            history = pruner.pruning_history()
+            kept, seen = kept_by(graph_model, ranking.channels, history[seen:], kept), len(history)
+            while missing and share_of(ranking, kept) <= parse_budget(missing[0]).share:
+                found[missing.pop(0)] = Choice(kept, module(example).detach())
+            if not missing:
+                return found
     return found
 
 
-def kept_by(graph_model: GraphModel, ranking: Ranking, history: Sequence[tuple[str, bool, Sequence[int]]]) -> Tensor:
+def kept_by(
+    graph_model: GraphModel, channels: ChannelMap, history: Sequence[tuple[str, bool, Sequence[int]]], before: Tensor
+) -> Tensor:
     """Return which coupled channels are left after a history of Torch-Pruning, bool (coupled channels,).
 
     Args:
+        graph_model: the network, prepared.
+        channels: of it.
         history: name of a layer, whether outputs of it were removed, and which of those that it had by then.
+        before: those that were left until then; stays as it is.
     """
-    channels = ranking.channels
     names = {str(node.target): node.name for node in graph_model.module.graph.nodes if node.op == "call_module"}
-    kept = torch.ones(channels.count, dtype=torch.bool)
+    kept = before.clone()
     for layer, outputs, positions in history:
         if not outputs:
             raise ValueError(f"inputs of {layer} were removed by themselves, which ptq knows no groups for")
@@ -224,10 +234,9 @@ def page(rows: Rows) -> Iterator[str]:
     yield "# Torch-Pruning and ptq\n"
     yield "Made by `python -m benchmarks.pruning_peers DATA --torch-pruning FOLDER`, which says what was done. Cells have top-1 in percent on images that no"
     yield "source has seen, in float. *Fewer* is how many times fewer multiply-accumulates and parameters there are. A step in brackets was taken back."
-    settings, ours = (
-        ("network", "test_images", "iterations", "seed"),
-        [r for r in read_rows("pruning") if not r["blocks"]],
-    )
+    settings, default = ("network", "test_images", "iterations", "seed"), PruneConfig()
+    usual = {"score": default.score, "allocation": default.allocation, "blocks": 0}
+    ours = [r for r in read_rows("pruning") if usual.items() <= r.items()]
     for chosen in sorted({tuple(r[k] for k in settings) for r in rows}, key=str):
         mine, ptq = ([r for r in every if tuple(r[k] for k in settings) == chosen] for every in (rows, ours))
         network, test, iterations, seed = chosen
@@ -236,13 +245,17 @@ def page(rows: Rows) -> Iterator[str]:
         head = ("budget", "images", "channels chosen by", "fewer", *STEPS.values())
         yield f"| {' | '.join(head)} |\n|{' --- |' * len(head)}"
         budgets = {r["budget"] for r in mine}
-        lines = [(r, f"Torch-Pruning: {r['score']}, {r['scope']}") for r in mine]
-        lines += [(r, f"ptq: steps of {r['granule']}, {r['score']}") for r in ptq if r["budget"] in budgets]
+        lines = [(r, _choice(r)) for r in mine]
+        lines += [(r, f"ptq: {r['score']}, granule {r['granule']}") for r in ptq if r["budget"] in budgets]
         for r, tool in sorted(lines, key=lambda line: (float(line[0]["budget"][:-1]), line[0]["source"], line[1])):
             about = (r["budget"], source_of(r["source"]).title, tool, f"{r['macs']:.2f}, {r['parameters']:.2f}")
             yield f"| {' | '.join(about)} | {' | '.join(step_cells(r))} |"
     versions = sorted({r["torch_pruning"] for r in rows})
     yield footer(rows, f"; Torch-Pruning {', '.join(versions)}")
+
+
+def _choice(row: dict[str, Any]) -> str:
+    return f"Torch-Pruning: {row['score']}, {row['scope']}, steps of {100 / row['steps_at_most']:g} %"
 
 
 def main() -> None:

@@ -33,7 +33,13 @@ def test_positions_in_a_history_count_what_is_left_by_then() -> None:
     ranking = unranked(graph_model)
     # Of 0 1 2 3 4 5 go 0 and 2; of 1 3 4 5 goes 3, by the name of another layer of the stream; and of the hidden ones 3.
     history = [("stem", True, [0, 2]), ("outer", True, [1]), ("inner", True, [3]), ("inner", True, [])]
-    kept = kept_by(graph_model, ranking, history)
+    every = torch.ones(ranking.channels.count, dtype=torch.bool)
+    kept = kept_by(graph_model, ranking.channels, history, every)
+    assert every.all()
+    step_by_step = every
+    for entry in history:
+        step_by_step = kept_by(graph_model, ranking.channels, [entry], step_by_step)
+    assert torch.equal(kept, step_by_step)
     stream, hidden = (ranking.channels.of[name].ids for name in ("stem", "inner"))
     assert stream[kept[stream]].equal(stream[[1, 4, 5]]) and hidden[kept[hidden]].equal(hidden[:3])
     pruned = remove(graph_model, ranking.channels, kept).module
@@ -44,8 +50,9 @@ def test_positions_in_a_history_count_what_is_left_by_then() -> None:
 def test_nothing_removed_is_the_whole_cost_and_half_of_a_layer_half_of_its_own() -> None:
     graph_model = prepare(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 1)).eval(), SHAPE)
     ranking = unranked(graph_model)
-    assert share_of(ranking, kept_by(graph_model, ranking, [])) == 1.0
-    assert share_of(ranking, kept_by(graph_model, ranking, [("0", True, [0, 1, 2, 3])])) == 0.5
+    every = torch.ones(ranking.channels.count, dtype=torch.bool)
+    half = kept_by(graph_model, ranking.channels, [("0", True, [0, 1, 2, 3])], every)
+    assert share_of(ranking, every) == 1.0 and share_of(ranking, half) == 0.5
 
 
 def test_shortcuts_that_pad_become_convolutions_with_the_same_function() -> None:
