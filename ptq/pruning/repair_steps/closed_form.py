@@ -7,6 +7,7 @@ Sums of products are all that is kept of the images, and targets at as many plac
 
 import operator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, fx
@@ -16,7 +17,7 @@ from ptq.graph.fx_helpers import LAYERS, input_tensors, module_of, sole_input
 from ptq.graph.rows import rows_of
 from ptq.progress import SILENT, Progress
 from ptq.pruning.coupling.channel_map import read_axis
-from ptq.pruning.repair_steps.least_squares import Moments, fit, moments
+from ptq.pruning.repair_steps.least_squares import fit, moments, samples
 from ptq.pruning.repair_steps.patches import Layer, matrix_of, outputs_at, patches_of, set_matrix
 from ptq.pruning.repair_steps.side_by_side import BlockPair, Survivors, block_pairs, values_of
 from ptq.utils.activation_cache import ActivationCache
@@ -26,6 +27,7 @@ __all__ = ["fit_layers"]
 APART = 4  # every fourth image says how strong the ridge must be
 ENOUGH = 10  # samples for every weight of an output
 LEAST = 4096  # samples where there are that many
+MANY = 4096  # inputs of an output, of which sums of products take much where there are fewer samples
 
 
 def fit_layers(
@@ -53,7 +55,7 @@ def fit_layers(
         for pair in block_pairs(original, pruned, survivors, images, cache):
             for job in _jobs(pair, changed):
                 known, apart = _moments(pair, job)
-                fitted, bias = fit(known, apart, matrix_of(job.layer).to(known.xx))
+                fitted, bias = fit(known, apart, matrix_of(job.layer).to(known.x))
                 set_matrix(job.layer, fitted, bias.flatten())
                 task.advance()
 
@@ -126,9 +128,11 @@ def _added(pair: BlockPair, node: fx.Node) -> list[fx.Node]:
     ]
 
 
-def _moments(pair: BlockPair, job: _Job) -> tuple[Moments, Moments]:
-    """Of the images to fit and of those apart."""
-    found: list[Moments | None] = [None, None]
+def _moments(pair: BlockPair, job: _Job) -> tuple[Any, Any]:
+    """Of the images to fit and of those apart; samples as they are where inputs are many more."""
+    inputs, count = matrix_of(job.layer).shape[-1], sum(len(target) * target.shape[-1] for _, target in job.targets)
+    summed = samples if inputs > max(MANY, count) else moments
+    found: list[Any] = [None, None]
     rows, asked = max(1, rows_of(job.node)), [sole_input(job.node), *job.others]
     for (x, *others), (at, target) in zip(values_of(pair.pruned, pair.reads_pruned, asked), job.targets, strict=True):
         for other in others:
@@ -137,7 +141,7 @@ def _moments(pair: BlockPair, job: _Job) -> tuple[Moments, Moments]:
         apart = torch.arange(len(x), device=x.device) // rows % APART == APART - 1
         for i, chosen in enumerate((~apart, apart)):
             if bool(chosen.any()):
-                sums = moments(*(t[chosen].permute(1, 2, 0, 3).flatten(2) for t in (columns, target)))
+                sums = summed(*(t[chosen].permute(1, 2, 0, 3).flatten(2) for t in (columns, target)))
                 known = found[i]
                 found[i] = sums if known is None else known + sums
     fit_to, apart_from = found

@@ -1,14 +1,16 @@
 """Least squares from sums over samples: which matrix and bias give the targets, near to the matrix that there is.
 
-Every layer has moments of two sets of samples: one to fit, and one that says how strong the ridge must be.
+Every layer has moments of two sets of samples: one to fit, and one that says how strong the ridge must be. Where inputs are many more than
+samples, as behind a flatten, the samples themselves are less, and give the same matrix.
 """
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-__all__ = ["Moments", "fit", "moments"]
+__all__ = ["Moments", "Samples", "fit", "moments", "samples"]
 
 # Of the ridge, relative to the mean square of every input; from as good as none to as good as no change.
 RIDGES = (1e-7, 1e-5, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
@@ -50,6 +52,62 @@ class Moments:
         yy = self.yy - 2 * (self.y * y).sum(-1) + self.n * y.square().sum(-1)
         return xx, xy, yy
 
+    def solve(self, matrix: Tensor, ridge: float | None) -> tuple[Tensor, Tensor]:
+        """Return the matrix and bias of least squared error, with a ridge towards `matrix`, or with this matrix."""
+        x, y = self.x / self.n, self.y / self.n
+        if ridge is not None:
+            xx, xy, _ = self.around(x, y)
+            held = _held(xx.diagonal(dim1=-2, dim2=-1), ridge)
+            rest = xy - xx @ matrix.mT
+            change, info = torch.linalg.solve_ex(xx + torch.diag_embed(held), rest)
+            if not info.any() and bool(change.isfinite().all()):
+                matrix = matrix + change.mT
+        return matrix, y - (matrix @ x.unsqueeze(-1)).squeeze(-1)
+
+    def error(self, matrix: Tensor, bias: Tensor) -> float:
+        """Return the squared error of a matrix and bias, summed."""
+        xx, xy, yy = self.around(torch.zeros_like(self.x), bias)
+        return float(((matrix @ xx) * matrix).sum() - 2 * (matrix * xy.mT).sum() + yy.sum())
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Samples as they are, for inputs that are more than these; in float64.
+
+    Args:
+        x, y: inputs and targets, (G, D, samples) and (G, O, samples).
+    """
+
+    x: Tensor
+    y: Tensor
+
+    def __add__(self, other: "Samples") -> "Samples":
+        return Samples(torch.cat([self.x, other.x], -1), torch.cat([self.y, other.y], -1))
+
+    def solve(self, matrix: Tensor, ridge: float | None) -> tuple[Tensor, Tensor]:
+        """Return what `Moments.solve` does, from products of samples (Woodbury): with X the inputs and H what is held of each,
+        (X Xᵀ + H)⁻¹ X = H⁻¹ X (1 + Xᵀ H⁻¹ X)⁻¹.
+        """
+        x, y = self.x.mean(-1, keepdim=True), self.y.mean(-1, keepdim=True)
+        if ridge is not None:
+            inputs = self.x - x
+            weighted = inputs / _held(inputs.square().sum(-1), ridge).unsqueeze(-1)
+            rest = self.y - y - matrix @ inputs
+            products = inputs.mT @ weighted
+            one = torch.eye(products.shape[-1]).to(products)
+            change, info = torch.linalg.solve_ex(products + one, rest.mT)
+            change = weighted @ change
+            if not info.any() and bool(change.isfinite().all()):
+                matrix = matrix + change.mT
+        return matrix, (y - matrix @ x).squeeze(-1)
+
+    def error(self, matrix: Tensor, bias: Tensor) -> float:
+        """Return the squared error of a matrix and bias, summed."""
+        return float((matrix @ self.x + bias.unsqueeze(-1) - self.y).square().sum())
+
+
+Known = TypeVar("Known", Moments, Samples)
+
 
 def moments(x: Tensor, y: Tensor) -> Moments:
     """Return the moments of samples, (G, D, samples) and (G, O, samples)."""
@@ -57,7 +115,12 @@ def moments(x: Tensor, y: Tensor) -> Moments:
     return Moments(x.shape[-1], x.sum(-1), y.sum(-1), x @ x.mT, x @ y.mT, y.square().sum((-2, -1)))
 
 
-def fit(known: Moments, apart: Moments, matrix: Tensor) -> tuple[Tensor, Tensor]:
+def samples(x: Tensor, y: Tensor) -> Samples:
+    """Return samples, (G, D, samples) and (G, O, samples), to fit to as they are."""
+    return Samples(x.double(), y.double())
+
+
+def fit(known: Known, apart: Known, matrix: Tensor) -> tuple[Tensor, Tensor]:
     """Return the matrix (G, O, D) and bias (G, O) of least squared error, with a ridge towards `matrix`.
 
     The ridge is the one that serves the samples `apart` best, which may be that the matrix stays and only the bias moves.
@@ -71,30 +134,17 @@ def fit(known: Moments, apart: Moments, matrix: Tensor) -> tuple[Tensor, Tensor]
         (tensor([[[1.0000, 2.0000, 3.0000]]], dtype=torch.float64), tensor([[4.0000]], dtype=torch.float64))
     """
     matrix = matrix.double()
-    best, least = None, _error(apart, *_solve(known, matrix, None))
+    best, least = None, apart.error(*known.solve(matrix, None))
     for ridge in RIDGES:
-        error = _error(apart, *_solve(known, matrix, ridge))
+        error = apart.error(*known.solve(matrix, ridge))
         if error < least:
             best, least = ridge, error
-    return _solve(known + apart, matrix, best)
+    return (known + apart).solve(matrix, best)
 
 
-def _solve(known: Moments, matrix: Tensor, ridge: float | None) -> tuple[Tensor, Tensor]:
-    x, y = known.x / known.n, known.y / known.n
-    if ridge is not None:
-        xx, xy, _ = known.around(x, y)
-        diagonal = xx.diagonal(dim1=-2, dim2=-1)
-        held = ridge * (diagonal + TINY * diagonal.mean(-1, keepdim=True) + torch.finfo(torch.float64).tiny)
-        rest = xy - xx @ matrix.mT
-        change, info = torch.linalg.solve_ex(xx + torch.diag_embed(held), rest)
-        if not info.any() and bool(change.isfinite().all()):
-            matrix = matrix + change.mT
-    return matrix, y - (matrix @ x.unsqueeze(-1)).squeeze(-1)
-
-
-def _error(samples: Moments, matrix: Tensor, bias: Tensor) -> float:
-    xx, xy, yy = samples.around(torch.zeros_like(samples.x), bias)
-    return float(((matrix @ xx) * matrix).sum() - 2 * (matrix * xy.mT).sum() + yy.sum())
+def _held(squares: Tensor, ridge: float) -> Tensor:
+    """The ridge of every input, from the sums of their squares, (G, D)."""
+    return ridge * (squares + TINY * squares.mean(-1, keepdim=True) + torch.finfo(torch.float64).tiny)
 
 
 def _outer(a: Tensor, b: Tensor) -> Tensor:

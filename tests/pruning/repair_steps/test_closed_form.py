@@ -10,7 +10,7 @@ from ptq.config.budgets import parse_budget
 from ptq.graph.preparation import GraphModel, prepare
 from ptq.pruning.removal import remove
 from ptq.pruning.repair_steps.closed_form import fit_layers
-from ptq.pruning.repair_steps.least_squares import fit, moments
+from ptq.pruning.repair_steps.least_squares import fit, moments, samples
 from ptq.pruning.repair_steps.side_by_side import Survivors
 from ptq.pruning.selection.ranking import rank
 from ptq.utils.activation_cache import ActivationCache
@@ -84,3 +84,25 @@ def test_without_samples_to_speak_of_the_matrix_stays() -> None:
     known, apart = (moments(x[..., part], noise[..., part]) for part in (slice(0, 10), slice(10, 20)))
     fitted, _ = fit(known, apart, torch.zeros_like(matrix))
     assert fitted.abs().max() < 0.5
+
+
+@pytest.mark.parametrize(("inputs", "count"), [(20, 8), (6, 40), (5, 1)])
+def test_samples_give_what_their_moments_give(inputs: int, count: int) -> None:
+    torch.manual_seed(0)
+    first, second, apart = [(torch.randn(2, inputs, count), torch.randn(2, 3, count)) for _ in range(3)]
+    matrix = torch.randn(2, 3, inputs)
+    summed = fit(moments(*first) + moments(*second), moments(*apart), matrix)
+    alone = fit(samples(*first) + samples(*second), samples(*apart), matrix)
+    for ours, theirs in zip(summed, alone, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)
+
+
+def test_a_layer_of_many_inputs_behind_a_flatten_is_fitted_from_its_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ptq.pruning.repair_steps.closed_form.moments", None)  # gigabytes, and minutes
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(64 * 256, 8))
+    graph_model = prepare(net.eval(), SHAPE)
+    survivors, x = survivors_without(graph_model, "_0", slice(32, None)), images(24)
+    bare = remove(graph_model, survivors.channels, survivors.kept).module
+    fitted = repaired(graph_model, survivors, x)
+    assert nearness(graph_model.module, fitted, x) > nearness(graph_model.module, bare, x) + 1
