@@ -4,6 +4,7 @@ Weights are rounded in closed form (`ptq.allocation.rounding`): what the nearest
 What comes before a layer's block is computed once, and only the rest of the network runs for every width.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ __all__ = [
 ]
 
 BATCH = 16  # images at a time: their activations within one block are what is in memory
+TOGETHER = 8192  # inputs of an output, whose rounding makes good for one another: products of all of 25,088 would take 5 GB, and an hour
 PATCHES = 8192  # of a layer's input, from all images: enough for their second moments
 WORST = 1e6  # a harm that is infinite, since the output is nothing but error
 
@@ -169,28 +171,33 @@ def _weight(layer: Layer, weight: Tensor) -> Iterator[None]:
         layer.weight = own
 
 
-def _moments(block: Block, node: fx.Node, layer: Layer, alive: Pieces) -> Tensor:
-    """Sums of products of what a layer multiplies with its weights, (groups, inputs, inputs)."""
-    total: Tensor | None = None
-    source = sole_input(node).name
+def _moments(block: Block, node: fx.Node, layer: Layer, alive: Pieces) -> list[Tensor]:
+    """Sums of products of what a layer multiplies with its weights, of parts of these, (groups, inputs, inputs) each."""
+    totals: list[Tensor] = []
+    size, source = _part(matrix_of(layer).shape[-1]), sole_input(node).name
     for before in alive:
         found: dict[str, Tensor] = {}
         watch(block.module, [before[name] for name in block.inputs], {source: partial(found.__setitem__, source)})
         patches = patches_of(layer, found[source]).permute(1, 2, 0, 3).flatten(2)
         patches = patches[..., :: max(1, patches.shape[-1] * len(alive) // PATCHES)]
-        part = (patches @ patches.mT).double()
-        total = part if total is None else total + part
-    assert total is not None
-    return total
+        products = [(part @ part.mT).double() for part in patches.split(size, 1)]
+        totals = [a + b for a, b in zip(totals, products, strict=True)] if totals else products
+    return totals
 
 
-def _rounded(layer: Layer, moments: Tensor, bits: int) -> RoundedWeight:
+def _part(inputs: int) -> int:
+    """How many inputs are rounded together: all, or equal parts of them where they are very many, as behind a flatten."""
+    return math.ceil(inputs / math.ceil(inputs / TOGETHER))
+
+
+def _rounded(layer: Layer, moments: Sequence[Tensor], bits: int) -> RoundedWeight:
     axis = weight_axis(layer)
     spec = QuantSpec(bits, signed=True, symmetric=True, axis=axis)
     scale, _ = qparams(*weight_range(layer.weight, spec), spec)
     matrix = matrix_of(layer)
     of_rows = scale.repeat(len(matrix)) if isinstance(layer, nn.ConvTranspose2d) else scale
-    codes = feedback_rounding(matrix, moments, of_rows.reshape(matrix.shape[:2]), spec)
+    of_rows, parts = of_rows.reshape(matrix.shape[:2]), matrix.split(_part(matrix.shape[-1]), -1)
+    codes = torch.cat([feedback_rounding(*pair, of_rows, spec) for pair in zip(parts, moments, strict=True)], -1)
     return RoundedWeight(weight_of(layer, codes).to(torch.int8), scale, axis)
 
 

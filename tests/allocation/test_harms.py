@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from torch import nn
 
 from ptq.allocation.harms import measure_harms, measure_together, rounded_network
 from ptq.graph.preparation import prepare
@@ -37,3 +38,15 @@ def _is_layer(module: torch.fx.GraphModule, name: str) -> bool:
     return isinstance(
         module.get_submodule(str(node.target)), torch.nn.Conv2d | torch.nn.ConvTranspose2d | torch.nn.Linear
     )
+
+
+def test_very_many_inputs_are_rounded_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.Flatten(), nn.Linear(196, 8)).eval()
+    graph_model, x = prepare(net, SHAPE), images(16)
+    harm, weights = measure_harms(graph_model, {"_2": [3]}, x)
+    monkeypatch.setattr("ptq.allocation.harms.TOGETHER", 100)
+    harm_of_parts, parts = measure_harms(graph_model, {"_2": [3]}, x)
+    assert parts["_2"][3].codes.shape == weights["_2"][3].codes.shape == (8, 196)
+    assert not torch.equal(parts["_2"][3].codes, weights["_2"][3].codes)
+    assert harm["_2"][3] < harm_of_parts["_2"][3] < 0.1
