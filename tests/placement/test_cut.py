@@ -11,8 +11,8 @@ costs = st.builds(Cost, st.integers(0, 20), st.integers(0, 20))
 
 @st.composite
 def networks(draw: st.DrawFn) -> tuple[list[Cost | None], list[tuple[Tensor, Cost]]]:
-    """A few groups, each of which reads some tensors that came before it."""
-    count = draw(st.integers(1, 6))
+    """A few groups or none, each of which reads some tensors that came before it."""
+    count = draw(st.integers(0, 6))
     groups = [draw(st.none() | costs) for _ in range(count)]
     reads = [draw(st.sets(st.integers(0, index), max_size=2)) for index in range(count)]
     tensors = [
