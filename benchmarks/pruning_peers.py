@@ -33,7 +33,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -43,7 +43,7 @@ from benchmarks import networks
 from benchmarks.pruning import STEPS, Watcher, step_cells
 from benchmarks.rows import Rows, add_rows, footer, read_rows
 from benchmarks.sources import make_images, source_of
-from ptq.config.budgets import parse_budget
+from ptq.config.budgets import Budget, parse_budget
 from ptq.graph.preparation import GraphModel, prepare
 from ptq.pruning.config import PruneConfig
 from ptq.pruning.coupling.channel_map import ChannelMap
@@ -167,10 +167,10 @@ def kept_by(
     return kept
 
 
-def share_of(ranking: Ranking, kept: Tensor, quantity: str = "macs") -> float:
+def share_of(ranking: Ranking, kept: Tensor, quantity: Literal["macs", "parameters"] = "macs") -> float:
     """What is left of the multiply-accumulates or the parameters, 0..1."""
     counts = torch.tensor([int(kept[group.ids].sum()) for group in ranking.groups])
-    return float(ranking.costs.cost(counts, quantity) / ranking.costs.cost(ranking.costs.full, quantity))
+    return float(ranking.costs.share(counts, Budget(quantity, 1.0)))
 
 
 def measure(

@@ -7,14 +7,13 @@ from torch import Tensor
 
 from ptq.allocation.harms import Measured, Rounded, RoundedWeight, measure_harms, measure_together
 from ptq.allocation.results import Allocation, LayerWidths, Tradeoffs, Width
-from ptq.allocation.solver import fill, frontier, solve
+from ptq.allocation.solver import fill, frontier, solve, too_small
 from ptq.allocation.widths import possible_widths, saved_bytes
 from ptq.errors import InputError
 from ptq.export.sizes import FileSizes, file_sizes
 from ptq.progress import SILENT, Progress
 from ptq.quantization.quantized_model import QuantizedModel
 from ptq.utils.sampling import evenly
-from ptq.utils.units import file_size_text
 
 __all__ = ["RESERVE", "Choices", "allocate", "find_choices"]
 
@@ -110,9 +109,7 @@ def allocate(
         >>> changed = ptq.change_widths(quantized_model, found.bits)
     """
     if max_bytes < (least := choices.tradeoffs.least() + RESERVE):
-        raise InputError(
-            f"no file of {file_size_text(max_bytes)} can be made: the smallest takes {file_size_text(least, up=True)}."
-        )
+        raise too_small(max_bytes, least)
     shown, believed = evenly(inputs, choices.tradeoffs.images), choices.tradeoffs
     best: Allocation | None = None
     tried: list[dict[str, int]] = []

@@ -14,10 +14,17 @@ from ptq.allocation.results import LayerWidths, Point, Tradeoffs, Width
 from ptq.errors import InputError
 from ptq.utils.units import file_size_text
 
-__all__ = ["fill", "frontier", "solve"]
+__all__ = ["fill", "frontier", "solve", "too_small"]
 
 POINTS = 12  # of a frontier
 FINE = 1e4  # what the best sum of harms counts: the solver stops within 1e-6 of it
+
+
+def too_small(budget: int, least: int) -> InputError:
+    """Return the error for a file of fewer bytes than the smallest takes."""
+    return InputError(
+        f"no file of {file_size_text(budget)} can be made: the smallest takes {file_size_text(least, up=True)}."
+    )
 
 
 def solve(tradeoffs: Tradeoffs, budget: int) -> dict[str, int]:
@@ -37,9 +44,7 @@ def solve(tradeoffs: Tradeoffs, budget: int) -> dict[str, int]:
         {'a': 4, 'b': 8}
     """
     if budget < (least := tradeoffs.least()):
-        raise InputError(
-            f"no file of {file_size_text(budget)} can be made: the smallest takes {file_size_text(least, up=True)}."
-        )
+        raise too_small(budget, least)
     useful = [_useful(layer) for layer in tradeoffs.layers]
     allowed = budget - tradeoffs.rest
     bits = {layer.name: widths[-1].bits for layer, widths in zip(tradeoffs.layers, useful, strict=True)}

@@ -23,9 +23,8 @@ def settings_of_student(folder: Path) -> dict[str, Any]:
         seen, student = facts["model"]["preprocess"], str(facts["settings"]["distillation"]["student"])
         height, width = seen["size"]
         own: dict[str, Any] = {"model.name": student, "model.size": (int(height), int(width))}
-        if student.endswith(
-            ".onnx"
-        ):  # takes no other weights, and does not say what its images are: the file of the run is taken
+        if student.endswith(".onnx"):
+            # Such a file takes no other weights, and does not say what its images are: the file of the run is taken.
             del files["model.weights"]
             files["model.name"] = folder / "student.onnx"
             own |= {f"model.{name}": tuple(map(float, seen[name])) for name in ("mean", "std")}

@@ -18,7 +18,7 @@ from ptq.reporting.advice import remedy
 from ptq.reporting.html.page import refresh
 from ptq.reporting.report_files import read_report, write_report
 from ptq.run.evaluation import PICTURES, ValidationBatches, data_of, labeled_images, own_metric
-from ptq.run.inputs import load_network
+from ptq.run.inputs import IMAGES, load_network
 from ptq.run.planning import prepare_network
 from ptq.run.pruning import pruned_by
 
@@ -67,7 +67,7 @@ def validate_run(
     model = load_network(settings_of(folder).model)
     if model.sha256 != report.model.sha256:
         raise InputError(f"{model.name} has other weights now than when {folder} was made.")
-    images = CalibrationSet.load(folder / "images.safetensors")
+    images = CalibrationSet.load(folder / IMAGES)
     data = data or data_of(report.settings.evaluation)
     evaluation = labeled_images(data, model) if data else None
     own = replace(report.settings.evaluation, metric=metric or report.settings.evaluation.metric)

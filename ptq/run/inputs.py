@@ -29,6 +29,7 @@ from ptq.utils.work_store import WorkStore
 
 __all__ = [
     "BATCHES",
+    "IMAGES",
     "ImageSource",
     "calibration_images",
     "image_source",
@@ -42,6 +43,7 @@ __all__ = [
     "synthesis_teachers",
 ]
 
+IMAGES = "images.safetensors"  # of a run directory
 BATCHES = "images.part"  # folder of a run directory where finished batches wait until all images are there
 
 
@@ -143,7 +145,7 @@ def keep_images(folder: Path, store: WorkStore, make: Callable[..., CalibrationS
         store: vouches for images that need not be made again.
         make: makes the images. It takes a `folder` for finished batches, which is removed in the end.
     """
-    path = folder / "images.safetensors"
+    path = folder / IMAGES
 
     def finished() -> bool:
         sweep(folder)

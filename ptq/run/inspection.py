@@ -30,7 +30,7 @@ from ptq.reporting.report_files import read_report
 from ptq.run.activation_bits import plan_activations
 from ptq.run.allocation import held_apart
 from ptq.run.finished_runs import load
-from ptq.run.inputs import calibration_images, image_source, load_network
+from ptq.run.inputs import IMAGES, calibration_images, image_source, load_network
 from ptq.run.placing import forecast_placement
 from ptq.run.planning import plan_by_images, plan_by_settings, prepare_network
 from ptq.utils.device import use_device
@@ -74,7 +74,7 @@ def inspect_run(
     settings = settings_of(folder)
     seed = settings.execution.seed
     network = _network(folder, settings, about, model)
-    images, _ = held_apart(CalibrationSet.load(folder / "images.safetensors"), settings)
+    images, _ = held_apart(CalibrationSet.load(folder / IMAGES), settings)
     many = mixed_copies(images, settings.calibration.mixed_copies, seed)
     after = load(folder, network.module)
     before = insert_quantizers(after.require_float_model(), after.plan)

@@ -36,7 +36,7 @@ from ptq.run.activation_bits import plan_activations
 from ptq.run.allocation import Goal, find_widths
 from ptq.run.alternative import find_alternative
 from ptq.run.evaluation import PICTURES, ValidationBatches
-from ptq.run.inputs import calibration_images, image_source, keep_images, reconstruct_config
+from ptq.run.inputs import IMAGES, calibration_images, image_source, keep_images, reconstruct_config
 from ptq.run.placing import place_network, placed_settings
 from ptq.run.planning import plan_by_images
 from ptq.run.pruning import PRUNED, keep_pruned, prune_network
@@ -48,8 +48,6 @@ from ptq.utils.ranks import by_first, done_by_first, only_first, same_state
 from ptq.utils.work_store import WorkStore
 
 __all__ = ["Original", "Work", "compare_mixed", "finish", "make_images", "prune_channels", "quantize_network", "tune"]
-
-IMAGES = "images.safetensors"
 
 
 @dataclass(frozen=True)
