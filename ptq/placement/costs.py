@@ -14,6 +14,7 @@ from pathlib import Path
 import onnxruntime
 from onnx import ModelProto
 
+from ptq.errors import ExportError
 from ptq.export.ort import KernelTime, kernel_times
 from ptq.placement.cut import Cost
 from ptq.placement.kernels import END, Kernel, Shape, build, crossing
@@ -35,7 +36,7 @@ RUNS = 12
 def measure_costs(
     kernels: Sequence[Kernel], shapes: Sequence[Shape], threads: int, progress: Progress = SILENT
 ) -> dict[Kernel | Shape, Cost]:
-    """Return what kernels and conversions take on this machine.
+    """Return what kernels and conversions take on this machine; one that onnxruntime refuses has no cost.
 
     Args:
         kernels: of groups of operators.
@@ -61,12 +62,12 @@ def measure_costs(
         with progress.stage("measure operators", len(missing)) as task:
             for start in range(0, len(missing), TOGETHER):
                 some = missing[start : start + TOGETHER]
-                known |= {repr(each): cost for each, cost in zip(some, _measured(some, threads), strict=True)}
+                known |= {repr(each): cost for each, cost in _measured(some, threads).items()}
                 task.advance(len(some))
         known = _read(file) | known  # another run may have written
         with atomic(file) as path:
             path.write_text(json.dumps({key: [cost.integers, cost.floats] for key, cost in known.items()}, indent=0))
-    return {each: known[key] for key, each in wanted.items()}
+    return {each: known[key] for key, each in wanted.items() if key in known}
 
 
 def cache_file(threads: int) -> Path:
@@ -90,15 +91,21 @@ def _read(file: Path) -> dict[str, Cost]:
         return {}
 
 
-def _measured(wanted: Iterable[Kernel | Shape], threads: int) -> list[Cost]:
+def _measured(wanted: Sequence[Kernel | Shape], threads: int) -> dict[Kernel | Shape, Cost]:
+    """The costs of those that onnxruntime takes: an operator that it refuses alone is no reason to end a run."""
     models: list[ModelProto] = []
     for each in wanted:
         models += [build(each, True), build(each, False)] if isinstance(each, Kernel) else [crossing(each)]
-    times = iter(kernel_times(models, threads, RUNS))
-    return [
-        Cost(_sum(next(times)), _sum(next(times))) if isinstance(each, Kernel) else _ways(next(times))
+    try:
+        times = iter(kernel_times(models, threads, RUNS))
+    except ExportError:
+        return (
+            {} if len(wanted) == 1 else {k: cost for each in wanted for k, cost in _measured([each], threads).items()}
+        )
+    return {
+        each: Cost(_sum(next(times)), _sum(next(times))) if isinstance(each, Kernel) else _ways(next(times))
         for each in wanted
-    ]
+    }
 
 
 def _sum(kernels: Iterable[KernelTime]) -> float:

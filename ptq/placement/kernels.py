@@ -17,7 +17,7 @@ __all__ = ["END", "Kernel", "build", "crossing"]
 OPSET = 21
 SCALE = 0.02
 WIDE, NARROW = 127, 63  # the largest code of a weight: kernels without VNNI are slower with codes beyond 7 bits
-END = "MaxPool"  # an operator that is no part of any group
+END = "Neg"  # an operator that is no part of any group, for tensors of any shape
 Shape = tuple[int, ...]
 Gate = Literal["", "table", "clip", "float"]
 
@@ -136,7 +136,7 @@ def build(kernel: Kernel, integers: bool) -> ModelProto:
             made = file.add("DequantizeLinear", [codes, *grid])
         made = file.add("Mul", [made, _gate(file, kernel, codes, made)])
         if not integers:  # onnxruntime fuses nothing with what a file ends with
-            made = file.add(END, [made], kernel_shape=[1, 1])
+            made = file.add(END, [made])
     if integers:
         made = file.add("QuantizeLinear", [made, *file.grid(0 if kernel.activation else 128)])
     return file.model({x: (kind, shape) for x, shape in zip(names, kernel.inputs, strict=True)}, {made: kind})

@@ -113,7 +113,7 @@ def place(
         plan: of it, with all in integers that can be.
         threads: of onnxruntime.
         float_path: the float network as a file; None writes it.
-        measure: gives what kernels take.
+        measure: gives what kernels take; one without a cost stays in integers.
         time: gives what whole files take.
         progress: told of everything that is measured.
 
@@ -140,11 +140,10 @@ def place(
     kernels = list(dict.fromkeys(group.kernel for group in network.groups if group.kernel is not None))
     shapes = list(dict.fromkeys(shape for _, shape, _ in network.tensors))
     costs = measure(kernels, shapes, threads, progress)
-    groups = [None if group.kernel is None else costs[group.kernel] for group in network.groups]
-    # A linear layer writes float numbers as fast as codes.
-    tensors = [
-        (tensor, Cost(costs[s].integers, 0.0 if linear else costs[s].floats)) for tensor, s, linear in network.tensors
-    ]
+    groups = [None if group.kernel is None else costs.get(group.kernel) for group in network.groups]
+    # A linear layer writes float numbers as fast as codes. What is unknown counts for nothing: whole files are timed, too.
+    converted = [(tensor, costs.get(shape, Cost(0.0, 0.0)), linear) for tensor, shape, linear in network.tensors]
+    tensors = [(tensor, Cost(c.integers, 0.0 if linear else c.floats)) for tensor, c, linear in converted]
     best, every = cheapest(groups, tensors), set(range(len(groups)))
     expected = {some: total(groups, tensors, set(some)) for some in (frozenset(), best, frozenset(every))}
     integers = expected[frozenset()]

@@ -22,5 +22,13 @@ def test_costs_are_measured_once_and_again_where_the_file_is_damaged(
     file = costs.cache_file(1)
     for damaged in ("", "[1]", '{"x": 1}', file.read_text()[:-9]):
         file.write_text(damaged)
-        monkeypatch.setattr(costs, "_measured", lambda wanted, threads: [Cost(7.0, 8.0) for _ in wanted])
+        monkeypatch.setattr(costs, "_measured", lambda wanted, threads: dict.fromkeys(wanted, Cost(7.0, 8.0)))
         assert costs.measure_costs([ADD], [], threads=1) == {ADD: Cost(7.0, 8.0)}
+
+
+def test_a_kernel_that_onnxruntime_refuses_has_no_cost_and_the_others_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    refused = Kernel("Concat", ((1, 8, 2, 2), (1, 8, 4, 4)), (("axis", 1),))
+    assert costs.measure_costs([refused, ADD], [SHAPE], threads=1).keys() == {ADD, SHAPE}

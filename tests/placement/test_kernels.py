@@ -17,6 +17,7 @@ KERNELS = [
     Kernel("GlobalAveragePool", (IMAGE,)),
     Kernel("Sigmoid", (IMAGE,)),
     Kernel("Gemm", ((1, 8),), (), (8, 4), bias=True),
+    Kernel("Gemm", ((1, 8),), (), (8, 4), bias=True, gate="HardSigmoid", codes="clip"),
     Kernel("Conv", (IMAGE,), CONV, (16, 1, 3, 3), bias=True, activation="Clip"),
     Kernel("Conv", (IMAGE,), CONV, (16, 1, 3, 3), narrow=True, gate="HardSigmoid", codes="clip"),
 ]

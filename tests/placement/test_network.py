@@ -1,15 +1,18 @@
 """Groups of operators and the tensors between them."""
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ptq.calibration import calibrate
+from ptq.export.ort import kernel_times
 from ptq.graph.preparation import prepare
+from ptq.placement.kernels import build, crossing
 from ptq.placement.network import Network, divide
 from ptq.quantization.insertion import insert_quantizers
 from ptq.quantization.plan import make_plan
-from tests.helpers.networks import quantized_network
+from tests.helpers.networks import NETWORKS, quantized_network
 
 SHAPE = (3, 8, 8)
 
@@ -29,6 +32,15 @@ def test_every_operator_of_a_residual_network_can_be_timed() -> None:
     assert len(operators) == len(network.groups) and operators.count("Add") == 3
     readers = {tensor.readers for tensor, _, _ in network.tensors}
     assert any(len(some) == 2 for some in readers)  # what a block and its shortcut read
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_onnxruntime_takes_the_file_of_every_group_and_conversion(name: str) -> None:
+    network = divide(quantized_network(name))
+    kernels = {group.kernel for group in network.groups if group.kernel is not None}
+    models = [build(kernel, integers) for kernel in kernels for integers in (True, False)]
+    models += [crossing(shape) for shape in {shape for _, shape, _ in network.tensors}]
+    assert all(kernel_times(models, threads=1, runs=1))
 
 
 class Gated(nn.Module):
