@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.networks import with_biases
 from benchmarks.rows import add_rows, footer
 from ptq.calibration import calibrate
 from ptq.export import export_float, export_qdq, ort
@@ -38,7 +39,7 @@ from ptq.models.model import load_model
 from ptq.placement.placing import place, placed_plan
 from ptq.quantization.insertion import insert_quantizers
 from ptq.quantization.plan import make_plan
-from ptq.utils.environment import environment
+from ptq.utils.environment import environment, this_machine
 
 NETWORKS = (
     "resnet18",
@@ -69,6 +70,7 @@ OURS = {
 }
 PLACED = "W8A8 placed"
 VARIANTS = ("float", *OURS, "quantize_static", PLACED)
+KEYS = ("network", "threads", "cpu")
 IMAGES = 2  # give ranges: times do not depend on them
 
 
@@ -98,6 +100,7 @@ def measure(network: str, threads: list[int], runs: int) -> list[dict[str, Any]]
     """One row per number of threads."""
     torch.manual_seed(0)
     model = load_model(network, pretrained=False)
+    with_biases(model.module)
     graph_model = prepare(model.module, (3, *model.preprocess.size))
     rows = []
     with tempfile.TemporaryDirectory() as folder:
@@ -115,6 +118,7 @@ def measure(network: str, threads: list[int], runs: int) -> list[dict[str, Any]]
                     "ms": {k: round(v, 3) for k, v in ort.latencies(opened, image, runs).items()},
                     "bytes": {name: path.stat().st_size for name, path in files.items()},
                     "float_layers": left_in_float,
+                    "cpu": this_machine().cpu,
                     **environment(),
                 }
             )
@@ -126,11 +130,11 @@ def page(rows: list[dict[str, Any]]) -> Iterator[str]:
     yield "# Latency in onnxruntime\n"
     yield "Made by `python -m benchmarks.latency`, which says what the columns are. Milliseconds at batch 1. In parentheses: how"
     yield "many times as fast as float. Layers that stayed in float would be counted there."
-    for threads in sorted({row["threads"] for row in rows}):
-        yield f"\n## {threads} thread{'s' if threads > 1 else ''}\n"
-        yield f"| network | {' | '.join(VARIANTS)} | packed over int8: size | ours over quantize_static |"
-        yield f"|{' --- |' * (len(VARIANTS) + 3)}"
-        for row in (row for row in rows if row["threads"] == threads):
+    for cpu, threads in sorted({(row["cpu"], row["threads"]) for row in rows}):
+        yield f"\n## {threads} thread{'s' if threads > 1 else ''} of {cpu}\n"
+        yield f"| network | {' | '.join(VARIANTS)} | packed over int8: size | W8A8 over quantize_static | placed |"
+        yield f"|{' --- |' * (len(VARIANTS) + 4)}"
+        for row in (row for row in rows if (row["cpu"], row["threads"]) == (cpu, threads)):
             ms, size, slow = row["ms"], row["bytes"], row["float_layers"]
             cells = [f"{ms['float']:.1f}"]
             for name in VARIANTS[1:]:
@@ -141,6 +145,7 @@ def page(rows: list[dict[str, Any]]) -> Iterator[str]:
                 cells.append(f"{ms[name]:.1f} ({ms['float'] / ms[name]:.1f}×{note})")
             cells.append(f"{size['W4A8 packed'] / size['W4A8 int8']:.2f}")
             cells.append(f"{ms['W8A8'] / ms['quantize_static']:.2f}")
+            cells.append(f"{ms[PLACED] / ms['quantize_static']:.2f}" if PLACED in ms else "")
             yield f"| {row['network']} | {' | '.join(cells)} |"
     yield "\n## Size of the files\n\nIn MB.\n"
     yield f"| network | {' | '.join(VARIANTS)} |\n|{' --- |' * (len(VARIANTS) + 1)}"
@@ -159,7 +164,7 @@ def main() -> None:
     options = parser.parse_args()
     for network in options.networks.split(","):
         rows = measure(network, [int(n) for n in options.threads.split(",")], options.runs)
-        add_rows("latency", rows, ("network", "threads"), page)
+        add_rows("latency", rows, KEYS, page)
         for row in rows:
             print(json.dumps({key: row[key] for key in ("network", "threads", "ms")}), flush=True)
 

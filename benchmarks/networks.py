@@ -129,3 +129,13 @@ def with_statistics(module: torch.nn.Module, inputs: torch.Tensor) -> None:
         norm.train().momentum = 1.0
     module(inputs)
     module.eval()
+
+
+def with_biases(module: torch.nn.Module) -> None:
+    """Give layers and normalizations what training gives them; quantize_static's file of equal ones does not load."""
+    for layer in module.modules():
+        bias = getattr(layer, "bias", None)
+        if isinstance(bias, Tensor) and not bias.any():
+            torch.nn.init.normal_(bias, std=0.02)
+        if isinstance(layer, torch.nn.LayerNorm) and layer.elementwise_affine:
+            torch.nn.init.uniform_(layer.weight, 0.7, 1.3)

@@ -28,10 +28,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmarks.coverage import untrained
 from benchmarks.models.digits_transformer import SIZE, TEST, digits, trained
+from benchmarks.networks import with_biases
 from benchmarks.rows import add_rows, footer
 from ptq.calibration import calibrate
 from ptq.export import export_float, export_qdq, ort
@@ -56,16 +57,6 @@ def quantize_dynamic(source: Path, target: Path) -> Path:
 
     quantization.quantize_dynamic(source, target, per_channel=True, weight_type=quantization.QuantType.QInt8)
     return target
-
-
-def with_biases(module: nn.Module) -> None:
-    """Give layers and normalizations what training gives them; quantize_static's file of equal ones does not load."""
-    for layer in module.modules():
-        bias = getattr(layer, "bias", None)
-        if isinstance(bias, Tensor) and not bias.any():
-            nn.init.normal_(bias, std=0.02)
-        if isinstance(layer, nn.LayerNorm) and layer.elementwise_affine:
-            nn.init.uniform_(layer.weight, 0.7, 1.3)
 
 
 def network_and_images(network: str) -> tuple[Model, Tensor, Tensor | None]:
