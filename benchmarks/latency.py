@@ -132,7 +132,7 @@ def page(rows: list[dict[str, Any]]) -> Iterator[str]:
     yield "many times as fast as float. Layers that stayed in float would be counted there."
     for cpu, threads in sorted({(row["cpu"], row["threads"]) for row in rows}):
         yield f"\n## {threads} thread{'s' if threads > 1 else ''} of {cpu}\n"
-        yield f"| network | {' | '.join(VARIANTS)} | packed over int8: size | W8A8 over quantize_static | placed |"
+        yield f"| network | {' | '.join(VARIANTS)} | packed over int8: size | W8A8 over quantize_static | placed over it |"
         yield f"|{' --- |' * (len(VARIANTS) + 4)}"
         for row in (row for row in rows if (row["cpu"], row["threads"]) == (cpu, threads)):
             ms, size, slow = row["ms"], row["bytes"], row["float_layers"]
