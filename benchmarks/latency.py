@@ -12,6 +12,7 @@ that whatever else the machine does meets all of them alike. Figures are medians
     W4A4 packed       activations of 4 bits, too
     W8A8 placed       8 bits, and what is slower in integers with these threads in float, as `--place auto` has it; the
                       others have all in integers that can be
+    float, branches   the float network with branches that add up left apart, of networks that have some
     quantize_static   onnxruntime.quantization.quantize_static after its own preparation: QDQ, uint8 activations, int8
                       weights per channel, the same images
 
@@ -61,6 +62,7 @@ NETWORKS = (
     "timm:repvit_m0_9",
     "timm:deit_tiny_patch16_224",
     "timm:swin_tiny_patch4_window7_224",
+    "benchmarks/models/face_network.py:mobilefacenet",
 )
 OURS = {
     "W8A8": (8, 8, None),
@@ -69,7 +71,9 @@ OURS = {
     "W4A4 packed": (4, 4, "packed"),
 }
 PLACED = "W8A8 placed"
-VARIANTS = ("float", *OURS, "quantize_static", PLACED)
+APART = "float, branches"
+VARIANTS = ("float", *OURS, "quantize_static", PLACED, APART)
+QUANTIZED = (*OURS, "quantize_static", PLACED)
 KEYS = ("network", "threads", "cpu")
 IMAGES = 2  # give ranges: times do not depend on them
 
@@ -102,13 +106,16 @@ def measure(network: str, threads: list[int], runs: int) -> list[dict[str, Any]]
     model = load_model(network, pretrained=False)
     with_biases(model.module)
     graph_model = prepare(model.module, (3, *model.preprocess.size))
+    apart = prepare(model.module, (3, *model.preprocess.size), keep_branches="all")
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         files = export_all(graph_model, Path(folder))
+        if len(apart.module.graph.nodes) != len(graph_model.module.graph.nodes):
+            files[APART] = export_float(apart.module, Path(folder) / "apart.onnx", apart.example(2))
         image = np.random.default_rng(0).standard_normal((1, *graph_model.input_shape), np.float32)
         for count in threads:
             files[PLACED] = export_placed(graph_model, Path(folder), count)
-            left_in_float = {name: len(ort.float_layers(ort.optimized(files[name]))) for name in VARIANTS[1:]}
+            left_in_float = {name: len(ort.float_layers(ort.optimized(files[name]))) for name in QUANTIZED}
             opened = {name: partial(ort.run, ort.session(path, threads=count)) for name, path in files.items()}
             rows.append(
                 {
@@ -141,7 +148,7 @@ def page(rows: list[dict[str, Any]]) -> Iterator[str]:
                 if name not in ms:  # measured before there was this variant
                     cells.append("")
                     continue
-                note = f", {slow[name]} in float" if slow[name] else ""
+                note = f", {slow[name]} in float" if slow.get(name) else ""
                 cells.append(f"{ms[name]:.1f} ({ms['float'] / ms[name]:.1f}×{note})")
             cells.append(f"{size['W4A8 packed'] / size['W4A8 int8']:.2f}")
             cells.append(f"{ms['W8A8'] / ms['quantize_static']:.2f}")
