@@ -1,8 +1,9 @@
-"""Functions that are several operations in one become these: glu, addcmul, lerp, sums over a stack, pieces of a list.
+"""Functions that are several operations in one become these: glu, addcmul, lerp, attention, sums over a stack, pieces of a list.
 
 What they become has integer kernels, or passes that know it. The functions themselves have neither.
 """
 
+import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -139,6 +140,26 @@ def _lerp(write: _Writer, node: fx.Node) -> fx.Node:
     return write(operator.add, _times(write, start, 1 - weight), _times(write, end, weight))
 
 
+def _attention(write: _Writer, node: fx.Node) -> fx.Node | None:
+    """Attention of windows in groups, or without heads: files have an operator for (images, heads, tokens, width) alone."""
+    query, key, value = (argument(node, at, name) for at, name in enumerate(("query", "key", "value")))
+    mask, dropout, causal = (
+        argument(node, at, name) for at, name in ((3, "attn_mask"), (4, "dropout_p"), (5, "is_causal"))
+    )
+    q = query.meta["example"]
+    if q.dim() == 4 or dropout or node.kwargs.get("enable_gqa"):
+        return None
+    scale = argument(node, 6, "scale") or q.shape[-1] ** -0.5
+    scores = write(torch.matmul, _times(write, query, scale), write(torch.transpose, key, -2, -1))
+    if causal:
+        shape = scores.meta["example"].shape[-2:]
+        mask = write.constant(torch.full(shape, -math.inf).triu(1))
+    if mask is not None:
+        allowed = mask.meta["example"].dtype == torch.bool
+        scores = write(torch.where, mask, scores, -math.inf) if allowed else write(operator.add, scores, mask)
+    return write(torch.matmul, write(torch.softmax, scores, -1), value)
+
+
 def _times(write: _Writer, value: Any, factor: Any) -> Any:
     if isinstance(factor, int | float) and factor == 1:
         return value
@@ -252,4 +273,5 @@ PLAIN: Mapping[str, Callable[[_Writer, fx.Node], fx.Node | None]] = {
     "sum": _sum,
     "mean": _mean,
     "getitem": _picked,
+    "scaled_dot_product_attention": _attention,
 }

@@ -1,6 +1,7 @@
 """Functions of several operations are taken apart; the graph computes what the network computes, for any batch."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -28,6 +29,27 @@ FUNCTIONS: dict[str, Callable[[Written, Tensor], Tensor]] = {
     "halves of the width": lambda m, x: F.glu(m.first(x)),
     "rows picked": lambda m, x: m.first(x)[:, :, [5, 0, 0]],
     "a value": lambda m, x: torch.addcmul(m.first(x), m.second(x), m.first(x), value=-2.0),
+}
+
+
+def attention(shape: tuple[int, ...], **options: Any) -> Callable[[Written, Tensor], Tensor]:
+    """Attention whose queries, keys and values are of a shape behind the images."""
+
+    def compute(module: Written, x: Tensor) -> Tensor:
+        q, k = (part(x).reshape(x.shape[0], *shape) for part in (module.first, module.second))
+        return F.scaled_dot_product_attention(q, k, q + k, **options).reshape(x.shape[0], 4, 16, 16)
+
+    return compute
+
+
+FUNCTIONS |= {
+    "attention without heads": attention((64, 16)),
+    "attention with heads": attention((4, 32, 8), is_causal=True),
+    "attention of windows": attention((4, 2, 16, 8)),
+    "attention with a scale": attention((4, 2, 16, 8), scale=0.7),
+    "attention of what was before": attention((4, 2, 16, 8), is_causal=True),
+    "attention with a mask": attention((4, 2, 16, 8), attn_mask=torch.linspace(-2, 2, 256).reshape(16, 16)),
+    "attention to some": attention((2, 2, 2, 16, 8), attn_mask=torch.eye(16) + torch.eye(16).roll(1) > 0),
 }
 
 
