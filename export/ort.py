@@ -44,6 +44,7 @@ __all__ = [
 ]
 
 PRECISE = ("session.x64quantprecision", "1")
+FUSED = "fused "  # before the name of a linear layer that onnxruntime computes with the activation behind it
 CONVERTING = (
     "QuantizeLinear",
     "Cast",
@@ -243,10 +244,12 @@ def latencies(
 def float_layers(graph: onnx.GraphProto) -> list[str]:
     """Return the names of convolutions, transposed or not, and matrix products that onnxruntime runs in float.
 
+    They are those of the file; what onnxruntime fuses with a layer may stand behind its name and a slash.
+
     Args:
         graph: what onnxruntime made of a file (`optimized`): what quantization nodes did not fuse with is still there.
     """
-    return [node.name for node in graph.node if _is_layer(node)]
+    return [node.name.removeprefix(FUSED) for node in graph.node if _is_layer(node)]
 
 
 def _is_layer(node: onnx.NodeProto) -> bool:

@@ -2,9 +2,11 @@
 
 import copy
 import tempfile
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from random import Random
 from unittest.mock import patch
 
 import numpy as np
@@ -26,6 +28,9 @@ from ptq.graph import cutting
 from ptq.graph.blocks import compose, named_inputs, split
 from ptq.graph.cutting import assign_blocks
 from ptq.graph.preparation import GraphModel, prepare
+from ptq.placement.costs import measure_costs
+from ptq.placement.network import divide
+from ptq.placement.placing import placed_plan
 from ptq.pruning.config import PruneConfig
 from ptq.pruning.coupling.channels import find_channels
 from ptq.pruning.coupling.groups import find_groups
@@ -90,9 +95,9 @@ def check_blocks(graph_model: GraphModel, x: Tensor) -> None:
         assert torch.equal(compose(graph, blocks)(named_inputs(graph, x)), graph(x))
 
 
-def quantized_network(case: Case, graph_model: GraphModel) -> QuantizedModel:
+def quantized_network(case: Case, graph_model: GraphModel, in_float: Collection[str] = ()) -> QuantizedModel:
     """Place quantizers and find their ranges; blocks in order are the whole here, too."""
-    plan = make_plan(graph_model, case.weight_bits, case.act_bits)
+    plan = placed_plan(graph_model, make_plan(graph_model, case.weight_bits, case.act_bits), in_float)
     quantized_model = calibrate(insert_quantizers(graph_model, plan), images(case.spec, 16), observer=case.observer)
     x, graph = images(case.spec, 3, seed=2), quantized_model.module
     for long in (cutting.LONG, 1):
@@ -186,6 +191,19 @@ def test_file_simulation_and_integer_reference_agree_behind_pruning(case: Case, 
         smaller, config = remove(graph_model, channels, kept), PruneConfig(block_iterations=0, network_iterations=0)
         pruned, _ = repair(graph_model, smaller, Survivors(channels, kept), x, config)
         check_file(case, quantized_network(case, pruned), Path(folder))
+
+
+@pytest.mark.slow
+@settings(max_examples=8)
+@given(cases(), st.randoms(use_true_random=False))
+def test_any_groups_of_operators_can_compute_in_float(case: Case, random: Random) -> None:
+    with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
+        graph_model = prepare(Network(case.spec), case.spec.shape)
+        network = divide(quantized_network(case, graph_model))
+        kernels = {group.kernel for group in network.groups if group.kernel is not None}
+        assert measure_costs(list(kernels), [], threads=1).keys() == kernels  # onnxruntime takes each
+        in_float = [name for group in network.groups if random.random() < 0.5 for name in group.nodes]
+        check_file(case, quantized_network(case, graph_model, in_float), Path(folder))
 
 
 @pytest.mark.slow
