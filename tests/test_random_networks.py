@@ -194,7 +194,7 @@ def test_file_simulation_and_integer_reference_agree_behind_pruning(case: Case, 
 
 
 @pytest.mark.slow
-@settings(max_examples=8)
+@settings(max_examples=5)
 @given(cases(), st.randoms(use_true_random=False))
 def test_any_groups_of_operators_can_compute_in_float(case: Case, random: Random) -> None:
     with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
