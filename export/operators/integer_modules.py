@@ -3,6 +3,7 @@
 Each computes in torch what `custom_ops.py` writes for it.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,6 +19,7 @@ from ptq.quantization.layers import Layer, QuantLayer, weight_axis
 from ptq.quantization.quantizers import Rounding
 
 __all__ = [
+    "Clamp",
     "Dequantize",
     "GlobalAveragePool",
     "HardGate",
@@ -129,6 +131,28 @@ class PixelShuffle(nn.Module):
             return F.pixel_shuffle(x, self.stride[0])
         y: Tensor = custom_ops.pixel_shuffle(x, self.stride, self.cuts)
         return y
+
+
+class Clamp(nn.Module):
+    """A clamp around 0 behind a linear layer in integers: with a Relu or Clip right there onnxruntime computes that layer in float.
+
+    Args:
+        low, high: infinite where nothing is cut.
+    """
+
+    low: Tensor
+
+    def __init__(self, low: float, high: float) -> None:
+        super().__init__()
+        self.register_buffer("low", torch.tensor(low), persistent=False)
+        self.high = high
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape stays."""
+        x = torch.maximum(x, self.low)
+        return (
+            x if math.isinf(self.high) else torch.clamp(x, max=self.high)
+        )  # a second operator like the first would make a Clip
 
 
 class Mish(nn.Module):

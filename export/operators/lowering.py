@@ -7,6 +7,7 @@ The quantized model simulates; this graph is what it becomes for deployment, and
 - a hard sigmoid becomes a Clip of its input's codes, read with another scale;
 - a transposed convolution becomes a convolution and a shuffle (`transposed_convolutions.py`), its quantizer between them;
 - zero padding before a convolution becomes the convolution's own;
+- a ReLU or clamp behind a linear layer that no quantizer swallows becomes Max and Min;
 - a border of reflected or repeated pixels is added before the layer;
 - behind whatever only moves data stands its input's quantizer once more, so that onnxruntime moves bytes.
 """
@@ -19,6 +20,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from ptq.errors import ExportError
 from ptq.export.operators.integer_modules import (
+    Clamp,
     GlobalAveragePool,
     HardGate,
     IntegerLayer,
@@ -36,6 +38,7 @@ from ptq.graph.fx_helpers import (
     argument,
     attribute,
     averages_globally,
+    clamp_bounds,
     foldable,
     module_of,
     op_name,
@@ -119,7 +122,9 @@ def lower(quantized_model: fx.GraphModule) -> fx.GraphModule:
                 inputs = kept_float(node)
             new[node] = graph.node_copy(node, inputs.__getitem__)
             if module is not None:
-                modules[str(node.target)] = _exported(module)
+                behind = foldable(quantized_model, node) and module_of(quantized_model, sole_input(node))
+                linear = isinstance(behind, QuantLayer) and isinstance(behind.op, nn.Linear)
+                modules[str(node.target)] = Clamp(*clamp_bounds(module)) if linear else _exported(module)
             elif node.op == "get_attr":
                 modules[str(node.target)] = attribute(quantized_model, node)
             if moves_data(quantized_model, node) and sole_input(node) in grids:

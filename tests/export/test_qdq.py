@@ -275,3 +275,17 @@ def test_what_computes_on_real_numbers_is_named(tmp_path: Path) -> None:
     assert ort.float_operators(ort.optimized(path))
     clean = export_qdq(networks.quantized_network("densenet", 4, 4), tmp_path / "clean.onnx")
     assert ort.float_operators(ort.optimized(clean)) == []
+
+
+@pytest.mark.parametrize("clamp", [nn.ReLU(), nn.ReLU6(), nn.Hardtanh()], ids=repr)
+@pytest.mark.parametrize("behind", [nn.LayerNorm(16), nn.GELU()], ids=repr)
+def test_a_linear_layer_is_in_integers_where_a_clamp_behind_it_stays_in_float(
+    clamp: nn.Module, behind: nn.Module, tmp_path: Path
+) -> None:
+    layers = [nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 16), clamp, behind]
+    graph_model = prepare(nn.Sequential(*layers).eval(), networks.SHAPE)
+    quantized_model = calibrate(insert_quantizers(graph_model, make_plan(graph_model, 8)), networks.images(4))
+    path = export_qdq(quantized_model, tmp_path / "model.onnx")
+    assert ort.float_layers(ort.optimized(path)) == []
+    given = torch.from_numpy(ort.run(ort.session(path), networks.images(4).numpy()))
+    torch.testing.assert_close(given, quantized_model.integer_forward(networks.images(4)), rtol=1e-5, atol=1e-6)
