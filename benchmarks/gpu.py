@@ -200,7 +200,7 @@ def repetition(scale: Scale) -> Iterator[dict[str, Any]]:
     for _ in range(2):
         quantized_model = quantized(scale, name, images)
         method = method_preset("qdrop", "default", (scale.side, scale.side))
-        reconstruct(quantized_model, images, replace(method, iterations=10, batch=4))
+        reconstruct(quantized_model, images, replace(method, iterations=4 if scale.small else 10, batch=4))
         states.append(quantized_model.module.state_dict())
     same = all(torch.equal(value, states[1][key]) for key, value in states[0].items())
     yield {"what": "roundings and scales", "equal": same}

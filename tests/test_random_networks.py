@@ -207,7 +207,7 @@ def test_any_groups_of_operators_can_compute_in_float(case: Case, random: Random
 
 
 @pytest.mark.slow
-@settings(max_examples=20)
+@settings(max_examples=15)
 @given(cases())
 def test_file_simulation_and_integer_reference_agree(case: Case) -> None:
     check(case)

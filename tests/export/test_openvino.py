@@ -17,7 +17,7 @@ PREPROCESS = Preprocess((16, 16), 16, "bilinear", (0.5,) * 3, (0.5,) * 3)
 
 
 @pytest.mark.parametrize("name", ["resnet", "mobilenet", "hard_gates", "squeeze_excite", "densenet"])
-@pytest.mark.parametrize("bits", [(8, 8), (4, 8), (4, 4)])
+@pytest.mark.parametrize("bits", [(8, 8), (4, 4)])
 def test_openvino_computes_the_same(name: str, bits: tuple[int, int], tmp_path: Path) -> None:
     pytest.importorskip("openvino")
     # Without VNNI OpenVINO's sums of 8-bit products saturate, in the first and last layer of any width.

@@ -114,9 +114,8 @@ def test_many_numbers_that_are_the_same_may_lie_in_the_middle_between_two_codes(
     assert share > FLIPPED and numbers > 1
 
 
-@pytest.mark.parametrize("bits", [(8, 8), (4, 4)])
-def test_flips_of_a_transformer_do_not_add_up(bits: tuple[int, int], tmp_path: Path) -> None:
-    quantized_model, path = made(transformer, bits, tmp_path)
+def test_flips_of_a_transformer_do_not_add_up(tmp_path: Path) -> None:
+    quantized_model, path = made(transformer, (8, 8), tmp_path)
     found = compare_stepwise(path, quantized_model, networks.images(16, seed=3))
     assert all(t.farthest <= 1 and t.differing <= 1e-3 * t.count + 1 for t in found.tensors)
     assert found.output_db > 100 and found.watched_db == np.inf
