@@ -22,7 +22,7 @@ from ptq.errors import ModelError
 from ptq.graph.canonicalization.batch_constants import follow_batch
 from ptq.graph.canonicalization.canonical_form import canonicalize
 from ptq.graph.canonicalization.compound_functions import take_apart
-from ptq.graph.canonicalization.data_movement import activations_first, drop_round_trips
+from ptq.graph.canonicalization.data_movement import activations_first, drop_round_trips, normalize_last
 from ptq.graph.canonicalization.pointwise_functions import recognize_functions
 from ptq.graph.canonicalization.prelu import split_prelus
 from ptq.graph.canonicalization.written_activations import recognize_activations
@@ -125,6 +125,7 @@ def prepare(
     split_prelus(graph)
     drop_round_trips(graph)
     activations_first(graph)
+    normalize_last(graph)
     _rename_clashes(graph)
     _clean(graph)
     graph.eval().requires_grad_(False)

@@ -1,7 +1,8 @@
 """Which nodes of a network compute in float since that is faster, by what their kernels take and by the whole network.
 
 What kernels take says which division is fastest. Only where that is another than all in integers, or where float is
-nearly as fast, files are written and the whole networks are timed in turns. Integers stay unless something else is clearly
+nearly as fast, files are written and the whole networks are timed in turns; and where the float network takes less than its
+kernels did, which are timed once and kept: other work ran beside them then. Integers stay unless something else is clearly
 faster: they are exact. Where the float network is clearly faster than both, all computes in float, with weights that are
 as small as before.
 """
@@ -34,6 +35,7 @@ __all__ = ["Placement", "Time", "place", "placed_plan", "time_files"]
 
 NOISE = 1.03  # times as long: clocks tell no less apart
 CLEAR = 0.8  # of float's time by the kernels: the whole network need not be timed
+BESIDE_OTHERS = 1.25  # times the float network's time: kernels that take longer in all were timed while other work ran
 RUNS = 40
 FEW = 2  # images that give ranges: times do not depend on them
 INTEGERS, PLACED, FLOAT = "integers", "placed", "float"
@@ -148,24 +150,25 @@ def place(
     expected = {some: total(groups, tensors, set(some)) for some in (frozenset(), best, frozenset(every))}
     integers = expected[frozenset()]
     names = {some: tuple(name for index in sorted(some) for name in network.groups[index].nodes) for some in expected}
-    if integers <= NOISE * expected[best] and integers <= CLEAR * expected[frozenset(every)]:
-        return Placement((), len(groups))
+    clear = integers <= NOISE * expected[best] and integers <= CLEAR * expected[frozenset(every)]
+    example = graph_model.example(2)
+    timed = time or partial(time_files, image=example[:1].numpy())
     with tempfile.TemporaryDirectory(prefix="ptq-") as folder, progress.stage("time placements", 3) as task:
-        files = {INTEGERS: export_qdq(quantized_model, Path(folder) / "integers.onnx")}
+        files = {FLOAT: float_path or export_float(graph_model.module, Path(folder) / "float.onnx", example)}
+        if clear and expected[frozenset(every)] <= BESIDE_OTHERS * 1000 * timed(files, threads)[FLOAT]:
+            return Placement((), len(groups))
         task.advance()
+        files[INTEGERS] = export_qdq(quantized_model, Path(folder) / "integers.onnx")
         if best and best != every:
             files[PLACED] = export_qdq(made(names[best]), Path(folder) / "placed.onnx")
         task.advance()
-        example = graph_model.example(2)
-        files[FLOAT] = float_path or export_float(graph_model.module, Path(folder) / "float.onnx", example)
-        image = graph_model.example(1).numpy()
-        times = (time or partial(time_files, image=image))(files, threads)
+        times = timed(files, threads)
         task.advance()
     chosen = next(
         name for name in (INTEGERS, PLACED, FLOAT) if times.get(name, float("inf")) <= NOISE * min(times.values())
     )
     in_float = {INTEGERS: (), PLACED: names[best], FLOAT: names[frozenset(every)]}[chosen]
-    return Placement(in_float, len(groups), dict(times))
+    return Placement(in_float, len(groups), {name: times[name] for name in _WORDS if name in times})
 
 
 def time_files(files: Mapping[str, Path], threads: int, *, image: NDArray[np.float32]) -> dict[str, float]:

@@ -19,6 +19,7 @@ from ptq.progress import Progress
 from ptq.quantization.insertion import insert_quantizers
 from ptq.quantization.plan import make_plan
 from tests.helpers.networks import SHAPE, build, images
+from tests.helpers.placement import integers_are_faster
 
 LAYERS = ("blocks_0_conv1", "blocks_0_conv2")
 
@@ -67,6 +68,31 @@ def test_the_whole_network_decides(
 def written(quantized_model: object, path: Path) -> Path:
     path.touch()
     return path
+
+
+@pytest.mark.parametrize(("times_longer", "in_float"), [(1, 0), (1000, 3)])
+def test_times_of_kernels_that_were_kept_from_a_busy_machine_do_not_decide(
+    times_longer: int, in_float: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    layers = [nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 1), nn.ReLU(), nn.Conv2d(8, 4, 3)]
+    graph_model = ptq.prepare(nn.Sequential(*layers), (3, 8, 8))
+    monkeypatch.setattr(placing, "export_qdq", written)
+
+    def measure(
+        kernels: Sequence[Kernel], shapes: Sequence[Shape], threads: int, progress: Progress
+    ) -> dict[Kernel | Shape, Cost]:
+        every = integers_are_faster(kernels, shapes, threads, progress)
+        return {each: Cost(cost.integers, 100 * times_longer * cost.floats) for each, cost in every.items()}
+
+    found = place(
+        graph_model,
+        make_plan(graph_model, 8),
+        1,
+        float_path=written(None, tmp_path / "float.onnx"),
+        measure=measure,
+        time=taking(integers=3.0, float=2.0),
+    )
+    assert len(found.in_float) == in_float
 
 
 @pytest.mark.parametrize("bits", [8, 4])

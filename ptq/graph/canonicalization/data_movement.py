@@ -1,10 +1,10 @@
-"""What only moves numbers, moves that undo one another, and activations that are computed before a move."""
+"""What only moves numbers, moves that undo one another, and what is computed before a move or behind it."""
 
 from torch import fx, nn
 
 from ptq.graph.fx_helpers import argument, foldable, is_tensor, module_of, op_name, sole_input
 
-__all__ = ["activations_first", "drop_round_trips", "moves_data"]
+__all__ = ["activations_first", "drop_round_trips", "moves_data", "normalize_last"]
 
 MOVING_MODULES = (
     nn.MaxPool2d,
@@ -114,3 +114,34 @@ def _only_moved(graph: fx.GraphModule, node: fx.Node) -> bool:
         and len(sole_input(mover).users) == 1
         and is_tensor(sole_input(mover))
     )
+
+
+def normalize_last(graph: fx.GraphModule) -> None:
+    """Let a LayerNorm read no more than what is picked of it, in place: the token of a class, of all that a transformer has.
+
+    The others cost no time then, and 8 bits need not hold them beside the one that counts.
+
+    Args:
+        graph: in canonical form.
+    """
+    for node in list(graph.graph.nodes):
+        norm = module_of(graph, node)
+        if not isinstance(norm, nn.LayerNorm) or len(node.users) != 1:
+            continue
+        source, (pick,) = sole_input(node), node.users
+        if _picks_rows(pick, source.meta["example"].dim() - len(norm.normalized_shape)):
+            pick.replace_all_uses_with(node)
+            pick.replace_input_with(node, source)
+            node.args = (pick,)
+            pick.append(node)
+            node.meta["example"] = pick.meta["example"]
+
+
+def _picks_rows(node: fx.Node, dims: int) -> bool:
+    """Whether a node picks along the first so many dimensions, and nothing else."""
+    if op_name(node) == "select":
+        return bool(0 <= argument(node, 1, "dim") < dims)
+    if op_name(node) != "getitem":
+        return False
+    index = node.args[1] if isinstance(node.args[1], tuple) else (node.args[1],)
+    return len(index) <= dims and all(isinstance(part, int | slice) for part in index)

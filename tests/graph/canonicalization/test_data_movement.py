@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ptq.graph.canonicalization.data_movement import moves_data
-from ptq.graph.fx_helpers import foldable, is_tensor, module_of, sole_input
+from ptq.graph.fx_helpers import foldable, is_tensor, module_of, op_name, sole_input
 from ptq.graph.preparation import prepare
 from tests.helpers.networks import SHAPE
 
@@ -72,3 +72,34 @@ def test_reshapes_that_bring_back_a_shape_go() -> None:
     torch.testing.assert_close(graph(x), model(x), rtol=1e-5, atol=1e-5)
     movers = [node for node in graph.graph.nodes if moves_data(graph, node)]
     assert [node.target for node in movers] == ["flatten"]
+
+
+PICKS: dict[str, tuple[Callable[[Tensor], Tensor], bool]] = {
+    "a token": (lambda x: x[:, 0], True),
+    "some tokens": (lambda x: x[:, 1:3].flatten(1), True),
+    "a token by its name": (lambda x: x.select(1, 2), True),
+    "a part of every token": (lambda x: x[..., :4].mean(1), False),
+    "numbers of a token": (lambda x: x[:, 0, :4], False),
+    "a token and the rest": (lambda x: x[:, 0] + x[:, 1:].mean(1), False),
+}
+
+
+class Picked(nn.Module):
+    """A LayerNorm over tokens, and what is picked of it."""
+
+    def __init__(self, pick: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.stem, self.norm, self.pick = nn.Conv2d(3, 8, 8, 8), nn.LayerNorm(8), pick
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pick(self.norm(self.stem(x).flatten(2).transpose(1, 2)))
+
+
+@pytest.mark.parametrize("name", PICKS)
+def test_a_normalization_reads_what_is_picked_of_it(name: str) -> None:
+    pick, moves = PICKS[name]
+    model = Picked(pick).eval()
+    graph, x = prepare(model, SHAPE).module, torch.randn(5, *SHAPE)
+    torch.testing.assert_close(graph(x), model(x))
+    (norm,) = (node for node in graph.graph.nodes if isinstance(module_of(graph, node), nn.LayerNorm))
+    assert (op_name(sole_input(norm)) in ("getitem", "select")) == moves
