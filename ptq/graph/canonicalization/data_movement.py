@@ -126,13 +126,17 @@ def normalize_last(graph: fx.GraphModule) -> None:
     """
     for node in list(graph.graph.nodes):
         norm = module_of(graph, node)
-        if not isinstance(norm, nn.LayerNorm) or len(node.users) != 1:
+        shape = norm.normalized_shape if isinstance(norm, nn.LayerNorm) else None
+        if norm is None and op_name(node) == "layer_norm":
+            shape = argument(node, 1, "normalized_shape")
+        if shape is None or len(node.users) != 1 or not node.args:
             continue
-        source, (pick,) = sole_input(node), node.users
-        if _picks_rows(pick, source.meta["example"].dim() - len(norm.normalized_shape)):
+        source, (pick,) = node.args[0], node.users
+        assert isinstance(source, fx.Node)
+        if _picks_rows(pick, source.meta["example"].dim() - len(shape)):
             pick.replace_all_uses_with(node)
             pick.replace_input_with(node, source)
-            node.args = (pick,)
+            node.args = (pick, *node.args[1:])
             pick.append(node)
             node.meta["example"] = pick.meta["example"]
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from ptq.graph.canonicalization.data_movement import moves_data
@@ -95,11 +95,27 @@ class Picked(nn.Module):
         return self.pick(self.norm(self.stem(x).flatten(2).transpose(1, 2)))
 
 
+class Written(nn.LayerNorm):
+    """A LayerNorm as timm writes it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
+
+
+@pytest.mark.parametrize("norm", [nn.LayerNorm, Written])
 @pytest.mark.parametrize("name", PICKS)
-def test_a_normalization_reads_what_is_picked_of_it(name: str) -> None:
+def test_a_normalization_reads_what_is_picked_of_it(name: str, norm: type[nn.LayerNorm]) -> None:
     pick, moves = PICKS[name]
     model = Picked(pick).eval()
+    model.norm = norm(8)
+    nn.init.normal_(model.norm.bias)
     graph, x = prepare(model, SHAPE).module, torch.randn(5, *SHAPE)
     torch.testing.assert_close(graph(x), model(x))
-    (norm,) = (node for node in graph.graph.nodes if isinstance(module_of(graph, node), nn.LayerNorm))
-    assert (op_name(sole_input(norm)) in ("getitem", "select")) == moves
+    (node,) = (
+        n
+        for n in graph.graph.nodes
+        if isinstance(module_of(graph, n), nn.LayerNorm) or (n.op == "call_function" and op_name(n) == "layer_norm")
+    )
+    source = node.args[0]
+    assert isinstance(source, fx.Node)
+    assert (op_name(source) in ("getitem", "select")) == moves
