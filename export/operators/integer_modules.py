@@ -150,9 +150,9 @@ class Clamp(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Shape stays."""
         x = torch.maximum(x, self.low)
-        return (
-            x if math.isinf(self.high) else torch.clamp(x, max=self.high)
-        )  # a second operator like the first would make a Clip
+        if math.isinf(self.high):
+            return x
+        return torch.clamp(x, max=self.high)  # Max and Min would become one Clip
 
 
 class Mish(nn.Module):

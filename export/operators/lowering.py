@@ -7,7 +7,7 @@ The quantized model simulates; this graph is what it becomes for deployment, and
 - a hard sigmoid becomes a Clip of its input's codes, read with another scale;
 - a transposed convolution becomes a convolution and a shuffle (`transposed_convolutions.py`), its quantizer between them;
 - zero padding before a convolution becomes the convolution's own;
-- a ReLU or clamp behind a linear layer that no quantizer swallows becomes Max and Min;
+- a ReLU or clamp that no quantizer swallows, behind a linear layer in integers, becomes a Max, and a Clip behind that;
 - a border of reflected or repeated pixels is added before the layer;
 - behind whatever only moves data stands its input's quantizer once more, so that onnxruntime moves bytes.
 """
@@ -122,9 +122,8 @@ def lower(quantized_model: fx.GraphModule) -> fx.GraphModule:
                 inputs = kept_float(node)
             new[node] = graph.node_copy(node, inputs.__getitem__)
             if module is not None:
-                behind = foldable(quantized_model, node) and module_of(quantized_model, sole_input(node))
-                linear = isinstance(behind, QuantLayer) and isinstance(behind.op, nn.Linear)
-                modules[str(node.target)] = Clamp(*clamp_bounds(module)) if linear else _exported(module)
+                clamps = _clamps_integers(quantized_model, node)
+                modules[str(node.target)] = Clamp(*clamp_bounds(module)) if clamps else _exported(module)
             elif node.op == "get_attr":
                 modules[str(node.target)] = attribute(quantized_model, node)
             if moves_data(quantized_model, node) and sole_input(node) in grids:
@@ -145,6 +144,15 @@ def _exported(module: nn.Module) -> nn.Module:
     if isinstance(module, nn.Mish):
         return Mish()
     return Softplus() if isinstance(module, nn.Softplus) and module.beta == 1 else module
+
+
+def _clamps_integers(graph: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a node is a clamp around 0 right behind a linear layer that computes in integers."""
+    if not foldable(graph, node):
+        return False
+    source = sole_input(node)
+    layer = module_of(graph, source)
+    return isinstance(layer, QuantLayer) and isinstance(layer.op, nn.Linear) and not source.meta.get(IN_FLOAT)
 
 
 def _split(layer: QuantLayer, node: fx.Node) -> SplitConvolution | None:

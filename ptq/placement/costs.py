@@ -99,9 +99,9 @@ def _measured(wanted: Sequence[Kernel | Shape], threads: int) -> dict[Kernel | S
     try:
         times = iter(kernel_times(models, threads, RUNS))
     except ExportError:
-        return (
-            {} if len(wanted) == 1 else {k: cost for each in wanted for k, cost in _measured([each], threads).items()}
-        )
+        if len(wanted) == 1:
+            return {}
+        return {k: cost for each in wanted for k, cost in _measured([each], threads).items()}
     return {
         each: Cost(_sum(next(times)), _sum(next(times))) if isinstance(each, Kernel) else _ways(next(times))
         for each in wanted

@@ -146,16 +146,16 @@ def place(
     # A linear layer writes float numbers as fast as codes. What is unknown counts for nothing: whole files are timed, too.
     converted = [(tensor, costs.get(shape, Cost(0.0, 0.0)), linear) for tensor, shape, linear in network.tensors]
     tensors = [(tensor, Cost(c.integers, 0.0 if linear else c.floats)) for tensor, c, linear in converted]
-    best, every = cheapest(groups, tensors), set(range(len(groups)))
-    expected = {some: total(groups, tensors, set(some)) for some in (frozenset(), best, frozenset(every))}
+    best, every = cheapest(groups, tensors), frozenset(range(len(groups)))
+    expected = {some: total(groups, tensors, set(some)) for some in (frozenset(), best, every)}
     integers = expected[frozenset()]
     names = {some: tuple(name for index in sorted(some) for name in network.groups[index].nodes) for some in expected}
-    clear = integers <= NOISE * expected[best] and integers <= CLEAR * expected[frozenset(every)]
+    clear = integers <= NOISE * expected[best] and integers <= CLEAR * expected[every]
     example = graph_model.example(2)
     timed = time or partial(time_files, image=example[:1].numpy())
     with tempfile.TemporaryDirectory(prefix="ptq-") as folder, progress.stage("time placements", 3) as task:
         files = {FLOAT: float_path or export_float(graph_model.module, Path(folder) / "float.onnx", example)}
-        if clear and expected[frozenset(every)] <= BESIDE_OTHERS * 1000 * timed(files, threads)[FLOAT]:
+        if clear and expected[every] <= BESIDE_OTHERS * 1000 * timed(files, threads)[FLOAT]:
             return Placement((), len(groups))
         task.advance()
         files[INTEGERS] = export_qdq(quantized_model, Path(folder) / "integers.onnx")
@@ -167,7 +167,7 @@ def place(
     chosen = next(
         name for name in (INTEGERS, PLACED, FLOAT) if times.get(name, float("inf")) <= NOISE * min(times.values())
     )
-    in_float = {INTEGERS: (), PLACED: names[best], FLOAT: names[frozenset(every)]}[chosen]
+    in_float = {INTEGERS: (), PLACED: names[best], FLOAT: names[every]}[chosen]
     return Placement(in_float, len(groups), {name: times[name] for name in _WORDS if name in times})
 
 
