@@ -28,7 +28,7 @@ class PruneConfig:
         batch: images in an iteration, 1..
         lr_blocks: of Adam, in root mean squares of a filter; above 0.
         lr_network: the same, for the whole network.
-        temperature: of the predictions that the whole network learns; above 0.
+        temperature: of the predictions, where the whole network learns these; above 0.
         seed: of what images and views are drawn.
 
     Raises:
@@ -45,7 +45,7 @@ class PruneConfig:
     network_iterations: int | None = None
     batch: int = 32
     lr_blocks: float = 0.003
-    lr_network: float = 0.005
+    lr_network: float = 0.01
     temperature: float = 4.0
     seed: int = 0
 

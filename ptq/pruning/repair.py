@@ -73,7 +73,7 @@ def repair(
         tune_blocks(original, graph, survivors, every, len(apart), config, cache, progress=progress)
 
     def network(graph: fx.GraphModule) -> None:
-        tune_network(original, graph, training, shown, graph_model.task, config, progress=progress)
+        tune_network(original, graph, survivors, training, shown, graph_model.task, config, progress=progress)
 
     asked = (
         ("closed form", closed_form, config.closed_form),

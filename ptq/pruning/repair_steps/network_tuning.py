@@ -1,9 +1,12 @@
-"""Repair of the whole network: it learns the original's predictions, as both see the same views of images.
+"""Repair of the whole network: it learns what the original makes of views of images, as both see the same ones.
 
-Blocks are fitted one by one; what their errors make of the predictions together, no block sees. Images are few, so no view is
-shown twice: they are flipped, shifted, and pasted into one another (MixMix; CutMix, Yun et al., ICCV 2019). The original
-says what it makes of a view, so that no label is needed, and a view may be far from an image. Predictions are softened by a
-temperature (Hinton et al., 2015): a trained network is so sure that the other classes would hardly count.
+Blocks are fitted one by one; what their errors make together, no block sees. Images are few, so no view is shown twice: they
+are flipped, shifted, and pasted into one another (MixMix; CutMix, Yun et al., ICCV 2019). The original says what it makes of a
+view, so that no label is needed, and a view may be far from an image.
+
+A classifier learns the original's features (`ptq.graph.features`), of which a view has thousands: with synthesized images that brings twice
+as much as the predictions, which are sure of one class. Where there are none, it is the outputs; class scores among them are
+softened by a temperature (Hinton et al., 2015).
 """
 
 import torch
@@ -11,10 +14,12 @@ from torch import Tensor, fx
 
 from ptq.data.views import mixed_views
 from ptq.distillation.learning import learn
+from ptq.graph.features import feature_nodes, giving
 from ptq.graph.fx_helpers import LAYERS, module_of
 from ptq.graph.passes import device_of
 from ptq.progress import SILENT, Progress
 from ptq.pruning.config import PruneConfig
+from ptq.pruning.repair_steps.side_by_side import Survivors
 from ptq.pruning.repair_steps.trainable import Trainable
 from ptq.tasks.outputs import Output
 from ptq.tasks.task import Task
@@ -24,11 +29,13 @@ __all__ = ["tune_network"]
 FEW = 64  # images that say what numbers vary by
 BATCH = 16  # images at a time where nothing is learned
 LOOKS = 8  # how often the images apart are looked at
+TINY = 1e-12
 
 
 def tune_network(
     original: fx.GraphModule,
     pruned: fx.GraphModule,
+    survivors: Survivors,
     images: Tensor,
     apart: Tensor,
     network_task: Task,
@@ -36,24 +43,39 @@ def tune_network(
     *,
     progress: Progress = SILENT,
 ) -> None:
-    """Tune all weights and biases of a pruned network to the original's outputs, in place.
+    """Tune the weights and biases of a pruned network to what the original makes of images, in place.
+
+    The last layers of a classifier stay as they are: they read what is learned.
 
     Args:
         original: the network before.
         pruned: what is left of it, on the same device.
+        survivors: what stayed.
         images: to learn from, as the network takes them, (N, C, H, W).
         apart: not learned from; of what was learned, that stays which is nearest to the original on them.
-        network_task: says what counts in outputs (`Task.loss`).
+        network_task: says whether there are features, and what counts in outputs (`Task.loss`).
         config: `network_iterations` (a number) with `batch` images each, `lr_network`, `temperature`, `seed`.
         progress: told of every iteration.
     """
     device, iterations = device_of(pruned, images), config.network_iterations
     assert iterations is not None
-    names = [node.name for node in pruned.graph.nodes if isinstance(module_of(pruned, node), LAYERS)]
-    trainable = Trainable(pruned, names, [images[:FEW].to(device)])
+    features = feature_nodes(original, network_task)
+    if features:
+        names = [node.name for node in features]
+        original, pruned = (
+            giving(original, features),
+            giving(pruned, [n for n in pruned.graph.nodes if n.name in names]),
+        )
+    layers = [node.name for node in pruned.graph.nodes if isinstance(module_of(pruned, node), LAYERS)]
+    trainable = Trainable(pruned, layers, [images[:FEW].to(device)])
 
     def loss_of(given: Output, wanted: Output) -> Tensor:
-        return network_task.loss(given, wanted, config.temperature)
+        if not features:
+            return network_task.loss(given, wanted, config.temperature)
+        pairs = [(given[node.name], survivors.of(node, wanted[node.name])) for node in features]
+        return torch.stack(
+            [(ours - theirs).square().mean() / theirs.var().clamp(min=TINY) for ours, theirs in pairs]
+        ).sum()
 
     @torch.no_grad()
     def judged() -> float:

@@ -12,6 +12,7 @@ from torch import Tensor, fx
 
 from ptq.graph.blocks import Block, compose, named_inputs, split, tensor_name
 from ptq.graph.cutting import assign_blocks
+from ptq.graph.features import giving
 from ptq.graph.fx_helpers import input_tensors
 from ptq.graph.passes import in_parts, run_cached
 from ptq.pruning.coupling.channel_map import ChannelMap
@@ -113,15 +114,8 @@ def values_of(block: Block, reads: Mapping[str, Tensor], nodes: Sequence[fx.Node
         reads: what it reads, by name, cached.
         nodes: of its graph.
     """
-    piece = fx.Graph()
-    copies: dict[fx.Node, fx.Node] = {}
-    for node in block.module.graph.nodes:
-        if node.op != "output":
-            copies[node] = piece.node_copy(node, copies.__getitem__)
-    piece.output(tuple(copies[node] for node in nodes))
-    network = fx.GraphModule(block.module, piece)
-    network.graph.eliminate_dead_code()
-    network.recompile()
+    network = giving(block.module, nodes)
     with torch.no_grad():
         for part in in_parts({name: reads[name] for name in block.inputs}, block.module):
-            yield network(*part.values())
+            given = network(*part.values())
+            yield tuple(given[node.name] for node in nodes)
