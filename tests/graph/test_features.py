@@ -1,5 +1,7 @@
 """Features: what the last layers read before it is pooled, and parts of networks that give it."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor, fx, nn
@@ -22,7 +24,7 @@ def test_features_are_what_the_network_computes_on_its_way(name: str) -> None:
     nodes = features_of(graph_model)
     assert bool(nodes) == (set(graph_model.task.kinds.values()) == {"classify"})
     seen: dict[str, Tensor] = {}
-    watch(graph_model.module, images(2), {node.name: lambda y, n=node.name: seen.update({n: y}) for node in nodes})
+    watch(graph_model.module, images(2), {node.name: partial(seen.__setitem__, node.name) for node in nodes})
     given = giving(graph_model.module, nodes)(images(2))
     assert given.keys() == seen.keys()
     assert all(torch.equal(given[name], value) for name, value in seen.items())
@@ -44,7 +46,8 @@ class Pooled(nn.Module):
                 x = F.dropout(F.adaptive_avg_pool2d(x, 1).flatten(1), 0.2, self.training)
             case "place":
                 x = x[:, :, 0, 0]
-        return self.fc(x)
+        scores: Tensor = self.fc(x)
+        return scores
 
 
 @pytest.mark.parametrize(("way", "pooled"), [("mean", True), ("steps", True), ("place", False)])
