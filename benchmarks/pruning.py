@@ -33,7 +33,13 @@ from ptq.utils.environment import environment
 from ptq.utils.metrics import top1
 
 KEYS = ("network", "source", "budget", "score", "allocation", "granule", "blocks", "iterations", "seed", "test_images")
-STEPS = {"removal": "no repair", "closed form": "closed form", "blocks": "+ blocks", "network": "+ network"}
+STEPS = {
+    "removal": "no repair",
+    "closed form": "closed form",
+    "blocks": "+ blocks",
+    "features": "+ features",
+    "outputs": "+ outputs",
+}
 
 
 class Watcher:

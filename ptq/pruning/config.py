@@ -24,11 +24,12 @@ class PruneConfig:
         granule: kept channels of every layer are a multiple of it, where they are not all kept; 1..
         closed_form: repair every layer behind removed channels by least squares.
         block_iterations: of repair block by block, each; 0 leaves it out.
-        network_iterations: of repair of the whole network; 0 leaves it out, None is as many as `for_images` says.
+        network_iterations: of repair of the whole network, by a classifier's features and by outputs, each; 0 leaves both out, None is as
+            many as `for_images` says.
         batch: images in an iteration, 1..
         lr_blocks: of Adam, in root mean squares of a filter; above 0.
         lr_network: the same, for the whole network.
-        temperature: of the predictions, where the whole network learns these; above 0.
+        temperature: of the class scores that the whole network learns; above 0.
         seed: of what images and views are drawn.
 
     Raises:
@@ -45,7 +46,7 @@ class PruneConfig:
     network_iterations: int | None = None
     batch: int = 32
     lr_blocks: float = 0.003
-    lr_network: float = 0.01
+    lr_network: float = 0.005
     temperature: float = 4.0
     seed: int = 0
 

@@ -146,9 +146,10 @@ def estimate_pruning(
         device: where to compute.
     """
     config = prune_config(settings.pruning).for_images(*inputs.shape[-2:])
-    wanted = {"blocks": config.block_iterations, "network": config.network_iterations or 0}
+    network = config.network_iterations or 0
+    wanted = {"blocks": config.block_iterations, "features": network, "outputs": network}
     few = {name: min(FEW, iterations) for name, iterations in wanted.items()}
-    tried = replace(settings.pruning, block_iterations=few["blocks"], network_iterations=few["network"])
+    tried = replace(settings.pruning, block_iterations=few["blocks"], network_iterations=few["outputs"])
     started = time.perf_counter()
     pruned, result = prune_network(graph_model, inputs, replace(settings, pruning=tried), device)
     iterations = {step.name: step.seconds for step in result.steps if few.get(step.name)}

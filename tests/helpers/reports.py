@@ -52,7 +52,7 @@ def pruned(**changes: Any) -> Report:
             {**step, "name": "removal", "loss": 0.912, "agreement": 61.25, "decibels": 3.21, "seconds": 0.0},
             {**step, "name": "closed form", "loss": 0.081, "agreement": 91.5, "decibels": 14.5},
             {**step, "name": "blocks", "loss": 0.0456, "agreement": 93.75, "decibels": 17.25},
-            {**step, "name": "network", "loss": 0.0456, "agreement": 93.75, "decibels": 17.25, "kept": False},
+            {**step, "name": "outputs", "loss": 0.0456, "agreement": 93.75, "decibels": 17.25, "kept": False},
         ],
         "images": [56, 8],
         "fixed": {"fc": "the network returns it"},

@@ -24,7 +24,7 @@ def test_each_step_brings_something_on_images_that_none_has_seen(digits: Digits)
     graph_model = prepare(digits.model, SHAPE)
     seen, unseen = digits.inputs(digits.train_images[:64]), digits.inputs(digits.images[:200])
     pruned, result = ptq.prune(graph_model, seen, CONFIG)
-    assert [step.name for step in result.steps] == ["removal", "closed form", "blocks", "network"]
+    assert [step.name for step in result.steps] == ["removal", "closed form", "blocks", "features", "outputs"]
     losses = [step.loss for step in result.steps]
     assert losses == sorted(losses, reverse=True) and losses[-1] < 0.5 * losses[0]
     assert result.images == (56, 8)
@@ -38,15 +38,17 @@ def test_all_steps_run_on_every_kind_of_network(name: str) -> None:
     survivors = random_survivors(graph_model, 1)
     pruned = remove(graph_model, survivors.channels, survivors.kept)
     fitted, steps = repair(graph_model, pruned, survivors, images(16), SHORT)
-    assert len(steps) == 4 and steps[-1].loss <= steps[0].loss
+    classes = set(graph_model.task.kinds.values()) == {"classify"}
+    assert [step.name for step in steps] == ["removal", "closed form", "blocks", *["features"] * classes, "outputs"]
+    assert steps[-1].loss <= steps[0].loss
     assert torch.isfinite(torch.tensor(nearness(graph_model.module, fitted.module, images(4))))
 
 
 @pytest.mark.parametrize(
     ("left_out", "names"),
     [
-        ({"closed_form": False}, ["removal", "blocks", "network"]),
-        ({"block_iterations": 0}, ["removal", "closed form", "network"]),
+        ({"closed_form": False}, ["removal", "blocks", "features", "outputs"]),
+        ({"block_iterations": 0}, ["removal", "closed form", "features", "outputs"]),
         ({"network_iterations": 0}, ["removal", "closed form", "blocks"]),
     ],
 )
