@@ -23,7 +23,7 @@ class PruneConfig:
         allocation: how many channels every group keeps.
         granule: kept channels of every layer are a multiple of it, where they are not all kept; 1..
         closed_form: repair every layer behind removed channels by least squares.
-        block_iterations: of repair block by block, each; 0 leaves it out.
+        block_iterations: of repair block by block, each; 0 leaves it out: the whole network comes as far without (docs/measured/pruning.md).
         network_iterations: of repair of the whole network, by a classifier's features and by outputs, each; 0 leaves both out, None is as
             many as `for_images` says.
         batch: images in an iteration, 1..
@@ -42,7 +42,7 @@ class PruneConfig:
     allocation: Allocation = "loss-per-cost"
     granule: int = 8
     closed_form: bool = True
-    block_iterations: int = 100
+    block_iterations: int = 0
     network_iterations: int | None = None
     batch: int = 32
     lr_blocks: float = 0.003

@@ -21,7 +21,8 @@ _STEPS = {
     "removal": "channels removed",
     "closed form": "layers in closed form",
     "blocks": "block by block",
-    "network": "whole network",
+    "features": "whole network, by features",
+    "outputs": "whole network, by outputs",
 }
 NAMED = 6  # layers of one reason
 LESS = ("pruned", "simulated", "onnx", "quantize_static", "openvino")
@@ -64,7 +65,7 @@ def repair_lines(found: PruneResult | None) -> list[str]:
     """Return what repair brought, as one line; nothing where there was no pruning."""
     if found is None:
         return []
-    agreement = ", ".join(f"{_STEPS[step.name]} {percent_text(step.agreement, 1)}" for step in found.steps)
+    agreement = ", ".join(f"{_STEPS.get(step.name, step.name)} {percent_text(step.agreement, 1)}" for step in found.steps)
     return [f"agreement with float {judged_on(found)}: {agreement}"]
 
 
@@ -84,7 +85,7 @@ def repair_rows(found: PruneResult) -> list[tuple[str, ...]]:
     """
     return [
         (
-            _STEPS[step.name] + ("" if step.kept else " (made it no better, taken back)"),
+            _STEPS.get(step.name, step.name) + ("" if step.kept else " (brought too little, taken back)"),
             number_text(step.agreement),
             short_text(step.loss),
             decibel_text(step.decibels),
