@@ -1,7 +1,7 @@
 """What a classifier knows of an image before it decides: the tensors that its last layers read, before they are pooled.
 
 Class scores are a few numbers for an image, and those of an image that was made from the network itself say one class and little
-else. Its features are thousands of numbers. A network that learns them needs fewer images (MiR, Wang et al., 2022).
+else. Its features are thousands of numbers. A network that learns them needs fewer images (MiR, Wang et al., CVPR 2022).
 """
 
 from collections.abc import Iterator, Sequence
