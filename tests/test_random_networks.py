@@ -188,7 +188,7 @@ def test_file_simulation_and_integer_reference_agree_behind_pruning(case: Case, 
         channels = find_channels(graph_model)
         kept = random_choice(channels.count, find_groups(channels), seed)
         x = images(case.spec, 8)
-        smaller, config = remove(graph_model, channels, kept), PruneConfig(block_iterations=0, network_iterations=0)
+        smaller, config = remove(graph_model, channels, kept), PruneConfig(block_iterations=1, network_iterations=1)
         pruned, _ = repair(graph_model, smaller, Survivors(channels, kept), x, config)
         check_file(case, quantized_network(case, pruned), Path(folder))
 
