@@ -2,7 +2,7 @@
 
     python -m benchmarks.pruning DATA [--networks resnet20,...] [--sources real,mixmix,noise] [--budgets 1.25x,1.5x,2x,3x]
                                       [--scores gradient,...] [--allocations loss-per-cost,...] [--granules 8] [--seeds 0]
-                                      [--blocks 100] [--network 1000] [--test 5000]
+                                      [--blocks 0] [--features 1000] [--network 1000] [--test 5000]
 
 DATA is described in benchmarks/networks.py, sources in benchmarks/sources.py: their images stay in runs/datafree, and are taken from there if they
 are there. Rows are added to results/pruning.json as they are finished. results/pruning.md is made from it.
@@ -32,7 +32,19 @@ from ptq.pruning.results import RepairStep
 from ptq.utils.environment import environment
 from ptq.utils.metrics import top1
 
-KEYS = ("network", "source", "budget", "score", "allocation", "granule", "blocks", "iterations", "seed", "test_images")
+KEYS = (
+    "network",
+    "source",
+    "budget",
+    "score",
+    "allocation",
+    "granule",
+    "blocks",
+    "features",
+    "iterations",
+    "seed",
+    "test_images",
+)
 STEPS = {
     "removal": "no repair",
     "closed form": "closed form",
@@ -84,6 +96,7 @@ def measure(network: str, source: str, seed: int, config: PruneConfig, data: Pat
         "allocation": config.allocation,
         "granule": config.granule,
         "blocks": config.block_iterations,
+        "features": config.feature_iterations,
         "iterations": config.network_iterations,
         "seed": seed,
         "images": len(images),
@@ -100,17 +113,17 @@ def measure(network: str, source: str, seed: int, config: PruneConfig, data: Pat
 
 
 def page(rows: list[dict[str, Any]]) -> Iterator[str]:
-    """Lines of a Markdown page: a table per network, number of test images and of iterations."""
+    """Lines of a Markdown page: a table per network, number of test images and iterations."""
     yield "# What pruning leaves of a network"
     yield "\nMade by `python -m benchmarks.pruning DATA`.\n"
     yield "- Cells have top-1 in percent on images that no source has seen, in float."
     yield "- *fewer* is how many times fewer multiply-accumulates and parameters there are."
     yield "- A step in brackets did not bring the outputs nearer on the images apart, and was taken back."
-    settings = ("network", "test_images", "blocks", "iterations")
+    settings = ("network", "test_images", "blocks", "features", "iterations")
     for chosen in sorted({tuple(r[k] for k in settings) for r in rows}, key=str):
         mine = [r for r in rows if tuple(r[k] for k in settings) == chosen]
-        network, test, blocks, iterations = chosen
-        yield f"\n## {network}: {blocks} iterations for a block, {iterations} for the network"
+        network, test, blocks, features, iterations = chosen
+        yield f"\n## {network}: {blocks} iterations for a block, {features} by features, {iterations} by outputs"
         yield f"\nFloat: {mine[0]['top1_float']:.2f} %, {test} test images, {mine[0]['images']} images to repair with.\n"
         head = ("budget", "images", "score, allocation", "granule", "seed", "fewer", *STEPS.values())
         yield f"| {' | '.join(head)} |\n|{' --- |' * len(head)}"
@@ -148,9 +161,8 @@ def main() -> None:
     parser.add_argument("--granules", default=str(default.granule))
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--blocks", type=int, default=default.block_iterations, help="iterations for a block")
-    parser.add_argument(
-        "--network", type=int, help="iterations for the network; as many as its images allow when not given"
-    )
+    parser.add_argument("--features", type=int, help="iterations by features; as many as by outputs when not given")
+    parser.add_argument("--network", type=int, help="iterations by outputs; as many as the images allow when not given")
     parser.add_argument("--test", type=int, default=5000, help="images to judge by")
     o = parser.parse_args()
     lists = (o.networks, o.budgets, o.sources, o.scores, o.allocations, o.granules, o.seeds)
@@ -162,6 +174,7 @@ def main() -> None:
             granule=int(granule),
             block_iterations=o.blocks,
             network_iterations=o.network,
+            feature_iterations=o.features,
             seed=int(seed),
         )
         row = measure(network, source, int(seed), config, o.data, o.test)

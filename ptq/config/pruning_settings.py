@@ -36,6 +36,7 @@ class PruningSettings:
     closed_form: bool | None = None
     block_iterations: Count | None = None
     network_iterations: Count | None = None
+    feature_iterations: Count | None = None
     batch: Positive | None = None
     lr_blocks: Rate | None = None
     lr_network: Rate | None = None

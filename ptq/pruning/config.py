@@ -24,8 +24,8 @@ class PruneConfig:
         granule: kept channels of every layer are a multiple of it, where they are not all kept; 1..
         closed_form: repair every layer behind removed channels by least squares.
         block_iterations: of repair block by block, each; 0 leaves it out: the whole network comes as far without (docs/measured/pruning.md).
-        network_iterations: of repair of the whole network, by a classifier's features and by outputs, each; 0 leaves both out, None is as
-            many as `for_images` says.
+        network_iterations: of repair of the whole network by its outputs; 0 leaves it out, None is as many as `for_images` says.
+        feature_iterations: of repair of a classifier by its features; 0 leaves it out, None is as many as by outputs.
         batch: images in an iteration, 1..
         lr_blocks: of Adam, in root mean squares of a filter; above 0.
         lr_network: the same, for the whole network.
@@ -44,6 +44,7 @@ class PruneConfig:
     closed_form: bool = True
     block_iterations: int = 0
     network_iterations: int | None = None
+    feature_iterations: int | None = None
     batch: int = 32
     lr_blocks: float = 0.003
     lr_network: float = 0.005
@@ -54,7 +55,8 @@ class PruneConfig:
         parse_budget(str(self.budget))
         check_choice(self.score, get_args(Score), "score of channels")
         check_choice(self.allocation, get_args(Allocation), "allocation of channels")
-        for name, least in (("granule", 1), ("batch", 1), ("block_iterations", 0), ("network_iterations", 0)):
+        counts = ("block_iterations", "network_iterations", "feature_iterations")
+        for name, least in (("granule", 1), ("batch", 1), *((name, 0) for name in counts)):
             if (value := getattr(self, name)) is not None and value < least:
                 raise InputError(f"{name} must be {least} or more, not {value}.")
         for name in ("lr_blocks", "lr_network", "temperature"):
@@ -62,12 +64,14 @@ class PruneConfig:
                 raise InputError(f"{name} must be above 0, not {getattr(self, name)}.")
 
     def for_images(self, height: int, width: int) -> "PruneConfig":
-        """Return the same with the iterations that images of this size allow: 1,000 for up to 64 pixels a side, else 150.
+        """Return the same with the iterations of the whole network that images of this size allow: 1,000 for up to 64 pixels a side, else 150.
 
         Example:
             >>> PruneConfig().for_images(32, 32).network_iterations, PruneConfig().for_images(224, 224).network_iterations
             (1000, 150)
         """
-        if self.network_iterations is not None:
-            return self
-        return replace(self, network_iterations=1000 if max(height, width) <= SMALL else 150)
+        network = self.network_iterations
+        if network is None:
+            network = 1000 if max(height, width) <= SMALL else 150
+        features = network if self.feature_iterations is None else self.feature_iterations
+        return replace(self, network_iterations=network, feature_iterations=features)

@@ -60,7 +60,7 @@ def repair(
         progress: told of every layer and every iteration.
         on_step: called after every step, with the network as it is then.
     """
-    cache = cache or ActivationCache()
+    cache, config = cache or ActivationCache(), config.for_images(*images.shape[-2:])
     training, apart = split_images(images)
     every, original = torch.cat([training, apart]), graph_model.module
     shown = with_views(apart)
@@ -87,7 +87,7 @@ def repair(
     asked = (
         ("closed form", closed_form, config.closed_form),
         ("blocks", blocks, config.block_iterations > 0),
-        ("features", learn_features, config.network_iterations != 0 and len(features) > 0),
+        ("features", learn_features, config.feature_iterations != 0 and len(features) > 0),
         ("outputs", learn_outputs, config.network_iterations != 0 and graph_model.task.learnable),
     )
     for name, work, wanted in asked:

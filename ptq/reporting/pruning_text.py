@@ -65,7 +65,9 @@ def repair_lines(found: PruneResult | None) -> list[str]:
     """Return what repair brought, as one line; nothing where there was no pruning."""
     if found is None:
         return []
-    agreement = ", ".join(f"{_STEPS.get(step.name, step.name)} {percent_text(step.agreement, 1)}" for step in found.steps)
+    agreement = ", ".join(
+        f"{_STEPS.get(step.name, step.name)} {percent_text(step.agreement, 1)}" for step in found.steps
+    )
     return [f"agreement with float {judged_on(found)}: {agreement}"]
 
 

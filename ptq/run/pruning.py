@@ -146,10 +146,18 @@ def estimate_pruning(
         device: where to compute.
     """
     config = prune_config(settings.pruning).for_images(*inputs.shape[-2:])
-    network = config.network_iterations or 0
-    wanted = {"blocks": config.block_iterations, "features": network, "outputs": network}
+    wanted = {
+        "blocks": config.block_iterations,
+        "features": config.feature_iterations or 0,
+        "outputs": config.network_iterations or 0,
+    }
     few = {name: min(FEW, iterations) for name, iterations in wanted.items()}
-    tried = replace(settings.pruning, block_iterations=few["blocks"], network_iterations=few["outputs"])
+    tried = replace(
+        settings.pruning,
+        block_iterations=few["blocks"],
+        feature_iterations=few["features"],
+        network_iterations=few["outputs"],
+    )
     started = time.perf_counter()
     pruned, result = prune_network(graph_model, inputs, replace(settings, pruning=tried), device)
     iterations = {step.name: step.seconds for step in result.steps if few.get(step.name)}

@@ -50,6 +50,8 @@ def test_all_steps_run_on_every_kind_of_network(name: str) -> None:
         ({"closed_form": False}, ["removal", "blocks", "features", "outputs"]),
         ({"block_iterations": 0}, ["removal", "closed form", "features", "outputs"]),
         ({"network_iterations": 0}, ["removal", "closed form", "blocks"]),
+        ({"feature_iterations": 0}, ["removal", "closed form", "blocks", "outputs"]),
+        ({"network_iterations": 0, "feature_iterations": 2}, ["removal", "closed form", "blocks", "features"]),
     ],
 )
 def test_a_step_can_be_left_out(left_out: dict[str, Any], names: list[str]) -> None:
@@ -89,7 +91,14 @@ def test_a_single_image_is_learned_from_and_judged_by() -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"batch": 0}, {"block_iterations": -1}, {"network_iterations": -1}, {"lr_blocks": 0.0}]
+    "changes",
+    [
+        {"batch": 0},
+        {"block_iterations": -1},
+        {"network_iterations": -1},
+        {"feature_iterations": -1},
+        {"lr_blocks": 0.0},
+    ],
 )
 def test_settings_that_mean_nothing_are_refused(changes: dict[str, float]) -> None:
     with pytest.raises(ptq.InputError):

@@ -52,7 +52,8 @@ def tune_features(
         pruned: what is left of it, on the same device.
         features: nodes of the original.
         survivors: what stayed.
-        images, apart, config, progress: as for `tune_outputs`.
+        images, apart, progress: as for `tune_outputs`.
+        config: `feature_iterations` (a number), and what `tune_outputs` takes of it.
     """
     names = {node.name for node in features}
     before, after = giving(original, features), giving(pruned, [n for n in pruned.graph.nodes if n.name in names])
@@ -63,7 +64,7 @@ def tune_features(
             [(ours - theirs).square().mean() / theirs.var().clamp(min=TINY) for ours, theirs in pairs]
         ).sum()
 
-    _tune(before, after, loss_of, images, apart, config, progress, "learn features")
+    _tune(before, after, loss_of, images, apart, config, config.feature_iterations, progress, "learn features")
 
 
 def tune_outputs(
@@ -91,7 +92,7 @@ def tune_outputs(
     def loss_of(given: Output, wanted: Output) -> Tensor:
         return task.loss(given, wanted, config.temperature)
 
-    _tune(original, pruned, loss_of, images, apart, config, progress, "learn outputs")
+    _tune(original, pruned, loss_of, images, apart, config, config.network_iterations, progress, "learn outputs")
 
 
 def _tune(
@@ -101,11 +102,12 @@ def _tune(
     images: Tensor,
     apart: Tensor,
     config: PruneConfig,
+    iterations: int | None,
     progress: Progress,
     stage: str,
 ) -> None:
-    device, iterations = device_of(pruned, images), config.network_iterations
     assert iterations is not None
+    device = device_of(pruned, images)
     layers = [node.name for node in pruned.graph.nodes if isinstance(module_of(pruned, node), LAYERS)]
     trainable = Trainable(pruned, layers, [images[:FEW].to(device)])
 
