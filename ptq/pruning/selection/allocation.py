@@ -20,7 +20,13 @@ __all__ = ["allocate", "keep_best"]
 
 
 def allocate(
-    groups: Sequence[Group], scores: Tensor, costs: Costs, budget: Budget, granule: int, allocation: Allocation
+    groups: Sequence[Group],
+    scores: Tensor,
+    costs: Costs,
+    budget: Budget,
+    granule: int,
+    allocation: Allocation,
+    changes: Tensor | None = None,
 ) -> Tensor:
     """Return how many coupled channels every group keeps, int64 (groups,).
 
@@ -29,6 +35,8 @@ def allocate(
         costs: of the same groups.
         budget: not exceeded; what is left of it is spent on channels that still fit.
         granule: kept channels come in multiples of it; no group keeps fewer.
+        changes: of the loss of every image, to first order, (images, coupled channels): channels of a group that tell the same are worth more
+            together than one by one.
 
     Raises:
         InputError: for a budget that cannot be met; it says what can.
@@ -42,7 +50,7 @@ def allocate(
         )
     if allocation == "uniform":
         return _uniform(groups, sizes, costs, budget)
-    losses = [_losses(group, scores, at) for group, at in zip(groups, sizes, strict=True)]
+    losses = [_losses(group, scores, at, changes) for group, at in zip(groups, sizes, strict=True)]
     return _greedy(sizes, losses, costs, budget, per_cost=allocation == "loss-per-cost")
 
 
@@ -67,10 +75,17 @@ def _uniform(groups: Sequence[Group], sizes: list[list[int]], costs: Costs, budg
     raise AssertionError("the least of all groups met the budget before")
 
 
-def _losses(group: Group, scores: Tensor, sizes: list[int]) -> list[float]:
-    """What is lost with each of the sizes."""
-    ascending = scores[group.ids].sort().values
-    gone = torch.cat([torch.zeros(1).double(), ascending.cumsum(0)])
+def _losses(group: Group, scores: Tensor, sizes: list[int], changes: Tensor | None) -> list[float]:
+    """What is lost with each of the sizes: the sum of the scores, or what all that go change together, where that is more.
+
+    Hundreds of features of a classifier may tell the same of a class. Each alone is worth next to nothing.
+    """
+    ids = group.ids[scores[group.ids].argsort(stable=True)]
+    lost = scores[ids].cumsum(0)
+    if changes is not None:
+        together = changes[:, ids].cumsum(1).square().mean(0) / 2
+        lost = torch.maximum(lost, together).cummax(0).values
+    gone = torch.cat([torch.zeros(1).double(), lost])
     return [float(gone[len(group) - size]) for size in sizes]
 
 

@@ -20,7 +20,7 @@ from ptq.pruning.coupling.channel_map import ChannelMap, read_axis
 from ptq.pruning.coupling.groups import find_groups
 from ptq.pruning.selection.weights import weights_by_input, weights_by_output
 
-__all__ = ["SCORES", "WITH_GRADIENTS"]
+__all__ = ["SCORES", "WITH_GRADIENTS", "changes"]
 
 BATCH = 16  # images at a time
 # Synthesized images are what a network is surest of: at 1 few of them have gradients, and these few decide. With MixMix images ResNet-20 at half
@@ -70,20 +70,25 @@ def divergence(graph_model: GraphModel, channels: ChannelMap, images: Tensor) ->
 
 
 def gradient(graph_model: GraphModel, channels: ChannelMap, images: Tensor) -> Tensor:
-    """Return half the mean square of the loss's first-order change, image by image: to second order, what the KL grows.
+    """Return half the mean square of the loss's first-order change, image by image: to second order, what the KL grows."""
+    return changes(graph_model, channels, images).square().mean(0) / 2
+
+
+def changes(graph_model: GraphModel, channels: ChannelMap, images: Tensor) -> Tensor:
+    """Return the first-order change of every image's loss with each channel, float64 (images, channels.count).
 
     The loss is that of the network's own predictions (`Task.surprise`), whose squared gradients are the curvature of the KL;
     the KL itself has no gradient where nothing is changed yet.
     """
-    total = torch.zeros(channels.count, dtype=torch.float64)
+    found = []
     generator = torch.Generator().manual_seed(0)
     for part in images.split(BATCH):
         gates = torch.ones(len(part), channels.count, device=part.device, requires_grad=True)
         with torch.enable_grad():
             output = _Gated(graph_model.module, channels.readers, gates).run(part)
             (grad,) = torch.autograd.grad(graph_model.task.surprise(output, generator, TEMPERATURE), gates)
-        total += grad.double().square().sum(0).cpu()
-    return total / (2 * len(images))
+        found.append(grad.double().cpu())
+    return torch.cat(found)
 
 
 SCORES: Mapping[str, Callable[[GraphModel, ChannelMap, Tensor], Tensor]] = {
