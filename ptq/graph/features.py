@@ -13,14 +13,8 @@ from ptq.tasks.task import Task
 
 __all__ = ["feature_nodes", "giving"]
 
-PICKS = {
-    "getitem",
-    "select",
-    "narrow",
-    "index_select",
-    "split",
-    "chunk",
-}  # what they leave out, the last layer never sees
+# What they leave out, the last layer never sees.
+PICKS = {"getitem", "select", "narrow", "index_select", "split", "chunk"}
 
 
 def feature_nodes(graph: fx.GraphModule, task: Task) -> list[fx.Node]:

@@ -8,19 +8,20 @@ import copy
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, fx, nn
 
 from ptq.data.views import mixed_views
-from ptq.graph.features import feature_nodes
+from ptq.graph.features import feature_nodes, giving
 from ptq.graph.passes import device_of
 from ptq.graph.preparation import GraphModel
 from ptq.progress import SILENT, Progress
 from ptq.pruning.config import PruneConfig
 from ptq.pruning.repair_steps.block_tuning import tune_blocks
 from ptq.pruning.repair_steps.closed_form import fit_layers
-from ptq.pruning.repair_steps.network_tuning import tune_features, tune_outputs
+from ptq.pruning.repair_steps.network_tuning import feature_loss, tune_network
 from ptq.pruning.repair_steps.side_by_side import Survivors
 from ptq.pruning.results import RepairStep
 from ptq.tasks.outputs import named
@@ -78,11 +79,17 @@ def repair(
 
     features = feature_nodes(original, graph_model.task)
 
+    tuned = partial(tune_network, images=training, apart=shown, config=config, progress=progress)
+
     def learn_features(graph: fx.GraphModule) -> None:
-        tune_features(original, graph, features, survivors, training, shown, config, progress=progress)
+        names = {node.name for node in features}
+        own = [node for node in graph.graph.nodes if node.name in names]
+        loss, count = feature_loss(features, survivors), config.feature_iterations
+        tuned(giving(original, features), giving(graph, own), loss, count, stage="learn features")
 
     def learn_outputs(graph: fx.GraphModule) -> None:
-        tune_outputs(original, graph, training, shown, graph_model.task, config, progress=progress)
+        loss = partial(graph_model.task.loss, temperature=config.temperature)
+        tuned(original, graph, loss, config.network_iterations, stage="learn outputs")
 
     asked = (
         ("closed form", closed_form, config.closed_form),

@@ -16,7 +16,6 @@ from torch import Tensor, fx
 
 from ptq.data.views import mixed_views
 from ptq.distillation.learning import learn
-from ptq.graph.features import giving
 from ptq.graph.fx_helpers import LAYERS, module_of
 from ptq.graph.passes import device_of
 from ptq.progress import SILENT, Progress
@@ -24,9 +23,8 @@ from ptq.pruning.config import PruneConfig
 from ptq.pruning.repair_steps.side_by_side import Survivors
 from ptq.pruning.repair_steps.trainable import Trainable
 from ptq.tasks.outputs import Output
-from ptq.tasks.task import Task
 
-__all__ = ["tune_features", "tune_outputs"]
+__all__ = ["feature_loss", "tune_network"]
 
 FEW = 64  # images that say what numbers vary by
 BATCH = 16  # images at a time where nothing is learned
@@ -34,78 +32,51 @@ LOOKS = 8  # how often the images apart are looked at
 TINY = 1e-12
 
 
-def tune_features(
-    original: fx.GraphModule,
-    pruned: fx.GraphModule,
-    features: Sequence[fx.Node],
-    survivors: Survivors,
-    images: Tensor,
-    apart: Tensor,
-    config: PruneConfig,
-    *,
-    progress: Progress = SILENT,
-) -> None:
-    """Tune the weights and biases of all but the last layers to the original's features, in place.
+Loss = Callable[[Output, Output], Tensor]
+"""Between what the pruned network gives and what the original gives."""
+
+
+def feature_loss(features: Sequence[fx.Node], survivors: Survivors) -> Loss:
+    """Return the loss between features: the mean squared error of those that stayed, as a share of their variance.
 
     Args:
-        original: the network before.
-        pruned: what is left of it, on the same device.
         features: nodes of the original.
         survivors: what stayed.
-        images, apart, progress: as for `tune_outputs`.
-        config: `feature_iterations` (a number), and what `tune_outputs` takes of it.
     """
-    names = {node.name for node in features}
-    before, after = giving(original, features), giving(pruned, [n for n in pruned.graph.nodes if n.name in names])
 
     def loss_of(given: Output, wanted: Output) -> Tensor:
         pairs = [(given[node.name], survivors.of(node, wanted[node.name])) for node in features]
-        return torch.stack(
-            [(ours - theirs).square().mean() / theirs.var().clamp(min=TINY) for ours, theirs in pairs]
-        ).sum()
+        errors = [(ours - theirs).square().mean() / theirs.var().clamp(min=TINY) for ours, theirs in pairs]
+        return torch.stack(errors).sum()
 
-    _tune(before, after, loss_of, images, apart, config, config.feature_iterations, progress, "learn features")
+    return loss_of
 
 
-def tune_outputs(
+def tune_network(
     original: fx.GraphModule,
     pruned: fx.GraphModule,
+    loss_of: Loss,
+    iterations: int | None,
     images: Tensor,
     apart: Tensor,
-    task: Task,
     config: PruneConfig,
     *,
+    stage: str,
     progress: Progress = SILENT,
 ) -> None:
-    """Tune all weights and biases of a pruned network to the original's outputs, in place.
+    """Tune all weights and biases of a pruned network to what the original gives, in place.
 
     Args:
-        original: the network before.
+        original: the network before, or the part of it that gives what is learned.
         pruned: what is left of it, on the same device.
+        loss_of: what is learned.
+        iterations: a number, as `PruneConfig.for_images` gives it.
         images: to learn from, as the network takes them, (N, C, H, W).
         apart: not learned from; of what was learned, that stays which is nearest to the original on them.
-        task: says what counts in outputs (`Task.loss`).
-        config: `network_iterations` (a number) with `batch` images each, `lr_network`, `temperature`, `seed`.
+        config: `batch` images in an iteration, `lr_network`, `seed`.
+        stage: what progress calls it.
         progress: told of every iteration.
     """
-
-    def loss_of(given: Output, wanted: Output) -> Tensor:
-        return task.loss(given, wanted, config.temperature)
-
-    _tune(original, pruned, loss_of, images, apart, config, config.network_iterations, progress, "learn outputs")
-
-
-def _tune(
-    original: fx.GraphModule,
-    pruned: fx.GraphModule,
-    loss_of: Callable[[Output, Output], Tensor],
-    images: Tensor,
-    apart: Tensor,
-    config: PruneConfig,
-    iterations: int | None,
-    progress: Progress,
-    stage: str,
-) -> None:
     assert iterations is not None
     device = device_of(pruned, images)
     layers = [node.name for node in pruned.graph.nodes if isinstance(module_of(pruned, node), LAYERS)]

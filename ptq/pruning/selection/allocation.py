@@ -16,7 +16,7 @@ from ptq.errors import InputError
 from ptq.pruning.coupling.groups import Group
 from ptq.pruning.selection.costs import Costs
 
-__all__ = ["allocate", "keep_best"]
+__all__ = ["allocate", "growth", "keep_best"]
 
 
 def allocate(
@@ -62,6 +62,15 @@ def keep_best(groups: Sequence[Group], scores: Tensor, counts: Tensor, count: in
     return kept
 
 
+def growth(changes: Tensor) -> Tensor:
+    """Return what the divergence of the predictions grows, to second order: half the mean square over images of the loss's change.
+
+    Args:
+        changes: of every image's loss, to first order, (images, n).
+    """
+    return changes.square().mean(0) / 2
+
+
 def _uniform(groups: Sequence[Group], sizes: list[list[int]], costs: Costs, budget: Budget) -> Tensor:
     """The largest share of all groups that the budget allows."""
     shares = sorted({size / len(group) for group, at in zip(groups, sizes, strict=True) for size in at}, reverse=True)
@@ -83,8 +92,7 @@ def _losses(group: Group, scores: Tensor, sizes: list[int], changes: Tensor | No
     ids = group.ids[scores[group.ids].argsort(stable=True)]
     lost = scores[ids].cumsum(0)
     if changes is not None:
-        together = changes[:, ids].cumsum(1).square().mean(0) / 2
-        lost = torch.maximum(lost, together).cummax(0).values
+        lost = torch.maximum(lost, growth(changes[:, ids].cumsum(1))).cummax(0).values
     gone = torch.cat([torch.zeros(1).double(), lost])
     return [float(gone[len(group) - size]) for size in sizes]
 

@@ -12,7 +12,7 @@ from ptq.graph.preparation import GraphModel
 from ptq.pruning.coupling.channel_map import ChannelMap
 from ptq.pruning.coupling.channels import find_channels
 from ptq.pruning.coupling.groups import Group, find_groups
-from ptq.pruning.selection.allocation import allocate, keep_best
+from ptq.pruning.selection.allocation import allocate, growth, keep_best
 from ptq.pruning.selection.costs import Costs, find_costs
 from ptq.pruning.selection.scores import SCORES, WITH_GRADIENTS, changes
 
@@ -95,7 +95,7 @@ def rank(graph_model: GraphModel, images: Tensor, score: Score) -> Ranking:
     found = unranked(graph_model)
     if score == "gradient":
         moved = changes(graph_model, found.channels, images)
-        return replace(found, scores=moved.square().mean(0) / 2, changes=moved)
+        return replace(found, scores=growth(moved), changes=moved)
     return replace(found, scores=SCORES[score](graph_model, found.channels, images))
 
 

@@ -18,6 +18,7 @@ from ptq.graph.fx_helpers import sole_input, watch
 from ptq.graph.preparation import GraphModel
 from ptq.pruning.coupling.channel_map import ChannelMap, read_axis
 from ptq.pruning.coupling.groups import find_groups
+from ptq.pruning.selection.allocation import growth
 from ptq.pruning.selection.weights import weights_by_input, weights_by_output
 
 __all__ = ["SCORES", "WITH_GRADIENTS", "changes"]
@@ -71,7 +72,7 @@ def divergence(graph_model: GraphModel, channels: ChannelMap, images: Tensor) ->
 
 def gradient(graph_model: GraphModel, channels: ChannelMap, images: Tensor) -> Tensor:
     """Return half the mean square of the loss's first-order change, image by image: to second order, what the KL grows."""
-    return changes(graph_model, channels, images).square().mean(0) / 2
+    return growth(changes(graph_model, channels, images))
 
 
 def changes(graph_model: GraphModel, channels: ChannelMap, images: Tensor) -> Tensor:
