@@ -15,6 +15,8 @@ import argparse
 import itertools
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +26,13 @@ from benchmarks import networks
 from benchmarks.datafree import logits_of
 from benchmarks.rows import add_rows, footer
 from benchmarks.sources import make_images, source_of
-from ptq.graph.preparation import prepare
+from ptq.config.choices import Score
+from ptq.graph.preparation import GraphModel, prepare
 from ptq.models.model import Model
 from ptq.pruning.config import PruneConfig
 from ptq.pruning.pruning import prune
 from ptq.pruning.results import RepairStep
+from ptq.pruning.selection.ranking import Ranking, rank
 from ptq.utils.environment import environment
 from ptq.utils.metrics import top1
 
@@ -80,14 +84,31 @@ class Watcher:
         return round(top1(logits_of(network, self.model, self.images), self.labels), 2)
 
 
+@dataclass(frozen=True)
+class Ranked:
+    """A network, images to prune it with, and what its channels are worth on these."""
+
+    model: Model
+    graph_model: GraphModel
+    inputs: Tensor
+    ranking: Ranking
+
+
+@lru_cache(maxsize=1)  # budgets come one after the other
+def ranked(network: str, source: str, seed: int, score: Score, data: Path) -> Ranked:
+    """Rank the channels of one network on one source's images."""
+    model = networks.load(network, data)
+    inputs = model.preprocess.normalize(make_images(source, network, model, data, seed).floats())
+    graph_model = prepare(model.module, (3, *model.preprocess.size))
+    return Ranked(model, graph_model, inputs, rank(graph_model, inputs, score))
+
+
 def measure(network: str, source: str, seed: int, config: PruneConfig, data: Path, test: int) -> dict[str, Any]:
     """Prune one network with one source's images, and look at it after every step."""
-    model = networks.load(network, data)
-    config = config.for_images(*model.preprocess.size)
-    images = make_images(source, network, model, data, seed)
-    graph_model = prepare(model.module, (3, *model.preprocess.size))
-    look = Watcher(model, *networks.images(network, data, model).spaced(test))
-    _, result = prune(graph_model, model.preprocess.normalize(images.floats()), config, on_step=look)
+    known = ranked(network, source, seed, config.score, data)
+    config = config.for_images(*known.model.preprocess.size)
+    look = Watcher(known.model, *networks.images(network, data, known.model).spaced(test))
+    _, result = prune(known.graph_model, known.inputs, config, ranking=known.ranking, on_step=look)
     return {
         "network": network,
         "source": source,
@@ -99,9 +120,9 @@ def measure(network: str, source: str, seed: int, config: PruneConfig, data: Pat
         "features": config.feature_iterations,
         "iterations": config.network_iterations,
         "seed": seed,
-        "images": len(images),
+        "images": len(known.inputs),
         "test_images": len(look.labels),
-        "top1_float": look.accuracy(graph_model.module),
+        "top1_float": look.accuracy(known.graph_model.module),
         "macs": round(result.macs[0] / result.macs[1], 3),
         "parameters": round(result.parameters[0] / result.parameters[1], 3),
         "steps": look.steps,
@@ -165,8 +186,8 @@ def main() -> None:
     parser.add_argument("--network", type=int, help="iterations by outputs; as many as the images allow when not given")
     parser.add_argument("--test", type=int, default=5000, help="images to judge by")
     o = parser.parse_args()
-    lists = (o.networks, o.budgets, o.sources, o.scores, o.allocations, o.granules, o.seeds)
-    for network, budget, source, score, allocation, granule, seed in itertools.product(*(t.split(",") for t in lists)):
+    lists = (o.networks, o.sources, o.seeds, o.scores, o.budgets, o.allocations, o.granules)
+    for network, source, seed, score, budget, allocation, granule in itertools.product(*(t.split(",") for t in lists)):
         config = PruneConfig(
             budget,
             score=score,

@@ -52,6 +52,7 @@ SOURCES = {
     "mixmix-turns": Source("the same, all in turns", "mixmix", "all", TURNS),
     "mixmix-turns-plain": Source("the same, all in turns, no data mixing", "mixmix", "all", PLAIN | TURNS),
     "mixmix-sum": Source("the same, all at every step", "mixmix", "all", {"feature_mixing": "sum"}),
+    "mixmix-shared": Source("MixMix, one set from all networks, in turns", "mixmix", "shared", TURNS),
     "mixmix-others": Source("MixMix, the other networks only, in turns", "mixmix", "others", TURNS),
     "mixmix-few": Source("MixMix, one teacher, 32 of the images", "mixmix"),
     "mixmix-2": Source("MixMix, one teacher, twice the images", "mixmix", seeds=2),
@@ -77,7 +78,14 @@ def teachers_of(source: Source, network: str) -> tuple[str, ...]:
     """The names of the networks that a source's images are made from, for one target."""
     family = networks.family(network)
     others = tuple(name for name in networks.UNIVERSAL if name != network)
-    known = {"own": family[:1], "all": family, "others": family[1:], "universal": networks.UNIVERSAL, "unseen": others}
+    known = {
+        "own": family[:1],
+        "all": family,
+        "shared": tuple(sorted(family)),  # the same for every target
+        "others": family[1:],
+        "universal": networks.UNIVERSAL,
+        "unseen": others,
+    }
     return known.get(source.teachers, tuple(source.teachers.split("+")))
 
 

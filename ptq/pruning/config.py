@@ -24,7 +24,7 @@ class PruneConfig:
         granule: kept channels of every layer are a multiple of it, where they are not all kept; 1..
         closed_form: repair every layer behind removed channels by least squares.
         block_iterations: of repair block by block, each; 0 leaves it out: the whole network comes as far without (docs/measured/pruning.md).
-        network_iterations: of repair of the whole network by its outputs; 0 leaves it out, None is as many as `for_images` says.
+        network_iterations: of repair of the whole network by its outputs, where features do not suffice; 0 leaves it out, None is as many as `for_images` says.
         feature_iterations: of repair of a classifier by its features; 0 leaves it out, None is as many as by outputs.
         batch: images in an iteration, 1..
         lr_blocks: of Adam, in root mean squares of a filter; above 0.
@@ -38,7 +38,7 @@ class PruneConfig:
     """
 
     budget: str = "1.5x"
-    score: Score = "gradient"
+    score: Score = "divergence"
     allocation: Allocation = "loss-per-cost"
     granule: int = 8
     closed_form: bool = True

@@ -25,11 +25,11 @@ class RepairStep:
     """How near a pruned network is to the original after a step, on images that no step has learned from, and views of them.
 
     Args:
-        name: "removal", and then each step that was asked for: "closed form", "blocks", "features", "outputs".
+        name: "removal", and then each step that was asked for: "closed form", "blocks", "features"; "outputs" where features did not suffice.
         loss: between the outputs of both (`Task.loss`): for classes the Kullback-Leibler divergence, in nats.
         agreement: on what share of the outputs both agree (`Task.agreement`), in percent.
         decibels: signal to noise ratio of the outputs, in dB.
-        kept: whether the loss fell, and by outputs far enough; else the step was taken back, and the numbers are those of before.
+        kept: whether the loss fell; else the step was taken back, and the numbers are those of before.
         seconds: that it took.
     """
 

@@ -1,5 +1,6 @@
 """Repair step by step: every step comes nearer or is taken back, and nothing is learned from the images it is judged by."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,7 @@ from ptq.graph.preparation import prepare
 from ptq.pruning.config import PruneConfig
 from ptq.pruning.removal import remove
 from ptq.pruning.repair import repair, split_images
+from ptq.pruning.results import RepairStep
 from tests.conftest import Digits
 from tests.helpers.branching_networks import BRANCHING, branching
 from tests.helpers.networks import NETWORKS, SHAPE, build, images
@@ -20,11 +22,18 @@ CONFIG = PruneConfig("2x", granule=2, block_iterations=20, network_iterations=40
 SHORT = replace(CONFIG, block_iterations=2, network_iterations=2, batch=4)
 
 
+def suffice(steps: Sequence[RepairStep]) -> bool:
+    """Whether features were learned and brought a tenth or more."""
+    names = [step.name for step in steps]
+    at = names.index("features") if "features" in names else 0
+    return at > 0 and steps[at].loss <= 0.9 * steps[at - 1].loss
+
+
 def test_each_step_brings_something_on_images_that_none_has_seen(digits: Digits) -> None:
     graph_model = prepare(digits.model, SHAPE)
     seen, unseen = digits.inputs(digits.train_images[:64]), digits.inputs(digits.images[:200])
     pruned, result = ptq.prune(graph_model, seen, CONFIG)
-    assert [step.name for step in result.steps] == ["removal", "closed form", "blocks", "features", "outputs"]
+    assert [step.name for step in result.steps] == ["removal", "closed form", "blocks", "features"]
     losses = [step.loss for step in result.steps]
     assert losses == sorted(losses, reverse=True) and losses[-1] < 0.5 * losses[0]
     assert result.images == (56, 8)
@@ -39,7 +48,8 @@ def test_all_steps_run_on_every_kind_of_network(name: str) -> None:
     pruned = remove(graph_model, survivors.channels, survivors.kept)
     fitted, steps = repair(graph_model, pruned, survivors, images(16), SHORT)
     classes = set(graph_model.task.kinds.values()) == {"classify"}
-    assert [step.name for step in steps] == ["removal", "closed form", "blocks", *["features"] * classes, "outputs"]
+    steps_before = ["removal", "closed form", "blocks", *["features"] * classes]
+    assert [step.name for step in steps] == [*steps_before, *["outputs"] * (not suffice(steps))]
     assert steps[-1].loss <= steps[0].loss
     assert torch.isfinite(torch.tensor(nearness(graph_model.module, fitted.module, images(4))))
 
@@ -57,6 +67,15 @@ def test_all_steps_run_on_every_kind_of_network(name: str) -> None:
 def test_a_step_can_be_left_out(left_out: dict[str, Any], names: list[str]) -> None:
     _, result = ptq.prune(prepare(build("resnet"), SHAPE), images(8), replace(SHORT, **left_out))
     assert [step.name for step in result.steps] == names
+
+
+def test_outputs_are_learned_where_features_bring_nothing(digits: Digits) -> None:
+    graph_model, x = prepare(digits.model, SHAPE), digits.inputs(digits.train_images[:32])
+    for lr, count in ((CONFIG.lr_network, 30), (1e4, 3)):
+        plain = replace(CONFIG, closed_form=False, block_iterations=0, network_iterations=1)
+        config = replace(plain, feature_iterations=count, lr_network=lr)
+        steps = ptq.prune(graph_model, x, config)[1].steps
+        assert ("outputs" in [step.name for step in steps]) == (lr == 1e4) == (not suffice(steps))
 
 
 def test_whoever_asks_sees_the_network_after_every_step() -> None:

@@ -16,27 +16,19 @@ from ptq.errors import InputError
 from ptq.pruning.coupling.groups import Group
 from ptq.pruning.selection.costs import Costs
 
-__all__ = ["allocate", "growth", "keep_best"]
+__all__ = ["allocate", "keep_best"]
 
 
 def allocate(
-    groups: Sequence[Group],
-    scores: Tensor,
-    costs: Costs,
-    budget: Budget,
-    granule: int,
-    allocation: Allocation,
-    changes: Tensor | None = None,
+    groups: Sequence[Group], scores: Tensor, costs: Costs, budget: Budget, granule: int, allocation: Allocation
 ) -> Tensor:
     """Return how many coupled channels every group keeps, int64 (groups,).
 
     Args:
-        scores: of every coupled channel, what is lost without it.
+        scores: of every coupled channel, what is lost without it; those of a group add up.
         costs: of the same groups.
         budget: not exceeded; what is left of it is spent on channels that still fit.
         granule: kept channels come in multiples of it; no group keeps fewer.
-        changes: of the loss of every image, to first order, (images, coupled channels): channels of a group that tell the same are worth more
-            together than one by one.
 
     Raises:
         InputError: for a budget that cannot be met; it says what can.
@@ -50,7 +42,7 @@ def allocate(
         )
     if allocation == "uniform":
         return _uniform(groups, sizes, costs, budget)
-    losses = [_losses(group, scores, at, changes) for group, at in zip(groups, sizes, strict=True)]
+    losses = [_losses(group, scores, at) for group, at in zip(groups, sizes, strict=True)]
     return _greedy(sizes, losses, costs, budget, per_cost=allocation == "loss-per-cost")
 
 
@@ -60,15 +52,6 @@ def keep_best(groups: Sequence[Group], scores: Tensor, counts: Tensor, count: in
     for group, size in zip(groups, counts.tolist(), strict=True):
         kept[group.ids[scores[group.ids].argsort(descending=True, stable=True)[size:]]] = False
     return kept
-
-
-def growth(changes: Tensor) -> Tensor:
-    """Return what the divergence of the predictions grows, to second order: half the mean square over images of the loss's change.
-
-    Args:
-        changes: of every image's loss, to first order, (images, n).
-    """
-    return changes.square().mean(0) / 2
 
 
 def _uniform(groups: Sequence[Group], sizes: list[list[int]], costs: Costs, budget: Budget) -> Tensor:
@@ -84,16 +67,9 @@ def _uniform(groups: Sequence[Group], sizes: list[list[int]], costs: Costs, budg
     raise AssertionError("the least of all groups met the budget before")
 
 
-def _losses(group: Group, scores: Tensor, sizes: list[int], changes: Tensor | None) -> list[float]:
-    """What is lost with each of the sizes: the sum of the scores, or what all that go change together, where that is more.
-
-    Hundreds of features of a classifier may tell the same of a class. Each alone is worth next to nothing.
-    """
-    ids = group.ids[scores[group.ids].argsort(stable=True)]
-    lost = scores[ids].cumsum(0)
-    if changes is not None:
-        lost = torch.maximum(lost, growth(changes[:, ids].cumsum(1))).cummax(0).values
-    gone = torch.cat([torch.zeros(1).double(), lost])
+def _losses(group: Group, scores: Tensor, sizes: list[int]) -> list[float]:
+    """What is lost with each of the sizes: the sum of the least scores."""
+    gone = torch.cat([torch.zeros(1).double(), scores[group.ids].sort().values.cumsum(0)])
     return [float(gone[len(group) - size]) for size in sizes]
 
 

@@ -12,9 +12,9 @@ from ptq.graph.preparation import GraphModel
 from ptq.pruning.coupling.channel_map import ChannelMap
 from ptq.pruning.coupling.channels import find_channels
 from ptq.pruning.coupling.groups import Group, find_groups
-from ptq.pruning.selection.allocation import allocate, growth, keep_best
+from ptq.pruning.selection.allocation import allocate, keep_best
 from ptq.pruning.selection.costs import Costs, find_costs
-from ptq.pruning.selection.scores import SCORES, WITH_GRADIENTS, changes
+from ptq.pruning.selection.scores import SCORES, WITH_GRADIENTS
 
 __all__ = ["Ranking", "check_images", "check_score", "rank", "unranked"]
 
@@ -28,14 +28,12 @@ class Ranking:
         groups: those that can be removed.
         costs: of the layers, as a function of what the groups keep.
         scores: of every coupled channel, what is lost without it, float64 (channels.count,).
-        changes: of the loss of every image, to first order, float64 (images, channels.count); None where the score is no gradient.
     """
 
     channels: ChannelMap
     groups: tuple[Group, ...]
     costs: Costs
     scores: Tensor
-    changes: Tensor | None = None
 
     def choose(self, budget: Budget, granule: int, allocation: Allocation) -> tuple[Tensor, Tensor]:
         """Return how many coupled channels each group keeps, and whether each of them stays, bool (channels.count,).
@@ -43,7 +41,7 @@ class Ranking:
         Raises:
             InputError: for a budget that cannot be met.
         """
-        counts = allocate(self.groups, self.scores, self.costs, budget, granule, allocation, self.changes)
+        counts = allocate(self.groups, self.scores, self.costs, budget, granule, allocation)
         return counts, keep_best(self.groups, self.scores, counts, self.channels.count)
 
     def most(self, granule: int) -> float:
@@ -93,9 +91,6 @@ def rank(graph_model: GraphModel, images: Tensor, score: Score) -> Ranking:
     check_images(graph_model, images)
     check_score(graph_model, score)
     found = unranked(graph_model)
-    if score == "gradient":
-        moved = changes(graph_model, found.channels, images)
-        return replace(found, scores=growth(moved), changes=moved)
     return replace(found, scores=SCORES[score](graph_model, found.channels, images))
 
 

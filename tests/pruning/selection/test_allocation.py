@@ -75,17 +75,3 @@ def test_a_network_without_channels_to_remove_is_refused() -> None:
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(768, 5))
     with pytest.raises(ptq.InputError):
         ptq.prune(prepare(net, SHAPE), torch.randn(2, *SHAPE))
-
-
-def test_channels_that_tell_the_same_are_worth_more_together() -> None:
-    graph_model = prepare(build("resnet"), SHAPE)
-    channels = find_channels(graph_model)
-    groups = find_groups(channels)
-    costs, budget = find_costs(graph_model, channels, groups), parse_budget("1.5x")
-    changes = torch.randn(64, channels.count, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    scores = changes.square().mean(0) / 2
-    apart = allocate(groups, scores, costs, budget, 2, "loss-per-cost")
-    same = max(range(len(groups)), key=lambda g: int(costs.full[g] - apart[g]))  # the group that loses most
-    changes[:, groups[same].ids] = scores[groups[same].ids].mul(2).sqrt() * changes[:, :1].sign()
-    together = allocate(groups, scores, costs, budget, 2, "loss-per-cost", changes)
-    assert together[same] > apart[same]
