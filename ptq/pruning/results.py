@@ -29,7 +29,7 @@ class RepairStep:
         loss: between the outputs of both (`Task.loss`): for classes the Kullback-Leibler divergence, in nats.
         agreement: on what share of the outputs both agree (`Task.agreement`), in percent.
         decibels: signal to noise ratio of the outputs, in dB.
-        kept: whether the loss fell; else the step was taken back, and the numbers are those of before.
+        kept: whether the loss fell, or by features what they lack; else the step was taken back, and the numbers are those of before.
         seconds: that it took.
     """
 

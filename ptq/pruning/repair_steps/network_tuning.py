@@ -63,8 +63,8 @@ def tune_network(
     *,
     stage: str,
     progress: Progress = SILENT,
-) -> None:
-    """Tune all weights and biases of a pruned network to what the original gives, in place.
+) -> bool:
+    """Tune all weights and biases of a pruned network to what the original gives, in place; return whether it came nearer on the images apart.
 
     Args:
         original: the network before, or the part of it that gives what is learned.
@@ -87,7 +87,7 @@ def tune_network(
         parts = [part.to(device) for part in apart.split(BATCH)]
         return sum(float(loss_of(trainable(x), original(x))) * len(x) for x in parts)
 
-    best, least = trainable.state(), judged()
+    best, least = trainable.state(), (before := judged())
     optimizer = torch.optim.AdamW(trainable.moves, lr=config.lr_network, weight_decay=0.0)
     generator = torch.Generator().manual_seed(config.seed)
     every = max(1, iterations // LOOKS)
@@ -107,3 +107,4 @@ def tune_network(
             else:
                 task.advance()
     trainable.commit(best)
+    return least < before
