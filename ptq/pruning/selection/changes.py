@@ -20,8 +20,8 @@ __all__ = ["changes", "exchanges", "growth", "rows_of_exchanges"]
 # Synthesized images are what a network is surest of: at 1 few of them have gradients, and these few decide. With MixMix images ResNet-20 at half
 # its cost came to 64 % in closed form at 1, and comes to 77 % at 4 (docs/measured/pruning.md).
 TEMPERATURE = 4.0
-NUMBERS = 2**24  # of a reading's exchanges, where images are added up
-LEAST = 32  # sums of images: growth is then within a quarter of what all images say
+NUMBERS = 2**23  # of a reading's exchanges, where images are added up
+LEAST = 16  # sums of a half of the images: of both, growth is then within a quarter of what all images say
 
 
 def growth(change: Tensor) -> Tensor:
@@ -51,7 +51,7 @@ def rows_of_exchanges(group_size: int, images: int) -> int:
 
     Example:
         >>> rows_of_exchanges(64, 256), rows_of_exchanges(512, 256), rows_of_exchanges(2048, 256)
-        (256, 64, 32)
+        (256, 32, 16)
     """
     return min(images, max(LEAST, NUMBERS // group_size**2))
 
@@ -63,7 +63,7 @@ def exchanges(graph_model: GraphModel, readings: Sequence[Reading], images: Tens
     least squares, what is lost without c is [c, c] less the sum over j of b[j] [c, j].
 
     Args:
-        readings: of the same network on the same images.
+        readings: of the same network.
         images: as the network takes them, (N, C, H, W).
 
     Returns:

@@ -101,15 +101,49 @@ class Predictions:
 
     That is half the mean square over images of what all that go change together, or the sum of what each does where that is more: changes that cancel
     out to first order are no gain.
+
+    Args:
+        halves: of the images: what one half says of how channels stand in for each other where layers read them, and `exchanges` of the other half
+            there. On the same images few pixels would make everything seem replaceable.
     """
+
+    def __init__(self, halves: Sequence[tuple[Sequence[Reading], Sequence[Tensor]]]) -> None:
+        self.halves = [_Half(readings, exchanges) for readings, exchanges in halves]
+        self.total = 0.0
+
+    @cached_property
+    def each(self) -> Tensor:
+        """What each of those left would change, (rows, left)."""
+        return torch.cat([half.each() for half in self.halves])
+
+    @property
+    def moved(self) -> Tensor:
+        """What those that are gone change, (rows,)."""
+        return torch.cat([half.moved for half in self.halves])
+
+    def after(self) -> Tensor:
+        return torch.maximum(self.total + growth(self.each), growth(self.moved.unsqueeze(1) + self.each))
+
+    def alike(self, few: Tensor) -> Tensor:
+        return _alike([one for half in self.halves for one in half.stand_ins], few)
+
+    def remove(self, gone: Tensor) -> float:
+        self.total += float(growth(self.each[:, gone]).sum())
+        del self.each  # others are left now
+        for half in self.halves:
+            half.remove(gone)
+        self.total = max(self.total, float(growth(self.moved)))
+        return self.total
+
+
+class _Half:
+    """What the loss of some images changes with those that are gone, `moved`, (rows,), where others stand in for them."""
 
     def __init__(self, readings: Sequence[Reading], exchanges: Sequence[Tensor]) -> None:
         self.stand_ins = [_StandIns(reading) for reading in readings]
         self.exchanges = list(exchanges)
         self.moved = torch.zeros(exchanges[0].shape[-1]).double()
-        self.total = 0.0
 
-    @cached_property
     def each(self) -> Tensor:
         """What each of those left would change, (rows, left)."""
         found = torch.zeros(())
@@ -119,15 +153,8 @@ class Predictions:
             found = found + torch.bmm(shares.unsqueeze(1), exchanges).squeeze(1).T
         return found.double()
 
-    def after(self) -> Tensor:
-        return torch.maximum(self.total + growth(self.each), growth(self.moved.unsqueeze(1) + self.each))
-
-    def alike(self, few: Tensor) -> Tensor:
-        return _alike(self.stand_ins, few)
-
-    def remove(self, gone: Tensor) -> float:
-        self.total += float(growth(self.each[:, gone]).sum())
-        del self.each  # others are left now
+    def remove(self, gone: Tensor) -> None:
+        """Let some of those left go."""
         for i, (stand_ins, exchanges) in enumerate(zip(self.stand_ins, self.exchanges, strict=True)):
             _, factors = stand_ins.remove(gone)
             factors = factors.to(exchanges)
@@ -139,8 +166,6 @@ class Predictions:
             stays = exchanges[kept, kept.T]
             stays.flatten(1).addmm_(factors.T, replaced.flatten(1))
             self.exchanges[i] = stays
-        self.total = max(self.total, float(growth(self.moved)))
-        return self.total
 
 
 class _StandIns:

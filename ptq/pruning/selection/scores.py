@@ -7,7 +7,7 @@ reconstruction  what those layers lose that their other inputs cannot replace (O
 divergence      the change of the predictions that other channels cannot make good: both of these
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -73,10 +73,16 @@ def divergence(graph_model: GraphModel, channels: ChannelMap, images: Tensor) ->
     Channels that tell the same of a class are worth much together: each counts by what is left without it and those before.
     """
     total = torch.zeros(channels.count, dtype=torch.float64)
-    for part in _parts(readings(graph_model, channels, find_groups(channels), images), len(images)):
-        found = iter(exchanges(graph_model, [reading for _, several in part for reading in several], images))
-        for group, several in part:
-            total[group.ids] = eliminate(len(group), Predictions(several, [next(found) for _ in several]))
+    halves = (images[::2], images[1::2]) if len(images) > 1 else (images, images)
+    first, second = (readings(graph_model, channels, find_groups(channels), half) for half in halves)
+    for part in _parts(first, len(halves[0])):
+        folds = []
+        for said_by, half in ((first, halves[1]), (second, halves[0])):
+            own = [(group, said_by[i][1]) for i, group in part]
+            found = iter(exchanges(graph_model, [reading for _, several in own for reading in several], half))
+            folds.append([(several, [next(found) for _ in several]) for _, several in own])
+        for (_, group), one, other in zip(part, *folds, strict=True):
+            total[group.ids] = eliminate(len(group), Predictions([one, other]))
     return total
 
 
@@ -93,17 +99,17 @@ WITH_GRADIENTS = ("gradient", "divergence")
 """The scores that need gradients of the outputs."""
 
 
-def _parts(every: list[tuple[Group, list[Reading]]], images: int) -> Iterator[list[tuple[Group, list[Reading]]]]:
-    """Groups whose exchanges are kept at a time."""
-    part: list[tuple[Group, list[Reading]]] = []
+def _parts(every: Sequence[tuple[Group, list[Reading]]], images: int) -> Iterator[list[tuple[int, Group]]]:
+    """Groups whose exchanges are kept at a time, and which they are; without those that no layer reads."""
+    part: list[tuple[int, Group]] = []
     held = 0
-    for group, several in every:
+    for i, (group, several) in enumerate(every):
         if not several:
             continue
-        size = len(several) * len(group) ** 2 * rows_of_exchanges(len(group), images)
+        size = 2 * len(several) * len(group) ** 2 * rows_of_exchanges(len(group), images)
         if part and held + size > NUMBERS:
             yield part
             part, held = [], 0
-        part, held = [*part, (group, several)], held + size
+        part, held = [*part, (i, group)], held + size
     if part:
         yield part

@@ -45,7 +45,7 @@ def test_errors_of_outputs_are_those_of_least_squares(at_once: bool) -> None:
 @pytest.mark.parametrize("at_once", [True, False])
 def test_changes_of_predictions_are_those_of_least_squares(at_once: bool) -> None:
     found, changed = one_group()
-    loss = Predictions(found, changed)
+    loss = Predictions([(found, changed)])
     moved = torch.zeros(40)
     for reading, exchange in zip(found, changed, strict=True):
         factors = left_without(reading, GONE)[1].float()
@@ -58,8 +58,8 @@ def test_changes_of_predictions_are_those_of_least_squares(at_once: bool) -> Non
 
 def test_scores_add_up_to_the_loss_and_rise_in_the_order_of_removal() -> None:
     found, changed = one_group()
-    scores = eliminate(8, Predictions(found, changed))
-    loss, order = Predictions(found, changed), scores.argsort(stable=True)
+    scores = eliminate(8, Predictions([(found, changed)]))
+    loss, order = Predictions([(found, changed)]), scores.argsort(stable=True)
     left, total = torch.arange(8), 0.0
     for channel in order[:-1].tolist():
         total = max(total, loss.remove(left == channel))
