@@ -73,11 +73,11 @@ def tune_network(
         iterations: a number, as `PruneConfig.for_images` gives it.
         images: to learn from, as the network takes them, (N, C, H, W).
         apart: not learned from; of what was learned, that stays which is nearest to the original on them.
-        config: `batch` images in an iteration, `lr_network`, `seed`.
+        config: as `PruneConfig.for_images` gives it: `batch` images in an iteration, `lr_network`, `seed`.
         stage: what progress calls it.
         progress: told of every iteration.
     """
-    assert iterations is not None
+    assert iterations is not None and config.lr_network is not None
     device = device_of(pruned, images)
     layers = [node.name for node in pruned.graph.nodes if isinstance(module_of(pruned, node), LAYERS)]
     trainable = Trainable(pruned, layers, [images[:FEW].to(device)])
