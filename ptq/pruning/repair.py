@@ -33,11 +33,11 @@ __all__ = ["repair"]
 BATCH = 16  # images at a time
 APART = 8  # every eighth image is not learned from
 VIEWS = 3  # of each of these, and the image itself
-# What features must leave of the loss so that outputs are not learned behind them: it takes as long again, and brought 13 of 14 networks nothing, or
-# nothing but less loss. Where features bring nothing, outputs bring up to 6 points (ResNet-20 at a third of its cost, docs/measured/pruning.md).
+# What features must leave of the loss so that outputs are not learned behind them: it takes as long again, and brought at most a point where features
+# had brought a tenth or more (docs/measured/pruning.md).
 ENOUGH = 0.9
 # What the loss of outputs may grow where features came nearer, on the same images: on a few synthesized ones predictions say little. ResNet-20 with
-# half its cost gains 1.5 points by features, and 3 with outputs behind them, where this loss grows by a quarter.
+# half its cost gained 1.5 points by features where this loss grew by a quarter.
 LOOSE = 1.5
 
 
