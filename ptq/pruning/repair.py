@@ -33,8 +33,8 @@ __all__ = ["repair"]
 BATCH = 16  # images at a time
 APART = 8  # every eighth image is not learned from
 VIEWS = 3  # of each of these, and the image itself
-# What features must leave of the loss so that outputs are not learned behind them: it takes as long again, and brought at most a point where features
-# had brought a tenth or more (docs/measured/pruning.md).
+# What features must leave of the loss so that outputs are not learned behind them: these take as long again, and a little less loss on synthesized
+# images was no gain on real ones.
 ENOUGH = 0.9
 # What the loss of outputs may grow where features came nearer, on the same images: on a few synthesized ones predictions say little. ResNet-20 with
 # half its cost gained 1.5 points by features where this loss grew by a quarter.

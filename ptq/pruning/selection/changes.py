@@ -18,7 +18,7 @@ from ptq.pruning.selection.reading import BATCH, Reading
 __all__ = ["changes", "exchanges", "growth", "rows_of_exchanges"]
 
 # Synthesized images are what a network is surest of: at 1 few of them have gradients, and these few decide. With MixMix images ResNet-20 at half
-# its cost came to 64 % in closed form at 1, and comes to 77 % at 4 (docs/measured/pruning.md).
+# its cost came to 64 % in closed form at 1, and to 77 % at 4.
 TEMPERATURE = 4.0
 NUMBERS = 2**23  # of a reading's exchanges, where images are added up
 LEAST = 16  # sums of a half of the images: of both, growth is then within a quarter of what all images say

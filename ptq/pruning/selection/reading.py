@@ -33,9 +33,8 @@ class Reading:
         weight_products: of every two, as a share of the variance of the output, (len(group), len(group)); of places that match.
     """
 
-    def __init__(self, name: str, layer: nn.Module | None, ids: Tensor, group: Group) -> None:
-        assert isinstance(layer, LAYERS)
-        self.name, self.layer, self.group = name, layer, group
+    def __init__(self, name: str, outputs: "_Outputs", ids: Tensor, group: Group) -> None:
+        self.name, self.outputs, self.layer, self.group = name, outputs, outputs.layer, group
         at = torch.full((int(max(ids.max(), group.ids.max())) + 1,), -1)
         at[group.ids] = torch.arange(len(group))
         own = at[ids]
@@ -50,8 +49,6 @@ class Reading:
         self.n = 0
         self.sum = torch.zeros(len(group)).double()
         self.products = torch.zeros(len(group), len(group)).double()
-        self.outputs = 0
-        self.output_sum = self.output_squares = torch.zeros(()).double()
 
     def rows(self, x: Tensor, images: int, *, summed: bool = False) -> Tensor:
         """Return what the layer reads, by channel of the group: (images, pixels, len(group)).
@@ -83,13 +80,6 @@ class Reading:
         self.sum += rows.sum(0, dtype=torch.float64).cpu()
         self.products += (rows.T @ rows).double().cpu()
 
-    def gave(self, y: Tensor) -> None:
-        """Add what the layer gave."""
-        rows = y.movedim(read_axis(self.layer, y.dim()), -1).flatten(0, -2)
-        self.outputs += len(rows)
-        self.output_sum = self.output_sum + rows.sum(0, dtype=torch.float64).cpu()
-        self.output_squares = self.output_squares + rows.square().sum(dtype=torch.float64).cpu()
-
     @property
     def mean(self) -> Tensor:
         return self.sum / self.n
@@ -104,14 +94,34 @@ class Reading:
 
     @property
     def weight_products(self) -> Tensor:
-        variance = self.output_squares / self.outputs - (self.output_sum / self.outputs).square().sum()
-        weights = weights_by_input(self.layer).double().cpu()[self.inputs] / variance.clamp(min=TINY).sqrt()
+        weights = (
+            weights_by_input(self.layer).double().cpu()[self.inputs] / self.outputs.variance.clamp(min=TINY).sqrt()
+        )
         size = len(self.group)
         if self.alike:
             full = torch.zeros(size, self.places * weights.shape[1]).double()
             full[self.read] = weights[self.order].reshape(int(self.read.sum()), -1)
             return full @ full.T
         return torch.diag(torch.zeros(size).double().index_add_(0, self.channels, weights.square().sum(1)))
+
+
+class _Outputs:
+    """What a layer gave: sums over images, in float64, the same for all groups that it reads."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        self.layer, self.n = layer, 0
+        self.sum = self.squares = torch.zeros(()).double()
+
+    def see(self, y: Tensor) -> None:
+        """Add what it gave."""
+        rows = y.movedim(read_axis(self.layer, y.dim()), -1).flatten(0, -2)
+        self.n += len(rows)
+        self.sum = self.sum + rows.sum(0, dtype=torch.float64).cpu()
+        self.squares = self.squares + rows.square().sum(dtype=torch.float64).cpu()
+
+    @property
+    def variance(self) -> Tensor:
+        return self.squares / self.n - (self.sum / self.n).square().sum()
 
 
 def readings(
@@ -126,22 +136,23 @@ def readings(
     """
     nodes = {node.name: node for node in graph_model.module.graph.nodes}
     layers = {name: module_of(graph_model.module, nodes[name]) for name in channels.readers}
+
+    def reads(name: str, group: Group) -> bool:
+        return bool(torch.isin(group.ids, channels.readers[name]).any())
+
+    outputs = {
+        name: _Outputs(layer) for name, layer in layers.items() if isinstance(layer, LAYERS) and not _depthwise(layer)
+    }
     found = [
-        (
-            group,
-            [
-                Reading(name, layers[name], ids, group)
-                for name, ids in channels.readers.items()
-                if _reads(layers[name], ids, group)
-            ],
-        )
+        (group, [Reading(name, outputs[name], channels.readers[name], group) for name in outputs if reads(name, group)])
         for group in groups
     ]
     watchers: dict[str, list[Callable[[Tensor], None]]] = {}
-    for _, several in found:
-        for reading in several:
-            watchers.setdefault(sole_input(nodes[reading.name]).name, []).append(reading.see)
-            watchers.setdefault(reading.name, []).append(reading.gave)
+    every = [reading for _, several in found for reading in several]
+    for reading in every:
+        watchers.setdefault(sole_input(nodes[reading.name]).name, []).append(reading.see)
+    for name in dict.fromkeys(reading.name for reading in every):
+        watchers.setdefault(name, []).append(outputs[name].see)
 
     def tell(listeners: list[Callable[[Tensor], None]], value: Tensor) -> None:
         for listener in listeners:
@@ -152,6 +163,5 @@ def readings(
     return found
 
 
-def _reads(layer: nn.Module | None, ids: Tensor, group: Group) -> bool:
-    depthwise = isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) and layer.groups == layer.in_channels > 1
-    return not depthwise and bool(torch.isin(group.ids, ids).any())
+def _depthwise(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) and layer.groups == layer.in_channels > 1

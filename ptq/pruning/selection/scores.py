@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from ptq.graph.fx_helpers import module_of
 from ptq.graph.preparation import GraphModel
 from ptq.pruning.coupling.channel_map import ChannelMap
 from ptq.pruning.coupling.groups import Group, find_groups
@@ -25,18 +26,19 @@ __all__ = ["SCORES", "WITH_GRADIENTS"]
 NUMBERS = 2**28  # of exchanges that are kept at a time, some 1 GiB; what is more takes another pass over the images
 TINY = 1e-30
 
+Pair = tuple[Group, tuple[list[Reading], list[Reading]]]
+"""A group, and what is read of it in each half of the images."""
+
 
 def l1(graph_model: GraphModel, channels: ChannelMap, images: Tensor) -> Tensor:
     """Return the L1 norm of the filters that write a channel, relative to the mean of their layer."""
     total = torch.zeros(channels.count, dtype=torch.float64)
     times = torch.zeros_like(total)
-    layers = {
-        node.name: graph_model.module.get_submodule(str(node.target))
-        for node in graph_model.module.graph.nodes
-        if node.op == "call_module"
-    }
+    nodes = {node.name: node for node in graph_model.module.graph.nodes}
     for name, ids in channels.writers.items():
-        norms = weights_by_output(layers[name]).double().abs().sum(1).cpu()
+        layer = module_of(graph_model.module, nodes[name])
+        assert layer is not None
+        norms = weights_by_output(layer).double().abs().sum(1).cpu()
         total.index_add_(0, ids, norms / norms.mean().clamp(min=TINY))
         times.index_add_(0, ids, torch.ones_like(norms))
     return total / times.clamp(min=1)
@@ -73,16 +75,18 @@ def divergence(graph_model: GraphModel, channels: ChannelMap, images: Tensor) ->
     Channels that tell the same of a class are worth much together: each counts by what is left without it and those before.
     """
     total = torch.zeros(channels.count, dtype=torch.float64)
+    groups = find_groups(channels)
     halves = (images[::2], images[1::2]) if len(images) > 1 else (images, images)
-    first, second = (readings(graph_model, channels, find_groups(channels), half) for half in halves)
-    for part in _parts(first, len(halves[0])):
-        folds = []
-        for said_by, half in ((first, halves[1]), (second, halves[0])):
-            own = [(group, said_by[i][1]) for i, group in part]
-            found = iter(exchanges(graph_model, [reading for _, several in own for reading in several], half))
-            folds.append([(several, [next(found) for _ in several]) for _, several in own])
-        for (_, group), one, other in zip(part, *folds, strict=True):
-            total[group.ids] = eliminate(len(group), Predictions([one, other]))
+    first, second = (readings(graph_model, channels, groups, half) for half in halves)
+    pairs = [(group, (ours, theirs)) for (group, ours), (_, theirs) in zip(first, second, strict=True)]
+    for part in _parts(pairs, len(halves[0])):
+        lost: dict[Reading, Tensor] = {}
+        for which, half in enumerate(reversed(halves)):  # what one half says is told of the other
+            several = [reading for _, pair in part for reading in pair[which]]
+            lost.update(zip(several, exchanges(graph_model, several, half), strict=True))
+        for group, pair in part:
+            loss = Predictions([(said, [lost.pop(reading) for reading in said]) for said in pair])
+            total[group.ids] = eliminate(len(group), loss)
     return total
 
 
@@ -99,17 +103,16 @@ WITH_GRADIENTS = ("gradient", "divergence")
 """The scores that need gradients of the outputs."""
 
 
-def _parts(every: Sequence[tuple[Group, list[Reading]]], images: int) -> Iterator[list[tuple[int, Group]]]:
-    """Groups whose exchanges are kept at a time, and which they are; without those that no layer reads."""
-    part: list[tuple[int, Group]] = []
+def _parts(pairs: Sequence[Pair], images: int) -> Iterator[list[Pair]]:
+    """Groups whose exchanges are kept at a time; without those that no layer reads."""
+    part: list[Pair] = []
     held = 0
-    for i, (group, several) in enumerate(every):
-        if not several:
-            continue
-        size = 2 * len(several) * len(group) ** 2 * rows_of_exchanges(len(group), images)
+    for group, pair in pairs:
+        size = sum(map(len, pair)) * len(group) ** 2 * rows_of_exchanges(len(group), images)
         if part and held + size > NUMBERS:
             yield part
             part, held = [], 0
-        part, held = [*part, (i, group)], held + size
+        if size:
+            part, held = [*part, (group, pair)], held + size
     if part:
         yield part

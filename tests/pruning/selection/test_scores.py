@@ -40,8 +40,8 @@ def test_of_two_channels_that_can_replace_each_other_one_is_worth_little(score: 
     stem.weight.data[3], stem.bias.data[3] = stem.weight.data[5], stem.bias.data[5]
     channels = find_channels(graph_model)
     ids = channels.of["blocks_0_conv1"].ids
-    worth = SCORES[score](graph_model, channels, images(64))[ids]
-    assert worth[[3, 5]].max() > 20 * worth[[3, 5]].min()
+    worth = SCORES[score](graph_model, channels, images(256))[ids]
+    assert worth[[3, 5]].max() > 100 * worth[[3, 5]].min()
 
 
 def test_the_gradient_tells_what_the_predictions_lose(digits: Digits) -> None:
