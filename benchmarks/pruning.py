@@ -14,7 +14,8 @@ before that.
 import argparse
 import itertools
 import json
-from collections.abc import Iterator
+import statistics
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -25,7 +26,7 @@ from torch import Tensor, nn
 from benchmarks import networks
 from benchmarks.datafree import logits_of
 from benchmarks.rows import add_rows, footer
-from benchmarks.sources import make_images, source_of
+from benchmarks.sources import SOURCES, make_images, source_of
 from ptq.config.choices import Score
 from ptq.graph.preparation import GraphModel, prepare
 from ptq.models.model import Model
@@ -140,6 +141,7 @@ def page(rows: list[dict[str, Any]]) -> Iterator[str]:
     yield "- Cells have top-1 in percent on images that no source has seen, in float."
     yield "- *fewer* is how many times fewer multiply-accumulates and parameters there are."
     yield "- A step in brackets did not bring the outputs nearer on the images apart, and was taken back."
+    yield from summary(rows)
     settings = ("network", "test_images", "blocks", "features", "iterations")
     for chosen in sorted({tuple(r[k] for k in settings) for r in rows}, key=str):
         mine = [r for r in rows if tuple(r[k] for k in settings) == chosen]
@@ -160,6 +162,42 @@ def page(rows: list[dict[str, Any]]) -> Iterator[str]:
             )
             yield f"| {' | '.join(map(str, about))} | {' | '.join(step_cells(r))} |"
     yield footer(rows)
+
+
+def summary(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """Lines of a table of what is left after all repair, with channels chosen as they are by default: the mean over seeds, the lowest and the highest."""
+    default = PruneConfig()
+    usual = {"score": default.score, "allocation": default.allocation, "granule": default.granule, "blocks": 0}
+    mine = [r for r in rows if r["features"] and all(r[key] == value for key, value in usual.items())]
+    budgets = sorted({r["budget"] for r in mine}, key=lambda budget: float(budget.rstrip("x%")))
+    yield "\n## After all repair\n"
+    yield "The mean over seeds, and the lowest to the highest where there are several.\n"
+    yield f"| network | iterations | images | float | {' | '.join(budgets)} |\n|{' --- |' * (4 + len(budgets))}"
+    lines = dict.fromkeys((r["network"], r["features"], r["test_images"], r["source"]) for r in mine)
+    for network, features, test, source in sorted(
+        lines, key=lambda line: (line[0], -line[2], line[1], list(SOURCES).index(line[3]))
+    ):
+        of_line = [
+            r
+            for r in mine
+            if (r["network"], r["features"], r["test_images"], r["source"]) == (network, features, test, source)
+        ]
+        cells = [spread([r["steps"][-1]["top1"] for r in of_line if r["budget"] == budget]) for budget in budgets]
+        about = (network, features, source_of(source).title, f"{of_line[0]['top1_float']:.2f}")
+        yield f"| {' | '.join(map(str, about))} | {' | '.join(cells)} |"
+
+
+def spread(values: Sequence[float]) -> str:
+    """The mean of percentages, and the lowest to the highest where there are several.
+
+    Example:
+        >>> spread([80.0, 81.0]), spread([80.0])
+        ('80.50 (80.00 to 81.00)', '80.00')
+    """
+    if not values:
+        return ""
+    mean = f"{statistics.mean(values):.2f}"
+    return mean if len(values) == 1 else f"{mean} ({min(values):.2f} to {max(values):.2f})"
 
 
 def step_cells(row: dict[str, Any]) -> list[str]:

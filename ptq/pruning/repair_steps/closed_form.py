@@ -27,7 +27,7 @@ __all__ = ["fit_layers"]
 APART = 4  # every fourth image says how strong the ridge must be
 ENOUGH = 10  # samples for every weight of an output
 LEAST = 4096  # samples where there are that many
-MANY = 4096  # inputs of an output, of which sums of products take much where there are fewer samples
+MANY = 1024  # inputs of an output, of which sums of products take much where there are fewer samples
 
 
 def fit_layers(

@@ -5,6 +5,7 @@ samples, as behind a flatten, the samples themselves are less, and give the same
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeVar
 
 import torch
@@ -45,29 +46,26 @@ class Moments:
             self.yy + other.yy,
         )
 
-    def around(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return xx, xy and yy of x and y less these vectors, (G, D) and (G, O)."""
-        xx = self.xx - _outer(self.x, x) - _outer(x, self.x) + self.n * _outer(x, x)
-        xy = self.xy - _outer(self.x, y) - _outer(x, self.y) + self.n * _outer(x, y)
-        yy = self.yy - 2 * (self.y * y).sum(-1) + self.n * y.square().sum(-1)
-        return xx, xy, yy
+    @cached_property
+    def centered(self) -> tuple[Tensor, Tensor]:
+        """xx and xy of x and y less their means."""
+        return self.xx - _outer(self.x, self.x) / self.n, self.xy - _outer(self.x, self.y) / self.n
 
     def solve(self, matrix: Tensor, ridge: float | None) -> tuple[Tensor, Tensor]:
         """Return the matrix and bias of least squared error, with a ridge towards `matrix`, or with this matrix."""
-        x, y = self.x / self.n, self.y / self.n
         if ridge is not None:
-            xx, xy, _ = self.around(x, y)
-            held = _held(xx.diagonal(dim1=-2, dim2=-1), ridge)
-            rest = xy - xx @ matrix.mT
-            change, info = torch.linalg.solve_ex(xx + torch.diag_embed(held), rest)
-            if not info.any() and bool(change.isfinite().all()):
+            xx, xy = self.centered
+            held = torch.diag_embed(_held(xx.diagonal(dim1=-2, dim2=-1), ridge))
+            change = _solved(xx + held, xy - xx @ matrix.mT)
+            if change is not None:
                 matrix = matrix + change.mT
-        return matrix, y - (matrix @ x.unsqueeze(-1)).squeeze(-1)
+        return matrix, (self.y - (matrix @ self.x.unsqueeze(-1)).squeeze(-1)) / self.n
 
     def error(self, matrix: Tensor, bias: Tensor) -> float:
         """Return the squared error of a matrix and bias, summed."""
-        xx, xy, yy = self.around(torch.zeros_like(self.x), bias)
-        return float(((matrix @ xx) * matrix).sum() - 2 * (matrix * xy.mT).sum() + yy.sum())
+        xy = self.xy - _outer(self.x, bias)
+        yy = self.yy - 2 * (self.y * bias).sum(-1) + self.n * bias.square().sum(-1)
+        return float(((matrix @ self.xx) * matrix).sum() - 2 * (matrix * xy.mT).sum() + yy.sum())
 
 
 @dataclass(frozen=True)
@@ -94,11 +92,9 @@ class Samples:
             weighted = inputs / _held(inputs.square().sum(-1), ridge).unsqueeze(-1)
             rest = self.y - y - matrix @ inputs
             products = inputs.mT @ weighted
-            one = torch.eye(products.shape[-1]).to(products)
-            change, info = torch.linalg.solve_ex(products + one, rest.mT)
-            change = weighted @ change
-            if not info.any() and bool(change.isfinite().all()):
-                matrix = matrix + change.mT
+            change = _solved(products + torch.eye(products.shape[-1]).to(products), rest.mT)
+            if change is not None:
+                matrix = matrix + (weighted @ change).mT
         return matrix, (y - matrix @ x).squeeze(-1)
 
     def error(self, matrix: Tensor, bias: Tensor) -> float:
@@ -140,6 +136,13 @@ def fit(known: Known, apart: Known, matrix: Tensor) -> tuple[Tensor, Tensor]:
         if error < least:
             best, least = ridge, error
     return (known + apart).solve(matrix, best)
+
+
+def _solved(a: Tensor, b: Tensor) -> Tensor | None:
+    """Return x of a x = b, where a is positive definite but for rounding; None where there is no such x."""
+    factor, info = torch.linalg.cholesky_ex(a)
+    x, info = torch.linalg.solve_ex(a, b) if info.any() else (torch.cholesky_solve(b, factor), info)
+    return x if not info.any() and bool(x.isfinite().all()) else None
 
 
 def _held(squares: Tensor, ridge: float) -> Tensor:

@@ -20,7 +20,7 @@ __all__ = ["changes", "exchanges", "growth", "rows_of_exchanges"]
 # Synthesized images are what a network is surest of: at 1 few of them have gradients, and these few decide. With MixMix images ResNet-20 at half
 # its cost came to 64 % in closed form at 1, and to 77 % at 4.
 TEMPERATURE = 4.0
-NUMBERS = 2**23  # of a reading's exchanges, where images are added up
+LARGEST = 2**23  # numbers of one reading's exchanges; where channels are more, images are added up
 LEAST = 16  # sums of a half of the images: of both, growth is then within a quarter of what all images say
 
 
@@ -53,7 +53,7 @@ def rows_of_exchanges(group_size: int, images: int) -> int:
         >>> rows_of_exchanges(64, 256), rows_of_exchanges(512, 256), rows_of_exchanges(2048, 256)
         (256, 32, 16)
     """
-    return min(images, max(LEAST, NUMBERS // group_size**2))
+    return min(images, max(LEAST, LARGEST // group_size**2))
 
 
 def exchanges(graph_model: GraphModel, readings: Sequence[Reading], images: Tensor) -> list[Tensor]:

@@ -23,7 +23,7 @@ from ptq.pruning.selection.weights import weights_by_output
 
 __all__ = ["SCORES", "WITH_GRADIENTS"]
 
-NUMBERS = 2**28  # of exchanges that are kept at a time, some 1 GiB; what is more takes another pass over the images
+HELD = 2**28  # of exchanges that are kept at a time, some 1 GiB; what is more takes another pass over the images
 TINY = 1e-30
 
 Pair = tuple[Group, tuple[list[Reading], list[Reading]]]
@@ -109,7 +109,7 @@ def _parts(pairs: Sequence[Pair], images: int) -> Iterator[list[Pair]]:
     held = 0
     for group, pair in pairs:
         size = sum(map(len, pair)) * len(group) ** 2 * rows_of_exchanges(len(group), images)
-        if part and held + size > NUMBERS:
+        if part and held + size > HELD:
             yield part
             part, held = [], 0
         if size:

@@ -42,7 +42,7 @@ def test_an_exchange_is_the_derivative_of_the_loss(gone: int, stands_in: int) ->
 def test_sums_of_images_say_what_all_of_them_say(monkeypatch: pytest.MonkeyPatch) -> None:
     graph_model, reading, _ = one_reading()
     (every,) = exchanges(graph_model, [reading], images(200))
-    monkeypatch.setattr(subject, "NUMBERS", 8**2 * 100)
+    monkeypatch.setattr(subject, "LARGEST", 8**2 * 100)
     (sums,) = exchanges(graph_model, [reading], images(200))
     assert sums.shape == (8, 8, 100) and rows_of_exchanges(8, 200) == 100
     share = growth(sums.flatten(0, 1).T).sum() / growth(every.flatten(0, 1).T).sum()
