@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from benchmarks import networks
-from benchmarks.rows import Rows, add_rows, footer
+from benchmarks.rows import Rows, add_rows, footer, spread
 from ptq.config.choices import Preset
 from ptq.config.flat_options import make_settings
 from ptq.errors import ValidationError
@@ -103,12 +103,11 @@ def _cells(rows: Rows) -> tuple[str, ...]:
     onnx = [row["top1"]["onnx"] for row in rows]
     differing = sum(round(row["disagreement"] / 100 * row["validated_on"]) for row in rows)
     images, size = sum(row["validated_on"] for row in rows), rows[0]["size_bytes"]
-    spread = "one seed" if len(onnx) == 1 else f"{min(onnx):.2f} to {max(onnx):.2f}"
     return (
         ", ".join(str(row["seed"]) for row in rows),
         str(rows[0]["validated_on"]),
         f"{rows[0]['top1']['float']:.2f} %",
-        f"{statistics.mean(onnx):.2f} % ({spread})",
+        f"{statistics.mean(onnx):.2f} % ({spread(onnx)})",
         f"{statistics.mean(row['agreement']['onnx'] for row in rows):.1f} %",
         f"{differing} of {images}",
         f"{size['float'] / 1e6:.2f} → {size['onnx'] / 1e6:.2f} MB",

@@ -15,7 +15,7 @@ import argparse
 import itertools
 import json
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -25,8 +25,8 @@ from torch import Tensor, nn
 
 from benchmarks import networks
 from benchmarks.datafree import logits_of
-from benchmarks.rows import add_rows, footer
-from benchmarks.sources import SOURCES, make_images, source_of
+from benchmarks.rows import add_rows, footer, spread
+from benchmarks.sources import make_images, source_of
 from ptq.config.choices import Score
 from ptq.graph.preparation import GraphModel, prepare
 from ptq.models.model import Model
@@ -50,6 +50,7 @@ KEYS = (
     "seed",
     "test_images",
 )
+USUAL = {"score": PruneConfig().score, "allocation": PruneConfig().allocation, "blocks": 0}  # of rows of the default
 STEPS = {
     "removal": "no repair",
     "closed form": "closed form",
@@ -150,7 +151,7 @@ def page(rows: list[dict[str, Any]]) -> Iterator[str]:
         yield f"\nFloat: {mine[0]['top1_float']:.2f} %, {test} test images, {mine[0]['images']} images to repair with.\n"
         head = ("budget", "images", "score, allocation", "granule", "seed", "fewer", *STEPS.values())
         yield f"| {' | '.join(head)} |\n|{' --- |' * len(head)}"
-        for r in sorted(mine, key=lambda r: (float(r["budget"].rstrip("x%")), r["source"])):
+        for r in sorted(mine, key=lambda r: (factor(r["budget"]), r["source"])):
             fewer = f"{r['macs']:.2f}, {r['parameters']:.2f}"
             about = (
                 r["budget"],
@@ -166,38 +167,32 @@ def page(rows: list[dict[str, Any]]) -> Iterator[str]:
 
 def summary(rows: list[dict[str, Any]]) -> Iterator[str]:
     """Lines of a table of what is left after all repair, with channels chosen as they are by default: the mean over seeds, the lowest and the highest."""
-    default = PruneConfig()
-    usual = {"score": default.score, "allocation": default.allocation, "granule": default.granule, "blocks": 0}
-    mine = [r for r in rows if r["features"] and all(r[key] == value for key, value in usual.items())]
-    budgets = sorted({r["budget"] for r in mine}, key=lambda budget: float(budget.rstrip("x%")))
+    usual = USUAL | {"granule": PruneConfig().granule}
+    mine = [r for r in rows if r["features"] and usual.items() <= r.items()]
+    budgets = sorted({r["budget"] for r in mine}, key=factor)
     yield "\n## After all repair\n"
     yield "The mean over seeds, and the lowest to the highest where there are several.\n"
     yield f"| network | iterations | images | float | {' | '.join(budgets)} |\n|{' --- |' * (4 + len(budgets))}"
-    lines = dict.fromkeys((r["network"], r["features"], r["test_images"], r["source"]) for r in mine)
-    for network, features, test, source in sorted(
-        lines, key=lambda line: (line[0], -line[2], line[1], list(SOURCES).index(line[3]))
-    ):
-        of_line = [
-            r
-            for r in mine
-            if (r["network"], r["features"], r["test_images"], r["source"]) == (network, features, test, source)
-        ]
-        cells = [spread([r["steps"][-1]["top1"] for r in of_line if r["budget"] == budget]) for budget in budgets]
+    lines: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for r in mine:
+        lines.setdefault((r["network"], -r["test_images"], r["features"], r["source"]), []).append(r)
+    for (network, _, features, source), of_line in sorted(lines.items()):
+        cells = [_over_seeds([r for r in of_line if r["budget"] == budget]) for budget in budgets]
         about = (network, features, source_of(source).title, f"{of_line[0]['top1_float']:.2f}")
         yield f"| {' | '.join(map(str, about))} | {' | '.join(cells)} |"
 
 
-def spread(values: Sequence[float]) -> str:
-    """The mean of percentages, and the lowest to the highest where there are several.
-
-    Example:
-        >>> spread([80.0, 81.0]), spread([80.0])
-        ('80.50 (80.00 to 81.00)', '80.00')
-    """
-    if not values:
+def _over_seeds(rows: list[dict[str, Any]]) -> str:
+    if not rows:
         return ""
+    values = [r["steps"][-1]["top1"] for r in rows]
     mean = f"{statistics.mean(values):.2f}"
-    return mean if len(values) == 1 else f"{mean} ({min(values):.2f} to {max(values):.2f})"
+    return mean if len(values) == 1 else f"{mean} ({spread(values)})"
+
+
+def factor(budget: str) -> float:
+    """The number of a budget."""
+    return float(budget.rstrip("x%"))
 
 
 def step_cells(row: dict[str, Any]) -> list[str]:

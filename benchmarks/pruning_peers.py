@@ -40,7 +40,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks import networks
-from benchmarks.pruning import STEPS, Watcher, step_cells
+from benchmarks.pruning import STEPS, USUAL, Watcher, factor, step_cells
 from benchmarks.rows import Rows, add_rows, footer, read_rows
 from benchmarks.sources import make_images, source_of
 from ptq.config.budgets import Budget, parse_budget
@@ -234,9 +234,8 @@ def page(rows: Rows) -> Iterator[str]:
     yield "# Torch-Pruning and ptq\n"
     yield "Made by `python -m benchmarks.pruning_peers DATA --torch-pruning FOLDER`, which says what was done. Cells have top-1 in percent on images that no"
     yield "source has seen, in float. *Fewer* is how many times fewer multiply-accumulates and parameters there are. A step in brackets was taken back."
-    settings, default = ("network", "test_images", "iterations", "seed"), PruneConfig()
-    usual = {"score": default.score, "allocation": default.allocation, "blocks": 0}
-    ours = [r for r in read_rows("pruning") if usual.items() <= r.items()]
+    settings = ("network", "test_images", "iterations", "seed")
+    ours = [r for r in read_rows("pruning") if USUAL.items() <= r.items()]
     for chosen in sorted({tuple(r[k] for k in settings) for r in rows}, key=str):
         mine, ptq = ([r for r in every if tuple(r[k] for k in settings) == chosen] for every in (rows, ours))
         network, test, iterations, seed = chosen
@@ -247,7 +246,7 @@ def page(rows: Rows) -> Iterator[str]:
         budgets = {r["budget"] for r in mine}
         lines = [(r, _choice(r)) for r in mine]
         lines += [(r, f"ptq: {r['score']}, granule {r['granule']}") for r in ptq if r["budget"] in budgets]
-        for r, tool in sorted(lines, key=lambda line: (float(line[0]["budget"][:-1]), line[0]["source"], line[1])):
+        for r, tool in sorted(lines, key=lambda line: (factor(line[0]["budget"]), line[0]["source"], line[1])):
             about = (r["budget"], source_of(r["source"]).title, tool, f"{r['macs']:.2f}, {r['parameters']:.2f}")
             yield f"| {' | '.join(about)} | {' | '.join(step_cells(r))} |"
     versions = sorted({r["torch_pruning"] for r in rows})

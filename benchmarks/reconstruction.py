@@ -29,7 +29,7 @@ import torch
 
 from benchmarks import networks
 from benchmarks.datafree import logits_of
-from benchmarks.rows import add_rows, footer
+from benchmarks.rows import add_rows, footer, spread
 from ptq.calibration import calibrate, mixed_copies
 from ptq.graph.preparation import prepare
 from ptq.quantization.insertion import insert_quantizers
@@ -128,9 +128,8 @@ def _cell(rows: list[dict[str, Any]]) -> str:
     if not rows:
         return ""
     values, kl = [r["top1"] for r in rows], statistics.mean(r["kl"] for r in rows)
-    spread = f"{min(values):.2f} to {max(values):.2f}" if len(values) > 1 else "one seed"
     pace = statistics.mean(r["seconds_per_block"] for r in rows)
-    return f"{statistics.mean(values):.2f} ({spread})<br>{1e3 * kl:.0f}, {pace:.1f} s"
+    return f"{statistics.mean(values):.2f} ({spread(values)})<br>{1e3 * kl:.0f}, {pace:.1f} s"
 
 
 def main() -> None:

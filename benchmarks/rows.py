@@ -7,7 +7,7 @@ from typing import Any
 
 from ptq.utils.files import atomic
 
-__all__ = ["RESULTS", "Rows", "add_rows", "footer", "read_rows", "write_rows"]
+__all__ = ["RESULTS", "Rows", "add_rows", "footer", "read_rows", "spread", "write_rows"]
 
 RESULTS = Path(__file__).parent / "results"
 Rows = list[dict[str, Any]]
@@ -35,6 +35,16 @@ def add_rows(name: str, new: Rows, keys: Sequence[str], page: Page) -> None:
     rows = [r for r in read_rows(name) if tuple(r[k] for k in keys) not in replaced] + new
     rows.sort(key=lambda r: tuple(str(r[k]) for k in keys))
     write_rows(name, rows, page)
+
+
+def spread(values: Sequence[float]) -> str:
+    """The lowest to the highest of what several seeds gave.
+
+    Example:
+        >>> spread([81.0, 80.0]), spread([80.0])
+        ('80.00 to 81.00', 'one seed')
+    """
+    return f"{min(values):.2f} to {max(values):.2f}" if len(values) > 1 else "one seed"
 
 
 def footer(rows: Rows, note: str = "") -> str:

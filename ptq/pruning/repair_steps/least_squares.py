@@ -55,8 +55,8 @@ class Moments:
         """Return the matrix and bias of least squared error, with a ridge towards `matrix`, or with this matrix."""
         if ridge is not None:
             xx, xy = self.centered
-            held = torch.diag_embed(_held(xx.diagonal(dim1=-2, dim2=-1), ridge))
-            change = _solved(xx + held, xy - xx @ matrix.mT)
+            held = torch.diag_embed(_held(xx.diagonal(dim1=-2, dim2=-1)))
+            change = _solved(xx + ridge * held, xy - xx @ matrix.mT)
             if change is not None:
                 matrix = matrix + change.mT
         return matrix, (self.y - (matrix @ self.x.unsqueeze(-1)).squeeze(-1)) / self.n
@@ -82,17 +82,22 @@ class Samples:
     def __add__(self, other: "Samples") -> "Samples":
         return Samples(torch.cat([self.x, other.x], -1), torch.cat([self.y, other.y], -1))
 
+    @cached_property
+    def centered(self) -> tuple[Tensor, Tensor, Tensor]:
+        """X, the inputs less their means, H⁻¹ X and Xᵀ H⁻¹ X, with H what is held of each."""
+        inputs = self.x - self.x.mean(-1, keepdim=True)
+        weighted = inputs / _held(inputs.square().sum(-1)).unsqueeze(-1)
+        return inputs, weighted, inputs.mT @ weighted
+
     def solve(self, matrix: Tensor, ridge: float | None) -> tuple[Tensor, Tensor]:
-        """Return what `Moments.solve` does, from products of samples (Woodbury): with X the inputs and H what is held of each,
-        (X Xᵀ + H)⁻¹ X = H⁻¹ X (1 + Xᵀ H⁻¹ X)⁻¹.
+        """Return what `Moments.solve` does, from products of samples (Woodbury): with r the ridge,
+        (X Xᵀ + r H)⁻¹ X = H⁻¹ X (r + Xᵀ H⁻¹ X)⁻¹.
         """
         x, y = self.x.mean(-1, keepdim=True), self.y.mean(-1, keepdim=True)
         if ridge is not None:
-            inputs = self.x - x
-            weighted = inputs / _held(inputs.square().sum(-1), ridge).unsqueeze(-1)
+            inputs, weighted, products = self.centered
             rest = self.y - y - matrix @ inputs
-            products = inputs.mT @ weighted
-            change = _solved(products + torch.eye(products.shape[-1]).to(products), rest.mT)
+            change = _solved(products + ridge * torch.eye(products.shape[-1]).to(products), rest.mT)
             if change is not None:
                 matrix = matrix + (weighted @ change).mT
         return matrix, (y - matrix @ x).squeeze(-1)
@@ -145,9 +150,9 @@ def _solved(a: Tensor, b: Tensor) -> Tensor | None:
     return x if not info.any() and bool(x.isfinite().all()) else None
 
 
-def _held(squares: Tensor, ridge: float) -> Tensor:
-    """The ridge of every input, from the sums of their squares, (G, D)."""
-    return ridge * (squares + TINY * squares.mean(-1, keepdim=True) + torch.finfo(torch.float64).tiny)
+def _held(squares: Tensor) -> Tensor:
+    """What a ridge of 1 holds of every input, from the sums of their squares, (G, D)."""
+    return squares + TINY * squares.mean(-1, keepdim=True) + torch.finfo(torch.float64).tiny
 
 
 def _outer(a: Tensor, b: Tensor) -> Tensor:
