@@ -1,7 +1,7 @@
 """What a network learns from nothing but trained teachers: accuracy of students from scratch, and of damaged networks.
 
     python -m benchmarks.distillation DATA [--pairs resnet56:resnet20,...] [--sources real,noise,deepinversion,mixmix,mixmix-turns]
-                                           [--images 2048] [--epochs 200] [--mixings 0.5] [--rounds 1] [--weights none,rounded] [--seeds 0] [--test 5000]
+                                           [--images 2048] [--iterations 50] [--epochs 200] [--mixings 0.5] [--hints 100] [--rounds 1] [--weights none,rounded] [--seeds 0] [--test 5000]
 
 DATA is described in benchmarks/networks.py; real images are those of cifar10-train-jpeg.zip there (train/CLASS/NUMBER.jpg), spread over the
 classes. Sources are those of benchmarks/sources.py. Where one has several teachers, they are all networks of the pair's family but those of the
@@ -10,8 +10,9 @@ results/distillation.json as they are finished; results/distillation.md is made 
 
 --rounds 4 makes the images in four parts, all but the first against the student as it is then; together they are as many.
 
---weights rounded begins with the trained weights of the student, every layer but the first and the last rounded to 2 bits: `resnet20:resnet20`
-then says how far a damaged network finds back. Every row has the seconds that images and learning took.
+--weights rounded begins with the trained weights of the student, every layer but the first and the last rounded to 2 bits; --weights pruned with
+half of its multiply-accumulates removed, and nothing repaired. `resnet20:resnet20` then says how far a damaged network finds back. Every row has the
+seconds that images and learning took.
 """
 
 import argparse
@@ -21,6 +22,7 @@ import json
 import time
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +38,36 @@ from benchmarks.sources import PRESET, source_of
 from ptq.calibration import CalibrationSet, SynthesisConfig, against, gaussian_noise, synthesis_preset, synthesize
 from ptq.distillation.config import DistillConfig
 from ptq.distillation.distillation import distill
+from ptq.graph.preparation import prepare
 from ptq.models.model import Model, load_model
+from ptq.pruning.config import PruneConfig
+from ptq.pruning.pruning import prune
 from ptq.utils.environment import environment
 from ptq.utils.metrics import top1
 
 IMAGES = Path("runs/distillation")
-KEYS = ("teacher", "student", "source", "images", "epochs", "mixing", "rounds", "weights", "seed", "test_images")
+KEYS = (
+    "teacher",
+    "student",
+    "source",
+    "images",
+    "iterations",
+    "epochs",
+    "mixing",
+    "hints",
+    "rounds",
+    "weights",
+    "seed",
+    "test_images",
+)
 KINDS = ("resnet", "vgg", "mobilenet")
+BEGINNINGS = {
+    "none": "random weights",
+    "rounded": "weights of 2 bits",
+    "pruned": "half of its multiply-accumulates, nothing repaired",
+}
 BITS = 2  # of weights that are damaged
+RANKED = 256  # images that say which channels are removed
 
 
 def teachers_of(source: str, teacher: str, student: str) -> list[str]:
@@ -54,7 +78,9 @@ def teachers_of(source: str, teacher: str, student: str) -> list[str]:
     return [teacher, *(name for name in networks.family(teacher)[1:] if not name.startswith(kind))]
 
 
-def make_images(source: str, names: list[str], data: Path, count: int, seed: int) -> tuple[CalibrationSet, float]:
+def make_images(
+    source: str, names: list[str], data: Path, count: int, iterations: int, seed: int
+) -> tuple[CalibrationSet, float]:
     """Images of a source, and the seconds that it took to make them."""
     found = source_of(source)
     models = [networks.load(name, data) for name in names]
@@ -62,20 +88,22 @@ def make_images(source: str, names: list[str], data: Path, count: int, seed: int
         return real_images(data, count), 0.0
     if found.method == "noise":
         return gaussian_noise(models[0], count, seed), 0.0
-    path = IMAGES / f"{source}-{'+'.join(names)}-{count}-{seed}.safetensors"
+    path = IMAGES / f"{source}-{'+'.join(names)}-{count}-{iterations}-{seed}.safetensors"
     if not path.exists():
         started = time.perf_counter()
-        images = synthesize(models, synthesis_of(source, models[0], count, seed), preprocess=models[0].preprocess)
+        config = synthesis_of(source, models[0], count, iterations, seed)
+        images = synthesize(models, config, preprocess=models[0].preprocess)
         provenance = images.provenance | {"seconds": time.perf_counter() - started}
         CalibrationSet(images.images, images.labels, provenance).save(path)
     images = CalibrationSet.load(path)
     return images, float(images.provenance["seconds"])
 
 
-def synthesis_of(source: str, model: Model, count: int, seed: int) -> SynthesisConfig:
+def synthesis_of(source: str, model: Model, count: int, iterations: int, seed: int) -> SynthesisConfig:
     """How the images of a source are synthesized."""
     found = source_of(source)
-    return synthesis_preset(PRESET, model.preprocess, found.method, count=count, seed=seed, **dict(found.changes))
+    changes = dict(found.changes) | {"count": count, "iterations": iterations, "seed": seed}
+    return synthesis_preset(PRESET, model.preprocess, found.method, **changes)
 
 
 def real_images(data: Path, count: int) -> CalibrationSet:
@@ -89,13 +117,18 @@ def real_images(data: Path, count: int) -> CalibrationSet:
     return CalibrationSet.from_pixels(torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2), source="real")
 
 
-def student_of(name: str, data: Path, weights: str, seed: int) -> Model:
-    """A network with random weights, or with its trained ones rounded."""
+def student_of(name: str, data: Path, weights: str, images: CalibrationSet, seed: int) -> Model:
+    """A network with random weights, with its trained ones rounded, or with channels removed that matter least on images."""
     torch.manual_seed(seed)
     reference, file = networks.model_and_weights(name, data)
     if weights == "none":
         return load_model(reference, pretrained=False)
     model = load_model(reference, file)
+    return rounded(model) if weights == "rounded" else pruned(model, images)
+
+
+def rounded(model: Model) -> Model:
+    """The network with all layers but the first and the last rounded to 2 bits."""
     layers = [m for m in model.module.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     with torch.no_grad():
         for layer in layers[1:-1]:
@@ -104,18 +137,35 @@ def student_of(name: str, data: Path, weights: str, seed: int) -> Model:
     return model
 
 
+def pruned(model: Model, images: CalibrationSet) -> Model:
+    """The network with half of its multiply-accumulates removed, and nothing repaired."""
+    config = PruneConfig("2x", closed_form=False, network_iterations=0, feature_iterations=0)
+    inputs = model.preprocess.normalize(images.few(RANKED).floats())
+    smaller, _ = prune(prepare(model.module, (3, *model.preprocess.size)), inputs, config)
+    return replace(model, module=smaller.module)
+
+
 def measure(
-    pair: str, source: str, count: int, config: DistillConfig, weights: str, data: Path, test: int
+    pair: str, source: str, count: int, iterations: int, config: DistillConfig, weights: str, data: Path, test: int
 ) -> dict[str, Any]:
     """Teach one student with one source's images."""
     teacher, student_name = pair.split(":")
     names = teachers_of(source, teacher, student_name)
-    images, seconds = make_images(source, names, data, count // config.rounds, config.seed)
-    student = student_of(student_name, data, weights, config.seed)
+    images, seconds = make_images(source, names, data, count // config.rounds, iterations, config.seed)
+    student = student_of(student_name, data, weights, images, config.seed)
     judged, labels = networks.images(student_name, data, student).spaced(test)
 
     def accuracy(module: nn.Module) -> float:
         return top1(logits_of(module, student, judged), labels)
+
+    looking = 0.0  # seconds that no user would spend
+
+    def look(module: nn.Module) -> float:
+        nonlocal looking
+        started = time.perf_counter()
+        found = accuracy(module)
+        looking += time.perf_counter() - started
+        return found
 
     before = accuracy(student.module)
     asked = [networks.load(name, data) for name in names]
@@ -124,16 +174,16 @@ def measure(
     def more_images(learner: Model, number: int) -> Tensor:
         nonlocal spent
         started = time.perf_counter()
-        drawn = against(
-            synthesis_of(source, asked[0], len(images), config.seed), learner, seed=7919 * number + config.seed
-        )
+        first = synthesis_of(source, asked[0], len(images), iterations, config.seed)
+        drawn = against(first, learner, seed=7919 * number + config.seed)
         made = synthesize(asked, drawn, preprocess=asked[0].preprocess).images
         spent += time.perf_counter() - started
         return made
 
-    labeled = None if source in ("real", "noise") else images.labels
+    synthesized = source not in ("real", "noise")
+    labeled = images.labels if synthesized else None
     learned, result = distill(
-        asked, student, images.images, config, labels=labeled, more_images=more_images, evaluate=accuracy
+        asked, student, images.images, config, labels=labeled, more_images=more_images, evaluate=look
     )
     trained = networks.load(student_name, data)
     curve = [(epoch.number, round(epoch.accuracy, 2)) for epoch in result.epochs if epoch.accuracy is not None]
@@ -142,8 +192,10 @@ def measure(
         "student": student_name,
         "source": source,
         "images": result.images,
+        "iterations": iterations if synthesized else 0,
         "epochs": config.epochs,
         "mixing": config.mixing,
+        "hints": config.hints,
         "rounds": config.rounds,
         "weights": weights,
         "seed": config.seed,
@@ -156,8 +208,9 @@ def measure(
         "top1": round(accuracy(learned.module), 2),
         "curve": curve,
         "seconds_images": round(seconds + spent, 1),
-        "seconds_learning": round(result.seconds - spent, 1),
+        "seconds_learning": round(result.seconds - spent - looking, 1),
         "batch": config.batch,
+        "crop": config.crop,
         "optimizer": [config.optimizer, config.learning_rate, config.decay],
         "temperature": config.temperature,
         **environment(),
@@ -169,23 +222,38 @@ def page(rows: list[dict[str, Any]]) -> Iterator[str]:
     yield "# What a network learns from its teachers"
     yield "\nMade by `python -m benchmarks.distillation DATA`.\n"
     yield "- Cells have top-1 in percent on test images that no source has seen, in float."
+    yield "- *iterations* are those in which the images were made."
     yield "- *mixing* is the share of batches with images pasted into images."
+    yield "- *hints* is the weight of maps inside the teachers; 0 is predictions alone."
     yield "- *rounds*: images are made in as many parts, all but the first against the student as it is then."
     yield "- *seconds* are those of making the images, and of learning."
     yield "- *on the way* is top-1 after a tenth, a half and all of the epochs."
     for chosen in sorted({(r["teacher"], r["student"], r["weights"], r["test_images"]) for r in rows}):
         mine = [r for r in rows if (r["teacher"], r["student"], r["weights"], r["test_images"]) == chosen]
         teacher, student, weights, test = chosen
-        began = "random weights" if weights == "none" else f"weights of {BITS} bits, {mine[0]['top1_before']:.2f} %"
+        began = BEGINNINGS[weights] + ("" if weights == "none" else f", {mine[0]['top1_before']:.2f} %")
         yield f"\n## {teacher} → {student}, from {began}"
         yield (
             f"\nThe teacher has {mine[0]['top1_teacher']:.2f} %, {student} as it was trained {mine[0]['top1_trained']:.2f} %; "
             f"{test} test images.\n"
         )
-        head = ("source", "teachers", "images", "epochs", "mixing", "rounds", "seed", "top-1", "on the way", "seconds")
+        head = (
+            "source",
+            "teachers",
+            "images",
+            "iterations",
+            "epochs",
+            "mixing",
+            "hints",
+            "rounds",
+            "seed",
+            "top-1",
+            "on the way",
+            "seconds",
+        )
         yield f"| {' | '.join(head)} |\n|{' --- |' * len(head)}"
         for r in sorted(
-            mine, key=lambda r: (r["images"], r["epochs"], r["source"], r["mixing"], r["rounds"], r["seed"])
+            mine, key=lambda r: (r["images"], r["epochs"], r["source"], r["mixing"], r["hints"], r["rounds"], r["seed"])
         ):
             curve = r["curve"]
             way = ", ".join(f"{curve[i][1]:.1f}" for i in sorted({0, (len(curve) - 1) // 2, len(curve) - 1}))
@@ -193,8 +261,10 @@ def page(rows: list[dict[str, Any]]) -> Iterator[str]:
                 source_of(r["source"]).title,
                 ", ".join(r["teachers"]),
                 r["images"],
+                r["iterations"] or "",
                 r["epochs"],
                 r["mixing"],
+                f"{r['hints']:g}",
                 r["rounds"],
                 r["seed"],
                 f"{r['top1']:.2f}",
@@ -213,19 +283,23 @@ def main() -> None:
     parser.add_argument("--pairs", default="resnet56:resnet20,resnet56:mobilenetv2_x0_5,vgg8_bn:resnet20")
     parser.add_argument("--sources", default="real,noise,deepinversion,mixmix,mixmix-turns")
     parser.add_argument("--images", default="2048", help="how many, for every source")
+    parser.add_argument("--iterations", default="50", help="in which images are synthesized")
     parser.add_argument("--epochs", default=str(default.epochs))
     parser.add_argument("--mixings", default=str(default.mixing), help="shares of batches with images in images")
+    parser.add_argument("--hints", default=str(default.hints), help="weights of maps inside the teachers")
     parser.add_argument("--rounds", default="1", help="in which images are made")
-    parser.add_argument("--weights", default="none", help="none, rounded: what students begin with")
+    parser.add_argument("--weights", default="none", help="none, rounded, pruned: what students begin with")
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--test", type=int, default=5000, help="images to judge by")
     o = parser.parse_args()
-    lists = (o.pairs, o.sources, o.images, o.epochs, o.mixings, o.rounds, o.weights, o.seeds)
-    for pair, source, images, epochs, mixing, rounds, weights, seed in itertools.product(
+    lists = (o.pairs, o.sources, o.images, o.iterations, o.epochs, o.mixings, o.hints, o.rounds, o.weights, o.seeds)
+    for pair, source, images, iterations, epochs, mixing, hints, rounds, weights, seed in itertools.product(
         *(text.split(",") for text in lists)
     ):
-        config = DistillConfig(epochs=int(epochs), mixing=float(mixing), rounds=int(rounds), seed=int(seed))
-        row = measure(pair, source, int(images), config, weights, o.data, o.test)
+        config = DistillConfig(
+            int(epochs), mixing=float(mixing), hints=float(hints), rounds=int(rounds), seed=int(seed)
+        )
+        row = measure(pair, source, int(images), int(iterations), config, weights, o.data, o.test)
         add_rows("distillation", [row], KEYS, page)
         shown = (*KEYS, "top1_teacher", "top1_trained", "top1_before", "top1", "seconds_images", "seconds_learning")
         print(json.dumps({key: row[key] for key in shown}), flush=True)

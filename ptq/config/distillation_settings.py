@@ -31,6 +31,7 @@ class DistillationSettings:
     lr: Rate | None = None
     weight_decay: Weight | None = None
     temperature: Rate | None = None
+    hints: Weight | None = None
     crop: Annotated[float, Meta(gt=0, le=1)] | None = None
     mixing: Share | None = None
     rounds: Positive | None = None

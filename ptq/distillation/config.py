@@ -22,6 +22,8 @@ class DistillConfig:
         lr: learning rate at the beginning, above 0; None is 0.004 for "adamw" and 0.05 for "sgd".
         weight_decay: of the weights, 0..; None is 0.05 for "adamw" and 0.0005 for "sgd". Biases and BatchNorms have none.
         temperature: that scores are divided by, above 0; high ones show what a teacher thinks of the other classes (Hinton et al., 2015).
+        hints: weight in the beginning of the difference between maps inside the student and inside its teachers (FitNets), where that of predictions
+            is 1; it falls to 0 within the first half of the epochs. 0..; 0 compares predictions alone.
         crop: smallest share of an image that a view shows, above 0, 1 at most.
         mixing: share of the batches whose images have others pasted into them (MixMix; CutMix, Yun et al., ICCV 2019), 0..1.
         rounds: the epochs in as many parts, 1..epochs; before each but the first the images grow by as many, made against the student as it is.
@@ -41,7 +43,8 @@ class DistillConfig:
     lr: float | None = None
     weight_decay: float | None = None
     temperature: float = 4.0
-    crop: float = 0.25
+    hints: float = 100.0
+    crop: float = 0.5
     mixing: float = 0.5
     rounds: int = 1
     seed: int = 0
@@ -54,7 +57,7 @@ class DistillConfig:
         for name, most in (("lr", LARGEST), ("temperature", LARGEST), ("crop", 1.0)):
             if (value := getattr(self, name)) is not None and not 0 < value <= most:
                 raise InputError(f"{name} must be above 0 and at most {most:g}, not {value}.")
-        for name, most in (("weight_decay", LARGEST), ("mixing", 1.0)):
+        for name, most in (("weight_decay", LARGEST), ("hints", LARGEST), ("mixing", 1.0)):
             if (value := getattr(self, name)) is not None and not 0 <= value <= most:
                 raise InputError(f"{name} must be between 0 and {most:g}, not {value}.")
         if self.rounds > self.epochs:

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from ptq.data.image_ops import view
 from ptq.data.views import pasted, random_crops
 from ptq.distillation.config import DistillConfig
-from ptq.distillation.learning import learn
+from ptq.distillation.hints import Hints, run_with_maps
+from ptq.distillation.learning import cosine, learn
 from ptq.distillation.results import DistillResult, Epoch
 from ptq.distillation.schedule import Schedule
 from ptq.distillation.teaching import averaged, check_images, check_student, outputs_alike, recognized
@@ -140,7 +141,8 @@ class _Learner:
         self.teachers = [(self._at_work(one.module, weights=False), one.preprocess) for one in teachers]
         self.module = self._at_work(student.module, weights=True)
         self.parameters = [p.requires_grad_(True) for p in self.module.parameters() if p.is_floating_point()]
-        self.optimizer = _optimizer(self.parameters, config)
+        self.hints, self.weight = self._hints() if config.hints > 0 else None, config.hints
+        self.optimizer = _optimizer([*self.parameters, *(self.hints.parameters() if self.hints else ())], config)
         self.schedule = Schedule(len(images), min(config.batch, len(images)), config.epochs, config.rounds)
         self.source = f"distilled from {', '.join(one.name for one in teachers)}"
 
@@ -150,14 +152,37 @@ class _Learner:
         keep_in_float32(module, self.device, weights)
         return module
 
+    @torch.no_grad()
+    def _hints(self) -> Hints | None:
+        """What compares maps inside; None where no two have the same size."""
+        x = torch.zeros(1, 3, *self.student.preprocess.size, device=self.device)
+        seen = [(self.module, self.student.preprocess), *self.teachers]
+        ours, *theirs = (run_with_maps(module, view(x, preprocess))[1] for module, preprocess in seen)
+        with torch.random.fork_rng(_cards(self.device)):
+            torch.manual_seed(self.config.seed)
+            hints = Hints(ours, theirs)
+        return hints.to(self.device) if hints.pairs else None
+
     def wanted(self, x: Tensor) -> Output:
-        """What the teachers say of views, (N, 3, H, W) in RGB [0, 1]."""
-        said = [module(view(x, preprocess)) for module, preprocess in self.teachers]
-        return averaged(said, self.student.task, self.config.temperature)
+        """What the teachers say of views, (N, 3, H, W) in RGB [0, 1], and their hints."""
+        ran = [self._run(module, view(x, preprocess)) for module, preprocess in self.teachers]
+        said = averaged([output for output, _ in ran], self.student.task, self.config.temperature)
+        return said if self.hints is None else said | self.hints.of([maps for _, maps in ran])
 
     def given(self, x: Tensor) -> Output:
-        """What the student says of them."""
-        return self.module(view(x, self.student.preprocess))
+        """What the student says of them, and its maps."""
+        output, maps = self._run(self.module, view(x, self.student.preprocess))
+        return named(output) | maps
+
+    def _run(self, module: nn.Module, x: Tensor) -> tuple[Output, dict[str, Tensor]]:
+        return (module(x), {}) if self.hints is None else run_with_maps(module, x)
+
+    def loss(self, given: Output, wanted: Output) -> Tensor:
+        """How far the student's outputs are from those wanted, and its maps from hints: the mean by their weights."""
+        loss = self.student.task.loss(given, wanted, self.config.temperature)
+        if self.hints is None:
+            return loss
+        return (loss + self.weight * self.hints.loss(named(given), named(wanted))) / (1 + self.weight)
 
     def epochs(self, done: int, grow: Callable[[int], Tensor]) -> Iterator[tuple[int, float]]:
         """Learn, and yield the number and the mean loss of every epoch.
@@ -168,15 +193,11 @@ class _Learner:
         """
         config, schedule = self.config, self.schedule
         views = self._views(done)
-
-        def loss(given: Output, wanted: Output) -> Tensor:
-            return self.student.task.loss(given, wanted, config.temperature)
-
         descent = learn(
             self.given,
             self.wanted,
             lambda: [next(views)],
-            loss,
+            self.loss,
             self.optimizer,
             schedule.total,
             start=schedule.steps_before(done + 1),
@@ -185,6 +206,7 @@ class _Learner:
         for number in range(done + 1, config.epochs + 1):
             if schedule.images(number) > len(self.images):
                 self.images = grow(schedule.round_of(number))
+            self.weight = config.hints * cosine(min(number - 1, config.epochs / 2), config.epochs / 2)
             self.module.train()
             with ExitStack() as stack:
                 # What is random within the student, as dropout, depends on the epoch alone: so an interruption changes nothing.
@@ -220,6 +242,8 @@ class _Learner:
     def save(self, store: WorkStore, epochs: Sequence[Epoch], seconds: float) -> None:
         """Keep the student and the optimizer as they are after some epochs."""
         tensors = {f"module.{name}": value.contiguous() for name, value in self.module.state_dict().items()}
+        if self.hints is not None:
+            tensors |= {f"hints.{name}": value for name, value in self.hints.state_dict().items()}
         for number, values in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{number}.{name}": value.contiguous() for name, value in values.items()}
         rows = [[e.number, e.loss, e.agreement, e.accuracy] for e in epochs]
@@ -231,7 +255,11 @@ class _Learner:
         if kept is None:
             return 0, [], 0.0
         tensors, facts = kept
-        self.module.load_state_dict({n.removeprefix("module."): v for n, v in tensors.items() if n[0] == "m"})
+        for name, module in (("module", self.module), ("hints", self.hints)):
+            if module is not None:
+                module.load_state_dict(
+                    {n.removeprefix(f"{name}."): v for n, v in tensors.items() if n.startswith(f"{name}.")}
+                )
         state: dict[int, dict[str, Tensor]] = {}
         for name, value in tensors.items():
             if name.startswith("optimizer."):

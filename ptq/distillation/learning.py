@@ -13,7 +13,7 @@ from ptq.tasks.outputs import Output, named
 from ptq.utils.autocast import fast_autocast
 from ptq.utils.shares import add_up, share
 
-__all__ = ["descend", "learn"]
+__all__ = ["cosine", "descend", "learn"]
 
 
 def learn(
@@ -52,7 +52,7 @@ def learn(
     lr = optimizer.param_groups[0]["lr"] if lr is None else lr
     for iteration in range(start, iterations):
         for group in optimizer.param_groups:
-            group["lr"] = lr * (1 + math.cos(math.pi * iteration / iterations)) / 2
+            group["lr"] = lr * cosine(iteration, iterations)
         inputs = views()
         own = share(len(inputs[0]))
         inputs = [x[own.rows] for x in inputs]
@@ -62,6 +62,16 @@ def learn(
                 wanted = _floats(teacher(*inputs))
             value = loss(_floats(student(*inputs)), wanted)
         yield descend(optimizer, value, value.detach(), own.weight)
+
+
+def cosine(done: float, total: float) -> float:
+    """Return what falls from 1 to 0 along half a cosine as work is done.
+
+    Example:
+        >>> cosine(0, 4), round(cosine(2, 4), 3), cosine(4, 4)
+        (1.0, 0.5, 0.0)
+    """
+    return (1 + math.cos(math.pi * done / total)) / 2
 
 
 def descend(optimizer: torch.optim.Optimizer, loss: Tensor, told: Tensor, weight: float = 1.0) -> Tensor:

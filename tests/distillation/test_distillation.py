@@ -1,6 +1,7 @@
 """A student learns from its teachers; an interruption changes nothing; the same seed gives the same student."""
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,19 +39,22 @@ def same(one: Model, other: Model) -> bool:
 
 
 @pytest.mark.slow
-def test_a_student_of_another_kind_learns_from_images_without_labels(digits: Any, teacher: Model) -> None:
+@pytest.mark.parametrize("hints", [0.0, DistillConfig().hints])
+def test_a_student_of_another_kind_learns_from_images_without_labels(digits: Any, teacher: Model, hints: float) -> None:
     def accuracy(module: nn.Module) -> float:
         assert not module.training
         x = (digits.images.float() / 255 - 0.5) / 0.25
         return 100 * float((module(x).argmax(1) == digits.labels).float().mean())
 
     images, began = digits.train_images[:384], student()
-    config = DistillConfig(epochs=10, batch=32, lr=0.02, mixing=0.0, crop=1.0)  # a short run: views are near the images
+    config = DistillConfig(
+        epochs=10, batch=32, lr=0.02, mixing=0.0, crop=1.0, hints=hints
+    )  # a short run: views are near the images
     learned, result = ptq.distill(teacher, began, images, config, evaluate=accuracy)
     assert result.last.accuracy is not None and result.last.accuracy > 70
     assert accuracy(learned.module) == pytest.approx(result.last.accuracy, abs=0.5)
     assert result.last.agreement is not None and result.last.agreement > 70
-    assert result.epochs[0].loss > 3 * result.last.loss
+    assert hints or result.epochs[0].loss > 3 * result.last.loss
     assert learned.sha256 != began.sha256 and same(began, student())
 
 
@@ -89,10 +93,18 @@ def test_an_interruption_changes_nothing(
     assert [e.accuracy for e in after.epochs] == [50.0, 50.0, None, None]
 
 
+def test_networks_without_maps_of_a_size_teach_by_what_they_predict(digits: Any, teacher: Model) -> None:
+    body = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 10))
+    flat, images = ptq.as_model(body, size=16, mean=0.5, std=0.25, name="flat"), digits.train_images[:64]
+    with_hints, without = (ptq.distill(teacher, flat, images, replace(CONFIG, hints=hints)) for hints in (10.0, 0.0))
+    assert same(with_hints[0], without[0])
+    assert with_hints[1].last.loss == without[1].last.loss
+
+
 def test_teachers_with_other_classes_are_not_asked(digits: Any, teacher: Model) -> None:
     other = ptq.as_model(nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()), size=16, name="four")
     twin = ptq.as_model(digits.model, size=16, mean=digits.mean, std=digits.std, name="twin")
-    images, config = digits.train_images[:32], DistillConfig(1, 32)
+    images, config = digits.train_images[:32], DistillConfig(1, 32, hints=0.0)  # of which a twin gives its own
     alone, result = ptq.distill([teacher, other], student(), images, config)
     assert result.teachers == ("digits",)
     both, result = ptq.distill([teacher, twin], student(), images, config)

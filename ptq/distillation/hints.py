@@ -1,0 +1,85 @@
+"""What a student sees inside is taught, too: hints, maps inside of teachers (FitNets, Romero et al., ICLR 2015).
+
+A prediction is a few numbers for a view; maps are thousands, and say where. A student that has seen few views learns several times as fast by them
+(docs/measured/distillation.md). Networks of other kinds have maps of the same sizes: of each size the last ones are compared, through a 1x1 convolution.
+A student of another depth cannot have all of them, so that hints only lead the way: in the second half predictions alone count.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ptq.tasks.outputs import Output
+
+__all__ = ["Hints", "run_with_maps"]
+
+TINY = 1e-12
+
+
+def run_with_maps(network: nn.Module, x: Tensor) -> tuple[Output, dict[str, Tensor]]:
+    """Run a network, and return its output, and by size the last map of every size that one of its modules gives, (N, C, H, W).
+
+    Args:
+        network: of any kind; one without maps, such as a transformer, gives none.
+        x: what it takes.
+
+    Example:
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten())
+        >>> output, maps = run_with_maps(network, torch.rand(1, 3, 8, 8))
+        >>> {size: tuple(found.shape) for size, found in maps.items()}
+        {'8x8': (1, 4, 8, 8), '4x4': (1, 4, 4, 4)}
+    """
+    maps: dict[str, Tensor] = {}
+
+    def keep(module: nn.Module, inputs: object, output: object) -> None:
+        if isinstance(output, Tensor) and output.dim() == 4 and output.is_floating_point() and output.shape[-1] > 1:
+            maps[f"{output.shape[-2]}x{output.shape[-1]}"] = output
+
+    hooks = [module.register_forward_hook(keep) for name, module in network.named_modules() if name]
+    try:
+        output = network(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return output, maps
+
+
+class Hints(nn.Module):
+    """Compares maps of a student with those of its teachers of the same size.
+
+    Args:
+        student: its maps for some images, by size.
+        teachers: theirs for the same.
+
+    Example:
+        >>> ours, theirs = {"8x8": torch.rand(4, 2, 8, 8)}, {"8x8": torch.rand(4, 3, 8, 8), "4x4": torch.rand(4, 6, 4, 4)}
+        >>> hints = Hints(ours, [theirs])
+        >>> hints.loss(ours, hints.of([theirs])).shape
+        torch.Size([])
+    """
+
+    def __init__(self, student: Mapping[str, Tensor], teachers: Sequence[Mapping[str, Tensor]]) -> None:
+        super().__init__()
+        self.pairs = [(number, size) for number, maps in enumerate(teachers) for size in maps if size in student]
+        self.projections = nn.ModuleList(
+            nn.Conv2d(student[size].shape[1], teachers[number][size].shape[1], 1) for number, size in self.pairs
+        )
+
+    def of(self, teachers: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        """Return those maps of the teachers that there is one of the student for."""
+        return {f"{number} {size}": teachers[number][size] for number, size in self.pairs}
+
+    def loss(self, student: Mapping[str, Tensor], hints: Mapping[str, Tensor]) -> Tensor:
+        """Return the squared error of projected maps, as a share of the variance of the teachers': the mean over all pairs, ().
+
+        Args:
+            student: its maps by size.
+            hints: what `of` gave for the same images.
+        """
+        errors = []
+        for projection, (number, size) in zip(self.projections, self.pairs, strict=True):
+            theirs = hints[f"{number} {size}"]
+            variance = theirs.var((0, 2, 3)).mean().clamp(min=TINY)
+            errors.append((projection(student[size]) - theirs).square().mean() / variance)
+        return torch.stack(errors).mean()

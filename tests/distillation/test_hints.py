@@ -1,0 +1,72 @@
+"""Maps inside networks: the last one of every size, as it is in the end, and the same output as ever."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ptq.distillation.hints import Hints, run_with_maps
+
+
+class InPlace(nn.Module):
+    """One module is called at two sizes, and what a convolution gave is changed in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.relu = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 6, 3, 2, 1), nn.ReLU()
+        self.head = nn.Linear(6, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.relu(self.first(x))
+        x = F.relu_(self.second(self.relu(x)))
+        return self.head(x.mean((2, 3)))
+
+
+def test_the_last_map_of_every_size_is_kept_and_the_output_stays() -> None:
+    torch.manual_seed(0)
+    network, x = InPlace(), torch.randn(2, 3, 8, 8)
+    output, maps = run_with_maps(network, x)
+    assert torch.equal(output, network(x))  # type: ignore[arg-type]
+    assert {size: found.shape[1] for size, found in maps.items()} == {"8x8": 4, "4x4": 6}
+    assert all(float(found.detach().min()) >= 0 for found in maps.values())  # behind the ReLUs, in place or not
+    assert not any(module._forward_hooks for module in network.modules())
+
+
+def test_hooks_go_where_a_network_fails() -> None:
+    network = InPlace()
+    try:
+        run_with_maps(network, torch.randn(2, 4, 8, 8))
+    except RuntimeError:
+        assert not any(module._forward_hooks for module in network.modules())
+    else:
+        raise AssertionError("it took 4 channels")
+
+
+def test_a_student_that_has_the_maps_under_other_names_loses_nothing() -> None:
+    torch.manual_seed(0)
+    theirs = {"8x8": torch.randn(16, 3, 8, 8), "2x2": torch.randn(16, 5, 2, 2)}
+    ours = {"8x8": theirs["8x8"].flip(1) * 7 + 1, "4x4": torch.randn(16, 2, 4, 4)}
+    hints = Hints(ours, [theirs, {}])
+    assert hints.pairs == [(0, "8x8")]
+    optimizer = torch.optim.LBFGS(hints.parameters(), max_iter=200)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = hints.loss(ours, hints.of([theirs, {}]))
+        loss.backward()
+        return loss
+
+    began = float(closure().detach())
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    assert float(closure().detach()) < 1e-3 < 0.5 < began
+
+
+def test_gradients_reach_the_student_and_not_the_teacher() -> None:
+    torch.manual_seed(0)
+    student, teacher, x = InPlace(), InPlace(), torch.randn(2, 3, 8, 8)
+    with torch.no_grad():
+        theirs = run_with_maps(teacher, x)[1]
+    ours = run_with_maps(student, x)[1]
+    hints = Hints(ours, [theirs])
+    hints.loss(ours, hints.of([theirs])).backward()
+    assert all(layer.weight.grad is not None for layer in (student.first, student.second))
+    assert all(p.grad is None for p in teacher.parameters())
