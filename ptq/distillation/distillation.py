@@ -21,7 +21,7 @@ from ptq.data.image_ops import view
 from ptq.data.views import pasted, random_crops
 from ptq.distillation.config import DistillConfig
 from ptq.distillation.hints import Hints, run_with_maps
-from ptq.distillation.learning import cosine, learn
+from ptq.distillation.learning import learn
 from ptq.distillation.results import DistillResult, Epoch
 from ptq.distillation.schedule import Schedule
 from ptq.distillation.teaching import averaged, check_images, check_student, outputs_alike, recognized
@@ -32,6 +32,7 @@ from ptq.tasks.outputs import Output, named
 from ptq.utils import ranks
 from ptq.utils.autocast import keep_in_float32
 from ptq.utils.digest import state_digest
+from ptq.utils.schedules import cosine
 from ptq.utils.work_store import WorkStore
 
 __all__ = ["distill"]
@@ -177,12 +178,13 @@ class _Learner:
     def _run(self, module: nn.Module, x: Tensor) -> tuple[Output, dict[str, Tensor]]:
         return (module(x), {}) if self.hints is None else run_with_maps(module, x)
 
-    def loss(self, given: Output, wanted: Output) -> Tensor:
-        """How far the student's outputs are from those wanted, and its maps from hints: the mean by their weights."""
-        loss = self.student.task.loss(given, wanted, self.config.temperature)
+    def loss(self, given: Output, wanted: Output) -> tuple[Tensor, Tensor]:
+        """How far outputs are from those wanted and maps from hints, the mean by their weights; and how far outputs are."""
+        outputs = self.student.task.loss(given, wanted, self.config.temperature)
         if self.hints is None:
-            return loss
-        return (loss + self.weight * self.hints.loss(named(given), named(wanted))) / (1 + self.weight)
+            return outputs, outputs
+        maps = self.hints.loss(named(given), named(wanted))
+        return (outputs + self.weight * maps) / (1 + self.weight), outputs
 
     def epochs(self, done: int, grow: Callable[[int], Tensor]) -> Iterator[tuple[int, float]]:
         """Learn, and yield the number and the mean loss of every epoch.
@@ -206,7 +208,7 @@ class _Learner:
         for number in range(done + 1, config.epochs + 1):
             if schedule.images(number) > len(self.images):
                 self.images = grow(schedule.round_of(number))
-            self.weight = config.hints * cosine(min(number - 1, config.epochs / 2), config.epochs / 2)
+            self.weight = config.hints * cosine(2 * (number - 1) / config.epochs)
             self.module.train()
             with ExitStack() as stack:
                 # What is random within the student, as dropout, depends on the epoch alone: so an interruption changes nothing.

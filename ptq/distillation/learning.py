@@ -3,7 +3,6 @@
 A student of another kind, a pruned network and a quantized one learn in it. What differs is what they move.
 """
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -11,16 +10,17 @@ from torch import Tensor
 
 from ptq.tasks.outputs import Output, named
 from ptq.utils.autocast import fast_autocast
+from ptq.utils.schedules import cosine
 from ptq.utils.shares import add_up, share
 
-__all__ = ["cosine", "descend", "learn"]
+__all__ = ["descend", "learn"]
 
 
 def learn(
     student: Callable[..., Output],
     teacher: Callable[..., Output],
     views: Callable[[], Sequence[Tensor]],
-    loss: Callable[[Output, Output], Tensor],
+    loss: Callable[[Output, Output], Tensor | tuple[Tensor, Tensor]],
     optimizer: torch.optim.Optimizer,
     iterations: int,
     *,
@@ -34,7 +34,7 @@ def learn(
         student: computes outputs from parameters of the optimizer.
         teacher: gives the outputs that are wanted.
         views: draws the inputs of both, on the device; the same on every rank, each of which learns from its share of them.
-        loss: between outputs, of the student and of the teacher, which have gone through `named`.
+        loss: between outputs, of the student and of the teacher, which have gone through `named`; or what is minimized, and the loss that is told.
         optimizer: of what is learned.
         iterations: from the first one to the last.
         start: iterations that were done before.
@@ -52,7 +52,7 @@ def learn(
     lr = optimizer.param_groups[0]["lr"] if lr is None else lr
     for iteration in range(start, iterations):
         for group in optimizer.param_groups:
-            group["lr"] = lr * cosine(iteration, iterations)
+            group["lr"] = lr * cosine(iteration / iterations)
         inputs = views()
         own = share(len(inputs[0]))
         inputs = [x[own.rows] for x in inputs]
@@ -60,18 +60,9 @@ def learn(
         with torch.enable_grad(), fast_autocast(device) if autocast else torch.autocast(device.type, enabled=False):
             with torch.no_grad():
                 wanted = _floats(teacher(*inputs))
-            value = loss(_floats(student(*inputs)), wanted)
-        yield descend(optimizer, value, value.detach(), own.weight)
-
-
-def cosine(done: float, total: float) -> float:
-    """Return what falls from 1 to 0 along half a cosine as work is done.
-
-    Example:
-        >>> cosine(0, 4), round(cosine(2, 4), 3), cosine(4, 4)
-        (1.0, 0.5, 0.0)
-    """
-    return (1 + math.cos(math.pi * done / total)) / 2
+            found = loss(_floats(student(*inputs)), wanted)
+        value, told = found if isinstance(found, tuple) else (found, found)
+        yield descend(optimizer, value, told.detach(), own.weight)
 
 
 def descend(optimizer: torch.optim.Optimizer, loss: Tensor, told: Tensor, weight: float = 1.0) -> Tensor:

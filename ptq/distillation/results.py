@@ -13,8 +13,7 @@ class Epoch:
 
     Args:
         number: 1..
-        loss: mean over the views of the epoch: of classes the Kullback-Leibler divergence at the temperature, times its square, and of hints
-            the difference, by their weights.
+        loss: mean over the views of the epoch: of classes the Kullback-Leibler divergence at the temperature, times its square.
         agreement: with the teachers on the images as they are, in percent (`Task.agreement`); None where nobody looked.
         accuracy: what `evaluate` of `ptq.distill` returned; None where nobody looked.
     """

@@ -7,7 +7,6 @@ the last word on each. There is no weight of a regularizer to choose for a netwo
 """
 
 import functools
-import math
 import operator
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from ptq.reconstruction.soft_modules import FixedLayer, FloatLayer, SoftBlock, S
 from ptq.utils import shares
 from ptq.utils.autocast import fast_autocast
 from ptq.utils.metrics import relative_worth
+from ptq.utils.schedules import cosine
 
 __all__ = ["Pair", "averaged", "optimize"]
 
@@ -104,8 +104,7 @@ def _descend(
         share = iteration / config.iterations
         # Roundings keep their pace to the end, where they are decided; scales come to rest.
         if block.scales:
-            cosine = (1 + math.cos(math.pi * share)) / 2
-            optimizer.param_groups[-1]["lr"] = config.lr_scale * cosine
+            optimizer.param_groups[-1]["lr"] = config.lr_scale * cosine(share)
         sharpness = config.sharpness ** max(0.0, (share - config.warmup) / (1 - config.warmup))
         for layer in block.layers:
             layer.sharpness.fill_(sharpness)

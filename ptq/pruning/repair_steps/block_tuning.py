@@ -3,8 +3,6 @@
 A block reads what the pruned blocks before it give, so that it makes their errors good, too.
 """
 
-import math
-
 import torch
 from torch import Tensor, fx
 
@@ -15,6 +13,7 @@ from ptq.pruning.config import PruneConfig
 from ptq.pruning.repair_steps.side_by_side import BlockPair, Survivors, block_pairs
 from ptq.pruning.repair_steps.trainable import Trainable
 from ptq.utils.activation_cache import ActivationCache
+from ptq.utils.schedules import cosine
 
 __all__ = ["tune_blocks"]
 
@@ -80,8 +79,7 @@ def _tune(pair: BlockPair, names: list[str], training: int, config: PruneConfig,
     optimizer = torch.optim.Adam(trainable.moves, lr=config.lr_blocks)
     generator = torch.Generator().manual_seed(seed)
     for iteration in range(config.block_iterations):
-        share = iteration / config.block_iterations
-        optimizer.param_groups[0]["lr"] = config.lr_blocks * (1 + math.cos(math.pi * share)) / 2
+        optimizer.param_groups[0]["lr"] = config.lr_blocks * cosine(iteration / config.block_iterations)
         with torch.enable_grad():
             loss = error(torch.randint(training, (min(config.batch, training),), generator=generator))
             loss.backward()
