@@ -18,6 +18,7 @@ from ptq.data.preprocess import Preprocess
 from ptq.models.model import Model
 from ptq.tasks.task import Task
 from ptq.utils.autocast import fast_autocast, keep_in_float32
+from ptq.utils.memory_layout import use_fastest_layout
 
 __all__ = ["Teacher", "batch_count", "knows_classes", "make_teacher", "swing", "teacher_groups"]
 
@@ -71,7 +72,7 @@ def make_teacher(
         stack: the hooks live as long as it does.
     """
     module = copy.deepcopy(model.module).eval().requires_grad_(False).to(device)
-    module = module.to(memory_format=torch.channels_last)
+    use_fastest_layout(module, torch.zeros(1, *model.preprocess.input_shape, device=device))
     keep_in_float32(module, device)
     shrinks = _runs_at(module, (model.preprocess.count, *scaled_size(model.preprocess.size, 0.5)), device)
     if config.swing:

@@ -16,6 +16,7 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ptq.data.image_ops import view
 from ptq.data.views import pasted, random_crops
@@ -32,6 +33,7 @@ from ptq.tasks.outputs import Output, named
 from ptq.utils import ranks
 from ptq.utils.autocast import keep_in_float32
 from ptq.utils.digest import state_digest
+from ptq.utils.memory_layout import use_fastest_layout
 from ptq.utils.schedules import cosine
 from ptq.utils.work_store import WorkStore
 
@@ -139,17 +141,17 @@ class _Learner:
         self, teachers: Sequence[Model], student: Model, images: Tensor, config: DistillConfig, device: torch.device
     ) -> None:
         self.student, self.images, self.config, self.device = student, images, config, device
-        self.teachers = [(self._at_work(one.module, weights=False), one.preprocess) for one in teachers]
-        self.module = self._at_work(student.module, weights=True)
+        self.teachers = [(self._at_work(one, weights=False), one.preprocess) for one in teachers]
+        self.module = self._at_work(student, weights=True)
         self.parameters = [p.requires_grad_(True) for p in self.module.parameters() if p.is_floating_point()]
         self.hints, self.weight = self._hints() if config.hints > 0 else None, config.hints
         self.optimizer = _optimizer([*self.parameters, *(self.hints.parameters() if self.hints else ())], config)
         self.schedule = Schedule(len(images), min(config.batch, len(images)), config.epochs, config.rounds)
         self.source = f"distilled from {', '.join(one.name for one in teachers)}"
 
-    def _at_work(self, module: nn.Module, weights: bool) -> nn.Module:
-        module = copy.deepcopy(module).eval().requires_grad_(False).to(self.device)
-        module = module.to(memory_format=torch.channels_last)
+    def _at_work(self, model: Model, weights: bool) -> nn.Module:
+        module = copy.deepcopy(model.module).eval().requires_grad_(False).to(self.device)
+        use_fastest_layout(module, torch.zeros(1, *model.preprocess.input_shape, device=self.device))
         keep_in_float32(module, self.device, weights)
         return module
 
@@ -209,7 +211,7 @@ class _Learner:
             if schedule.images(number) > len(self.images):
                 self.images = grow(schedule.round_of(number))
             self.weight = config.hints * cosine(2 * (number - 1) / config.epochs)
-            self.module.train()
+            _train(self.module)
             with ExitStack() as stack:
                 # What is random within the student, as dropout, depends on the epoch alone: so an interruption changes nothing.
                 stack.enter_context(torch.random.fork_rng(_cards(self.device)))
@@ -229,7 +231,7 @@ class _Learner:
                 x = random_crops(self.images[index].to(self.device).float() / 255, config.crop, generator)
                 if float(torch.rand((), generator=generator)) < config.mixing:
                     x = pasted(x, generator)
-                yield x.contiguous(memory_format=torch.channels_last)
+                yield x
 
     @torch.no_grad()
     def agreement(self) -> float:
@@ -329,6 +331,13 @@ def _recognized(teachers: Sequence[Model], images: Tensor, labels: Tensor) -> di
                 stacklevel=3,
             )
     return found
+
+
+def _train(module: nn.Module) -> None:
+    """Have layers learn, and nothing else: what is built of them may give other outputs in training, as auxiliary heads."""
+    for part in module.modules():
+        if isinstance(part, _BatchNorm) or not any(part.children()):  # some BatchNorms hold an activation
+            part.train()
 
 
 def _looks(epochs: int) -> set[int]:

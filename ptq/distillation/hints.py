@@ -14,6 +14,7 @@ from ptq.tasks.outputs import Output
 
 __all__ = ["Hints", "run_with_maps"]
 
+PARAMETRIZED = "parametrizations."  # as torch.nn.utils.parametrize calls its modules
 TINY = 1e-12
 
 
@@ -33,10 +34,14 @@ def run_with_maps(network: nn.Module, x: Tensor) -> tuple[Output, dict[str, Tens
     maps: dict[str, Tensor] = {}
 
     def keep(module: nn.Module, inputs: object, output: object) -> None:
-        if isinstance(output, Tensor) and output.dim() == 4 and output.is_floating_point() and output.shape[-1] > 1:
-            maps[f"{output.shape[-2]}x{output.shape[-1]}"] = output
+        if isinstance(output, Tensor) and output.is_floating_point() and output.dim() == 4 and len(output) == len(x):
+            height, width = output.shape[2:]
+            if width > 1:
+                maps[f"{height}x{width}"] = output
 
-    hooks = [module.register_forward_hook(keep) for name, module in network.named_modules() if name]
+    # Parametrizations give weights, not maps.
+    watched = [module for name, module in network.named_modules() if name and PARAMETRIZED not in name]
+    hooks = [module.register_forward_hook(keep) for module in watched]
     try:
         output = network(x)
     finally:

@@ -140,6 +140,19 @@ def test_a_classifier_tied_to_its_resolution_is_shown_it() -> None:
     assert synthesize([model], QUICK).images.shape == (6, 3, 16, 16)
 
 
+def test_a_classifier_with_a_view_behind_a_convolution_makes_the_images_of_one_with_a_flatten() -> None:
+    class Viewed(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            x = self[1](self[0](x))
+            return self[3](x.view(x.size(0), -1))  # type: ignore[no-any-return]
+
+    torch.manual_seed(0)
+    layers = nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 256, 3)
+    one, other = (as_model(kind(*layers), size=16, mean=(0.5,) * 3, std=(0.5,) * 3) for kind in (nn.Sequential, Viewed))
+    images, same = (synthesize([model], QUICK).images.float() for model in (one, other))
+    assert float((images - same).abs().mean()) < 1  # of 255: sums run in another order
+
+
 def test_noise_has_the_training_pixels_mean_and_is_reproducible() -> None:
     model = teacher()
     noise = gaussian_noise(model, 16, seed=3)

@@ -201,3 +201,30 @@ def test_a_round_of_other_images_is_refused(digits: Any, teacher: Model) -> None
             DistillConfig(2, 32, rounds=2),
             more_images=lambda *_: digits.train_images[:8],
         )
+
+
+class AsWritten(nn.Module):
+    """What people write: `view` behind a convolution, and other outputs in training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU())
+        self.head, self.auxiliary = nn.Linear(8 * 64, 10), nn.Linear(8 * 64, 10)
+        self.five = nn.Parameter(torch.ones(1, 1, 1, 1, 1))
+
+    def forward(self, x: Tensor) -> Any:
+        x = self.body(x)
+        x = x.view(x.size(0), -1) * self.five.view(1)
+        return (self.head(x), self.auxiliary(x)) if self.training else self.head(x)
+
+
+def test_networks_teach_and_learn_as_they_are_written(digits: Any) -> None:
+    torch.manual_seed(0)
+    net = ptq.as_model(AsWritten(), size=16, mean=0.5, std=0.25, name="written")
+    began = {name: value.clone() for name, value in net.module.state_dict().items()}
+    learned, result = ptq.distill(net, net, digits.train_images[:64], CONFIG)
+    assert result.last.loss < 1
+    after = learned.module.state_dict()
+    changed = {name for name, value in began.items() if not torch.equal(value, after[name])}
+    assert {"body.1.running_mean", "body.0.weight"} <= changed and "auxiliary.weight" not in changed
+    assert not learned.module.training

@@ -18,14 +18,15 @@ class InPlace(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.relu(self.first(x))
         x = F.relu_(self.second(self.relu(x)))
-        return self.head(x.mean((2, 3)))
+        y: Tensor = self.head(x.mean((2, 3)))
+        return y
 
 
 def test_the_last_map_of_every_size_is_kept_and_the_output_stays() -> None:
     torch.manual_seed(0)
     network, x = InPlace(), torch.randn(2, 3, 8, 8)
     output, maps = run_with_maps(network, x)
-    assert torch.equal(output, network(x))  # type: ignore[arg-type]
+    assert torch.equal(output, network(x))
     assert {size: found.shape[1] for size, found in maps.items()} == {"8x8": 4, "4x4": 6}
     assert all(float(found.detach().min()) >= 0 for found in maps.values())  # behind the ReLUs, in place or not
     assert not any(module._forward_hooks for module in network.modules())
@@ -56,7 +57,7 @@ def test_a_student_that_has_the_maps_under_other_names_loses_nothing() -> None:
         return loss
 
     began = float(closure().detach())
-    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    optimizer.step(closure)
     assert float(closure().detach()) < 1e-3 < 0.5 < began
 
 
@@ -70,3 +71,11 @@ def test_gradients_reach_the_student_and_not_the_teacher() -> None:
     hints.loss(ours, hints.of([theirs])).backward()
     assert all(layer.weight.grad is not None for layer in (student.first, student.second))
     assert all(p.grad is None for p in teacher.parameters())
+
+
+def test_weights_are_no_maps() -> None:
+    layers = (
+        nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 4, 3)),
+        nn.utils.parametrizations.spectral_norm(nn.Conv2d(4, 4, 3)),
+    )
+    assert run_with_maps(nn.Sequential(*layers), torch.rand(4, 3, 8, 8))[1].keys() == {"6x6", "4x4"}
