@@ -224,7 +224,7 @@ def page(rows: list[dict[str, Any]]) -> Iterator[str]:
     yield "- Cells have top-1 in percent on test images that no source has seen, in float."
     yield "- *iterations* are those in which the images were made."
     yield "- *mixing* is the share of batches with images pasted into images."
-    yield "- *hints* is the weight of maps inside the teachers; 0 is predictions alone."
+    yield "- *hints* is the weight of maps inside the first teacher; 0 is predictions alone."
     yield "- *rounds*: images are made in as many parts, all but the first against the student as it is then."
     yield "- *seconds* are those of making the images, and of learning."
     yield "- *on the way* is top-1 after a tenth, a half and all of the epochs."
@@ -286,7 +286,7 @@ def main() -> None:
     parser.add_argument("--iterations", default="50", help="in which images are synthesized")
     parser.add_argument("--epochs", default=str(default.epochs))
     parser.add_argument("--mixings", default=str(default.mixing), help="shares of batches with images in images")
-    parser.add_argument("--hints", default=str(default.hints), help="weights of maps inside the teachers")
+    parser.add_argument("--hints", default=str(default.hints), help="weights of maps inside the first teacher")
     parser.add_argument("--rounds", default="1", help="in which images are made")
     parser.add_argument("--weights", default="none", help="none, rounded, pruned: what students begin with")
     parser.add_argument("--seeds", default="0")

@@ -22,7 +22,7 @@ class DistillConfig:
         lr: learning rate at the beginning, above 0; None is 0.004 for "adamw" and 0.05 for "sgd".
         weight_decay: of the weights, 0..; None is 0.05 for "adamw" and 0.0005 for "sgd". Biases and BatchNorms have none.
         temperature: that scores are divided by, above 0; high ones show what a teacher thinks of the other classes (Hinton et al., 2015).
-        hints: weight in the beginning of the difference between maps inside the student and inside its teachers (FitNets), where that of predictions
+        hints: weight in the beginning of the difference between maps inside the student and inside its first teacher (FitNets), where that of predictions
             is 1; it falls to 0 within the first half of the epochs. 0..; 0 compares predictions alone.
         crop: smallest share of an image that a view shows, above 0, 1 at most.
         mixing: share of the batches whose images have others pasted into them (MixMix; CutMix, Yun et al., ICCV 2019), 0..1.

@@ -157,20 +157,21 @@ class _Learner:
 
     @torch.no_grad()
     def _hints(self) -> Hints | None:
-        """What compares maps inside; None where no two have the same size."""
+        """What compares maps of the student with those of the first teacher; None where no two have the same size."""
         x = torch.zeros(1, 3, *self.student.preprocess.size, device=self.device)
-        seen = [(self.module, self.student.preprocess), *self.teachers]
-        ours, *theirs = (run_with_maps(module, view(x, preprocess))[1] for module, preprocess in seen)
+        seen = (self.module, self.student.preprocess), self.teachers[0]
+        ours, theirs = (run_with_maps(module, view(x, preprocess))[1] for module, preprocess in seen)
         with torch.random.fork_rng(_cards(self.device)):
             torch.manual_seed(self.config.seed)
             hints = Hints(ours, theirs)
-        return hints.to(self.device) if hints.pairs else None
+        return hints.to(self.device) if hints.sizes else None
 
     def wanted(self, x: Tensor) -> Output:
-        """What the teachers say of views, (N, 3, H, W) in RGB [0, 1], and their hints."""
-        ran = [self._run(module, view(x, preprocess)) for module, preprocess in self.teachers]
-        said = averaged([output for output, _ in ran], self.student.task, self.config.temperature)
-        return said if self.hints is None else said | self.hints.of([maps for _, maps in ran])
+        """What the teachers say of views, (N, 3, H, W) in RGB [0, 1], and the hints of the first."""
+        (first, preprocess), *others = self.teachers
+        output, hints = self._run(first, view(x, preprocess))
+        said = [output, *(module(view(x, preprocess)) for module, preprocess in others)]
+        return averaged(said, self.student.task, self.config.temperature) | hints
 
     def given(self, x: Tensor) -> Output:
         """What the student says of them, and its maps."""

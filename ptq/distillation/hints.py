@@ -1,11 +1,11 @@
-"""What a student sees inside is taught, too: hints, maps inside of teachers (FitNets, Romero et al., ICLR 2015).
+"""What a student sees inside is taught, too: hints, maps inside of a teacher (FitNets, Romero et al., ICLR 2015).
 
 A prediction is a few numbers for a view; maps are thousands, and say where. A student that has seen few views learns several times as fast by them
 (docs/measured/distillation.md). Networks of other kinds have maps of the same sizes: of each size the last ones are compared, through a 1x1 convolution.
 A student of another depth cannot have all of them, so that hints only lead the way: in the second half predictions alone count.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -51,40 +51,30 @@ def run_with_maps(network: nn.Module, x: Tensor) -> tuple[Output, dict[str, Tens
 
 
 class Hints(nn.Module):
-    """Compares maps of a student with those of its teachers of the same size.
+    """Compares maps of a student with those of a teacher of the same size.
 
     Args:
         student: its maps for some images, by size.
-        teachers: theirs for the same.
+        teacher: the teacher's for the same.
 
     Example:
         >>> ours, theirs = {"8x8": torch.rand(4, 2, 8, 8)}, {"8x8": torch.rand(4, 3, 8, 8), "4x4": torch.rand(4, 6, 4, 4)}
-        >>> hints = Hints(ours, [theirs])
-        >>> hints.loss(ours, hints.of([theirs])).shape
-        torch.Size([])
+        >>> hints = Hints(ours, theirs)
+        >>> hints.sizes, hints.loss(ours, theirs).shape
+        (['8x8'], torch.Size([]))
     """
 
-    def __init__(self, student: Mapping[str, Tensor], teachers: Sequence[Mapping[str, Tensor]]) -> None:
+    def __init__(self, student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> None:
         super().__init__()
-        self.pairs = [(number, size) for number, maps in enumerate(teachers) for size in maps if size in student]
+        self.sizes = [size for size in teacher if size in student]
         self.projections = nn.ModuleList(
-            nn.Conv2d(student[size].shape[1], teachers[number][size].shape[1], 1) for number, size in self.pairs
+            nn.Conv2d(student[size].shape[1], teacher[size].shape[1], 1) for size in self.sizes
         )
 
-    def of(self, teachers: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-        """Return those maps of the teachers that there is one of the student for."""
-        return {f"{number} {size}": teachers[number][size] for number, size in self.pairs}
-
-    def loss(self, student: Mapping[str, Tensor], hints: Mapping[str, Tensor]) -> Tensor:
-        """Return the squared error of projected maps, as a share of the variance of the teachers': the mean over all pairs, ().
-
-        Args:
-            student: its maps by size.
-            hints: what `of` gave for the same images.
-        """
+    def loss(self, student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> Tensor:
+        """Return the squared error of projected maps, as a share of the variance of the teacher's: the mean over all sizes, ()."""
         errors = []
-        for projection, (number, size) in zip(self.projections, self.pairs, strict=True):
-            theirs = hints[f"{number} {size}"]
-            variance = theirs.var((0, 2, 3)).mean().clamp(min=TINY)
-            errors.append((projection(student[size]) - theirs).square().mean() / variance)
+        for projection, size in zip(self.projections, self.sizes, strict=True):
+            variance = teacher[size].var((0, 2, 3)).mean().clamp(min=TINY)
+            errors.append((projection(student[size]) - teacher[size]).square().mean() / variance)
         return torch.stack(errors).mean()

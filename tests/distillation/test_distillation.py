@@ -104,7 +104,7 @@ def test_networks_without_maps_of_a_size_teach_by_what_they_predict(digits: Any,
 def test_teachers_with_other_classes_are_not_asked(digits: Any, teacher: Model) -> None:
     other = ptq.as_model(nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()), size=16, name="four")
     twin = ptq.as_model(digits.model, size=16, mean=digits.mean, std=digits.std, name="twin")
-    images, config = digits.train_images[:32], DistillConfig(1, 32, hints=0.0)  # of which a twin gives its own
+    images, config = digits.train_images[:32], DistillConfig(1, 32)
     alone, result = ptq.distill([teacher, other], student(), images, config)
     assert result.teachers == ("digits",)
     both, result = ptq.distill([teacher, twin], student(), images, config)

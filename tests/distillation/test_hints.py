@@ -46,13 +46,13 @@ def test_a_student_that_has_the_maps_under_other_names_loses_nothing() -> None:
     torch.manual_seed(0)
     theirs = {"8x8": torch.randn(16, 3, 8, 8), "2x2": torch.randn(16, 5, 2, 2)}
     ours = {"8x8": theirs["8x8"].flip(1) * 7 + 1, "4x4": torch.randn(16, 2, 4, 4)}
-    hints = Hints(ours, [theirs, {}])
-    assert hints.pairs == [(0, "8x8")]
+    hints = Hints(ours, theirs)
+    assert hints.sizes == ["8x8"]
     optimizer = torch.optim.LBFGS(hints.parameters(), max_iter=200)
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        loss = hints.loss(ours, hints.of([theirs, {}]))
+        loss = hints.loss(ours, theirs)
         loss.backward()
         return loss
 
@@ -67,8 +67,8 @@ def test_gradients_reach_the_student_and_not_the_teacher() -> None:
     with torch.no_grad():
         theirs = run_with_maps(teacher, x)[1]
     ours = run_with_maps(student, x)[1]
-    hints = Hints(ours, [theirs])
-    hints.loss(ours, hints.of([theirs])).backward()
+    hints = Hints(ours, theirs)
+    hints.loss(ours, theirs).backward()
     assert all(layer.weight.grad is not None for layer in (student.first, student.second))
     assert all(p.grad is None for p in teacher.parameters())
 
