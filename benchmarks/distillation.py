@@ -19,6 +19,7 @@ import argparse
 import io
 import itertools
 import json
+import statistics
 import time
 import zipfile
 from collections.abc import Iterator
@@ -33,7 +34,7 @@ from torch import Tensor, nn
 
 from benchmarks import networks
 from benchmarks.datafree import logits_of
-from benchmarks.rows import add_rows, footer
+from benchmarks.rows import add_rows, footer, spread
 from benchmarks.sources import PRESET, source_of
 from ptq.calibration import CalibrationSet, SynthesisConfig, against, gaussian_noise, synthesis_preset, synthesize
 from ptq.distillation.config import DistillConfig
@@ -221,7 +222,7 @@ def page(rows: list[dict[str, Any]]) -> Iterator[str]:
     """Lines of a Markdown page: a table per pair of networks and way to begin."""
     yield "# What a network learns from its teachers"
     yield "\nMade by `python -m benchmarks.distillation DATA`.\n"
-    yield "- Cells have top-1 in percent on test images that no source has seen, in float."
+    yield "- Cells have top-1 in percent on test images that no source has seen, in float: of several seeds the mean, the lowest and the highest."
     yield "- *iterations* are those in which the images were made."
     yield "- *mixing* is the share of batches with images pasted into images."
     yield "- *hints* is the weight of maps inside the first teacher; 0 is predictions alone."
@@ -237,42 +238,39 @@ def page(rows: list[dict[str, Any]]) -> Iterator[str]:
             f"\nThe teacher has {mine[0]['top1_teacher']:.2f} %, {student} as it was trained {mine[0]['top1_trained']:.2f} %; "
             f"{test} test images.\n"
         )
-        head = (
-            "source",
-            "teachers",
-            "images",
-            "iterations",
-            "epochs",
-            "mixing",
-            "hints",
-            "rounds",
-            "seed",
-            "top-1",
-            "on the way",
-            "seconds",
-        )
-        yield f"| {' | '.join(head)} |\n|{' --- |' * len(head)}"
-        for r in sorted(
-            mine, key=lambda r: (r["images"], r["epochs"], r["source"], r["mixing"], r["hints"], r["rounds"], r["seed"])
-        ):
-            curve = r["curve"]
-            way = ", ".join(f"{curve[i][1]:.1f}" for i in sorted({0, (len(curve) - 1) // 2, len(curve) - 1}))
-            cells = (
-                source_of(r["source"]).title,
-                ", ".join(r["teachers"]),
-                r["images"],
-                r["iterations"] or "",
-                r["epochs"],
-                r["mixing"],
-                f"{r['hints']:g}",
-                r["rounds"],
-                r["seed"],
-                f"{r['top1']:.2f}",
-                way,
-                f"{r['seconds_images']:.0f} + {r['seconds_learning']:.0f}",
-            )
-            yield f"| {' | '.join(map(str, cells))} |"
+        tables = [_cells(same) for same in _over_seeds(mine)]
+        yield f"| {' | '.join(tables[0])} |\n|{' --- |' * len(tables[0])}"
+        yield from (f"| {' | '.join(map(str, cells.values()))} |" for cells in tables)
     yield footer(rows)
+
+
+def _over_seeds(rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """Rows that differ in nothing but the seed together."""
+    alike = [key for key in KEYS if key != "seed"]
+    order = ("images", "epochs", "source", "iterations", "mixing", "hints", "rounds")
+    found = sorted({tuple(r[key] for key in alike) for r in rows}, key=lambda one: [one[alike.index(k)] for k in order])
+    return [[r for r in rows if tuple(r[key] for key in alike) == one] for one in found]
+
+
+def _cells(rows: list[dict[str, Any]]) -> dict[str, object]:
+    """What a line of the table says of rows of several seeds."""
+    first, found = rows[0], [r["top1"] for r in rows]
+    curves = [[accuracy for _, accuracy in r["curve"]] for r in rows]
+    way = [statistics.mean(look) for look in zip(*curves, strict=True)]
+    images, learning = (statistics.mean(r[key] for r in rows) for key in ("seconds_images", "seconds_learning"))
+    return {
+        "source": source_of(first["source"]).title,
+        "teachers": ", ".join(first["teachers"]),
+        "images": first["images"],
+        "iterations": first["iterations"] or "",
+        "epochs": first["epochs"],
+        "mixing": first["mixing"],
+        "hints": f"{first['hints']:g}",
+        "rounds": first["rounds"],
+        "top-1": f"{statistics.mean(found):.2f} ({spread(found)})",
+        "on the way": ", ".join(f"{way[i]:.1f}" for i in sorted({0, (len(way) - 1) // 2, len(way) - 1})),
+        "seconds": f"{images:.0f} + {learning:.0f}",
+    }
 
 
 def main() -> None:
