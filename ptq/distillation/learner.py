@@ -51,9 +51,9 @@ class Learner:
         self.student, self.images, self.config, self.device = student, images, config, device
         self.teachers = [(self._at_work(one, weights=False), one.preprocess) for one in teachers]
         self.module = self._at_work(student, weights=True)
-        self.parameters = [p.requires_grad_(True) for p in self.module.parameters() if p.is_floating_point()]
+        parameters = [p.requires_grad_(True) for p in self.module.parameters() if p.is_floating_point()]
         self.hints, self.weight = self._hints() if config.hints > 0 else None, config.hints
-        self.optimizer = _optimizer([*self.parameters, *(self.hints.parameters() if self.hints else ())], config)
+        self.optimizer = _optimizer([*parameters, *(self.hints.parameters() if self.hints else ())], config)
         self.schedule = Schedule(len(images), min(config.batch, len(images)), config.epochs, config.rounds)
         self.source = f"distilled from {', '.join(one.name for one in teachers)}"
 

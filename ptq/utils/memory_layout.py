@@ -30,8 +30,7 @@ def use_fastest_layout(module: nn.Module, example: Tensor) -> None:
         module(example.contiguous(memory_format=layout))
     except RuntimeError:  # a parameter of five dimensions cannot be so, either
         layout = torch.contiguous_format
-        for tensor in (*module.parameters(), *module.buffers()):
-            tensor.data = tensor.data.contiguous()
+        module.to(memory_format=layout)
     module.register_forward_pre_hook(functools.partial(_lay_out, layout))
 
 

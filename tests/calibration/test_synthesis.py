@@ -144,7 +144,8 @@ def test_a_classifier_with_a_view_behind_a_convolution_makes_the_images_of_one_w
     class Viewed(nn.Sequential):
         def forward(self, x: Tensor) -> Tensor:
             x = self[1](self[0](x))
-            return self[3](x.view(x.size(0), -1))  # type: ignore[no-any-return]
+            scores: Tensor = self[3](x.view(x.size(0), -1))
+            return scores
 
     torch.manual_seed(0)
     layers = nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 256, 3)

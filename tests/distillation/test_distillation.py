@@ -47,9 +47,8 @@ def test_a_student_of_another_kind_learns_from_images_without_labels(digits: Any
         return 100 * float((module(x).argmax(1) == digits.labels).float().mean())
 
     images, began = digits.train_images[:384], student()
-    config = DistillConfig(
-        epochs=10, batch=32, lr=0.02, mixing=0.0, crop=1.0, hints=hints
-    )  # a short run: views are near the images
+    # A short run: views are near the images.
+    config = DistillConfig(epochs=10, batch=32, lr=0.02, mixing=0.0, crop=1.0, hints=hints)
     learned, result = ptq.distill(teacher, began, images, config, evaluate=accuracy)
     assert result.last.accuracy is not None and result.last.accuracy > 70
     assert accuracy(learned.module) == pytest.approx(result.last.accuracy, abs=0.5)
