@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from benchmarks import networks
-from benchmarks.rows import Rows, add_rows, footer, spread
+from benchmarks.rows import Rows, add_rows, footer, with_spread
 from ptq.config.choices import Preset
 from ptq.config.flat_options import make_settings
 from ptq.errors import ValidationError
@@ -107,7 +107,7 @@ def _cells(rows: Rows) -> tuple[str, ...]:
         ", ".join(str(row["seed"]) for row in rows),
         str(rows[0]["validated_on"]),
         f"{rows[0]['top1']['float']:.2f} %",
-        f"{statistics.mean(onnx):.2f} % ({spread(onnx)})",
+        with_spread(onnx, " %"),
         f"{statistics.mean(row['agreement']['onnx'] for row in rows):.1f} %",
         f"{differing} of {images}",
         f"{size['float'] / 1e6:.2f} → {size['onnx'] / 1e6:.2f} MB",

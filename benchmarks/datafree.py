@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import networks
-from benchmarks.rows import add_rows, footer, spread
+from benchmarks.rows import add_rows, footer, with_spread
 from benchmarks.sources import PRESET, SOURCES, make_images, source_of, teachers_of
 from ptq.calibration import assess, calibrate
 from ptq.graph.preparation import prepare
@@ -175,7 +175,7 @@ def _cell(rows: list[dict[str, Any]]) -> str:
     if not rows:
         return ""
     values, kl = [r["top1"] for r in rows], statistics.mean(r["kl"] for r in rows)
-    return f"{statistics.mean(values):.2f} ({spread(values)})<br>{1e3 * kl:.0f}"
+    return f"{with_spread(values)}<br>{1e3 * kl:.0f}"
 
 
 def main() -> None:

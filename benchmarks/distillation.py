@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 from benchmarks import networks
 from benchmarks.datafree import logits_of
-from benchmarks.rows import add_rows, footer, spread
+from benchmarks.rows import add_rows, footer, with_spread
 from benchmarks.sources import PRESET, source_of
 from ptq.calibration import CalibrationSet, SynthesisConfig, against, gaussian_noise, synthesis_preset, synthesize
 from ptq.distillation.config import DistillConfig
@@ -43,7 +43,7 @@ from ptq.graph.preparation import prepare
 from ptq.models.model import Model, load_model
 from ptq.pruning.config import PruneConfig
 from ptq.pruning.pruning import prune
-from ptq.utils.environment import environment
+from ptq.utils.environment import Stopwatch, environment
 from ptq.utils.metrics import top1
 
 IMAGES = Path("runs/distillation")
@@ -155,37 +155,23 @@ def measure(
     images, seconds = make_images(source, names, data, count // config.rounds, iterations, config.seed)
     student = student_of(student_name, data, weights, images, config.seed)
     judged, labels = networks.images(student_name, data, student).spaced(test)
+    asked, watch = [networks.load(name, data) for name in names], Stopwatch()
 
     def accuracy(module: nn.Module) -> float:
-        return top1(logits_of(module, student, judged), labels)
-
-    looking = 0.0  # seconds that no user would spend
-
-    def look(module: nn.Module) -> float:
-        nonlocal looking
-        started = time.perf_counter()
-        found = accuracy(module)
-        looking += time.perf_counter() - started
-        return found
-
-    before = accuracy(student.module)
-    asked = [networks.load(name, data) for name in names]
-    spent = 0.0  # on images of rounds after the first
+        with watch("judging"):  # which no user would wait for
+            return top1(logits_of(module, student, judged), labels)
 
     def more_images(learner: Model, number: int) -> Tensor:
-        nonlocal spent
-        started = time.perf_counter()
         first = synthesis_of(source, asked[0], len(images), iterations, config.seed)
         drawn = against(first, learner, seed=7919 * number + config.seed)
-        made = synthesize(asked, drawn, preprocess=asked[0].preprocess).images
-        spent += time.perf_counter() - started
-        return made
+        with watch("images"):
+            return synthesize(asked, drawn, preprocess=asked[0].preprocess).images
 
-    synthesized = source not in ("real", "noise")
-    labeled = images.labels if synthesized else None
-    learned, result = distill(
-        asked, student, images.images, config, labels=labeled, more_images=more_images, evaluate=look
-    )
+    before = accuracy(student.module)
+    with watch("learning"):
+        learned, result = distill(
+            asked, student, images.images, config, labels=images.labels, more_images=more_images, evaluate=accuracy
+        )
     trained = networks.load(student_name, data)
     curve = [(epoch.number, round(epoch.accuracy, 2)) for epoch in result.epochs if epoch.accuracy is not None]
     return {
@@ -193,7 +179,7 @@ def measure(
         "student": student_name,
         "source": source,
         "images": result.images,
-        "iterations": iterations if synthesized else 0,
+        "iterations": images.provenance.get("settings", {}).get("iterations", 0),
         "epochs": config.epochs,
         "mixing": config.mixing,
         "hints": config.hints,
@@ -208,8 +194,8 @@ def measure(
         "top1_before": round(before, 2),
         "top1": round(accuracy(learned.module), 2),
         "curve": curve,
-        "seconds_images": round(seconds + spent, 1),
-        "seconds_learning": round(result.seconds - spent - looking, 1),
+        "seconds_images": round(seconds + watch.seconds.get("images", 0.0), 1),
+        "seconds_learning": round(watch.seconds["learning"], 1),
         "batch": config.batch,
         "crop": config.crop,
         "optimizer": [config.optimizer, config.learning_rate, config.decay],
@@ -267,7 +253,7 @@ def _cells(rows: list[dict[str, Any]]) -> dict[str, object]:
         "mixing": first["mixing"],
         "hints": f"{first['hints']:g}",
         "rounds": first["rounds"],
-        "top-1": f"{statistics.mean(found):.2f} ({spread(found)})",
+        "top-1": with_spread(found),
         "on the way": ", ".join(f"{way[i]:.1f}" for i in sorted({0, (len(way) - 1) // 2, len(way) - 1})),
         "seconds": f"{images:.0f} + {learning:.0f}",
     }

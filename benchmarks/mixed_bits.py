@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from benchmarks import networks
 from benchmarks.datafree import logits_of
-from benchmarks.rows import Rows, add_rows, footer, spread
+from benchmarks.rows import Rows, add_rows, footer, with_spread
 from benchmarks.sources import make_images
 from ptq.allocation.allocate import RESERVE, Choices, allocate, find_choices
 from ptq.allocation.widths import change_widths
@@ -160,8 +160,8 @@ def _table(network: str, rows: Rows) -> Iterator[str]:
 def _cell(rows: Rows) -> str:
     if not rows:
         return ""
-    values = [r["top1"] for r in rows]
-    return f"{_mean(rows, 'top1'):.2f} ({spread(values)})<br>{1e3 * _mean(rows, 'kl'):.1f}<br>{_mean(rows, 'size') / 1e3:.1f} kB"
+    top1 = with_spread([r["top1"] for r in rows])
+    return f"{top1}<br>{1e3 * _mean(rows, 'kl'):.1f}<br>{_mean(rows, 'size') / 1e3:.1f} kB"
 
 
 def _mean(rows: Rows, key: str) -> float:

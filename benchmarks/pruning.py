@@ -14,7 +14,6 @@ before that.
 import argparse
 import itertools
 import json
-import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -25,7 +24,7 @@ from torch import Tensor, nn
 
 from benchmarks import networks
 from benchmarks.datafree import logits_of
-from benchmarks.rows import add_rows, footer, spread
+from benchmarks.rows import add_rows, footer, with_spread
 from benchmarks.sources import make_images, source_of
 from ptq.config.choices import Score
 from ptq.graph.preparation import GraphModel, prepare
@@ -186,8 +185,7 @@ def _over_seeds(rows: list[dict[str, Any]]) -> str:
     if not rows:
         return ""
     values = [r["steps"][-1]["top1"] for r in rows]
-    mean = f"{statistics.mean(values):.2f}"
-    return mean if len(values) == 1 else f"{mean} ({spread(values)})"
+    return with_spread(values) if len(values) > 1 else f"{values[0]:.2f}"
 
 
 def factor(budget: str) -> float:

@@ -29,7 +29,7 @@ import torch
 
 from benchmarks import networks
 from benchmarks.datafree import logits_of
-from benchmarks.rows import add_rows, footer, spread
+from benchmarks.rows import add_rows, footer, with_spread
 from ptq.calibration import calibrate, mixed_copies
 from ptq.graph.preparation import prepare
 from ptq.quantization.insertion import insert_quantizers
@@ -129,7 +129,7 @@ def _cell(rows: list[dict[str, Any]]) -> str:
         return ""
     values, kl = [r["top1"] for r in rows], statistics.mean(r["kl"] for r in rows)
     pace = statistics.mean(r["seconds_per_block"] for r in rows)
-    return f"{statistics.mean(values):.2f} ({spread(values)})<br>{1e3 * kl:.0f}, {pace:.1f} s"
+    return f"{with_spread(values)}<br>{1e3 * kl:.0f}, {pace:.1f} s"
 
 
 def main() -> None:

@@ -1,13 +1,14 @@
 """The rows that benchmarks measure: as JSON, a row a line, beside a page that is made from them."""
 
 import json
+import statistics
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from ptq.utils.files import atomic
 
-__all__ = ["RESULTS", "Rows", "add_rows", "footer", "read_rows", "spread", "write_rows"]
+__all__ = ["RESULTS", "Rows", "add_rows", "footer", "read_rows", "with_spread", "write_rows"]
 
 RESULTS = Path(__file__).parent / "results"
 Rows = list[dict[str, Any]]
@@ -37,14 +38,15 @@ def add_rows(name: str, new: Rows, keys: Sequence[str], page: Page) -> None:
     write_rows(name, rows, page)
 
 
-def spread(values: Sequence[float]) -> str:
-    """The lowest to the highest of what several seeds gave.
+def with_spread(values: Sequence[float], unit: str = "") -> str:
+    """The mean of what several seeds gave, and the lowest to the highest.
 
     Example:
-        >>> spread([81.0, 80.0]), spread([80.0])
-        ('80.00 to 81.00', 'one seed')
+        >>> with_spread([81.0, 80.0]), with_spread([80.0], " %")
+        ('80.50 (80.00 to 81.00)', '80.00 % (one seed)')
     """
-    return f"{min(values):.2f} to {max(values):.2f}" if len(values) > 1 else "one seed"
+    spread = f"{min(values):.2f} to {max(values):.2f}" if len(values) > 1 else "one seed"
+    return f"{statistics.mean(values):.2f}{unit} ({spread})"
 
 
 def footer(rows: Rows, note: str = "") -> str:
