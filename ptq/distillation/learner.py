@@ -52,7 +52,8 @@ class Learner:
         self.teachers = [(self._at_work(one, weights=False), one.preprocess) for one in teachers]
         self.module = self._at_work(student, weights=True)
         parameters = [p.requires_grad_(True) for p in self.module.parameters() if p.is_floating_point()]
-        self.hints, self.weight = self._hints() if config.hints > 0 else None, config.hints
+        self.hints = self._hints() if config.hints > 0 else None
+        self.weight = 0.0  # of hints; that of predictions is 1
         self.optimizer = _optimizer([*parameters, *(self.hints.parameters() if self.hints else ())], config)
         self.schedule = Schedule(len(images), min(config.batch, len(images)), config.epochs, config.rounds)
         self.source = f"distilled from {', '.join(one.name for one in teachers)}"
@@ -87,12 +88,12 @@ class Learner:
         return named(output) | maps
 
     def _run(self, module: nn.Module, x: Tensor) -> tuple[Output, dict[str, Tensor]]:
-        return (module(x), {}) if self.hints is None else run_with_maps(module, x)
+        return run_with_maps(module, x) if self.weight else (module(x), {})
 
     def loss(self, given: Output, wanted: Output) -> tuple[Tensor, Tensor]:
         """How far outputs are from those wanted and maps from hints, the mean by their weights; and how far outputs are."""
         outputs = self.student.task.loss(given, wanted, self.config.temperature)
-        if self.hints is None:
+        if self.hints is None or not self.weight:
             return outputs, outputs
         maps = self.hints.loss(named(given), named(wanted))
         return (outputs + self.weight * maps) / (1 + self.weight), outputs
@@ -119,7 +120,7 @@ class Learner:
         for number in range(done + 1, config.epochs + 1):
             if schedule.images(number) > len(self.images):
                 self.images = grow(schedule.round_of(number))
-            self.weight = config.hints * cosine(2 * (number - 1) / config.epochs)
+            self.weight = config.hints * cosine(2 * (number - 1) / config.epochs) if self.hints else 0.0
             _train(self.module)
             with ExitStack() as stack:
                 # What is random within the student, as dropout, depends on the epoch alone: so an interruption changes nothing.
