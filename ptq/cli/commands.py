@@ -140,7 +140,12 @@ def prune(
     `ptq quantize` takes --prune, --keep and --prune-to as well, and ends in an integer file.
     """
     settings = settings_from(
-        given_options(context), config=config, assignments=assignments, required=("model",), suffix="pruned"
+        given_options(context),
+        config=config,
+        assignments=assignments,
+        required=("model",),
+        suffix="pruned",
+        unused=("reconstruction", "distillation"),
     )
     if settings.pruning.budget is None:
         raise InputError("how much shall go? Give --prune 1.5x, --keep 60% or --prune-to 3ms")
@@ -186,7 +191,13 @@ def synthesize(
     """
     given = made_for_any(given_options(context)) | {"images": synthesis_method}
     alike = [] if model else ["calibration.synthesis.feature_mixing='turns'"]
-    settings = settings_from(given, assignments=[*alike, *(assignments or ())], suffix="images", required=("model",))
+    settings = settings_from(
+        given,
+        assignments=[*alike, *(assignments or ())],
+        suffix="images",
+        required=("model",),
+        unused=("quantization", "pruning", "reconstruction", "distillation", "evaluation"),
+    )
     from ptq.cli.run_page import print_images
     from ptq.reporting.facts import ImageFacts
     from ptq.run import pipeline

@@ -62,6 +62,7 @@ def distill(
         required=("model",),
         suffix="distilled",
         called=CALLED,
+        unused=("quantization", "pruning", "reconstruction"),
     )
     if settings.distillation.student is None:
         raise InputError("--student is missing: name the network that shall learn")

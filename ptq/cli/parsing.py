@@ -48,6 +48,7 @@ def settings_from(
     suffix: str = "",
     more: Mapping[str, Any] | None = None,
     called: Mapping[str, str] | None = None,
+    unused: Sequence[str] = ("distillation",),
 ) -> Settings:
     """Return the settings of a command: its options come first, then `--set`, then the recipe, then defaults.
 
@@ -59,9 +60,10 @@ def settings_from(
         suffix: of the run directory's name, where none is given; bits and budget when empty.
         more: settings by dotted name that come before those of the recipe.
         called: setting -> how the command calls its option, where that is not what `ptq quantize` calls it.
+        unused: parts of the settings that this command does nothing with; a recipe may have them, for other commands.
 
     Raises:
-        InputError: for the first value that cannot be.
+        InputError: for the first value that cannot be, and for `--set` of what has no use here.
 
     Example:
         >>> settings_from({"model": "resnet18", "bits": 4, "size": "224"}).model.size
@@ -71,7 +73,10 @@ def settings_from(
     values = {} if config is None else recipe_values(config)
     values |= more or {}
     for text in assignments or ():
-        values |= assignment(text)
+        for name, value in assignment(text).items():
+            if name.partition(".")[0] in unused:
+                raise InputError(f"--set: {name} is for another command, and would change nothing here: take it out")
+            values[name] = value
     values |= setting_values({name: read_option(name, value) for name, value in given.items()}, flags=True)
     budgets = [name for name in BUDGETS if values.get(OPTIONS[name]) is not None]
     for name in required:

@@ -6,7 +6,7 @@ from typing import Any
 
 from ptq.config.choices import suggestion
 from ptq.config.nested import FLOAT, build, checked, flatten, leaf_values
-from ptq.config.recipe_file import command_of, toml_text
+from ptq.config.recipe_file import toml_text
 from ptq.config.settings import ModelSettings, Settings
 from ptq.errors import InputError
 
@@ -145,13 +145,13 @@ def named_values(settings: Settings) -> dict[str, Any]:
 
 
 def command(settings: Settings) -> str:
-    """Return the command line that repeats a run; what is at its default is left out.
+    """Return the `ptq quantize` that repeats a run; what is at its default is left out, and what is of `ptq distill` alone.
 
     Example:
         >>> command(make_settings("resnet18", 4, out="runs/a", settings={"reconstruction.batch": 16}))
         'ptq quantize --model resnet18 --bits 4 --set reconstruction.batch=16 --out runs/a'
     """
-    return shlex.join(["ptq", command_of(settings), *_words(settings)])
+    return shlex.join(["ptq", "quantize", *_words(settings)])
 
 
 def _words(settings: Settings) -> Iterator[str]:
@@ -159,7 +159,7 @@ def _words(settings: Settings) -> Iterator[str]:
     always = ("model", "bits", "out")
     for setting, value in leaf_values(settings).items():
         option = option_of(setting)
-        if value == default[setting] and option not in always:
+        if setting.startswith("distillation.") or (value == default[setting] and option not in always):
             continue
         if option not in OPTIONS:
             yield from ("--set", f"{setting}={toml_text(value)}")

@@ -43,6 +43,9 @@ DISTILLATION = (
     _distill("a teacher in no file", "--teacher: there is no file gone.py", teacher="gone.py:net", torch=False),
     _distill("no weights for a student", "--student-weights: there is", "--student-weights", "w.pth", torch=False),
     _distill("a temperature of 0", "distillation.temperature", "--set", "distillation.temperature=0", torch=False),
+    _distill(
+        "a budget of bits", "max_size is for another command", "--set", "quantization.max_size='3MB'", torch=False
+    ),
     _distill("rounds of images at hand", "gives no images against a student", "--set", "distillation.rounds=2"),
     _distill(
         "more rounds than epochs",
@@ -78,8 +81,9 @@ DISTILLATION = (
     _distill("a learning rate beyond all numbers", "lr must be above 0", "--set", "distillation.lr=1e38"),
     Case(
         "the recipe of a student to quantize",
-        ("quantize", "--model", "net.py:net", "--bits", "8", "--set", "distillation.student=net.py:net"),
+        ("quantize", "--bits", "8", "--config", "r.toml"),
         "give its run directory as --from",
+        lambda at: (at / "r.toml").write_text('[model]\nname = "net.py:net"\n[distillation]\nstudent = "net.py:net"\n'),
         torch=False,
     ),
     _from("no run to go on from", "has no readable distilled.json"),

@@ -65,6 +65,7 @@ OPTIONS = (
         torch=False,
     ),
     _option("an assignment without a value", "give NAME=VALUE", "--set", "reconstruction.iterations"),
+    _option("a setting of distillation", "epochs is for another command", "--set", "distillation.epochs=3"),
     _option("a misspelt setting", "did you mean reconstruction.iterations?", "--set", "reconstruction.itertions=5"),
     _option(
         "iterations below 0", "--set: reconstruction.iterations cannot be -1", "--set", "reconstruction.iterations=-1"
