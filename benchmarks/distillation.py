@@ -1,7 +1,7 @@
 """What a network learns from nothing but trained teachers: accuracy of students from scratch, and of damaged networks.
 
     python -m benchmarks.distillation DATA [--pairs resnet56:resnet20,...] [--sources real,noise,deepinversion,mixmix,mixmix-turns]
-                                           [--images 2048] [--iterations 50] [--epochs 200] [--mixings 0.5] [--hints 100] [--rounds 1] [--weights none,rounded] [--seeds 0] [--test 5000]
+                                           [--images 2048] [--iterations 50] [--epochs 200] [--mixings 0.5] [--hints 100] [--rounds 1] [--weights none,rounded] [--seeds 0] [--test 5000] [--compile]
 
 DATA is described in benchmarks/networks.py; real images are those of cifar10-train-jpeg.zip there (train/CLASS/NUMBER.jpg), spread over the
 classes. Sources are those of benchmarks/sources.py. Where one has several teachers, they are all networks of the pair's family but those of the
@@ -57,6 +57,7 @@ KEYS = (
     "mixing",
     "hints",
     "rounds",
+    "compile",
     "weights",
     "seed",
     "test_images",
@@ -184,6 +185,7 @@ def measure(
         "mixing": config.mixing,
         "hints": config.hints,
         "rounds": config.rounds,
+        "compile": config.compile,
         "weights": weights,
         "seed": config.seed,
         "test_images": len(judged),
@@ -213,6 +215,7 @@ def page(rows: list[dict[str, Any]]) -> Iterator[str]:
     yield "- *mixing* is the share of batches with images pasted into images."
     yield "- *hints* is the weight of maps inside the first teacher; 0 is predictions alone."
     yield "- *rounds*: images are made in as many parts, all but the first against the student as it is then."
+    yield "- *compiled* networks went through torch.compile, the time for which is in that of learning."
     yield "- *seconds* are those of making the images, and of learning."
     yield "- *on the way* is top-1 after a tenth, a half and all of the epochs."
     for chosen in sorted({(r["teacher"], r["student"], r["weights"], r["test_images"]) for r in rows}):
@@ -233,7 +236,7 @@ def page(rows: list[dict[str, Any]]) -> Iterator[str]:
 def _over_seeds(rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
     """Rows that differ in nothing but the seed together."""
     alike = [key for key in KEYS if key != "seed"]
-    order = ("images", "epochs", "source", "iterations", "mixing", "hints", "rounds")
+    order = ("images", "epochs", "source", "iterations", "mixing", "hints", "rounds", "compile")
     found = sorted({tuple(r[key] for key in alike) for r in rows}, key=lambda one: [one[alike.index(k)] for k in order])
     return [[r for r in rows if tuple(r[key] for key in alike) == one] for one in found]
 
@@ -253,6 +256,7 @@ def _cells(rows: list[dict[str, Any]]) -> dict[str, object]:
         "mixing": first["mixing"],
         "hints": f"{first['hints']:g}",
         "rounds": first["rounds"],
+        "compiled": "yes" if first["compile"] else "",
         "top-1": with_spread(found),
         "on the way": ", ".join(f"{way[i]:.1f}" for i in sorted({0, (len(way) - 1) // 2, len(way) - 1})),
         "seconds": f"{images:.0f} + {learning:.0f}",
@@ -273,6 +277,7 @@ def main() -> None:
     parser.add_argument("--hints", default=str(default.hints), help="weights of maps inside the first teacher")
     parser.add_argument("--rounds", default="1", help="in which images are made")
     parser.add_argument("--weights", default="none", help="none, rounded, pruned: what students begin with")
+    parser.add_argument("--compile", action="store_true", help="networks with torch.compile")
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--test", type=int, default=5000, help="images to judge by")
     o = parser.parse_args()
@@ -281,7 +286,7 @@ def main() -> None:
         *(text.split(",") for text in lists)
     ):
         config = DistillConfig(
-            int(epochs), mixing=float(mixing), hints=float(hints), rounds=int(rounds), seed=int(seed)
+            int(epochs), mixing=float(mixing), hints=float(hints), rounds=int(rounds), compile=o.compile, seed=int(seed)
         )
         row = measure(pair, source, int(images), int(iterations), config, weights, o.data, o.test)
         add_rows("distillation", [row], KEYS, page)

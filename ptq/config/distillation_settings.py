@@ -35,4 +35,5 @@ class DistillationSettings:
     crop: Annotated[float, Meta(gt=0, le=1)] | None = None
     mixing: Share | None = None
     rounds: Positive | None = None
+    compile: bool | None = None
     disagreement: Weight | None = None

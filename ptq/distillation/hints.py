@@ -12,42 +12,49 @@ from torch import Tensor, nn
 
 from ptq.tasks.outputs import Output
 
-__all__ = ["Hints", "run_with_maps"]
+__all__ = ["Hints", "WithMaps"]
 
 PARAMETRIZED = "parametrizations."  # as torch.nn.utils.parametrize calls its modules
 TINY = 1e-12
 
 
-def run_with_maps(network: nn.Module, x: Tensor) -> tuple[Output, dict[str, Tensor]]:
-    """Run a network, and return its output, and by size the last map of every size that one of its modules gives, (N, C, H, W).
+class WithMaps:
+    """A network that gives maps beside its output: of every size, (H, W), the last one that one of its modules gives, (N, C, H, W).
+
+    Hooks stay in the network, so that torch.compile can follow them; they do nothing where the network itself is called.
 
     Args:
         network: of any kind; one without maps, such as a transformer, gives none.
-        x: what it takes.
 
     Example:
-        >>> network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten())
-        >>> output, maps = run_with_maps(network, torch.rand(1, 3, 8, 8))
+        >>> network = WithMaps(nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()))
+        >>> output, maps = network(torch.rand(1, 3, 8, 8))
         >>> {size: tuple(found.shape) for size, found in maps.items()}
         {'8x8': (1, 4, 8, 8), '4x4': (1, 4, 4, 4)}
     """
-    maps: dict[str, Tensor] = {}
 
-    def keep(module: nn.Module, inputs: object, output: object) -> None:
-        if isinstance(output, Tensor) and output.is_floating_point() and output.dim() == 4 and len(output) == len(x):
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network
+        self._maps: dict[str, Tensor] | None = None
+        for name, module in network.named_modules():
+            if name and PARAMETRIZED not in name:  # parametrizations give weights, not maps
+                module.register_forward_hook(self._keep)
+
+    def _keep(self, module: nn.Module, inputs: object, output: object) -> None:
+        if self._maps is None or not isinstance(output, Tensor):
+            return
+        if output.is_floating_point() and output.dim() == 4 and len(output) == self._count:
             height, width = output.shape[2:]
             if width > 1:
-                maps[f"{height}x{width}"] = output
+                self._maps[f"{height}x{width}"] = output
 
-    # Parametrizations give weights, not maps.
-    watched = [module for name, module in network.named_modules() if name and PARAMETRIZED not in name]
-    hooks = [module.register_forward_hook(keep) for module in watched]
-    try:
-        output = network(x)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return output, maps
+    def __call__(self, x: Tensor) -> tuple[Output, dict[str, Tensor]]:
+        """Run the network, and return its output, and maps by size."""
+        self._maps, self._count = {}, len(x)
+        try:
+            return self.network(x), self._maps
+        finally:
+            self._maps = None
 
 
 class Hints(nn.Module):

@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ptq.data.image_ops import view
 from ptq.data.views import pasted, random_crops
 from ptq.distillation.config import DistillConfig
-from ptq.distillation.hints import Hints, run_with_maps
+from ptq.distillation.hints import Hints, WithMaps
 from ptq.distillation.learning import learn
 from ptq.distillation.results import Epoch
 from ptq.distillation.schedule import Schedule
@@ -22,13 +22,16 @@ from ptq.models.model import Model
 from ptq.tasks.outputs import Output, named
 from ptq.utils import ranks
 from ptq.utils.autocast import keep_in_float32
+from ptq.utils.compilation import compiled
 from ptq.utils.digest import state_digest
 from ptq.utils.memory_layout import use_fastest_layout
+from ptq.utils.modules import eager
 from ptq.utils.schedules import cosine
 from ptq.utils.work_store import WorkStore
 
 __all__ = ["KEY", "Learner"]
 
+Runner = Callable[[Tensor], tuple[Output, dict[str, Tensor]]]
 KEY = "student"  # of what is kept
 SHOWN = 256  # images, as they are, that agreement is measured on
 BATCH = 64  # of them at a time
@@ -49,10 +52,15 @@ class Learner:
         self, teachers: Sequence[Model], student: Model, images: Tensor, config: DistillConfig, device: torch.device
     ) -> None:
         self.student, self.images, self.config, self.device = student, images, config, device
-        self.teachers = [(self._at_work(one, weights=False), one.preprocess) for one in teachers]
         self.module = self._at_work(student, weights=True)
         parameters = [p.requires_grad_(True) for p in self.module.parameters() if p.is_floating_point()]
-        self.hints = self._hints() if config.hints > 0 else None
+        hinted = config.hints > 0
+        self.run = self._runner(self.module, student, hinted)
+        self.teachers = [
+            self._runner(self._at_work(one, weights=False), one, hinted and number == 0)
+            for number, one in enumerate(teachers)
+        ]
+        self.hints = self._hints() if hinted else None
         self.weight = 0.0  # of hints; that of predictions is 1
         self.optimizer = _optimizer([*parameters, *(self.hints.parameters() if self.hints else ())], config)
         self.schedule = Schedule(len(images), min(config.batch, len(images)), config.epochs, config.rounds)
@@ -64,12 +72,18 @@ class Learner:
         keep_in_float32(module, self.device, weights)
         return module
 
+    def _runner(self, module: nn.Module, model: Model, maps: bool) -> Runner:
+        """What gives a network's output and, where they are wanted, its maps for images, (N, 3, H, W) in RGB [0, 1]."""
+        run: Runner = WithMaps(module) if maps else lambda x: (module(x), {})
+        fast = compiled(run) if self.config.compile else run
+        return lambda x: fast(view(x, model.preprocess))
+
     @torch.no_grad()
     def _hints(self) -> Hints | None:
         """What compares maps of the student with those of the first teacher; None where no two have the same size."""
         x = torch.zeros(1, 3, *self.student.preprocess.size, device=self.device)
-        seen = (self.module, self.student.preprocess), self.teachers[0]
-        ours, theirs = (run_with_maps(module, view(x, preprocess))[1] for module, preprocess in seen)
+        with eager():
+            (_, ours), (_, theirs) = self.run(x), self.teachers[0](x)
         with torch.random.fork_rng(_cards(self.device)):
             torch.manual_seed(self.config.seed)
             hints = Hints(ours, theirs)
@@ -77,18 +91,14 @@ class Learner:
 
     def wanted(self, x: Tensor) -> Output:
         """What the teachers say of views, (N, 3, H, W) in RGB [0, 1], and the hints of the first."""
-        (first, preprocess), *others = self.teachers
-        output, hints = self._run(first, view(x, preprocess))
-        said = [output, *(module(view(x, preprocess)) for module, preprocess in others)]
-        return averaged(said, self.student.task, self.config.temperature) | hints
+        said = [run(x) for run in self.teachers]
+        _, hints = said[0]
+        return averaged([output for output, _ in said], self.student.task, self.config.temperature) | hints
 
     def given(self, x: Tensor) -> Output:
         """What the student says of them, and its maps."""
-        output, maps = self._run(self.module, view(x, self.student.preprocess))
+        output, maps = self.run(x)
         return named(output) | maps
-
-    def _run(self, module: nn.Module, x: Tensor) -> tuple[Output, dict[str, Tensor]]:
-        return run_with_maps(module, x) if self.weight else (module(x), {})
 
     def loss(self, given: Output, wanted: Output) -> tuple[Tensor, Tensor]:
         """How far outputs are from those wanted and maps from hints, the mean by their weights; and how far outputs are."""
@@ -149,7 +159,8 @@ class Learner:
         pairs = []
         for part in self.images[:SHOWN].split(BATCH):
             x = part.to(self.device).float() / 255
-            pairs.append((named(self.given(x)), named(self.wanted(x))))
+            with eager():  # once in many epochs
+                pairs.append((named(self.given(x)), named(self.wanted(x))))
         ours, theirs = ({n: torch.cat([pair[i][n] for pair in pairs]) for n in pairs[0][i]} for i in (0, 1))
         return self.student.task.agreement(ours, theirs)
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ptq.distillation.hints import Hints, run_with_maps
+from ptq.distillation.hints import Hints, WithMaps
 
 
 class InPlace(nn.Module):
@@ -26,18 +26,27 @@ class InPlace(nn.Module):
 def test_the_last_map_of_every_size_is_kept_and_the_output_stays() -> None:
     torch.manual_seed(0)
     network, x = InPlace(), torch.randn(2, 3, 8, 8)
-    output, maps = run_with_maps(network, x)
+    output, maps = WithMaps(network)(x)
     assert torch.equal(output, network(x))
     assert {size: found.shape[1] for size, found in maps.items()} == {"8x8": 4, "4x4": 6}
     assert all(float(found.detach().min()) >= 0 for found in maps.values())  # behind the ReLUs, in place or not
-    assert not any(module._forward_hooks for module in network.modules())
 
 
-def test_hooks_go_where_a_network_fails() -> None:
-    network = InPlace()
+def test_a_network_that_failed_gives_maps_again() -> None:
+    network = WithMaps(InPlace())
     with pytest.raises(RuntimeError):
-        run_with_maps(network, torch.randn(2, 4, 8, 8))
-    assert not any(module._forward_hooks for module in network.modules())
+        network(torch.randn(2, 4, 8, 8))
+    assert network(torch.randn(2, 3, 8, 8))[1].keys() == {"8x8", "4x4"}
+
+
+def test_maps_are_of_that_call_alone() -> None:
+    network = InPlace()
+    reader, x = WithMaps(network), torch.randn(2, 3, 8, 8)
+    _, maps = reader(x)
+    kept = dict(maps)
+    network(torch.randn(2, 3, 16, 16))
+    assert maps.keys() == kept.keys() and all(maps[size] is kept[size] for size in kept)
+    assert reader(x[:1])[1]["8x8"].shape[0] == 1
 
 
 def test_a_student_that_has_the_maps_under_other_names_loses_nothing() -> None:
@@ -63,8 +72,8 @@ def test_gradients_reach_the_student_and_not_the_teacher() -> None:
     torch.manual_seed(0)
     student, teacher, x = InPlace(), InPlace(), torch.randn(2, 3, 8, 8)
     with torch.no_grad():
-        theirs = run_with_maps(teacher, x)[1]
-    ours = run_with_maps(student, x)[1]
+        theirs = WithMaps(teacher)(x)[1]
+    ours = WithMaps(student)(x)[1]
     hints = Hints(ours, theirs)
     hints.loss(ours, theirs).backward()
     assert all(layer.weight.grad is not None for layer in (student.first, student.second))
@@ -76,4 +85,4 @@ def test_weights_are_no_maps() -> None:
         nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 4, 3)),
         nn.utils.parametrizations.spectral_norm(nn.Conv2d(4, 4, 3)),
     )
-    assert run_with_maps(nn.Sequential(*layers), torch.rand(4, 3, 8, 8))[1].keys() == {"6x6", "4x4"}
+    assert WithMaps(nn.Sequential(*layers))(torch.rand(4, 3, 8, 8))[1].keys() == {"6x6", "4x4"}
