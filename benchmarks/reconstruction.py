@@ -53,7 +53,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no Fisher weights": {"fisher": "off"},
     "ranges by the tensor's error": {"observer": "mse"},
     "ranges by the output's error": {"observer": "output"},
-    "fine-tuned as a whole": {"finetune": 200},
+    "fine-tuned as a whole": {"finetune": 400},
     "a mixed copy of every image": {"mixed_copies": 1},
 }
 KEYS = ("network", "case", "iterations", "variant", "seed")

@@ -2,8 +2,8 @@
 
 Blocks are fitted one by one, each to its own output. What their errors make of the predictions together, no block sees.
 Here scales of activations, scales of weights and biases move together; all of them cost nothing at run time. Codes stay
-as they were learned: from few images a whole network of roundings would learn the images. Both networks see the same
-flipped and shifted view of an image, so that no label is needed.
+as they were learned: to let them move as well was tried, and brings less (docs/measured/reconstruction.md). Both networks see the
+same view of an image, flipped, shifted, and half of the times with another image in it, so that no label is needed.
 """
 
 import time
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor, fx, nn
 
-from ptq.data.views import random_views
+from ptq.data.views import mixed_views, random_views
 from ptq.distillation.learning import learn
 from ptq.graph.fx_helpers import watch
 from ptq.graph.passes import device_of
@@ -198,7 +198,10 @@ def _descend(
 
     def views() -> list[Tensor]:
         index = torch.randint(len(inputs[0]), (config.batch,), generator=generator)
-        return [x.to(device) for x in random_views([x[index] for x in inputs], generator)]
+        seen = [x[index] for x in inputs]
+        images = len(seen) == 1 and seen[0].dim() == 4
+        drawn = [mixed_views(seen[0], generator)] if images else random_views(seen, generator)
+        return [x.to(device) for x in drawn]
 
     return learn(block, float_network, views, loss_of, optimizer, config.finetune)
 
