@@ -56,7 +56,7 @@ RUNS: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
 }
 FEW = (
     *("--images", "noise", "--preset", "fast", "--threads", "1", "--set", "calibration.count=8"),
-    *("--set", "reconstruction.iterations=2", "--set", "reconstruction.finetune=2"),
+    *("--set", "reconstruction.iterations=2", "--finetune", "2"),
 )
 
 

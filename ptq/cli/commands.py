@@ -48,6 +48,7 @@ def quantize(
     prune_to: budgets.PruneTo = None,
     preset: options.Preset = Execution.preset,
     method: options.Method = DEFAULT_METHOD,
+    finetune: options.FineTune = None,
     out: options.Out = None,
     seed: options.Seed = Execution.seed,
     device: options.Device = None,

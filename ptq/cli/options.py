@@ -18,6 +18,7 @@ __all__ = [
     "Device",
     "DryRun",
     "DumpConfig",
+    "FineTune",
     "Format",
     "Images",
     "ImagesAtHand",
@@ -101,6 +102,14 @@ Place = Annotated[
     ),
 ]
 Method = Annotated[choices.Method, typer.Option(help="How the rounding of the weights is found.")]
+FineTune = Annotated[
+    int | None,
+    typer.Option(
+        "--finetune",
+        metavar="N",
+        help="Iterations in which the whole quantized network learns the float network's predictions, after its blocks; 400 bring most.",
+    ),
+]
 Weights = Annotated[
     Path | None,
     typer.Option(

@@ -36,6 +36,7 @@ OPTIONS = {
     "max_drop": "quantization.max_drop",
     "preset": "execution.preset",
     "method": "reconstruction.method",
+    "finetune": "reconstruction.finetune",
     "images": "calibration.images",
     "teachers": "calibration.teachers",
     "verifier": "calibration.verifier",

@@ -27,7 +27,7 @@ class DistillConfig:
         crop: smallest share of an image that a view shows, above 0, 1 at most.
         mixing: share of the batches whose images have others pasted into them (MixMix; CutMix, Yun et al., ICCV 2019), 0..1.
         rounds: the epochs in as many parts, 1..epochs; before each but the first the images grow by as many, made against the student as it is.
-        compile: with torch.compile: on a CPU a run of many minutes takes about four fifths of the time, after one or two minutes; it needs a C++ compiler.
+        compile: with torch.compile: what takes many minutes takes fewer, but for one or two in the beginning. It needs a C++ compiler.
         seed: of the order of images, and of their views.
 
     Raises:

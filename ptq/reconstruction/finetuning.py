@@ -29,10 +29,11 @@ from ptq.utils import ranks
 from ptq.utils.metrics import energies, joint_decibels
 from ptq.utils.work_store import WorkStore
 
-__all__ = ["TunedLayer", "finetune", "outputs_of", "tunable"]
+__all__ = ["TunedLayer", "finetune", "outputs_of", "tunable", "views_apart"]
 
 KEY = "finetuning"
 HELD_OUT = 8  # every eighth image takes no part, and tells whether it was worth it
+VIEWS = 8  # of each of these: blocks were fitted to the images as they are
 BATCH = 16  # images at a time where nothing is learned
 
 
@@ -46,7 +47,7 @@ def finetune(
 ) -> FinetuneResult | None:
     """Tune scales and biases of a reconstructed quantized model to the float network's outputs, in place.
 
-    What counts in them its task says (`Task.loss`). What was learned is kept where it helps on images that took no part.
+    What counts in them its task says (`Task.loss`). What was learned is kept where it helps on views of images that took no part.
     A network whose output has `tune_below` dB or
     more is left alone.
 
@@ -82,7 +83,7 @@ def finetune(
     started = time.perf_counter()
     every = min(HELD_OUT, count)
     held_out = torch.arange(count) % every == every - 1
-    apart, training = [x[held_out] for x in inputs], [x[~held_out] for x in inputs]
+    apart, training = views_apart([x[held_out] for x in inputs], config.seed), [x[~held_out] for x in inputs]
     wanted, given = outputs_of(float_network, *apart), outputs_of(quantized_model.module, *apart)
     if not any(value.is_floating_point() for value in wanted.values()):
         return None  # whole numbers have no gradients
@@ -198,12 +199,21 @@ def _descend(
 
     def views() -> list[Tensor]:
         index = torch.randint(len(inputs[0]), (config.batch,), generator=generator)
-        seen = [x[index] for x in inputs]
-        images = len(seen) == 1 and seen[0].dim() == 4
-        drawn = [mixed_views(seen[0], generator)] if images else random_views(seen, generator)
-        return [x.to(device) for x in drawn]
+        return [x.to(device) for x in _views([x[index] for x in inputs], generator)]
 
     return learn(block, float_network, views, loss_of, optimizer, config.finetune)
+
+
+def views_apart(inputs: Sequence[Tensor], seed: int) -> list[Tensor]:
+    """Return the views that tell whether it was worth it, of images that take no part, (N, ...) for each input: `VIEWS` times as many."""
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.cat(drawn) for drawn in zip(*(_views(inputs, generator) for _ in range(VIEWS)), strict=True)]
+
+
+def _views(inputs: Sequence[Tensor], generator: torch.Generator) -> list[Tensor]:
+    """Other views of images, each time; images alone are pasted into one another, too."""
+    alone = len(inputs) == 1 and inputs[0].dim() == 4
+    return [mixed_views(inputs[0], generator)] if alone else random_views(inputs, generator)
 
 
 @torch.no_grad()

@@ -23,6 +23,7 @@ OTHERWISE: dict[str, tuple[list[str], Any]] = {  # options and values that are n
     "act_bits": (["--act-bits", "5"], 5),
     "preset": (["--preset", "best"], "best"),
     "method": (["--method", "brecq"], "brecq"),
+    "finetune": (["--finetune", "20"], 20),
     "teachers": (["--teachers", "resnet18,resnet34"], ("resnet18", "resnet34")),
     "verifier": (["--verifier", "resnet50"], "resnet50"),
     "images": (["--images", "genie"], "genie"),

@@ -16,7 +16,7 @@ from ptq.quantization.insertion import insert_quantizers
 from ptq.quantization.plan import make_plan
 from ptq.quantization.quantized_model import QuantizedModel
 from ptq.reconstruction.config import ReconstructConfig
-from ptq.reconstruction.finetuning import finetune, outputs_of, tunable
+from ptq.reconstruction.finetuning import finetune, outputs_of, tunable, views_apart
 from ptq.utils.metrics import sqnr_db
 from ptq.utils.work_store import WorkStore
 from tests.helpers.branching_networks import quantized_branching
@@ -60,23 +60,25 @@ def test_what_learns_computes_what_the_network_computes(name: str) -> None:
 
 def test_images_that_took_no_part_tell_what_it_brought() -> None:
     quantized_model, x = calibrated(), images(32)
-    before = error_of(quantized_model, x[7::8])
+    (apart,) = views_apart([x[7::8]], CONFIG.seed)
+    before = error_of(quantized_model, apart)
     result = finetune(quantized_model, x, CONFIG)
     assert result is not None
     assert (result.images, result.iterations) == (4, 30)
     assert result.before == pytest.approx(before)
-    assert result.after == pytest.approx(error_of(quantized_model, x[7::8]))
+    assert result.after == pytest.approx(error_of(quantized_model, apart))
     assert result.kept
     assert result.after < 0.8 * before
 
 
 def test_all_outputs_of_a_network_come_nearer_together() -> None:
     quantized_model, x = quantized_branching("two heads"), images(32)
-    before = error_of(quantized_model, x[7::8])
+    (apart,) = views_apart([x[7::8]], CONFIG.seed)
+    before = error_of(quantized_model, apart)
     result = finetune(quantized_model, x, CONFIG)
     assert result is not None and result.kept
     assert result.before == pytest.approx(before, rel=1e-4)
-    assert result.after == pytest.approx(error_of(quantized_model, x[7::8]), rel=1e-4)
+    assert result.after == pytest.approx(error_of(quantized_model, apart), rel=1e-4)
     assert result.after < 0.9 * before
 
 

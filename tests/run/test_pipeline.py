@@ -197,8 +197,8 @@ def test_an_inspection_goes_with_the_network_it_was_of(digits: Any, tmp_path: Pa
 
 @pytest.mark.slow
 def test_what_fine_tuning_brought_is_in_the_report_and_exact_in_the_file(digits: Any, tmp_path: Path) -> None:
-    settings = {"reconstruction.finetune": 20, "calibration.count": 16}
-    made = run(digits, tmp_path, 3, 3, images="noise", method="nearest", settings=settings)
+    settings = {"calibration.count": 16}
+    made = run(digits, tmp_path, 3, 3, images="noise", method="nearest", finetune=20, settings=settings)
     tuned = made.report.finetuning
     assert tuned is not None and (tuned.iterations, tuned.images) == (20, 2)
     assert tuned.after <= tuned.before
