@@ -1,7 +1,7 @@
 """What a network learns from nothing but trained teachers: accuracy of students from scratch, and of damaged networks.
 
     python -m benchmarks.distillation DATA [--pairs resnet56:resnet20,...] [--sources real,noise,deepinversion,mixmix,mixmix-turns]
-                                           [--images 2048] [--iterations 50] [--epochs 200] [--mixings 0.5] [--hints 100] [--rounds 1] [--weights none,rounded] [--seeds 0] [--test 5000] [--compile]
+                                           [--images 2048] [--iterations 50] [--epochs 200] [--mixings 0.5] [--hints auto] [--rounds 1] [--weights none,rounded] [--seeds 0] [--test 5000] [--compile]
 
 DATA is described in benchmarks/networks.py; real images are those of cifar10-train-jpeg.zip there (train/CLASS/NUMBER.jpg), spread over the
 classes. Sources are those of benchmarks/sources.py. Where one has several teachers, they are all networks of the pair's family but those of the
@@ -37,6 +37,7 @@ from benchmarks.datafree import logits_of
 from benchmarks.rows import add_rows, footer, with_spread
 from benchmarks.sources import PRESET, source_of
 from ptq.calibration import CalibrationSet, SynthesisConfig, against, gaussian_noise, synthesis_preset, synthesize
+from ptq.distillation.beginning import config_for
 from ptq.distillation.config import DistillConfig
 from ptq.distillation.distillation import distill
 from ptq.graph.preparation import prepare
@@ -168,7 +169,7 @@ def measure(
         with watch("images"):
             return synthesize(asked, drawn, preprocess=asked[0].preprocess).images
 
-    before = accuracy(student.module)
+    before, chosen = accuracy(student.module), config_for(student, config)
     with watch("learning"):
         learned, result = distill(
             asked, student, images.images, config, labels=images.labels, more_images=more_images, evaluate=accuracy
@@ -183,7 +184,7 @@ def measure(
         "iterations": images.provenance.get("settings", {}).get("iterations", 0),
         "epochs": config.epochs,
         "mixing": config.mixing,
-        "hints": config.hints,
+        "hints": chosen.hints,
         "rounds": config.rounds,
         "compile": config.compile,
         "weights": weights,
@@ -200,7 +201,7 @@ def measure(
         "seconds_learning": round(watch.seconds["learning"], 1),
         "batch": config.batch,
         "crop": config.crop,
-        "optimizer": [config.optimizer, config.learning_rate, config.decay],
+        "optimizer": [config.optimizer, chosen.lr, chosen.weight_decay],
         "temperature": config.temperature,
         **environment(),
     }
@@ -274,7 +275,7 @@ def main() -> None:
     parser.add_argument("--iterations", default="50", help="in which images are synthesized")
     parser.add_argument("--epochs", default=str(default.epochs))
     parser.add_argument("--mixings", default=str(default.mixing), help="shares of batches with images in images")
-    parser.add_argument("--hints", default=str(default.hints), help="weights of maps inside the first teacher")
+    parser.add_argument("--hints", default="auto", help="weights of maps inside the first teacher")
     parser.add_argument("--rounds", default="1", help="in which images are made")
     parser.add_argument("--weights", default="none", help="none, rounded, pruned: what students begin with")
     parser.add_argument("--compile", action="store_true", help="networks with torch.compile")
@@ -286,7 +287,12 @@ def main() -> None:
         *(text.split(",") for text in lists)
     ):
         config = DistillConfig(
-            int(epochs), mixing=float(mixing), hints=float(hints), rounds=int(rounds), compile=o.compile, seed=int(seed)
+            int(epochs),
+            mixing=float(mixing),
+            hints=None if hints == "auto" else float(hints),
+            rounds=int(rounds),
+            compile=o.compile,
+            seed=int(seed),
         )
         row = measure(pair, source, int(images), int(iterations), config, weights, o.data, o.test)
         add_rows("distillation", [row], KEYS, page)

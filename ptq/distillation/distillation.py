@@ -14,6 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from ptq.distillation.beginning import config_for
 from ptq.distillation.config import DistillConfig
 from ptq.distillation.learner import KEY, Learner
 from ptq.distillation.results import DistillResult, Epoch
@@ -93,7 +94,7 @@ def distill(
     seen = {} if labels is None else _recognized(asked, images, labels)
     if config.rounds > 1 and more_images is None:
         raise InputError(f"{config.rounds} rounds need images that are made in between: give more_images.")
-    learner = Learner(asked, student, images, config, device)
+    learner = Learner(asked, student, images, config_for(student, config), device)
     done, epochs, before = learner.restore(store)
     started = kept = time.perf_counter()
     with progress.stage("distill", config.epochs) as task:

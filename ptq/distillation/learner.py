@@ -44,7 +44,7 @@ class Learner:
         teachers: with the outputs of the student, at least one; the first gives hints.
         student: as it begins; stays as it is.
         images: uint8, (N, 3, H, W), of the first round.
-        config: how long, and how.
+        config: how long, and how, as `DistillConfig.for_student` gives it.
         device: where to learn.
     """
 
@@ -54,6 +54,8 @@ class Learner:
         self.student, self.images, self.config, self.device = student, images, config, device
         self.module = self._at_work(student, weights=True)
         parameters = [p.requires_grad_(True) for p in self.module.parameters() if p.is_floating_point()]
+        assert config.lr is not None and config.hints is not None
+        self.lr, self.most = config.lr, config.hints
         hinted = config.hints > 0
         self.run = self._runner(self.module, student, hinted)
         self.teachers = [
@@ -125,12 +127,12 @@ class Learner:
             self.optimizer,
             schedule.total,
             start=schedule.steps_before(done + 1),
-            lr=config.learning_rate,
+            lr=self.lr,
         )
         for number in range(done + 1, config.epochs + 1):
             if schedule.images(number) > len(self.images):
                 self.images = grow(schedule.round_of(number))
-            self.weight = config.hints * cosine(2 * (number - 1) / config.epochs) if self.hints else 0.0
+            self.weight = self.most * cosine(2 * (number - 1) / config.epochs) if self.hints else 0.0
             _train(self.module)
             with ExitStack() as stack:
                 # What is random within the student, as dropout, depends on the epoch alone: so an interruption changes nothing.
@@ -208,13 +210,14 @@ class Learner:
 
 
 def _optimizer(parameters: Sequence[Tensor], config: DistillConfig) -> torch.optim.Optimizer:
+    assert config.lr is not None and config.weight_decay is not None
     groups = [
-        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": config.decay},
+        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": config.weight_decay},
         {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
     ]
     if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=config.learning_rate, momentum=0.9, nesterov=True)
-    return torch.optim.AdamW(groups, lr=config.learning_rate)
+        return torch.optim.SGD(groups, lr=config.lr, momentum=0.9, nesterov=True)
+    return torch.optim.AdamW(groups, lr=config.lr)
 
 
 def _train(module: nn.Module) -> None:

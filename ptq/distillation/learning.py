@@ -42,10 +42,10 @@ def learn(
         autocast: compute in bfloat16 where the device has it.
 
     Example:
-        >>> student, teacher = nn.Linear(4, 2), nn.Linear(4, 2)
+        >>> student, teacher, seen = nn.Linear(4, 2), nn.Linear(4, 2), torch.rand(8, 4)
         >>> optimizer = torch.optim.SGD(student.parameters(), lr=0.1)
         >>> squared = lambda ours, theirs: (ours["output"] - theirs["output"]).square().mean()
-        >>> losses = list(learn(student, teacher, lambda: [torch.rand(8, 4)], squared, optimizer, 50))
+        >>> losses = list(learn(student, teacher, lambda: [seen], squared, optimizer, 50))
         >>> bool(losses[-1] < losses[0])
         True
     """

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import ptq
-from ptq.distillation.config import DistillConfig
+from ptq.distillation.config import HINTS, DistillConfig
 from ptq.models.model import Model
 from ptq.utils.work_store import WorkStore
 from tests.helpers.progress import Recorder
@@ -40,7 +40,7 @@ def same(one: Model, other: Model) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("hints", [0.0, DistillConfig().hints])
+@pytest.mark.parametrize("hints", [0.0, HINTS])
 def test_a_student_of_another_kind_learns_from_images_without_labels(digits: Any, teacher: Model, hints: float) -> None:
     def accuracy(module: nn.Module) -> float:
         assert not module.training
@@ -66,7 +66,7 @@ def test_the_same_seed_gives_the_same_student_and_another_seed_another(digits: A
     assert not same(first, ptq.distill(teacher, student(dropout=0.3), images, DistillConfig(4, 32, seed=1))[0])
 
 
-@pytest.mark.parametrize("hints", [0.0, DistillConfig().hints])
+@pytest.mark.parametrize("hints", [0.0, HINTS])
 def test_a_compiled_student_learns_the_same(
     digits: Any, teacher: Model, monkeypatch: pytest.MonkeyPatch, hints: float
 ) -> None:
