@@ -2,8 +2,8 @@
 
 Blocks are fitted one by one, each to its own output. What their errors make of the predictions together, no block sees.
 Here scales of activations, scales of weights and biases move together; all of them cost nothing at run time. Codes stay
-as they were learned: to let them move as well was tried, and brings less (docs/measured/reconstruction.md). Both networks see the
-same view of an image, flipped, shifted, and half of the times with another image in it, so that no label is needed.
+as they were learned: to let them move as well was tried, and brings less. Both networks see the same view of an image,
+flipped, shifted, and half of the times with another image in it, so that no label is needed.
 """
 
 import time
