@@ -107,7 +107,7 @@ FineTune = Annotated[
     typer.Option(
         "--finetune",
         metavar="N",
-        help="Iterations in which the whole quantized network learns the float network's predictions, after its blocks; 400 bring most.",
+        help="Iterations in which the whole quantized network learns the float network's predictions, after its blocks, as 400.",
     ),
 ]
 Weights = Annotated[

@@ -16,7 +16,7 @@ from ptq.config.settings import Settings
 from ptq.errors import InputError
 from ptq.utils.files import atomic
 
-__all__ = ["assignment", "command_of", "read_recipe", "recipe_text", "recipe_values", "toml_text", "write_recipe"]
+__all__ = ["assignment", "read_recipe", "recipe_text", "recipe_values", "toml_text", "write_recipe"]
 
 HEAD = (
     "A recipe of ptq: `ptq {command} --config FILE` repeats the run.",
@@ -29,7 +29,7 @@ def recipe_text(settings: Settings, name: str | None = None) -> str:
 
     Args:
         settings: of a run.
-        name: of the command that they are of; `command_of` when None.
+        name: of the command that they are of; that of the settings when None.
 
     Example:
         >>> from ptq.config.flat_options import make_settings
@@ -56,14 +56,14 @@ def recipe_text(settings: Settings, name: str | None = None) -> str:
 
     document = tomlkit.document()
     for line in HEAD:
-        document.add(tomlkit.comment(line.format(command=name or command_of(settings))))
+        document.add(tomlkit.comment(line.format(command=name or _command_of(settings))))
     for part in fields(settings):
         document.add(tomlkit.nl())
         document.add(part.name, table(getattr(settings, part.name)))
     return document.as_string().rstrip() + "\n"
 
 
-def command_of(settings: Settings) -> str:
+def _command_of(settings: Settings) -> str:
     """Return the name of the command whose settings these are: "distill" where there is a student, else "quantize"."""
     return "quantize" if settings.distillation.student is None else "distill"
 

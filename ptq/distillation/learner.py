@@ -54,9 +54,9 @@ class Learner:
         self.student, self.images, self.config, self.device = student, images, config, device
         self.module = self._at_work(student, weights=True)
         parameters = [p.requires_grad_(True) for p in self.module.parameters() if p.is_floating_point()]
-        assert config.lr is not None and config.hints is not None
-        self.lr, self.most = config.lr, config.hints
-        hinted = config.hints > 0
+        assert config.hints is not None
+        self.most = config.hints
+        hinted = self.most > 0
         self.run = self._runner(self.module, student, hinted)
         self.teachers = [
             self._runner(self._at_work(one, weights=False), one, hinted and number == 0)
@@ -127,7 +127,6 @@ class Learner:
             self.optimizer,
             schedule.total,
             start=schedule.steps_before(done + 1),
-            lr=self.lr,
         )
         for number in range(done + 1, config.epochs + 1):
             if schedule.images(number) > len(self.images):

@@ -25,10 +25,9 @@ def learn(
     iterations: int,
     *,
     start: int = 0,
-    lr: float | None = None,
     autocast: bool = True,
 ) -> Iterator[Tensor]:
-    """Take a step in every iteration, and yield its loss, (). The learning rate falls to 0 along a cosine.
+    """Take a step in every iteration, and yield its loss, (). The optimizer's learning rate falls to 0 along a cosine.
 
     Args:
         student: computes outputs from parameters of the optimizer.
@@ -38,7 +37,6 @@ def learn(
         optimizer: of what is learned.
         iterations: from the first one to the last.
         start: iterations that were done before.
-        lr: learning rate at the beginning; None is the optimizer's.
         autocast: compute in bfloat16 where the device has it.
 
     Example:
@@ -49,7 +47,7 @@ def learn(
         >>> bool(losses[-1] < losses[0])
         True
     """
-    lr = optimizer.param_groups[0]["lr"] if lr is None else lr
+    lr = optimizer.param_groups[0]["lr"]
     for iteration in range(start, iterations):
         for group in optimizer.param_groups:
             group["lr"] = lr * cosine(iteration / iterations)

@@ -22,20 +22,20 @@ def student(normalized: bool, seen: bool, source: str = "random") -> Model:
 
 
 @pytest.mark.parametrize(
-    ("model", "quarters", "trained"),
+    ("normalized", "seen", "source", "quarters", "trained"),
     [
-        (student(normalized=True, seen=False, source="as given"), 0, False),
-        (student(normalized=True, seen=True), 1, True),
-        (student(normalized=False, seen=False), 1, False),
-        (student(normalized=False, seen=False, source="weights.pth"), 2, True),
+        (True, False, "as given", 0, False),
+        (True, True, "random", 1, True),
+        (False, False, "random", 1, False),
+        (False, False, "weights.pth", 2, True),
     ],
 )
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_what_is_trained_takes_small_steps_without_hints(
-    model: Model, quarters: int, trained: bool, optimizer: Optimizer
+    normalized: bool, seen: bool, source: str, quarters: int, trained: bool, optimizer: Optimizer
 ) -> None:
     config = DistillConfig(optimizer=optimizer)
-    found = config_for(model, config)
+    found = config_for(student(normalized, seen, source), config)
     whole = config_for(student(normalized=True, seen=False), config)
     assert found.lr is not None and whole.lr is not None
     assert found.lr == pytest.approx(whole.lr * GENTLE**quarters)
