@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from ptq.errors import ModelError
+from ptq.utils.batchnorms import with_statistics
 
 __all__ = [
     "MATCHING",
@@ -39,13 +39,13 @@ class Moments:
     eps: float
 
 
-def batch_norms(module: nn.Module, name: str = "the model") -> list[nn.Module]:
-    """Return the BatchNorm layers of a network that carry statistics; timm's BatchNormAct2d is one, too.
+def batch_norms(module: nn.Module, name: str = "the model") -> Sequence[nn.Module]:
+    """Return the BatchNorm layers of a network that carry statistics.
 
     Raises:
         ModelError: when there are none, as in most vision transformers.
     """
-    found = _with_statistics(module)
+    found = with_statistics(module)
     if not found:
         raise ModelError(
             f"{name} has no BatchNorm layers, so no images can be recovered from it. Take those that come with "
@@ -56,11 +56,7 @@ def batch_norms(module: nn.Module, name: str = "the model") -> list[nn.Module]:
 
 def has_batch_norm(module: nn.Module) -> bool:
     """Return whether images can be recovered from a network."""
-    return bool(_with_statistics(module))
-
-
-def _with_statistics(module: nn.Module) -> list[nn.Module]:
-    return [m for m in module.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
+    return bool(with_statistics(module))
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ptq.distillation.config import DistillConfig
 from ptq.models.model import Model
+from ptq.utils.batchnorms import with_statistics
 
 __all__ = ["config_for"]
 
@@ -19,7 +20,6 @@ def config_for(student: Model, config: DistillConfig) -> DistillConfig:
         >>> config.lr, config.hints
         (0.004, 100.0)
     """
-    found = [m for m in student.module.modules() if isinstance(m, _BatchNorm)]
-    seen = [m.running_mean for m in found if m.running_mean is not None]
+    seen = [m.running_mean for m in with_statistics(student.module) if m.running_mean is not None]
     trained = any(bool(torch.any(mean != 0)) for mean in seen) if seen else student.weights_source != "random"
-    return config.for_student(trained, normalized=bool(found))
+    return config.for_student(trained, normalized=any(isinstance(m, _BatchNorm) for m in student.module.modules()))

@@ -8,12 +8,18 @@ from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-__all__ = ["plain_batchnorms", "record_calls", "replace_module", "same_output"]
+__all__ = ["plain_batchnorms", "record_calls", "replace_module", "same_output", "with_statistics"]
 
 Calls = dict[nn.Module, list[tuple[Tensor, Tensor]]]
 PLAIN = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d}  # by the dimensions of what they read
 EPS = (1e-5, 1e-3, 1e-6, 0.0)  # where a module does not say its own
+
+
+def with_statistics(model: nn.Module) -> list[_BatchNorm]:
+    """Return the BatchNorm layers of a network that remember moments; timm's BatchNormAct2d is one, too."""
+    return [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
 
 
 def plain_batchnorms(model: nn.Module, example: Tensor) -> None:
