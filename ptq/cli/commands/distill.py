@@ -1,4 +1,4 @@
-"""`ptq distill`: checks its options, calls `ptq.run`, and says what came of it."""
+"""`ptq distill`."""
 
 import typer
 
