@@ -25,7 +25,8 @@ Student = Annotated[
     typer.Option(
         "--student",
         metavar="M",
-        help="Who learns: a model of any kind with as many classes. It takes images of the teacher's size.",
+        help="Who learns: a model of any kind with as many classes. It takes images of the teacher's size, "
+        "and as its teacher does where its file does not say how.",
         autocompletion=complete_model,
         rich_help_panel="Model",
     ),

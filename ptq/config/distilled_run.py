@@ -23,12 +23,12 @@ def settings_of_student(folder: Path) -> dict[str, Any]:
         seen, student = facts["model"]["preprocess"], str(facts["settings"]["distillation"]["student"])
         height, width = seen["size"]
         own: dict[str, Any] = {"model.name": student, "model.size": (int(height), int(width))}
+        own |= {f"model.{name}": tuple(map(float, seen[name])) for name in ("mean", "std")}
+        own["model.channels"] = str(seen["channels"])
         if student.endswith(".onnx"):
-            # Such a file takes no other weights, and does not say what its images are: the file of the run is taken.
+            # Such a file takes no other weights: the file of the run is taken.
             del files["model.weights"]
             files["model.name"] = folder / "student.onnx"
-            own |= {f"model.{name}": tuple(map(float, seen[name])) for name in ("mean", "std")}
-            own["model.channels"] = str(seen["channels"])
     except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise InputError(
             f"--from: {folder} has no readable {FACTS}: give the directory of a finished ptq distill."

@@ -202,6 +202,22 @@ class Preprocess:
             high_wide, min(high_wide) if resize is None else resize, interpolation, tuple(means), tuple(stds), channels
         )
 
+    def complete(self, said: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what is said of another network's images; its size, channels, mean and std are as here where it is not.
+
+        Mean and std are of these channels alone, and of values in [0, 1].
+
+        Args:
+            said: arguments of `Preprocess.of`.
+
+        Example:
+            >>> sorted(IMAGENET.complete({"channels": "L", "size": 28}).items())
+            [('channels', 'L'), ('size', 28)]
+        """
+        alike = said.get("channels", self.channels) == self.channels and "range" not in said
+        mine = {"mean": self.mean, "std": self.std} if alike else {}
+        return {"size": self.size, "channels": self.channels, **mine, **said}
+
     def override(
         self,
         *,

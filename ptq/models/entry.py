@@ -1,7 +1,9 @@
 """What every provider of networks gives: how to build the network a name stands for, and what images it takes."""
 
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from torch import Tensor, nn
 
@@ -9,7 +11,7 @@ from ptq.data.preprocess import Preprocess
 from ptq.models.inputs import Inputs
 from ptq.models.weights import fit
 
-__all__ = ["ModelEntry"]
+__all__ = ["ModelEntry", "warn_of_assumed"]
 
 
 @dataclass(frozen=True)
@@ -33,3 +35,22 @@ class ModelEntry:
     fit: Callable[[nn.Module, Mapping[str, Tensor], str], None] = fit
     classes: object = ()
     inputs: Inputs = field(default_factory=dict)
+
+
+def warn_of_assumed(path: Path, absent: Sequence[str], like: Preprocess | None, mend: str = "") -> None:
+    """Warn of what a file does not say of its images.
+
+    Args:
+        path: of the file.
+        absent: fields of `Preprocess`.
+        like: from which they are taken; ImageNet's are where it is None. Options then say nothing of this network.
+        mend: how the file can say them.
+    """
+    options = f"give {' '.join('--' + key for key in absent)}"
+    ways = " or ".join(filter(None, ["" if like else options, mend]))
+    whose = "those of the network that it goes with:" if like else "ImageNet's"
+    warnings.warn(
+        f"{path} does not say what images it takes; assuming {whose} {', '.join(absent)}"
+        f"{ways and f'. If that is wrong, {ways}'}",
+        stacklevel=1,
+    )

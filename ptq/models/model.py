@@ -67,6 +67,7 @@ def load_model(
     range: int | None = None,
     num_classes: int | None = None,
     task: str = "auto",
+    like: Preprocess | None = None,
 ) -> Model:
     """Load a network by its name.
 
@@ -88,6 +89,7 @@ def load_model(
         range: 255 where mean and std are of values in 0..255; without these, the network takes such values.
         num_classes: length of the output; read from `weights` where it is not given.
         task: what the network is for, as `ptq.find_task` takes it.
+        like: of a network that this one goes with. It says what neither the provider nor the arguments do, in place of ImageNet's.
 
     Raises:
         InputError: for unknown names, files that cannot be read, and a task that the network cannot have.
@@ -101,7 +103,7 @@ def load_model(
     """
     overrides = {"size": size, "resize": resize, "mean": mean, "std": std, "interpolation": interpolation}
     overrides |= {"channels": channels, "range": range}
-    entry = find_entry(name, {key: value for key, value in overrides.items() if value is not None})
+    entry = find_entry(name, {key: value for key, value in overrides.items() if value is not None}, like)
     if weights is not None:
         state = read_weights(Path(weights))
         module = _build_for(entry, state, num_classes)

@@ -41,7 +41,7 @@ def timm_names() -> tuple[str, ...]:
 
 
 def provider_of(name: str) -> str:
-    """Return which provider knows a name, by its form alone: a key of `ptq.models.registry.PROVIDERS`.
+    """Return which provider knows a name, by its form alone: a key of `FILES` or `PUBLISHED` in `ptq.models.registry`.
 
     Example:
         >>> provider_of("net.py:tiny"), provider_of("net.onnx"), provider_of("timm:resnet50"), provider_of("resnet50")

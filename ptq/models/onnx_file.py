@@ -1,6 +1,5 @@
 """Networks in ONNX files, as "FILE.onnx"."""
 
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,9 +7,9 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
-from ptq.data.preprocess import Preprocess, pair
+from ptq.data.preprocess import IMAGENET, Preprocess, pair
 from ptq.errors import InputError, PtqError
-from ptq.models.entry import ModelEntry
+from ptq.models.entry import ModelEntry, warn_of_assumed
 from ptq.models.onnx_import.conversion import convert
 from ptq.models.onnx_import.reading import read_float
 from ptq.models.onnx_import.self_check import check_import
@@ -23,12 +22,13 @@ LETTERS = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # what channels are taken for,
 BYTES = 255
 
 
-def onnx_file_entry(name: str, overrides: Mapping[str, Any]) -> ModelEntry:
+def onnx_file_entry(name: str, overrides: Mapping[str, Any], like: Preprocess | None = None) -> ModelEntry:
     """Return the entry of a float network in an ONNX file.
 
     Args:
         name: of the file.
         overrides: values of `Preprocess` fields; the size has to be one of them where the file leaves it free.
+        like: says what neither the file nor the overrides do.
 
     Raises:
         InputError: for a file that is not there or no ONNX, and where the size of the images is not known.
@@ -38,20 +38,16 @@ def onnx_file_entry(name: str, overrides: Mapping[str, Any]) -> ModelEntry:
     with _naming(path):
         model = read_float(path)
         images = images_of(model.graph)
-        size = pair(overrides["size"]) if "size" in overrides else images.known_size()
+        size = pair(overrides["size"]) if "size" in overrides else images.known_size(like.size if like else None)
     known = {
-        "channels": LETTERS[images.channels],
+        "channels": like.channels if like and like.count == images.channels else LETTERS[images.channels],
         **({"range": BYTES} if images.kind != "float32" else {}),
         **overrides,
     }
     absent = [key for key in ("mean", "std") if key not in known and "range" not in known]
     if absent:
-        warnings.warn(
-            f"{path} does not say how its images are normalized; assuming ImageNet's {' and '.join(absent)}. If that is "
-            f"wrong, give {' '.join('--' + key for key in absent)}",
-            stacklevel=1,
-        )
-    preprocess = Preprocess.of(**{**known, "size": size})
+        warn_of_assumed(path, absent, like)
+    preprocess = Preprocess.of(**(like or IMAGENET).complete({**known, "size": size}))
     if preprocess.count != images.channels:
         raise InputError(
             f"{path} takes images of {images.channels} channels, and {preprocess.channels} are {preprocess.count}"

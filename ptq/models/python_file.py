@@ -1,6 +1,5 @@
 """Networks of your own, as "FILE.py:factory"."""
 
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -10,19 +9,20 @@ from torch import nn
 
 from ptq.data.preprocess import IMAGENET, Preprocess
 from ptq.errors import InputError, ModelError
-from ptq.models.entry import ModelEntry
+from ptq.models.entry import ModelEntry, warn_of_assumed
 from ptq.models.inputs import Inputs, image_channels
 from ptq.utils.python_files import import_file
 
 __all__ = ["python_file_entry"]
 
 
-def python_file_entry(name: str, overrides: Mapping[str, Any]) -> ModelEntry:
+def python_file_entry(name: str, overrides: Mapping[str, Any], like: Preprocess | None = None) -> ModelEntry:
     """Return the entry of what a function in a file returns; the file is run.
 
     Args:
         name: "FILE.py:factory"; a factory takes no arguments and returns an nn.Module.
         overrides: values of `Preprocess` fields, in place of those in the file's PREPROCESS.
+        like: says what neither the file nor the overrides do.
 
     Raises:
         InputError: for a file that is not there, cannot be imported, or has no such function or a wrong PREPROCESS.
@@ -42,14 +42,10 @@ def python_file_entry(name: str, overrides: Mapping[str, Any]) -> ModelEntry:
     said = {"mean", "std"} if "range" in known else set()
     absent = [key for key in ("size", "mean", "std") if key not in known and key not in said]
     if absent:
-        warnings.warn(
-            f"{path} does not say what images it takes; assuming ImageNet's {', '.join(absent)}. "
-            f"If that is wrong, give {' '.join('--' + key for key in absent)}, or write into it "
-            f"PREPROCESS = dict(size={IMAGENET.size[0]}, mean={IMAGENET.mean}, std={IMAGENET.std})",
-            stacklevel=1,
-        )
+        example = f"PREPROCESS = dict(size={IMAGENET.size[0]}, mean={IMAGENET.mean}, std={IMAGENET.std})"
+        warn_of_assumed(path, absent, like, f"write into it {example}")
     try:
-        preprocess = Preprocess.of(**{"size": IMAGENET.size, **known})
+        preprocess = Preprocess.of(**(like or IMAGENET).complete(known))
     except (TypeError, ValueError) as error:
         raise InputError(f"PREPROCESS in {path}: {error}; write numbers") from error
 

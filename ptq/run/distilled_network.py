@@ -79,7 +79,7 @@ def distill_config(settings: DistillationSettings, seed: int = 0) -> DistillConf
 
 
 def load_student(settings: DistillationSettings, teacher: Model, seed: int = 0) -> Model:
-    """Load the student, for images of its teacher's size, with its own mean, standard deviation and channels.
+    """Load the student, for images of its teacher's size, and with its mean, standard deviation and channels where it has none of its own.
 
     Args:
         settings: its name and its weights.
@@ -102,6 +102,7 @@ def load_student(settings: DistillationSettings, teacher: Model, seed: int = 0) 
             size=teacher.preprocess.size,
             resize=teacher.preprocess.resize,
             num_classes=teacher.num_classes,
+            like=teacher.preprocess,
         )
 
 
@@ -131,7 +132,7 @@ def distill_model(
         teacher = load_network(settings.model)
         student = load_student(settings.distillation, teacher, seed)
         check_student(student, teacher)
-        teachers, verifier = load_teachers(settings.calibration), load_verifier(settings.calibration)
+        teachers, verifier = load_teachers(settings.calibration, teacher), load_verifier(settings.calibration, teacher)
         evaluation = load_evaluation(settings.evaluation, student)
         prepare_network(student, settings.quantization)  # what cannot be written as ONNX is refused now
         source = _source(settings, teacher)

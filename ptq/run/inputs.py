@@ -186,14 +186,14 @@ def load_network(settings: ModelSettings) -> Model:
     )
 
 
-def load_teachers(settings: CalibrationSettings) -> list[Model]:
-    """Load the models to synthesize from besides the one to be quantized."""
-    return [load_teacher(ref) for ref in settings.teachers]
+def load_teachers(settings: CalibrationSettings, model: Model) -> list[Model]:
+    """Load the models to synthesize from besides `model`, which says what images they take where they don't."""
+    return [load_teacher(ref, model.preprocess) for ref in settings.teachers]
 
 
-def load_verifier(settings: CalibrationSettings) -> Model | None:
-    """Load the held-out classifier that judges the images; None where the settings name none."""
-    return load_teacher(settings.verifier) if settings.verifier else None
+def load_verifier(settings: CalibrationSettings, model: Model) -> Model | None:
+    """Load the held-out classifier that judges the images of `model`; None where the settings name none."""
+    return load_teacher(settings.verifier, model.preprocess) if settings.verifier else None
 
 
 def reconstruct_config(
@@ -210,10 +210,10 @@ def reconstruct_config(
     return replace(preset, seed=execution.seed, **chosen(settings))
 
 
-def load_teacher(ref: str) -> Model:
-    """Load "MODEL" with its published weights, or "MODEL=FILE" with those of a file."""
+def load_teacher(ref: str, like: Preprocess | None = None) -> Model:
+    """Load "MODEL" with its published weights, or "MODEL=FILE" with those of a file; `like` as `load_model` takes it."""
     name, separator, weights = ref.partition("=")
-    return _same_for_all(load_model(name, Path(weights) if separator else None))
+    return _same_for_all(load_model(name, Path(weights) if separator else None, like=like))
 
 
 def _same_for_all(model: Model) -> Model:

@@ -105,7 +105,7 @@ def _run(
     by_name = model is None
     with watch("load"):
         model = model or load_network(settings.model)
-        teachers, verifier = load_teachers(settings.calibration), load_verifier(settings.calibration)
+        teachers, verifier = load_teachers(settings.calibration, model), load_verifier(settings.calibration, model)
         evaluation, metric = load_evaluation(settings.evaluation, model), own_metric(settings.evaluation, model)
         graph_model = prepare_network(model, settings.quantization)
         plan = plan_by_settings(graph_model, settings.quantization)
@@ -185,7 +185,7 @@ def synthesize_images(settings: Settings, progress: Progress = SILENT) -> Calibr
     folder = by_first(partial(run_folder, settings.output.folder))
     device = use_device(settings.execution.device, settings.execution.threads)
     model = load_network(settings.model)
-    teachers, verifier = load_teachers(settings.calibration), load_verifier(settings.calibration)
+    teachers, verifier = load_teachers(settings.calibration, model), load_verifier(settings.calibration, model)
     source = image_source(settings.calibration, settings.execution, model.preprocess)
     make = partial(calibration_images, model, source, teachers, verifier, device=device, progress=progress)
     return keep_images(folder, WorkStore(), make)

@@ -70,7 +70,7 @@ def prune_model(
     by_name = model is None
     with watch("load"):
         model = model or load_network(settings.model)
-        teachers, verifier = load_teachers(settings.calibration), load_verifier(settings.calibration)
+        teachers, verifier = load_teachers(settings.calibration, model), load_verifier(settings.calibration, model)
         evaluation, metric = load_evaluation(settings.evaluation, model), own_metric(settings.evaluation, model)
         graph_model = prepare_network(model, settings.quantization)
         check_pruning(graph_model, settings, writes="float", progress=progress)

@@ -12,6 +12,7 @@ from onnx import ModelProto, TensorProto, helper
 from safetensors.torch import save_file
 
 import ptq
+from ptq.data.preprocess import Preprocess
 from ptq.models.model import load_model
 from tests.helpers.onnx_graphs import graph_of, numbers, saved
 
@@ -41,6 +42,13 @@ def test_its_input_says_what_images_it_takes(tmp_path: Path) -> None:
         5,
         (12, 10),
         "net.onnx",
+    )
+    with pytest.warns(UserWarning, match="goes with: mean, std$"):  # where options are of the other network
+        beside = load_model(path, like=Preprocess.of((12, 10), mean=0.5, std=0.25))
+    assert (beside.preprocess.size, beside.preprocess.mean, beside.preprocess.std) == (
+        (12, 10),
+        (0.5,) * 3,
+        (0.25,) * 3,
     )
     assert ptq.prepare(model.module, (3, 12, 10)).task.kinds == {"y": "classify"}
     save_file(model.module.state_dict(), tmp_path / "w.safetensors")

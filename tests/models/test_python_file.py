@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import ptq
+from ptq.data.preprocess import Preprocess
 from ptq.models.model import load_model
 from tests.models.conftest import TINY
 
@@ -33,6 +34,16 @@ def test_factory_that_does_not_say_what_images_it_takes(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         load_model(name, size=32, mean=[0.5], std=[0.5])
+
+
+def test_what_a_factory_does_not_say_is_as_in_the_network_that_it_goes_with(tiny: str, tmp_path: Path) -> None:
+    (tmp_path / "bare.py").write_text(TINY.replace("PREPROCESS", "OTHER"))
+    like = Preprocess.of((32, 24), mean=0.5, std=0.25, channels="BGR")
+    with pytest.warns(UserWarning, match="goes with: size, mean, std. If that is wrong, write") as said:
+        found = load_model(f"{tmp_path / 'bare.py'}:tiny", like=like).preprocess
+    assert (found.size, found.mean, found.std, found.channels) == (like.size, like.mean, like.std, like.channels)
+    assert "--" not in str(said[0].message)
+    assert load_model(tiny, like=like).preprocess.size == (16, 16)
 
 
 @pytest.mark.parametrize(

@@ -175,3 +175,12 @@ def test_a_student_begins_with_weights_or_with_random_ones_of_the_seed() -> None
     assert load_student(given, teacher).sha256 == teacher.sha256
     first, again, other = (load_student(DistillationSettings("nets.py:small"), teacher, seed) for seed in (0, 0, 1))
     assert first.sha256 == again.sha256 != other.sha256
+
+
+def test_a_student_that_does_not_say_what_images_it_takes_takes_those_of_its_teacher() -> None:
+    Path("bare.py").write_text("from nets import small\n")
+    teacher = ptq.load_model("nets.py:teacher", Path("teacher.safetensors"))
+    with pytest.warns(UserWarning, match="goes with: mean, std"):
+        assert load_student(DistillationSettings("bare.py:small"), teacher).preprocess == teacher.preprocess
+    assert distill("--out", "of_bare", "--student", "bare.py:small").exit_code == 0
+    assert settings_of_student(Path("of_bare"))["model.mean"] == pytest.approx((0.3, 0.3, 0.3))

@@ -76,7 +76,7 @@ def settings(folder: Path, **options: Any) -> Settings:
 
 def made_for(model: Model, chosen: Settings, folder: Path | None = None) -> CalibrationSet:
     source = image_source(chosen.calibration, chosen.execution, model.preprocess)
-    teachers, verifier = load_teachers(chosen.calibration), load_verifier(chosen.calibration)
+    teachers, verifier = load_teachers(chosen.calibration, model), load_verifier(chosen.calibration, model)
     return calibration_images(model, source, teachers, verifier, folder=folder)
 
 

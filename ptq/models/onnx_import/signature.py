@@ -36,13 +36,16 @@ class Images:
     size: tuple[int | None, int | None]
     channels_last: bool
 
-    def known_size(self) -> tuple[int, int]:
+    def known_size(self, otherwise: tuple[int, int] | None = None) -> tuple[int, int]:
         """Return (height, width).
+
+        Args:
+            otherwise: of what the file leaves free.
 
         Raises:
             InputError: where the file leaves one of them free.
         """
-        height, width = self.size
+        height, width = (mine or other for mine, other in zip(self.size, otherwise or (None, None), strict=True))
         if height is None or width is None:
             free = " and ".join(n for n, size in (("height", height), ("width", width)) if size is None)
             raise InputError(
