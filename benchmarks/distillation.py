@@ -217,13 +217,13 @@ def page(rows: list[dict[str, Any]]) -> Iterator[str]:
     yield "- *hints* is the weight of maps inside the first teacher; 0 is predictions alone."
     yield "- *rounds*: images are made in as many parts, all but the first against the student as it is then."
     yield "- *compiled* networks went through torch.compile, the time for which is in that of learning."
+    yield "- *before* is top-1 before anything is learned, of the first seed."
     yield "- *seconds* are those of making the images, and of learning."
     yield "- *on the way* is top-1 after a tenth, a half and all of the epochs."
     for chosen in sorted({(r["teacher"], r["student"], r["weights"], r["test_images"]) for r in rows}):
         mine = [r for r in rows if (r["teacher"], r["student"], r["weights"], r["test_images"]) == chosen]
         teacher, student, weights, test = chosen
-        began = BEGINNINGS[weights] + ("" if weights == "none" else f", {mine[0]['top1_before']:.2f} %")
-        yield f"\n## {teacher} → {student}, from {began}"
+        yield f"\n## {teacher} → {student}, from {BEGINNINGS[weights]}"
         yield (
             f"\nThe teacher has {mine[0]['top1_teacher']:.2f} %, {student} as it was trained {mine[0]['top1_trained']:.2f} %; "
             f"{test} test images.\n"
@@ -258,6 +258,7 @@ def _cells(rows: list[dict[str, Any]]) -> dict[str, object]:
         "hints": f"{first['hints']:g}",
         "rounds": first["rounds"],
         "compiled": "yes" if first["compile"] else "",
+        "before": f"{first['top1_before']:.2f}",
         "top-1": with_spread(found),
         "on the way": ", ".join(f"{way[i]:.1f}" for i in sorted({0, (len(way) - 1) // 2, len(way) - 1})),
         "seconds": f"{images:.0f} + {learning:.0f}",

@@ -19,7 +19,7 @@ from ptq.config.choices import check_choice
 from ptq.data.preprocess import Preprocess
 from ptq.errors import InputError
 
-__all__ = ["PRESETS", "SYNTHESIS_METHODS", "SynthesisConfig", "synthesis_preset"]
+__all__ = ["PRESETS", "SYNTHESIS_METHODS", "SynthesisConfig", "is_small", "synthesis_preset"]
 
 
 @dataclass(frozen=True)
@@ -210,6 +210,11 @@ PRESETS: dict[str, tuple[SynthesisConfig, SynthesisConfig]] = {
 """For small (up to 64 pixels) and for large inputs."""
 
 
+def is_small(preprocess: Preprocess) -> bool:
+    """Return whether images are as small as those of CIFAR or Tiny ImageNet, which are cheap to make."""
+    return max(preprocess.size) <= SMALL
+
+
 def synthesis_preset(
     name: str,
     preprocess: Preprocess,
@@ -243,7 +248,7 @@ def synthesis_preset(
     unknown = changes.keys() - {field.name for field in fields(SynthesisConfig)}
     if unknown:
         raise InputError(f"synthesis has no setting {', '.join(sorted(unknown))}.")
-    small = max(preprocess.size) <= SMALL
+    small = is_small(preprocess)
     config = SYNTHESIS_METHODS[method](PRESETS[name][0 if small else 1], small)
     config = replace(config, terms=_reweighted(config.terms, weights or {}))
     return replace(config, **changes)  # type: ignore[arg-type]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ptq.calibration.dataset import CalibrationSet
 from ptq.calibration.disagreement import against
 from ptq.calibration.synthesis import synthesize
+from ptq.calibration.synthesis_config import is_small
 from ptq.config.distillation_settings import DistillationSettings
 from ptq.config.recipe_file import write_recipe
 from ptq.config.settings import Settings, chosen
@@ -53,6 +54,7 @@ from ptq.utils.work_store import WorkStore
 __all__ = ["DistilledRun", "distill_config", "distill_model", "load_student"]
 
 MORE = 8  # times as many images as the preset makes for quantization: a network from scratch needs more than ranges do
+ENOUGH = 50  # iterations of MixMix for small images: more take time away from learning (docs/measured/distillation.md)
 ALL = 2**31  # of images at hand
 
 
@@ -234,7 +236,7 @@ def _open(
 
 
 def _source(settings: Settings, teacher: Model) -> ImageSource:
-    """Where images come from. Where nothing says how many, many are made, and all that are there are taken.
+    """Where images come from. Where nothing says how many, many are made, small ones quickly, and all that are there are taken.
 
     Raises:
         InputError: for rounds, where images are not synthesized.
@@ -247,7 +249,10 @@ def _source(settings: Settings, teacher: Model) -> ImageSource:
         )
     if settings.calibration.count is None:
         count = MORE * count if source.synthesized or source.name == "noise" else ALL
-    return replace(source, config=replace(source.config, count=math.ceil(count / rounds)))
+    iterations = source.config.iterations
+    if source.name == "mixmix" and settings.calibration.synthesis.iterations is None and is_small(teacher.preprocess):
+        iterations = min(iterations, ENOUGH)
+    return replace(source, config=replace(source.config, count=math.ceil(count / rounds), iterations=iterations))
 
 
 def _more_images(

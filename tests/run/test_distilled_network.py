@@ -14,8 +14,9 @@ import ptq
 from ptq.config.distillation_settings import DistillationSettings
 from ptq.config.distilled_run import settings_of_student
 from ptq.config.recipe_file import read_recipe
+from ptq.config.settings import CalibrationSettings, ModelSettings, Settings, SynthesisSettings
 from ptq.export import export_float, ort
-from ptq.run.distilled_network import load_student
+from ptq.run.distilled_network import ENOUGH, _source, load_student
 from tests.helpers.pages import Page
 
 NETWORKS = """
@@ -175,6 +176,17 @@ def test_a_student_begins_with_weights_or_with_random_ones_of_the_seed() -> None
     assert load_student(given, teacher).sha256 == teacher.sha256
     first, again, other = (load_student(DistillationSettings("nets.py:small"), teacher, seed) for seed in (0, 0, 1))
     assert first.sha256 == again.sha256 != other.sha256
+
+
+def test_small_images_are_made_in_few_iterations_unless_they_say_how_many() -> None:
+    teacher = ptq.load_model("nets.py:teacher")
+
+    def iterations(images: str = "mixmix", said: int | None = None) -> int:
+        calibration = CalibrationSettings(images=images, synthesis=SynthesisSettings(iterations=said))
+        return _source(Settings(ModelSettings(teacher.name), calibration=calibration), teacher).config.iterations
+
+    assert iterations() == ENOUGH < iterations("deepinversion")
+    assert iterations(said=70) == 70
 
 
 def test_a_student_that_does_not_say_what_images_it_takes_takes_those_of_its_teacher() -> None:
