@@ -32,7 +32,8 @@ def _from(what: str, says: str, make: Callable[[Path], object] = lambda _: None)
 
 def _without_weights(at: Path) -> None:
     (at / "run").mkdir()
-    facts = {"settings": {"distillation": {"student": "net.py:net"}}, "model": {"preprocess": {"size": [8, 8]}}}
+    preprocess = {"size": [8, 8], "mean": [0.5], "std": [0.5], "channels": "RGB"}
+    facts = {"settings": {"distillation": {"student": "net.py:net"}}, "model": {"preprocess": preprocess}}
     (at / "run/distilled.json").write_text(json.dumps(facts))
 
 
