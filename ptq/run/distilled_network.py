@@ -38,8 +38,7 @@ from ptq.run.inputs import (
     image_source,
     keep_images,
     load_network,
-    load_teachers,
-    load_verifier,
+    load_teachers_and_verifier,
     synthesis_teachers,
 )
 from ptq.run.planning import prepare_network
@@ -134,7 +133,7 @@ def distill_model(
         teacher = load_network(settings.model)
         student = load_student(settings.distillation, teacher, seed)
         check_student(student, teacher)
-        teachers, verifier = load_teachers(settings.calibration, teacher), load_verifier(settings.calibration, teacher)
+        teachers, verifier = load_teachers_and_verifier(settings.calibration, teacher)
         evaluation = load_evaluation(settings.evaluation, student)
         prepare_network(student, settings.quantization)  # what cannot be written as ONNX is refused now
         source = _source(settings, teacher)

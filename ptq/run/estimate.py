@@ -39,8 +39,7 @@ from ptq.run.inputs import (
     calibration_images,
     image_source,
     load_network,
-    load_teachers,
-    load_verifier,
+    load_teachers_and_verifier,
     reconstruct_config,
     synthesis_teachers,
 )
@@ -123,7 +122,7 @@ def estimate_run(settings: Settings, progress: Progress = SILENT, model: Model |
     watch, device = Stopwatch(), use_device(settings.execution.device, settings.execution.threads)
     with watch("load"):
         model = model or load_network(settings.model)
-        teachers, verifier = load_teachers(settings.calibration, model), load_verifier(settings.calibration, model)
+        teachers, verifier = load_teachers_and_verifier(settings.calibration, model)
         evaluation = load_evaluation(settings.evaluation, model)
         graph_model = prepare_network(model, settings.quantization)
         plan_by_settings(graph_model, settings.quantization)  # what it refuses, it refuses before images are made

@@ -36,8 +36,7 @@ __all__ = [
     "keep_images",
     "load_network",
     "load_teacher",
-    "load_teachers",
-    "load_verifier",
+    "load_teachers_and_verifier",
     "own_network",
     "reconstruct_config",
     "synthesis_teachers",
@@ -186,14 +185,13 @@ def load_network(settings: ModelSettings) -> Model:
     )
 
 
-def load_teachers(settings: CalibrationSettings, model: Model) -> list[Model]:
-    """Load the models to synthesize from besides `model`, which says what images they take where they don't."""
-    return [load_teacher(ref, model.preprocess) for ref in settings.teachers]
+def load_teachers_and_verifier(settings: CalibrationSettings, model: Model) -> tuple[list[Model], Model | None]:
+    """Load the models to synthesize from besides `model`, and the held-out classifier that judges the images, if there is one.
 
-
-def load_verifier(settings: CalibrationSettings, model: Model) -> Model | None:
-    """Load the held-out classifier that judges the images of `model`; None where the settings name none."""
-    return load_teacher(settings.verifier, model.preprocess) if settings.verifier else None
+    `model` says what images they take where they don't.
+    """
+    teachers = [load_teacher(ref, model.preprocess) for ref in settings.teachers]
+    return teachers, load_teacher(settings.verifier, model.preprocess) if settings.verifier else None
 
 
 def reconstruct_config(

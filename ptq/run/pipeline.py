@@ -32,8 +32,7 @@ from ptq.run.inputs import (
     image_source,
     keep_images,
     load_network,
-    load_teachers,
-    load_verifier,
+    load_teachers_and_verifier,
     own_network,
 )
 from ptq.run.planning import plan_by_settings, prepare_network, warn_of_float_weights
@@ -105,7 +104,7 @@ def _run(
     by_name = model is None
     with watch("load"):
         model = model or load_network(settings.model)
-        teachers, verifier = load_teachers(settings.calibration, model), load_verifier(settings.calibration, model)
+        teachers, verifier = load_teachers_and_verifier(settings.calibration, model)
         evaluation, metric = load_evaluation(settings.evaluation, model), own_metric(settings.evaluation, model)
         graph_model = prepare_network(model, settings.quantization)
         plan = plan_by_settings(graph_model, settings.quantization)
@@ -185,7 +184,7 @@ def synthesize_images(settings: Settings, progress: Progress = SILENT) -> Calibr
     folder = by_first(partial(run_folder, settings.output.folder))
     device = use_device(settings.execution.device, settings.execution.threads)
     model = load_network(settings.model)
-    teachers, verifier = load_teachers(settings.calibration, model), load_verifier(settings.calibration, model)
+    teachers, verifier = load_teachers_and_verifier(settings.calibration, model)
     source = image_source(settings.calibration, settings.execution, model.preprocess)
     make = partial(calibration_images, model, source, teachers, verifier, device=device, progress=progress)
     return keep_images(folder, WorkStore(), make)

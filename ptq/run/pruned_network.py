@@ -16,7 +16,7 @@ from ptq.reporting.pruning_report import PruneFacts, write_pruning
 from ptq.reporting.summary import run_facts
 from ptq.run.evaluation import ValidationBatches, load_evaluation, own_metric
 from ptq.run.float_file import write_float_file
-from ptq.run.inputs import calibration_images, image_source, keep_images, load_network, load_teachers, load_verifier
+from ptq.run.inputs import calibration_images, image_source, keep_images, load_network, load_teachers_and_verifier
 from ptq.run.planning import prepare_network
 from ptq.run.pruning import check_pruning, keep_pruned, prune_network
 from ptq.run.run_directory import about_run, open_run, refuse_quantized
@@ -70,7 +70,7 @@ def prune_model(
     by_name = model is None
     with watch("load"):
         model = model or load_network(settings.model)
-        teachers, verifier = load_teachers(settings.calibration, model), load_verifier(settings.calibration, model)
+        teachers, verifier = load_teachers_and_verifier(settings.calibration, model)
         evaluation, metric = load_evaluation(settings.evaluation, model), own_metric(settings.evaluation, model)
         graph_model = prepare_network(model, settings.quantization)
         check_pruning(graph_model, settings, writes="float", progress=progress)

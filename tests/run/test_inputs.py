@@ -25,8 +25,7 @@ from ptq.run.inputs import (
     image_source,
     keep_images,
     load_teacher,
-    load_teachers,
-    load_verifier,
+    load_teachers_and_verifier,
     own_network,
 )
 from ptq.utils.work_store import WorkStore
@@ -76,7 +75,7 @@ def settings(folder: Path, **options: Any) -> Settings:
 
 def made_for(model: Model, chosen: Settings, folder: Path | None = None) -> CalibrationSet:
     source = image_source(chosen.calibration, chosen.execution, model.preprocess)
-    teachers, verifier = load_teachers(chosen.calibration, model), load_verifier(chosen.calibration, model)
+    teachers, verifier = load_teachers_and_verifier(chosen.calibration, model)
     return calibration_images(model, source, teachers, verifier, folder=folder)
 
 
