@@ -38,7 +38,6 @@ from ptq.models.model import Model
 from ptq.quantization.insertion import insert_quantizers
 from ptq.quantization.plan import make_plan
 from ptq.reconstruction.config import method_preset
-from ptq.reconstruction.finetuning import finetune
 from ptq.reconstruction.loop import reconstruct
 from ptq.utils.environment import environment
 from ptq.utils.metrics import kl_divergence, top1
@@ -68,7 +67,6 @@ def measure(
         inputs = model.preprocess.normalize(images.floats())
         calibrate(quantized_model, inputs, preprocess=model.preprocess, seed=seed)
         reconstruct(quantized_model, inputs, config)
-        finetune(quantized_model, inputs, config)
         seconds = time.perf_counter() - started
         logits = logits_of(quantized_model.integer_forward, model, real.test)
         rows.append(

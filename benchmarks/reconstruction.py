@@ -37,6 +37,7 @@ from ptq.quantization.plan import make_plan
 from ptq.reconstruction.config import method_preset
 from ptq.reconstruction.finetuning import finetune
 from ptq.reconstruction.loop import reconstruct
+from ptq.run.allocation import APART_FINETUNE
 from ptq.utils.environment import environment
 from ptq.utils.metrics import kl_divergence, top1
 
@@ -68,7 +69,10 @@ def measure(
     model = networks.load(network, data)
     size, real = model.preprocess.size, networks.images(network, data, model)
     changes = dict(VARIANTS[variant])
-    images = mixed_copies(real.real(512, seed), changes.pop("mixed_copies", 0), seed)
+    images, apart = real.real(512, seed), None
+    if "finetune" in changes:
+        images, apart = images.hold_apart(APART_FINETUNE)
+    images = mixed_copies(images, changes.pop("mixed_copies", 0), seed)
     inputs = model.preprocess.normalize(images.floats())
     observer = changes.pop("observer", "auto")
     config = replace(method_preset("qdrop", "default", size), iterations=iterations, seed=seed)
@@ -79,7 +83,8 @@ def measure(
     calibrate(quantized_model, inputs, preprocess=model.preprocess, observer=observer, seed=seed)
     started = time.perf_counter()
     blocks = reconstruct(quantized_model, inputs, config)
-    finetune(quantized_model, inputs, config)
+    if apart is not None:
+        finetune(quantized_model, inputs, model.preprocess.normalize(apart.floats()), config)
     seconds = time.perf_counter() - started
     reference, logits = (
         logits_of(model.module, model, real.test),

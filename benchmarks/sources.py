@@ -97,7 +97,7 @@ def unseen(network: str) -> CalibrationSet:
         if network not in part["teachers"]:
             picked += range(start, start + part["images"])
         start += part["images"]
-    return replace(made, images=made.images[picked], labels=made.labels[picked])
+    return made.pick(picked)
 
 
 def make_images(name: str, network: str, model: Model, data: Path, seed: int, mct: str = "") -> CalibrationSet:

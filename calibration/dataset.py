@@ -1,6 +1,7 @@
 """CalibrationSet: the images a network is calibrated with, and where they came from."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -66,8 +67,17 @@ class CalibrationSet:
 
     def few(self, count: int) -> "CalibrationSet":
         """Return at most `count` of the images, evenly spread, so that every batch and every class has its part."""
-        picked = spread(len(self), count)
-        return replace(self, images=self.images[picked], labels=self.labels[picked])
+        return self.pick(spread(len(self), count))
+
+    def pick(self, index: Sequence[int] | slice | Tensor) -> "CalibrationSet":
+        """Return some of the images with their labels: those of these indices, or where a mask, bool (N,), is true."""
+        return replace(self, images=self.images[index], labels=self.labels[index])
+
+    def hold_apart(self, every: int) -> tuple["CalibrationSet", "CalibrationSet"]:
+        """Return all images but every so many-th, and these; of fewer images the last one."""
+        every = min(every, len(self))
+        apart = torch.arange(len(self)) % every == every - 1
+        return self.pick(~apart), self.pick(apart)
 
     @classmethod
     def from_pixels(cls, images: Tensor, labels: Tensor | None = None, source: str = "tensor") -> "CalibrationSet":

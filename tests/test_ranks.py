@@ -49,7 +49,7 @@ def _reconstructed(seed: int, store: WorkStore | None = None, dies: bool = False
             os.kill(os.getpid(), signal.SIGKILL)
 
     reconstruct(quantized_model, inputs, config, store=store, on_block=die)
-    finetune(quantized_model, inputs, config, store=store)
+    finetune(quantized_model, inputs[:-2], inputs[-2:], config, store=store)
     return quantized_model
 
 

@@ -32,14 +32,14 @@ from ptq.utils.work_store import WorkStore
 __all__ = ["TunedLayer", "finetune", "outputs_of", "tunable", "views_apart"]
 
 KEY = "finetuning"
-HELD_OUT = 8  # every eighth image takes no part, and tells whether it was worth it
-VIEWS = 8  # of each of these: blocks were fitted to the images as they are
+VIEWS = 8  # of every image that tells whether it was worth it
 BATCH = 16  # images at a time where nothing is learned
 
 
 def finetune(
     quantized_model: QuantizedModel,
     inputs: Tensor | Sequence[Tensor],
+    apart: Tensor | Sequence[Tensor],
     config: ReconstructConfig,
     *,
     store: WorkStore | None = None,
@@ -47,13 +47,13 @@ def finetune(
 ) -> FinetuneResult | None:
     """Tune scales and biases of a reconstructed quantized model to the float network's outputs, in place.
 
-    What counts in them its task says (`Task.loss`). What was learned is kept where it helps on views of images that took no part.
-    A network whose output has `tune_below` dB or
+    What counts in them its task says (`Task.loss`). What was learned is kept where it helps on views of images apart. A network whose output has `tune_below` dB or
     more is left alone.
 
     Args:
         quantized_model: calibrated; with its float network, on the same device.
         inputs: calibration images as the network takes them, (N, C, H, W); of a network with several inputs, one tensor for each.
+        apart: images that no block was fitted to, in the same way: on those it was, blocks as they are look better than they are.
         config: `finetune` iterations with `batch` images; `lr_finetune`, `tune_below` and `seed`.
         store: keeps what was learned, and gives it back.
         progress: told of every iteration.
@@ -66,7 +66,7 @@ def finetune(
 
     Example:
         >>> own = ptq.calibrate(ptq.insert_quantizers(graph_model, ptq.make_plan(graph_model, 4, 4)), images)
-        >>> result = ptq.finetune(own, images, ptq.ReconstructConfig(finetune=5, batch=4, tune_below=99.0))
+        >>> result = ptq.finetune(own, images[:-1], images[-1:], ptq.ReconstructConfig(finetune=5, batch=4, tune_below=99.0))
         >>> result.after <= result.before
         True
     """
@@ -74,17 +74,15 @@ def finetune(
     float_network = quantized_model.require_float_model().module
     store = store or WorkStore()
     inputs = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
-    count = len(inputs[0])
-    if not config.finetune or count < 2:
+    apart = (apart,) if isinstance(apart, Tensor) else tuple(apart)
+    if not config.finetune:
         return None
     ranks.same_state(quantized_model.module)
     if (known := store.restore(KEY, quantized_model.module)) is not None:
         return FinetuneResult.from_json(known)
     started = time.perf_counter()
-    every = min(HELD_OUT, count)
-    held_out = torch.arange(count) % every == every - 1
-    apart, training = views_apart([x[held_out] for x in inputs], config.seed), [x[~held_out] for x in inputs]
-    wanted, given = outputs_of(float_network, *apart), outputs_of(quantized_model.module, *apart)
+    judging = views_apart(apart, config.seed)
+    wanted, given = outputs_of(float_network, *judging), outputs_of(quantized_model.module, *judging)
     if not any(value.is_floating_point() for value in wanted.values()):
         return None  # whole numbers have no gradients
     pairs = [energies(value, given[name]) for name, value in wanted.items()]
@@ -96,15 +94,15 @@ def finetune(
     state = {name: value.clone() for name, value in quantized_model.module.state_dict().items()}
     block = tunable(quantized_model.module, _spread(float_network, quantized_model, inputs))
     with progress.stage("fine-tune", config.finetune) as task:
-        curve = averaged(_descend(block, float_network, training, config, loss), config.finetune, task)
+        curve = averaged(_descend(block, float_network, inputs, config, loss), config.finetune, task)
     block.commit()
-    after = float(loss(outputs_of(quantized_model.module, *apart), wanted))
+    after = float(loss(outputs_of(quantized_model.module, *judging), wanted))
     kept = ranks.by_first(lambda: after < before)  # NaN is no better either
     if not kept:
         quantized_model.module.load_state_dict(state)
     result = FinetuneResult(
         iterations=config.finetune,
-        images=int(held_out.sum()),
+        images=len(apart[0]),
         before=before,
         after=after if kept else before,
         kept=kept,
@@ -205,7 +203,7 @@ def _descend(
 
 
 def views_apart(inputs: Sequence[Tensor], seed: int) -> list[Tensor]:
-    """Return the views that tell whether it was worth it, of images that take no part, (N, ...) for each input: `VIEWS` times as many."""
+    """Return the views that tell whether it was worth it, of images apart, (N, ...) for each input: `VIEWS` times as many."""
     generator = torch.Generator().manual_seed(seed)
     return [torch.cat(drawn) for drawn in zip(*(_views(inputs, generator) for _ in range(VIEWS)), strict=True)]
 

@@ -1,7 +1,6 @@
 """What a run with a budget for bits chooses by: widths, measured once and kept in the run directory, and how it judges."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,38 +26,41 @@ from ptq.utils.sampling import evenly
 from ptq.utils.units import limit_text
 from ptq.utils.work_store import WorkStore
 
-__all__ = ["Goal", "find_widths", "fixed_layers", "held_apart", "kept_widths"]
+__all__ = ["APART_FINETUNE", "Goal", "find_widths", "fixed_layers", "held_apart", "kept_widths"]
 
 FOLDER = "widths"  # of a run directory: what another budget there need not measure again
-APART = 4  # of so many calibration images one is held apart
+APART = 4  # of so many calibration images one is held apart to judge how many predictions are as before
+APART_FINETUNE = 8  # and one of so many to tell whether fine-tuning helped, which takes fewer
 BATCH = 50
 JUDGED = 500  # images at most that choices are judged by
 NEAR = 0.5  # points: more than is asked for by less makes no smaller file
 
 
-def kept_widths(folder: Path, decides: Mapping[str, Any]) -> WorkStore:
+def kept_widths(folder: Path, decides: Mapping[str, Any], settings: Settings) -> WorkStore:
     """Open what runs with other budgets have measured in a run directory.
 
     Args:
         folder: the run directory.
         decides: what decides the run; all but budgets and reconstruction decides what widths cost.
+        settings: of the run, which say how many images are held apart.
     """
-    apart = bool(decides.get("min_agreement")) and not decides.get("data")
     shared = (*BUDGETS, "data", "method")
     ours = {name: value for name, value in decides.items() if name not in shared and "reconstruction" not in name}
-    return WorkStore(folder / FOLDER, {**ours, "images held apart": apart})
+    return WorkStore(folder / FOLDER, {**ours, "one image held apart of": _apart(settings)})
 
 
 def held_apart(images: CalibrationSet, settings: Settings) -> tuple[CalibrationSet, CalibrationSet | None]:
     """Return the images to tune with, and those to judge by, which nothing is tuned with; None where nobody asks for them."""
+    every = _apart(settings)
+    return images.hold_apart(every) if every and len(images) > 1 else (images, None)
+
+
+def _apart(settings: Settings) -> int:
+    """Of how many images one is held apart; 0 for none."""
     budget = bit_budget(settings.quantization)
-    if budget is None or budget[0] != "min_agreement" or settings.evaluation.data is not None or len(images) < APART:
-        return images, None
-    judged = torch.arange(len(images)) % APART == APART - 1
-    tuned, apart = (
-        replace(images, images=images.images[chosen], labels=images.labels[chosen]) for chosen in (~judged, judged)
-    )
-    return tuned, apart
+    if budget is not None and budget[0] == "min_agreement" and settings.evaluation.data is None:
+        return APART
+    return APART_FINETUNE if settings.reconstruction.finetune else 0
 
 
 def fixed_layers(settings: QuantizationSettings, float_model: GraphModel) -> list[str]:

@@ -130,7 +130,7 @@ def estimate_run(settings: Settings, progress: Progress = SILENT, model: Model |
         source = image_source(settings.calibration, settings.execution, model.preprocess)
         images, count, synthesis = _images(model, source, teachers, verifier, device)
         task.advance()
-        few = replace(images, images=images.images[:IMAGES], labels=images.labels[:IMAGES])
+        few = images.pick(slice(IMAGES))
         inputs = model.preprocess.normalize(few.floats())
         pruning, original = 0.0, None
         if settings.pruning.budget is not None:
@@ -236,7 +236,7 @@ def _finetuning(quantized_model: QuantizedModel, settings: Settings, inputs: Ten
     if not config.finetune:
         return 0.0
     clock = _Clock()
-    found = finetune(quantized_model, inputs, replace(config, finetune=FINETUNE), progress=clock)
+    found = finetune(quantized_model, inputs, inputs, replace(config, finetune=FINETUNE), progress=clock)
     return 0.0 if found is None else _mean(clock.steps) * config.finetune
 
 

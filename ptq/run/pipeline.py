@@ -126,7 +126,7 @@ def _run(
     many = mixed_copies(tuned_with, settings.calibration.mixed_copies, settings.execution.seed)
     graph_model.module.to(device)
     quantized_model = quantize_network(work, graph_model, plan, tuned_with, many, float_file)
-    tuned = tune(work, quantized_model, tuned_with, many, evaluation or apart or images)
+    tuned = tune(work, quantized_model, tuned_with, many, apart, evaluation)
     alternative = compare_mixed(work, tuned.quantized_model, tuned_with)
     tuned.quantized_model.to(torch.device("cpu"))
     batches = ValidationBatches(evaluation, apart or images)

@@ -47,7 +47,7 @@ def open_run(
     """
     folder = run_folder(settings.output.folder)
     decides = decided_by(settings, model, teachers, graph_model.module, device)
-    store, widths = unfinished(folder, decides, restart, say), kept_widths(folder, decides)
+    store, widths = unfinished(folder, decides, restart, say), kept_widths(folder, decides, settings)
     if restart:
         widths.discard()
     return folder, store, widths

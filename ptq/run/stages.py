@@ -183,7 +183,8 @@ def tune(
     quantized_model: QuantizedModel,
     images: CalibrationSet,
     many: CalibrationSet,
-    judged: EvalSet | CalibrationSet,
+    apart: CalibrationSet | None,
+    evaluation: EvalSet | None,
 ) -> Tuned:
     """Tune roundings and scales; where there is a budget for bits, choose them first.
 
@@ -192,12 +193,16 @@ def tune(
         quantized_model: calibrated.
         images: to tune with.
         many: to reconstruct with; copies that are mixed among them.
-        judged: to judge by what predictions are asked for.
+        apart: that nothing is tuned with, to judge by; None where nobody asks for them.
+        evaluation: labeled images, to judge by what predictions are asked for; else `apart`.
     """
     settings, model = work.settings, work.model
     config = reconstruct_config(settings.reconstruction, settings.execution, model.preprocess.size)
     cache = partial(ActivationCache, settings.execution.memory_bytes(), work.folder, work.device)
-    tuning = Tuning(partial(work.inputs, many), partial(work.inputs, images), config, cache, work.watch, work.progress)
+    judging = partial(work.inputs, apart) if apart else None
+    tuning = Tuning(
+        partial(work.inputs, many), partial(work.inputs, images), judging, config, cache, work.watch, work.progress
+    )
     if bit_budget(settings.quantization) is None:
         return tuning(quantized_model, work.store)
     with work.watch("allocate bits"):
@@ -210,7 +215,7 @@ def tune(
     try:
         if max_bytes := settings.quantization.max_bytes():
             return tune_to_size(tuning, quantized_model, choices, max_bytes, work.store)
-        goal = Goal(settings, model, quantized_model, judged)
+        goal = Goal(settings, model, quantized_model, evaluation or apart or images)
         return tune_to_goal(tuning, quantized_model, choices, goal, work.store)
     except InputError:  # for a budget that cannot be met; what was done serves another one, and is kept for it
         by_first(work.store.discard)

@@ -51,6 +51,7 @@ class Tuning:
         many: makes images for reconstruction, mixed copies among them, as the network takes them. Nobody keeps these: they have four bytes
             where images have one.
         inputs: makes images for all else.
+        apart: makes images that neither has, which tell whether fine-tuning helped; without them, nothing is fine-tuned.
         config: of both.
         cache: makes a place for activations.
         watch: of the run.
@@ -59,6 +60,7 @@ class Tuning:
 
     many: Callable[[], Tensor]
     inputs: Callable[[], Tensor]
+    apart: Callable[[], Tensor] | None
     config: ReconstructConfig
     cache: Callable[[], ActivationCache]
     watch: Stopwatch
@@ -71,9 +73,11 @@ class Tuning:
             blocks = reconstruct(
                 quantized_model, self.many(), self.config, cache=self.cache(), store=store, progress=self.progress
             )
-        if self.config.finetune:
+        if self.apart and self.config.finetune:
             with self.watch("fine-tune"):
-                tuned = finetune(quantized_model, self.inputs(), self.config, store=store, progress=self.progress)
+                tuned = finetune(
+                    quantized_model, self.inputs(), self.apart(), self.config, store=store, progress=self.progress
+                )
         return Tuned(quantized_model, blocks, tuned)
 
 

@@ -31,6 +31,10 @@ def calibrated(name: str = "resnet", bits: int = 3) -> QuantizedModel:
     return calibrate(insert_quantizers(graph_model, make_plan(graph_model, bits, bits)), images(32))
 
 
+def learned_and_apart() -> tuple[torch.Tensor, torch.Tensor]:
+    return images(32)[:28], images(32)[28:]
+
+
 def error_of(quantized_model: QuantizedModel, x: torch.Tensor) -> float:
     float_network = quantized_model.require_float_model().module
     return float(quantized_model.task.loss(outputs_of(quantized_model.module, x), outputs_of(float_network, x)))
@@ -40,7 +44,7 @@ def error_of(quantized_model: QuantizedModel, x: torch.Tensor) -> float:
 def test_predictions_come_nearer_and_codes_stay(name: str) -> None:
     quantized_model = calibrated(name)
     codes = {n: layer.weight_quantizer.codes.clone() for n, layer in quantized_model.layers().items()}
-    result = finetune(quantized_model, images(32), CONFIG)
+    result = finetune(quantized_model, *learned_and_apart(), CONFIG)
     assert result is not None
     assert result.after <= result.before
     assert result.kept == (result.after < result.before)
@@ -59,33 +63,33 @@ def test_what_learns_computes_what_the_network_computes(name: str) -> None:
 
 
 def test_images_that_took_no_part_tell_what_it_brought() -> None:
-    quantized_model, x = calibrated(), images(32)
-    (apart,) = views_apart([x[7::8]], CONFIG.seed)
-    before = error_of(quantized_model, apart)
-    result = finetune(quantized_model, x, CONFIG)
+    quantized_model, (inputs, apart) = calibrated(), learned_and_apart()
+    (views,) = views_apart([apart], CONFIG.seed)
+    before = error_of(quantized_model, views)
+    result = finetune(quantized_model, inputs, apart, CONFIG)
     assert result is not None
     assert (result.images, result.iterations) == (4, 30)
     assert result.before == pytest.approx(before)
-    assert result.after == pytest.approx(error_of(quantized_model, apart))
+    assert result.after == pytest.approx(error_of(quantized_model, views))
     assert result.kept
     assert result.after < 0.8 * before
 
 
 def test_all_outputs_of_a_network_come_nearer_together() -> None:
-    quantized_model, x = quantized_branching("two heads"), images(32)
-    (apart,) = views_apart([x[7::8]], CONFIG.seed)
-    before = error_of(quantized_model, apart)
-    result = finetune(quantized_model, x, CONFIG)
+    quantized_model, (inputs, apart) = quantized_branching("two heads"), learned_and_apart()
+    (views,) = views_apart([apart], CONFIG.seed)
+    before = error_of(quantized_model, views)
+    result = finetune(quantized_model, inputs, apart, CONFIG)
     assert result is not None and result.kept
     assert result.before == pytest.approx(before, rel=1e-4)
-    assert result.after == pytest.approx(error_of(quantized_model, apart), rel=1e-4)
+    assert result.after == pytest.approx(error_of(quantized_model, views), rel=1e-4)
     assert result.after < 0.9 * before
 
 
 def test_what_does_not_help_is_taken_back_bit_for_bit() -> None:
     quantized_model = calibrated()
     state = {name: value.clone() for name, value in quantized_model.module.state_dict().items()}
-    result = finetune(quantized_model, images(32), replace(CONFIG, lr_finetune=30.0))
+    result = finetune(quantized_model, *learned_and_apart(), replace(CONFIG, lr_finetune=30.0))
     assert result is not None
     assert not result.kept
     assert result.after == result.before
@@ -94,16 +98,15 @@ def test_what_does_not_help_is_taken_back_bit_for_bit() -> None:
 
 def test_a_network_that_is_good_enough_is_left_alone() -> None:
     quantized_model = calibrated(bits=8)
-    assert finetune(quantized_model, images(32), replace(CONFIG, tune_below=10.0)) is None
-    assert finetune(quantized_model, images(32), replace(CONFIG, finetune=0, tune_below=99.0)) is None
-    assert finetune(quantized_model, images(1), replace(CONFIG, tune_below=99.0)) is None
+    assert finetune(quantized_model, *learned_and_apart(), replace(CONFIG, tune_below=10.0)) is None
+    assert finetune(quantized_model, *learned_and_apart(), replace(CONFIG, finetune=0, tune_below=99.0)) is None
 
 
 def test_finished_work_is_taken_from_the_store(tmp_path: Path) -> None:
     first, second = calibrated(), calibrated()
     told = Recorder()
-    one = finetune(first, images(32), CONFIG, store=WorkStore(tmp_path), progress=told)
-    again = finetune(second, images(32), CONFIG, store=WorkStore(tmp_path))
+    one = finetune(first, *learned_and_apart(), CONFIG, store=WorkStore(tmp_path), progress=told)
+    again = finetune(second, *learned_and_apart(), CONFIG, store=WorkStore(tmp_path))
     assert one is not None
     assert again == one
     mine, other = first.module.state_dict(), second.module.state_dict()
@@ -115,14 +118,14 @@ def test_two_runs_of_one_seed_end_the_same() -> None:
     states = []
     for _ in range(2):
         quantized_model = calibrated()
-        finetune(quantized_model, images(32), CONFIG)
+        finetune(quantized_model, *learned_and_apart(), CONFIG)
         states.append(quantized_model.module.state_dict())
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
 def test_the_file_computes_what_was_learned(tmp_path: Path) -> None:
     quantized_model = calibrated("mobilenet")
-    assert finetune(quantized_model, images(32), CONFIG) is not None
+    assert finetune(quantized_model, *learned_and_apart(), CONFIG) is not None
     export_qdq(quantized_model, tmp_path / "model.onnx")
     x = images(8)
     with torch.no_grad():
@@ -133,4 +136,4 @@ def test_the_file_computes_what_was_learned(tmp_path: Path) -> None:
 def test_what_is_not_calibrated_is_refused() -> None:
     graph_model = prepare(build("resnet"), SHAPE)
     with pytest.raises(InputError):
-        finetune(insert_quantizers(graph_model, make_plan(graph_model, 4)), images(8), CONFIG)
+        finetune(insert_quantizers(graph_model, make_plan(graph_model, 4)), images(7), images(1), CONFIG)
