@@ -57,6 +57,13 @@ def test_few_of_many_are_spread_over_them() -> None:
     assert len(some(6).few(100)) == 6 and few.provenance == some().provenance
 
 
+def test_some_are_held_apart_and_the_rest_stays() -> None:
+    rest, apart = some(6).hold_apart(3)
+    assert (rest.labels.tolist(), apart.labels.tolist()) == ([0, 1, 3, 4], [2, 5])
+    assert torch.equal(apart.images, some(6).images[[2, 5]])
+    assert [len(part) for part in some(3).hold_apart(8)] == [2, 1]
+
+
 def test_floats_are_the_pixels_over_255() -> None:
     data = some()
     assert data.floats().dtype == torch.float32

@@ -5,12 +5,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import ptq
+from ptq.calibration import CalibrationSet
 from ptq.config.bit_budget import check_budget, run_suffix
 from ptq.config.flat_options import command, make_settings
 from ptq.errors import InputError
-from ptq.run.allocation import APART
+from ptq.run.allocation import APART, held_apart
 from ptq.run.pipeline import Run
 from tests.helpers.networks import build
 
@@ -58,6 +60,25 @@ def test_an_agreement_is_judged_on_images_that_nothing_was_tuned_with(tmp_path: 
     assert made.report.allocation.size == min(attempt.size for attempt in attempts if attempt.enough)
     assert not list(tmp_path.glob("run.part/**/*"))
     assert len(made.images) == 8
+
+
+@pytest.mark.parametrize(
+    ("options", "apart"),
+    [
+        ({"min_agreement": 98.0}, 4),
+        ({"min_agreement": 98.0, "data": "val"}, 0),
+        ({"finetune": 20}, 2),
+        ({"finetune": 20, "data": "val"}, 2),
+        ({"finetune": 20, "min_agreement": 98.0}, 4),
+        ({}, 0),
+    ],
+)
+def test_whatever_judges_without_labels_judges_on_images_apart(options: dict[str, Any], apart: int) -> None:
+    images = CalibrationSet.from_pixels(torch.arange(16.0).div(16).view(16, 1, 1, 1).expand(16, 3, 8, 8))
+    tuned, judged = held_apart(images, make_settings("resnet18", **options))
+    assert (len(tuned), 0 if judged is None else len(judged)) == (16 - apart, apart)
+    if judged is not None:
+        assert not torch.isin(judged.images[:, 0, 0, 0], tuned.images[:, 0, 0, 0]).any()
 
 
 def test_a_drop_is_judged_on_labeled_images(tmp_path: Path) -> None:
