@@ -15,7 +15,7 @@ from torch import Tensor
 from ptq.calibration.webp import decode, encode
 from ptq.errors import InputError, reason
 from ptq.utils.files import atomic
-from ptq.utils.sampling import spread
+from ptq.utils.sampling import every_so_many, spread
 from ptq.utils.tensor_files import read_header, read_tensors, save_tensors
 
 __all__ = ["CalibrationSet"]
@@ -75,8 +75,7 @@ class CalibrationSet:
 
     def hold_apart(self, every: int) -> tuple["CalibrationSet", "CalibrationSet"]:
         """Return all images but every so many-th, and these; of fewer images the last one."""
-        every = min(every, len(self))
-        apart = torch.arange(len(self)) % every == every - 1
+        apart = every_so_many(len(self), every)
         return self.pick(~apart), self.pick(apart)
 
     @classmethod

@@ -27,6 +27,7 @@ from ptq.pruning.results import RepairStep
 from ptq.tasks.outputs import named
 from ptq.utils.activation_cache import ActivationCache
 from ptq.utils.metrics import energies, joint_decibels
+from ptq.utils.sampling import every_so_many
 
 __all__ = ["repair"]
 
@@ -130,9 +131,8 @@ def split_images(images: Tensor) -> tuple[Tensor, Tensor]:
         >>> [len(part) for part in split_images(torch.rand(16, 3, 8, 8))]
         [14, 2]
     """
-    every = min(APART, len(images))
-    apart = torch.arange(len(images)) % every == every - 1
-    return (images[~apart], images[apart]) if every > 1 else (images, images)
+    apart = every_so_many(len(images), APART)
+    return (images[~apart], images[apart]) if len(images) > 1 else (images, images)
 
 
 def with_views(x: Tensor) -> Tensor:
