@@ -83,8 +83,9 @@ def measure(
     calibrate(quantized_model, inputs, preprocess=model.preprocess, observer=observer, seed=seed)
     started = time.perf_counter()
     blocks = reconstruct(quantized_model, inputs, config)
+    found = None
     if apart is not None:
-        finetune(quantized_model, inputs, model.preprocess.normalize(apart.floats()), config)
+        found = finetune(quantized_model, inputs, model.preprocess.normalize(apart.floats()), config)
     seconds = time.perf_counter() - started
     reference, logits = (
         logits_of(model.module, model, real.test),
@@ -102,6 +103,7 @@ def measure(
         "kl": round(kl_divergence(reference, logits), 5),
         "seconds": round(seconds, 1),
         "seconds_per_block": round(seconds / len(blocks), 2),
+        "finetuning": found and {"before": round(found.before, 4), "after": round(found.after, 4), "kept": found.kept},
         "kept_nearest": sum(block.kept == "nearest" for block in blocks),
         "threads": threads,
         **environment(),
