@@ -55,7 +55,7 @@ class ReconstructConfig:
     tune_below: float = 25.0
     correct_bias: bool = True
     finetune: int = 0
-    lr_finetune: float = 1e-3
+    lr_finetune: float = 3e-4
     seed: int = 0
 
 
