@@ -55,7 +55,7 @@ class ReconstructConfig:
     tune_below: float = 25.0
     correct_bias: bool = True
     finetune: int = 0
-    lr_finetune: float = 3e-4
+    lr_finetune: float = 1e-3
     seed: int = 0
 
 
@@ -71,6 +71,7 @@ METHODS: dict[str, ReconstructConfig] = {
 # learn from, and the time of an iteration stays within bounds on a CPU.
 ITERATIONS = {"fast": 60, "default": 400, "best": 4000}
 SMALL, LARGE = 32, 8
+LR_LARGE = 3e-4  # of fine-tuning with few images at a time: larger steps fit these, and not the others
 
 
 def method_preset(method: str, preset: str, size: tuple[int, int] = (224, 224)) -> ReconstructConfig:
@@ -95,4 +96,5 @@ def method_preset(method: str, preset: str, size: tuple[int, int] = (224, 224)) 
         return config
     batch = SMALL if max(size) <= 64 else LARGE
     tune_below = 0.0 if preset == "fast" else config.tune_below
-    return replace(config, iterations=ITERATIONS[preset], batch=batch, tune_below=tune_below)
+    lr_finetune = config.lr_finetune if batch == SMALL else LR_LARGE
+    return replace(config, iterations=ITERATIONS[preset], batch=batch, tune_below=tune_below, lr_finetune=lr_finetune)

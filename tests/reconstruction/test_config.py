@@ -14,7 +14,9 @@ def test_presets_scale_the_budget_and_nothing_else(method: str) -> None:
     iterations = [config.iterations for config in made]
     assert iterations == sorted(iterations)
     for config in made:
-        budget = {name: getattr(config, name) for name in ("iterations", "finetune", "batch", "tune_below")}
+        budget = {
+            name: getattr(config, name) for name in ("iterations", "finetune", "batch", "lr_finetune", "tune_below")
+        }
         assert asdict(config) == asdict(METHODS[method]) | budget
 
 
