@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from ptq.allocation.harms import Measured, Rounded, RoundedWeight, measure_harms, measure_together
@@ -15,9 +16,10 @@ from ptq.progress import SILENT, Progress
 from ptq.quantization.quantized_model import QuantizedModel
 from ptq.utils.sampling import evenly
 
-__all__ = ["RESERVE", "Choices", "allocate", "find_choices"]
+__all__ = ["OF_ALL", "RESERVE", "Choices", "allocate", "find_choices"]
 
 IMAGES = 32
+OF_ALL = 4  # of so many images harms are measured on one
 ROUNDS = 4  # of solving and measuring
 NEAR = 0.1  # by which prediction and measurement may differ
 RESERVE = 64  # bytes of a file: lengths and numbers that protobuf and the metadata write with more digits or fewer
@@ -59,7 +61,7 @@ def find_choices(
         fixed: layers that keep the plan's bits.
         also: layer -> bits to measure besides those that are worth anything.
         metadata, format: as `export_qdq` will get them.
-        count: how many of the inputs to measure on, spread evenly.
+        count: how many of the inputs to measure on at most, a quarter of them, spread evenly; the others say how to round.
         progress: told of every layer.
 
     Raises:
@@ -79,8 +81,9 @@ def find_choices(
         for name, bits in possible_widths(quantized_model.plan, sizes, fixed).items()
     }
     float_model = quantized_model.require_float_model()
-    harms, weights = measure_harms(float_model, widths, evenly(inputs, count), progress=progress)
-    return Choices(_tradeoffs(quantized_model, sizes, harms, min(count, len(inputs))), weights)
+    measured, others = _apart(inputs, count)
+    harms, weights = measure_harms(float_model, widths, measured, others, progress=progress)
+    return Choices(_tradeoffs(quantized_model, sizes, harms, len(measured)), weights)
 
 
 def allocate(
@@ -129,6 +132,13 @@ def allocate(
         believed = believed.scaled(bits, found.harm / believed_sum)
     assert best is not None
     return replace(best, rounds=len(tried), frontier=frontier(choices.tradeoffs) if points else ())
+
+
+def _apart(inputs: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Images to measure on, as `allocate` takes them again, and those that say how to round; a single one is both."""
+    chosen = evenly(torch.arange(len(inputs)), min(count, max(1, len(inputs) // OF_ALL)))
+    others = torch.ones(len(inputs), dtype=torch.bool).index_fill(0, chosen, False)
+    return inputs[chosen], inputs[others] if others.any() else inputs
 
 
 def _together(quantized_model: QuantizedModel, inputs: Tensor, choices: Choices, bits: Mapping[str, int]) -> Measured:

@@ -80,7 +80,12 @@ class Measured:
 
 @torch.no_grad()
 def measure_harms(
-    graph_model: GraphModel, widths: Mapping[str, Sequence[int]], inputs: Tensor, *, progress: Progress = SILENT
+    graph_model: GraphModel,
+    widths: Mapping[str, Sequence[int]],
+    inputs: Tensor,
+    others: Tensor,
+    *,
+    progress: Progress = SILENT,
 ) -> tuple[dict[str, dict[int, float]], Rounded]:
     """Return the harm of each width of each layer alone, and the weights rounded to it.
 
@@ -88,22 +93,24 @@ def measure_harms(
         graph_model: the float network; it computes where its module is.
         widths: node of a layer -> the bits that its weights can have.
         inputs: images as the network takes them, (N, C, H, W), normalized.
+        others: images that weights are rounded by: on those, a layer of many inputs looks as if it lost nothing.
         progress: told of every layer.
 
     Returns:
         Layer -> bits -> harm, `Measured.harm`; and layer -> bits -> weight.
 
     Example:
-        >>> harms, weights = measure_harms(graph_model, {"blocks_0_conv1": (2, 8)}, images)
+        >>> harms, weights = measure_harms(graph_model, {"blocks_0_conv1": (2, 8)}, images[::2], images[1::2])
         >>> harms["blocks_0_conv1"][2] > harms["blocks_0_conv1"][8]
         True
     """
     graph = graph_model.module
     blocks = split(graph, assign_blocks(graph))
     device = next(graph.parameters()).device
-    pieces = [piece.to(device) for piece in inputs.split(BATCH)]
-    alive: Pieces = [named_inputs(graph, piece) for piece in pieces]
-    outputs = [graph(piece) for piece in pieces]
+    alive, rounds_by = (
+        [named_inputs(graph, piece.to(device)) for piece in images.split(BATCH)] for images in (inputs, others)
+    )
+    outputs = [graph(*piece.values()) for piece in alive]
     names = {str(node.target): node.name for node in graph.graph.nodes if node.name in widths}
     harms: dict[str, dict[int, float]] = {}
     weights: Rounded = {}
@@ -115,7 +122,7 @@ def measure_harms(
                     continue
                 layer = module_of(block.module, node)
                 assert isinstance(layer, LAYERS)
-                moments = _moments(block, node, layer, alive)
+                moments = _moments(block, node, layer, rounds_by)
                 weights[name] = {bits: _rounded(layer, moments, bits) for bits in widths[name]}
                 harms[name] = {}
                 for bits, weight in weights[name].items():
@@ -125,7 +132,9 @@ def measure_harms(
                             change.add(output, rest({**before, **block(before)}))
                     harms[name][bits] = share_of_noise(change.cost().sqnr)
                 task.advance()
-            alive = [rest.alive(before, block(before)) for before in alive]
+            alive, rounds_by = (
+                [rest.alive(before, block(before)) for before in pieces] for pieces in (alive, rounds_by)
+            )
     return harms, weights
 
 

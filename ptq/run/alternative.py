@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from ptq.allocation.allocate import RESERVE, allocate, find_choices
+from ptq.allocation.allocate import OF_ALL, RESERVE, allocate, find_choices
 from ptq.allocation.harms import BATCH, measure_together
 from ptq.allocation.results import Alternative
 from ptq.allocation.rounding import feedback_rounding
@@ -48,7 +48,7 @@ def find_alternative(
     packed = settings.output.format != "int8" and any(given.bits <= container.bits for container in supported())
     if not packed or bit_budget(given) is not None or SHARE * seconds < SHORTEST:
         return None
-    count = min(_affordable(quantized_model, inputs, SHARE * seconds), len(inputs))
+    count = min(_affordable(quantized_model, inputs, SHARE * seconds), len(inputs) // OF_ALL)
     if count < LEAST:
         return None
     float_model = quantized_model.require_float_model()
@@ -59,10 +59,10 @@ def find_alternative(
     choices = find_choices(
         wide, inputs, fixed=fixed, also=bits, metadata=metadata, format=settings.output.format, count=count
     )
-    same = measure_together(float_model, choices.rounded(bits), evenly(inputs, count))
+    same = measure_together(float_model, choices.rounded(bits), evenly(inputs, choices.tradeoffs.images))
     size = choices.tradeoffs.size(bits)
     found = allocate(wide, inputs, choices, size + RESERVE, points=False)
-    return Alternative(size, same.harm, same.loss, found.measured, found.loss, found.bits, count)
+    return Alternative(size, same.harm, same.loss, found.measured, found.loss, found.bits, choices.tradeoffs.images)
 
 
 @torch.no_grad()

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from ptq.allocation.allocate import OF_ALL
 from ptq.config.flat_options import make_settings
 from ptq.quantization.quantized_model import QuantizedModel
 from ptq.reporting.bits import alternative_lines
@@ -15,7 +16,7 @@ from tests.helpers.networks import images, quantized_network
 
 @cache
 def made(bits: int) -> tuple[QuantizedModel, torch.Tensor]:
-    return quantized_network("resnet", bits, 8), images(LEAST)
+    return quantized_network("resnet", bits, 8), images(OF_ALL * LEAST)
 
 
 def test_bits_of_their_own_do_no_more_harm_in_the_same_bytes() -> None:
