@@ -12,6 +12,7 @@ from scipy.sparse import csr_array
 
 from ptq.allocation.results import LayerWidths, Point, Tradeoffs, Width
 from ptq.errors import InputError
+from ptq.utils.native_output import native_output_hidden
 from ptq.utils.units import file_size_text
 
 __all__ = ["fill", "frontier", "solve", "too_small"]
@@ -118,7 +119,8 @@ def _solved(layers: Sequence[Sequence[Width]], budget: int, scale: float) -> lis
     while True:
         within = LinearConstraint(sizes, ub=1 - slack / budget)
         options = {"mip_rel_gap": 0.0}
-        found = milp(harms, integrality=ones, bounds=Bounds(0, 1), constraints=[one_each, within], options=options)
+        with native_output_hidden():
+            found = milp(harms, integrality=ones, bounds=Bounds(0, 1), constraints=[one_each, within], options=options)
         if found.x is None:
             raise RuntimeError(f"the integer program was not solved: {found.message}")
         chosen = [every[i][1] for i in np.flatnonzero(found.x > 0.5)]
