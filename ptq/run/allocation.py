@@ -158,7 +158,8 @@ class Goal:
         judged = f"with all bits that layers may have, on {len(self.inputs)} images"
         if self.drop is None:
             raise InputError(
-                f"--min-agreement {self.asked:g} cannot be met: it is {limit_text(best, 4, up=False)} {judged}."
+                f"--min-agreement {self.asked:g} cannot be met: it is {limit_text(best, 4, up=False)} {judged}. "
+                "More images tell more: --data, or --set calibration.count=512."
             )
         raise InputError(
             f"--max-drop {self.drop:g} cannot be met: it is {limit_text(self.asked + self.drop - best, up=True)} points {judged}."
