@@ -2,7 +2,6 @@
 
 import ctypes
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -21,8 +20,7 @@ def native_output_hidden() -> Iterator[None]:
         >>> with native_output_hidden():
         ...     _ = os.system("echo a line of another program")
     """
-    with suppress(OSError, ValueError, AttributeError):  # none, closed, or replaced
-        sys.stdout.flush()
+    _flush()  # what libraries printed before is not to be lost
     try:
         kept = os.dup(STDOUT)
     except OSError:  # there is none
@@ -33,8 +31,13 @@ def native_output_hidden() -> Iterator[None]:
         os.dup2(nowhere, STDOUT)
         yield
     finally:
-        with suppress(OSError, AttributeError, TypeError):  # Windows has no library of this name
-            ctypes.CDLL(None).fflush(None)
+        _flush()
         os.dup2(kept, STDOUT)
         os.close(kept)
         os.close(nowhere)
+
+
+def _flush() -> None:
+    """Have C's buffers written. Python's own are others, and stay until Python writes them."""
+    with suppress(OSError, AttributeError, TypeError):  # Windows has no library of this name
+        ctypes.CDLL(None).fflush(None)
