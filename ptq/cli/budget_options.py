@@ -19,8 +19,8 @@ MinAgreement = Annotated[
     float | None,
     typer.Option(
         metavar="PERCENT",
-        help="Of the predictions that are float's: the smallest file that has it when it is tuned, on the images of --data, or on a quarter of the calibration "
-        "images that nothing is tuned with.",
+        help="Of the predictions that are float's: the smallest file that has it when it is tuned, on the images of --data, or on mixed copies of a quarter of "
+        "the calibration images, with which nothing is tuned.",
         rich_help_panel="Budget",
     ),
 ]

@@ -89,7 +89,7 @@ class QuantizationSettings:
         in_float: names of nodes that compute in float; None leaves it to `place`. A finished run's recipe has those of the run.
         max_size: a budget: bytes of the file, "3MB". It gets the best network that fits.
         min_agreement: a budget: share of the predictions, in percent, that are float's. It gets the smallest file, judged on images that no
-            weight was tuned with: labeled ones, or a quarter of the calibration images.
+            weight was tuned with: labeled ones, or mixed copies of a quarter of the calibration images.
         max_drop: a budget: points by which top-1 may be below float's on the labeled images. It gets the smallest file.
 
     Of the three budgets there is one at most.

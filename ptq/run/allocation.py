@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from ptq.allocation.allocate import Choices, find_choices
 from ptq.allocation.storage import read_choices, write_choices
+from ptq.calibration.data_mixing import mixed_copies
 from ptq.calibration.dataset import CalibrationSet
-from ptq.config.bit_budget import BUDGETS, bit_budget
+from ptq.config.bit_budget import BUDGETS
 from ptq.config.settings import QuantizationSettings, Settings
 from ptq.data.datasets import EvalSet
 from ptq.errors import InputError
@@ -31,6 +32,7 @@ __all__ = ["APART_FINETUNE", "Goal", "find_widths", "fixed_layers", "held_apart"
 FOLDER = "widths"  # of a run directory: what another budget there need not measure again
 APART = 4  # of so many calibration images one is held apart to judge how many predictions are as before
 APART_FINETUNE = 8  # and one of so many to tell whether fine-tuning helped, which takes fewer
+JUDGES = 256  # mixed copies of the images held apart: those themselves are predicted with such certainty that 4 bits change none
 BATCH = 50
 JUDGED = 500  # images at most that choices are judged by
 NEAR = 0.5  # points: more than is asked for by less makes no smaller file
@@ -52,13 +54,27 @@ def kept_widths(folder: Path, decides: Mapping[str, Any], settings: Settings) ->
 def held_apart(images: CalibrationSet, settings: Settings) -> tuple[CalibrationSet, CalibrationSet | None]:
     """Return the images to tune with, and those to judge by, which nothing is tuned with; None where nobody asks for them."""
     every = _apart(settings)
-    return images.hold_apart(every) if every and len(images) > 1 else (images, None)
+    if not every or len(images) < 2:
+        return images, None
+    tuned_with, apart = images.hold_apart(every)
+    return tuned_with, _judges(apart, settings.execution.seed) if _agreement_without_data(settings) else apart
+
+
+def _judges(apart: CalibrationSet, seed: int) -> CalibrationSet:
+    """Mixed copies of images; a single one has no other to be mixed with."""
+    if len(apart) < 2:
+        return apart
+    copies = mixed_copies(apart, -(-JUDGES // len(apart)), seed).pick(slice(len(apart), None))
+    return copies.few(JUDGES)
+
+
+def _agreement_without_data(settings: Settings) -> bool:
+    return settings.quantization.min_agreement is not None and settings.evaluation.data is None
 
 
 def _apart(settings: Settings) -> int:
     """Of how many images one is held apart; 0 for none."""
-    budget = bit_budget(settings.quantization)
-    if budget is not None and budget[0] == "min_agreement" and settings.evaluation.data is None:
+    if _agreement_without_data(settings):
         return APART
     return APART_FINETUNE if settings.reconstruction.finetune else 0
 
@@ -127,6 +143,7 @@ class Goal:
         self.device = next(self.float_network.parameters()).device
         self.reference = [self.float_network(x) for x in self._batches()]
         self.near = max(NEAR, 100 / len(self.inputs))
+        self.by_data = isinstance(images, EvalSet)
         self.drop = settings.quantization.max_drop
         self.asked = settings.quantization.min_agreement or 0.0
         if self.drop is not None:
@@ -158,8 +175,8 @@ class Goal:
         judged = f"with all bits that layers may have, on {len(self.inputs)} images"
         if self.drop is None:
             raise InputError(
-                f"--min-agreement {self.asked:g} cannot be met: it is {limit_text(best, 4, up=False)} {judged}. "
-                "More images tell more: --data, or --set calibration.count=512."
+                f"--min-agreement {self.asked:g} cannot be met: it is {limit_text(best, 4, up=False)} {judged}."
+                + ("" if self.by_data else " Mixed images are harder than photographs: with --data, those judge.")
             )
         raise InputError(
             f"--max-drop {self.drop:g} cannot be met: it is {limit_text(self.asked + self.drop - best, up=True)} points {judged}."

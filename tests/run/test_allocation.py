@@ -12,7 +12,7 @@ from ptq.calibration import CalibrationSet
 from ptq.config.bit_budget import check_budget, run_suffix
 from ptq.config.flat_options import command, make_settings
 from ptq.errors import InputError
-from ptq.run.allocation import APART, held_apart
+from ptq.run.allocation import JUDGES, held_apart
 from ptq.run.pipeline import Run
 from tests.helpers.networks import build
 
@@ -54,7 +54,7 @@ def test_what_a_refused_budget_says_can_be_met_in_the_same_folder(
 
 def test_an_agreement_is_judged_on_images_that_nothing_was_tuned_with(tmp_path: Path) -> None:
     made = quantized(tmp_path, min_agreement=50.0)
-    assert made.report.validation.validated_on == 8 // APART
+    assert made.report.validation.validated_on == JUDGES
     assert made.report.allocation is not None
     attempts = made.report.allocation.attempts
     assert made.report.allocation.size == min(attempt.size for attempt in attempts if attempt.enough)
@@ -74,11 +74,27 @@ def test_an_agreement_is_judged_on_images_that_nothing_was_tuned_with(tmp_path: 
     ],
 )
 def test_whatever_judges_without_labels_judges_on_images_apart(options: dict[str, Any], apart: int) -> None:
-    images = CalibrationSet.from_pixels(torch.arange(16.0).div(16).view(16, 1, 1, 1).expand(16, 3, 8, 8))
-    tuned, judged = held_apart(images, make_settings("resnet18", **options))
-    assert (len(tuned), 0 if judged is None else len(judged)) == (16 - apart, apart)
+    tuned, judged = held_apart(_one_gray_each(16), make_settings("resnet18", **options))
+    assert len(tuned) == 16 - apart
+    grays = torch.empty(0) if judged is None else judged.images.unique()
+    assert len(grays) == apart and not torch.isin(grays, tuned.images).any()
+
+
+@pytest.mark.parametrize("count", [1, 3, 8, 16, 2000])
+def test_agreement_is_judged_on_mixed_copies_where_there_are_two_images_to_mix(count: int) -> None:
+    images = _one_gray_each(count)
+    tuned, judged = held_apart(images, make_settings("resnet18", min_agreement=98.0))
+    apart = count - len(tuned)
+    assert apart == (count // 4 if count > 4 else int(count > 1))
     if judged is not None:
-        assert not torch.isin(judged.images[:, 0, 0, 0], tuned.images[:, 0, 0, 0]).any()
+        mixed = judged.images.flatten(1).amax(1) > judged.images.flatten(1).amin(1)
+        assert len(judged) == (JUDGES if apart > 1 else apart)
+        assert apart < 2 or mixed.float().mean() > 0.9
+
+
+def _one_gray_each(count: int) -> CalibrationSet:
+    grays = torch.linspace(0, 1, count).view(count, 1, 1, 1)
+    return CalibrationSet.from_pixels(grays.expand(count, 3, 8, 8))
 
 
 def test_a_drop_is_judged_on_labeled_images(tmp_path: Path) -> None:
