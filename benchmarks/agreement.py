@@ -52,8 +52,8 @@ def judges(network: str, widths: list[int], data: Path) -> Iterator[dict[str, An
     assert copies is not None
     sets = {
         "photographs": networks.images(network, data, model).spaced(TESTED)[0],
-        "images": images.floats(),
-        "copies": copies.floats(),
+        "images": images.images,
+        "copies": copies.images,
     }
     graph_model = prepare(model.module, (3, *model.preprocess.size))
     float_logits = {name: logits_of(model.module, model, pixels) for name, pixels in sets.items()}

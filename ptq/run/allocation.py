@@ -11,6 +11,7 @@ from ptq.allocation.allocate import Choices, find_choices
 from ptq.allocation.storage import read_choices, write_choices
 from ptq.calibration.data_mixing import mixed_copies
 from ptq.calibration.dataset import CalibrationSet
+from ptq.calibration.synthesis_config import is_small
 from ptq.config.bit_budget import BUDGETS
 from ptq.config.settings import QuantizationSettings, Settings
 from ptq.data.datasets import EvalSet
@@ -34,7 +35,7 @@ APART = 4  # of so many calibration images one is held apart to judge how many p
 APART_FINETUNE = 8  # and one of so many to tell whether fine-tuning helped, which takes fewer
 JUDGES = 256  # mixed copies of the images held apart: those themselves are predicted with such certainty that 4 bits change none
 BATCH = 50
-JUDGED = 500  # images at most that choices are judged by
+JUDGED, JUDGED_SMALL = 500, 2000  # images at most that choices are judged by; small ones cost little
 NEAR = 0.5  # points: more than is asked for by less makes no smaller file
 
 
@@ -132,7 +133,8 @@ class Goal:
     def __init__(
         self, settings: Settings, model: Model, quantized_model: QuantizedModel, images: EvalSet | CalibrationSet
     ) -> None:
-        index = evenly(torch.arange(len(images)), JUDGED)
+        most = JUDGED_SMALL if is_small(model.preprocess) else JUDGED
+        index = evenly(torch.arange(len(images)), most)
         if isinstance(images, EvalSet):
             pixels = torch.stack([images.read(i) for i in index.tolist()]).float() / 255
         else:
