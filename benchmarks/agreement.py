@@ -8,7 +8,7 @@ DATA is described in benchmarks/networks.py. Parts:
              `--min-agreement` does without data; and by photographs
     files    `ptq quantize --min-agreement`: the file, what it was found to have, and what it has on photographs
 
-Images are those that come with ptq for networks of ImageNet, and synthesized ones for others. Rows are added to results/agreement.json. results/agreement.md is made from it.
+Images are those that come with ptq for networks of ImageNet, and synthesized ones for others, kept in runs/; no time is that of making them. Rows are added to results/agreement.json. results/agreement.md is made from it.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from torch import Tensor
 from benchmarks import networks
 from benchmarks.datafree import logits_of
 from benchmarks.rows import Rows, add_rows, footer
-from benchmarks.sources import make_images
+from benchmarks.sources import make_images, own_source
 from ptq.calibration import calibrate
 from ptq.config.choices import Preset
 from ptq.config.flat_options import make_settings
@@ -46,7 +46,7 @@ TESTED = 2500  # photographs at most
 def judges(network: str, widths: list[int], data: Path) -> Iterator[dict[str, Any]]:
     """Count the predictions of uniform bits that are float's, a row for each number of bits."""
     model = networks.load(network, data)
-    source = _source(network)
+    source = own_source(network)
     images = make_images(source, network, model, data, seed=0)
     ranges_by, copies = held_apart(images, make_settings(network, min_agreement=90.0))
     assert copies is not None
@@ -87,13 +87,15 @@ def file(network: str, asked: float, preset: str, data: Path) -> dict[str, Any]:
         "bits": None,
         "asked": asked,
         "preset": preset,
-        "source": _source(network),
+        "source": own_source(network),
     }
-    started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
+        images = f"{folder}/images.safetensors"
+        make_images(own_source(network), network, model, data, seed=0).save(images)
+        started = time.perf_counter()
         try:
             made = quantize(
-                name, 8, weights=weights, min_agreement=asked, images=_source(network), preset=preset, out=folder
+                name, 8, weights=weights, min_agreement=asked, images=images, preset=preset, out=f"{folder}/run"
             )
         except InputError as error:
             return row | {"refused": str(error), **environment()}
@@ -119,10 +121,6 @@ def file(network: str, asked: float, preset: str, data: Path) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         **environment(),
     }
-
-
-def _source(network: str) -> str:
-    return "mixmix" if network in networks.CIFAR else "universal"
 
 
 def _agreement(network: Callable[[Tensor], Tensor], model: Model, pixels: Tensor, float_logits: Tensor) -> float:

@@ -9,7 +9,7 @@ DATA is described in benchmarks/networks.py. Parts:
     smallest   `ptq quantize --max-drop`: the smallest file within so many points of float. Fold 0 is judged on one half of the labeled images, of which a run takes up to 500 large
                ones or 2,000 small ones, and tested on the other half; fold 1 the other way round
 
-Images are those that come with ptq for networks of ImageNet, and synthesized ones for others. Rows are added to results/file_budgets.json. results/file_budgets.md is made from
+Images are those that come with ptq for networks of ImageNet, and synthesized ones for others, kept in runs/; no time is that of making them. Rows are added to results/file_budgets.json. results/file_budgets.md is made from
 it. For times nothing else should run on the machine.
 """
 
@@ -28,7 +28,7 @@ import torch
 from benchmarks import networks
 from benchmarks.datafree import logits_of
 from benchmarks.rows import Rows, add_rows, footer
-from benchmarks.sources import make_images
+from benchmarks.sources import make_images, own_source
 from ptq.allocation.allocate import allocate, find_choices
 from ptq.allocation.widths import change_widths
 from ptq.calibration import calibrate
@@ -49,7 +49,7 @@ KEYS = ("part", "network", "asked", "fold")
 def of_sizes(network: str, sizes: list[str], data: Path) -> Iterator[dict[str, Any]]:
     """Write a file for each size, a row after the other."""
     model = networks.load(network, data)
-    source = "mixmix" if network in networks.CIFAR else "universal"
+    source = own_source(network)
     inputs = model.preprocess.normalize(make_images(source, network, model, data, seed=0).floats())
     started = time.perf_counter()
     graph_model = prepare(model.module, (3, *model.preprocess.size))
@@ -94,18 +94,20 @@ def smallest(network: str, drop: float, preset: str, fold: int, data: Path) -> d
     if network not in networks.CIFAR:  # nothing is calibrated with those, either
         pixels, labels = torch.cat([pixels, found.others]), torch.cat([labels, found.other_labels])
     judging, testing = slice(fold, None, 2), slice(1 - fold, None, 2)
-    images: dict[str, Any] = {} if network in networks.CIFAR else {"images": "universal"}
-    started = time.perf_counter()
+    source = own_source(network)
     with tempfile.TemporaryDirectory() as folder:
+        images = f"{folder}/images.safetensors"
+        make_images(source, network, model, data, seed=0).save(images)
         half = Path(folder) / "half.npz"
         np.savez(half, images=pixels[judging].numpy(), labels=labels[judging].numpy())
+        started = time.perf_counter()
         made = quantize(
-            name, 8, weights=weights, max_drop=drop, data=str(half), preset=preset, out=f"{folder}/run", **images
+            name, 8, weights=weights, max_drop=drop, data=str(half), preset=preset, out=f"{folder}/run", images=images
         )
+        seconds = time.perf_counter() - started
         session = ort.session(made.folder / "model.onnx")
         logits = logits_of(lambda x: torch.from_numpy(ort.run_all(session, x.numpy())[0]), model, pixels[testing])
         report, size = made.report, (made.folder / "model.onnx").stat().st_size
-    seconds = time.perf_counter() - started
     assert report.allocation is not None
     labels, reference = labels[testing], logits_of(model.module, model, pixels[testing])
     return {
@@ -114,7 +116,7 @@ def smallest(network: str, drop: float, preset: str, fold: int, data: Path) -> d
         "asked": drop,
         "fold": fold,
         "preset": preset,
-        "source": "universal" if images else "mixmix",
+        "source": source,
         "file": size,
         "int8": report.allocation.frontier[-1].size,
         "tuned": len(report.allocation.attempts),

@@ -15,7 +15,17 @@ from ptq.calibration import CalibrationSet, fit_to_network, gaussian_noise, synt
 from ptq.data.image_ops import low_pass
 from ptq.models.model import Model
 
-__all__ = ["PRESET", "SOURCES", "Source", "make_images", "mct_images", "source_of", "teachers_of", "unseen"]
+__all__ = [
+    "PRESET",
+    "SOURCES",
+    "Source",
+    "make_images",
+    "mct_images",
+    "own_source",
+    "source_of",
+    "teachers_of",
+    "unseen",
+]
 
 IMAGES = Path("runs/datafree")
 PRESET = "default"
@@ -72,6 +82,11 @@ def source_of(name: str) -> Source:
         return SOURCES[name]
     method, _, teachers = name.partition(":")
     return Source(f"{SOURCES[method].title.split(',')[0]} from {teachers}", method, teachers)
+
+
+def own_source(network: str) -> str:
+    """The row of SOURCES for a network that has no data: those that come with ptq for ImageNet, synthesized ones else."""
+    return "universal" if network in networks.UNIVERSAL else "mixmix"
 
 
 def teachers_of(source: Source, network: str) -> tuple[str, ...]:
