@@ -123,6 +123,7 @@ def _budget(settings: Settings, measured: Validation, allocation: Allocation | N
         return [f"{asked}: the file has {file_size_text(measured.size_bytes['onnx'])}"]
     on = f"on {measured.validated_on:,} images"
     if name == "min_agreement":
+        on += "" if settings.evaluation.data else " made of those that nothing was tuned with"
         return [f"{asked}: the tuned file has {percent_text(measured.agreement['onnx'])} {on}{tail}"]
     drop = measured.top1["float"] - measured.top1["onnx"]
     return [f"{asked}: the tuned file loses {number_text(drop)} points {on}{tail}"]

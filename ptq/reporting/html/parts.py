@@ -65,7 +65,7 @@ def accuracy_cards(measured: Validation) -> Iterator[dict[str, str]]:
             detail = f"float {short_text(figures['float'])}" if "float" in figures else ""
             yield card(name, short_text(figures["onnx"]), detail)
     if "onnx" not in top1 and "onnx" in agreement:
-        detail = "of calibration images; no labels were given"
+        detail = f"of {measured.validated_on:,} images without labels"
         yield card(agreement_name(measured), percent_text(agreement["onnx"]), detail)
 
 
@@ -97,7 +97,7 @@ def figure_part(measured: Validation, columns: tuple[str, ...], pruning: PruneRe
     if measured.top1:
         what = f"Accuracy on {count} labeled images"
     else:
-        what = f"Agreement with float on {count} calibration images, without labels"
+        what = f"Agreement with float on {count} images without labels"
     rows = (*figure_rows(measured, columns), *cost_rows(pruning, columns))
     return {
         "measured_on": f"{what}; latency is the median at batch 1.",

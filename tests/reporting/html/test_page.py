@@ -118,7 +118,7 @@ def test_what_is_not_known_is_left_out() -> None:
 
 def test_without_labels_agreement_stands_at_the_top() -> None:
     shown = Page(page(made_up(top1={}, validated_on=64)))
-    assert "97.50" in shown.text.split("What next")[0] and "64 calibration images" in shown.text
+    assert "97.50" in shown.text.split("What next")[0] and "64 images without labels" in shown.text
     assert "--data DIR" in shown.text
     assert "top-1" not in shown.text  # a column of nothing
 
