@@ -43,7 +43,7 @@ from ptq.utils.metrics import top1
 from ptq.utils.units import byte_count
 
 SIZES = "1.5MB,1.75MB,2MB,2.25MB,2.5MB,2.75MB,3MB,3.25MB,3.5MB,3.75MB,4MB"
-KEYS = ("part", "network", "asked", "fold")
+KEYS = ("part", "network", "asked", "fold", "preset")
 
 
 def of_sizes(network: str, sizes: list[str], data: Path) -> Iterator[dict[str, Any]]:
@@ -70,6 +70,7 @@ def of_sizes(network: str, sizes: list[str], data: Path) -> Iterator[dict[str, A
             "network": network,
             "asked": byte_count(asked),
             "fold": 0,
+            "preset": None,
             "file": written,
             "said": found.size,
             "largest": choices.tradeoffs.most(),
