@@ -147,6 +147,9 @@ def same_accuracy(evidence: Evidence) -> Iterator[Check]:
 
     A score is top-1 or, without labels, how much a network agrees with the float one; of several outputs the worst.
     Without either, outputs are compared with each other.
+
+    Without optimizations onnxruntime sums in float what the file has in integers. Codes that are flipped by that flip others, and of
+    MobileNetV2's predictions 1 % or more change. So where the file's numbers are the simulation's, other predictions are no fault.
     """
     if (outputs := evidence.outputs) is None:
         return
@@ -163,14 +166,18 @@ def same_accuracy(evidence: Evidence) -> Iterator[Check]:
         else:
             measure, apart = "predictions", 100.0 - outputs.agreement(other, "onnx")
             measured = f"other predictions for {apart:.2f} % of the images"
-        failure = (
-            f"{measure} of the optimized file and of {called} differ by {apart:.2f} points (at most {tolerance:.2f})."
-        )
-        yield Check(
-            f"{AS_GOOD}{as_good_as}",
-            f"{measured}; at most {tolerance:.2f} points apart",
-            failure if apart > tolerance else "",
-        )
+        limit, failure = f"at most {tolerance:.2f} points apart", ""
+        if apart > tolerance and other == "onnx_unoptimized" and _simulated(evidence):
+            limit = "its sums are rounded otherwise: the file gives the numbers of the simulation"
+        elif apart > tolerance:
+            failure = f"{measure} of the optimized file and of {called} differ by {apart:.2f} points (at most {tolerance:.2f})."
+        yield Check(f"{AS_GOOD}{as_good_as}", f"{measured}; {limit}", failure)
+
+
+def _simulated(evidence: Evidence) -> bool:
+    """Whether there is a simulation, and the file gives its numbers."""
+    answers = list(same_numbers_as_simulation(evidence))
+    return bool(answers) and all(answer.passed for answer in answers)
 
 
 def same_predictions_as_float(evidence: Evidence) -> Iterator[Check]:

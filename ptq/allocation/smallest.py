@@ -7,6 +7,7 @@ has brought the others tells to be near.
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -55,29 +56,41 @@ class Ladder:
         with rounded_network(self.quantized_model.require_float_model(), weights) as network, torch.no_grad():
             return found, self.judge(network)
 
-    def first(self, asked: float) -> int:
-        """Return the lowest step that is good enough untuned, found by halving; the highest where none is."""
-        low, high = -1, STEPS
+    def first(
+        self, asked: float, low: int = -1, high: int = STEPS, gain: Callable[[int], float] = lambda step: 0.0
+    ) -> int:
+        """Return the lowest step between two that is good enough, found by halving; the higher one where none is.
+
+        Args:
+            asked: what is good enough.
+            low: a step that is not.
+            high: a step that is returned if nothing else is.
+            gain: what tuning is believed to bring at a step.
+        """
         while high - low > 1:
             middle = (low + high) // 2
-            if self.at(middle)[1] >= asked:
+            if self.at(middle)[1] + gain(middle) >= asked:
                 high = middle
             else:
                 low = middle
         return high
 
 
-def smallest(ladder: Ladder, tune: Callable[[Allocation], float], asked: float, near: float = 0.0) -> Allocation:
+def smallest(
+    ladder: Ladder, tune: Callable[[Allocation], float], asked: float, near: float = 0.0, largest: float | None = None
+) -> Allocation:
     """Choose the bits of every layer so that the file is the smallest that is good enough when it is tuned.
 
-    The smallest that is good enough untuned is tuned first. What tuning brought is taken to be the same for other sizes,
-    and says which is tuned next: a larger one where that was not enough, a smaller one where it was more. Three are tuned at most.
+    The smallest that is good enough untuned is tuned first. What tuning has brought says what it will bring for sizes in
+    between, and so which is tuned next: a larger one where that was not enough, a smaller one where it was more. Three are
+    tuned at most.
 
     Args:
         ladder: of files.
         tune: makes the network with these bits, tunes it, and judges it as the ladder does.
         asked: what is good enough.
         near: by how much a result may be better than asked, so that no smaller file is tried.
+        largest: how good the largest file is when it is tuned, where that is known.
 
     Returns:
         The smallest that is good enough, or the best where none is, with all `attempts`.
@@ -91,18 +104,30 @@ def smallest(ladder: Ladder, tune: Callable[[Allocation], float], asked: float, 
         >>> found.size == ladder.at(0)[0].size, found.attempts[-1].enough
         (True, True)
     """
-    after: dict[int, float] = {}
-    step = ladder.first(asked)
-    for _ in range(TUNED):
-        before = ladder.at(step)[1]
-        after[step] = tune(ladder.at(step)[0])
+    after: dict[int, float] = {} if largest is None else {STEPS: largest}
+    tuned: dict[int, float] = {ladder.at(step)[0].size: value for step, value in after.items()}
+    left = TUNED
+
+    def gain(step: int) -> float:
+        """Between two steps that were tuned by their distances, beyond them as the nearest."""
+        known = sorted(after)
+        return float(np.interp(step, known, [after[at] - ladder.at(at)[1] for at in known])) if known else 0.0
+
+    step = ladder.first(asked, gain=gain)
+    while left:
+        found = ladder.at(step)[0]
+        if found.size not in tuned:  # a large layer makes a step of many: all have the file below it
+            tuned[found.size] = tune(found)
+            left -= 1
+        after[step] = tuned[found.size]
         missed = max((at for at, value in after.items() if value < asked), default=-1)
         met = min((at for at, value in after.items() if value >= asked), default=STEPS + 1)
         if met - missed <= 1 or 0 <= after[step] - asked <= near:
             break
-        step = min(max(ladder.first(asked - (after[step] - before)), missed + 1), met - 1)
+        step = ladder.first(asked, missed, min(met, STEPS), gain)
+        if step == met:  # nothing in between is believed to be good enough
+            step = (missed + met) // 2
     best = min(after, key=lambda at: (after[at] < asked, at if after[at] >= asked else -after[at]))
-    attempts = tuple(
-        Attempt(ladder.at(at)[0].size, ladder.at(at)[1], value, value >= asked) for at, value in after.items()
-    )
+    before = {ladder.at(at)[0].size: ladder.at(at)[1] for at in after}
+    attempts = tuple(Attempt(size, before[size], value, value >= asked) for size, value in tuned.items())
     return replace(ladder.at(best)[0], frontier=frontier(ladder.choices.tradeoffs), attempts=attempts)

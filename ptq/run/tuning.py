@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ptq.allocation.allocate import Choices, allocate
 from ptq.allocation.results import Allocation
-from ptq.allocation.smallest import STEPS, Ladder, smallest
+from ptq.allocation.smallest import Ladder, smallest
 from ptq.allocation.widths import change_widths
 from ptq.config.choices import MAX_BITS, REDUCED_BITS
 from ptq.progress import Progress
@@ -117,10 +117,13 @@ def tune_to_goal(
         return goal.judge(changed.module)
 
     with tuning.watch("allocate bits"):
-        ladder = Ladder(quantized_model, tuning.inputs(), choices, goal.judge)
+        ladder, largest = Ladder(quantized_model, tuning.inputs(), choices, goal.judge), None
         if min((spec.bits for spec in quantized_model.plan.weights.values()), default=MAX_BITS) >= REDUCED_BITS:
-            goal.require(ladder.at(STEPS)[1])
-        found = smallest(ladder, tune, goal.asked, goal.near)
+            largest = goal.judge(quantized_model.module)  # as good as tuned
+            goal.require(largest)
+        found = smallest(ladder, tune, goal.asked, goal.near, largest)
+        if found.size not in made:
+            tune(found)
     if found.missed:
         best = max(attempt.after for attempt in found.attempts)
         warnings.warn(

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 from torch import nn
 
@@ -82,3 +83,39 @@ def test_steps_are_files_of_that_size_and_rise() -> None:
     assert figure >= -1.5 * enough.harm
     assert points[0].size < found.size <= enough.size + finest
     assert ladder.first(1.0) == STEPS
+
+
+def test_what_tuning_brings_is_told_from_the_sizes_on_both_sides() -> None:
+    """Few bits lose by activations and by short tuning, which eight do not."""
+    ladder = Steps(lambda step: 60 + step)
+    loss = {step: -0.5 * (STEPS - step) for step in range(STEPS + 1)}
+    found = smallest(ladder, lambda found: 60 + found.size + loss[found.size], 80, largest=60.0 + STEPS)  # type: ignore[arg-type]
+    assert [attempt.size for attempt in found.attempts] == [STEPS, 20, 24]
+    assert found.size == 24 and found.attempts[-1].after == 80
+
+
+def test_steps_with_the_same_file_are_tuned_once() -> None:
+    tuned = []
+
+    @dataclass
+    class Plateau(Steps):
+        def at(self, step: int) -> tuple[Allocation, float]:
+            return Allocation({}, min(step, 10) if step < STEPS else step, 0.0, 0.0, 0.0, (), 0), self.untuned(step)
+
+    def tune(found: Allocation) -> float:
+        tuned.append(found.size)
+        return 0.0
+
+    found = smallest(Plateau(lambda step: float(step >= STEPS)), tune, 1.0, largest=1.0)  # type: ignore[arg-type]
+    assert found.size == STEPS and len(tuned) == len({*tuned}) and all(size <= 10 for size in tuned)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_whatever_tuning_brings_it_ends_with_what_was_best(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    noise = random.normal(0, 3, STEPS + 1)
+    largest = None if seed % 2 else float(60 + STEPS + noise[STEPS])
+    found = smallest(Steps(lambda step: 60 + step), lambda a: 60 + a.size + noise[a.size], 80, 0.5, largest)  # type: ignore[arg-type]
+    enough = [attempt.size for attempt in found.attempts if attempt.enough]
+    assert len(found.attempts) <= TUNED + (largest is not None)
+    assert found.size == (min(enough) if enough else max(found.attempts, key=lambda attempt: attempt.after).size)

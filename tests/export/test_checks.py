@@ -62,6 +62,18 @@ def test_without_labels_agreement_with_float_stands_for_accuracy(file: Quantized
     assert "agreement with float" in line and "of the unoptimized one" in line and "50.00" in line
 
 
+def test_the_unoptimized_file_may_predict_otherwise_where_numbers_are_those_of_the_simulation(
+    file: QuantizedFile,
+) -> None:
+    logits = {"onnx": predicting(0, 1, 2, 3), "onnx_unoptimized": predicting(0, 1, 2, 1)}
+    labels = torch.tensor([0, 1, 2, 3])
+    right, wrong = predicting(0, 1, 2, 3), predicting(0, 1, 2, 3) + 0.5
+    assert failures(found(file, {**logits, "simulated": right}, labels=labels)) == []
+    (line, other) = failures(found(file, {**logits, "simulated": wrong}, labels=labels))
+    assert "of the unoptimized one" in line and "simulation" in other
+    assert len(failures(found(file, logits, labels=labels))) == 1
+
+
 def test_without_labels_and_float_predictions_are_compared(file: QuantizedFile) -> None:
     logits = {"onnx": predicting(0, 1), "onnx_unoptimized": predicting(0, 2)}
     (line,) = failures(found(file, logits, tolerance=25.0))
