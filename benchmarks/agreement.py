@@ -117,6 +117,7 @@ def file(network: str, asked: float, preset: str, data: Path) -> dict[str, Any]:
         "file": size,
         "int8": report.allocation.frontier[-1].size,
         "tuned": len(report.allocation.attempts),
+        "attempts": [[attempt.size, attempt.after, attempt.enough] for attempt in report.allocation.attempts],
         "seconds": round(seconds, 1),
         "threads": torch.get_num_threads(),
         **environment(),

@@ -111,9 +111,9 @@ def smallest(
     def gain(step: int) -> float:
         """Between two steps that were tuned by their distances, beyond them as the nearest."""
         known = sorted(after)
-        return float(np.interp(step, known, [after[at] - ladder.at(at)[1] for at in known])) if known else 0.0
+        return float(np.interp(step, known, [after[at] - ladder.at(at)[1] for at in known]))
 
-    step = ladder.first(asked, gain=gain)
+    step = ladder.first(asked)
     while left:
         found = ladder.at(step)[0]
         if found.size not in tuned:  # a large layer makes a step of many: all have the file below it

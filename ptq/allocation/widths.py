@@ -77,4 +77,4 @@ def _note(bits: Mapping[str, int]) -> tuple[str, ...]:
     """What a reader of the report must know; nothing where nothing has changed."""
     counts = sorted(Counter(bits.values()).items())
     each = (f"{width} bits in {number} layer{'s' * (number > 1)}" for width, number in counts)
-    return (f"weights by layer, the ends among them, in place of these bits: {', '.join(each)}",) if bits else ()
+    return (f"weights by layer, which replaces the bits above: {', '.join(each)}",) if bits else ()
