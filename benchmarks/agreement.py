@@ -144,17 +144,17 @@ def page(rows: Rows) -> Iterator[str]:
     if of["files"]:
         yield "\n## The smallest file that agrees\n"
         yield (
-            "| network | images, preset | asked | found | on photographs | bytes | of int8's | tuned | minutes |\n|"
-            + " --- |" * 9
+            "| network | images, preset | asked | found | on photographs | bytes | of int8's | tuned |\n|"
+            + " --- |" * 8
         )
         for row in sorted(of["files"], key=lambda r: (r["network"], -r["asked"])):
             head = f"| {row['network']} | {row['source']}, {row['preset']} | {row['asked']:g} |"
             if "refused" in row:
-                yield f"{head} {row['refused']} | | | | | |"
+                yield f"{head} {row['refused']} | | | | |"
                 continue
             yield (
                 f"{head} {row['found']:.1f} | {row['photographs']:.1f} ({row['tested']:,}) | {row['file']:,} | {100 * row['file'] / row['int8']:.0f} % "
-                f"| {row['tuned']} | {row['seconds'] / 60:.1f} |"
+                f"| {row['tuned']} |"
             )
     yield footer(rows)
 

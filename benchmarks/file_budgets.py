@@ -169,7 +169,7 @@ def page(rows: Rows) -> Iterator[str]:
             )
             yield (
                 f"| {row['network']} | {row['preset']}, {row['source']} | {row['asked']} | {judged} | {tested} "
-                f"| {row['file']:,} | {100 * row['file'] / row['int8']:.0f} % | {row['tuned']} | {row['seconds'] / 60:.1f} |"
+                f"| {row['file']:,} | {100 * row['file'] / row['int8']:.0f} % | {row['tuned']} |"
             )
     yield footer(rows)
 

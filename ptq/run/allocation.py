@@ -1,11 +1,11 @@
 """What a run with a budget for bits chooses by: widths, measured once and kept in the run directory, and how it judges."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ptq.allocation.allocate import Choices, find_choices
 from ptq.allocation.storage import read_choices, write_choices
@@ -22,6 +22,7 @@ from ptq.progress import SILENT, Progress
 from ptq.quantization.plan import layers_matched
 from ptq.quantization.quantized_model import QuantizedModel
 from ptq.tasks.kinds import Tally
+from ptq.tasks.outputs import Output
 from ptq.tasks.task import Task
 from ptq.utils.ranks import by_first
 from ptq.utils.sampling import evenly
@@ -152,12 +153,16 @@ class Goal:
             self.asked = self._right(self.reference) - self.drop
         self.asked, self.near = by_first(lambda: (self.asked, self.near))
 
-    def judge(self, network: nn.Module) -> float:
-        """Return the percent of right predictions, or of those that are float's; of several outputs the least."""
+    def judge(self, network: Callable[[Tensor], Output]) -> float:
+        """Return the percent of right predictions, or of those that are float's; of several outputs the least.
+
+        A network that is tuned is judged in integers: what the file gives is promised, and real numbers on the grids of codes
+        round otherwise.
+        """
         return by_first(lambda: self._judge(network))
 
     @torch.no_grad()
-    def _judge(self, network: nn.Module) -> float:
+    def _judge(self, network: Callable[[Tensor], Output]) -> float:
         if self.drop is not None:
             return self._right([network(x) for x in self._batches()])
         tallies: dict[str, Tally] = {}

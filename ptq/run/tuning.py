@@ -114,12 +114,12 @@ def tune_to_goal(
     def tune(allocation: Allocation) -> float:
         changed = change_widths(quantized_model, allocation.bits)
         made[allocation.size] = tuning(changed, store if not made else store.part(f"again-{len(made)}"))
-        return goal.judge(changed.module)
+        return goal.judge(changed.integer_forward)
 
     with tuning.watch("allocate bits"):
         ladder, largest = Ladder(quantized_model, tuning.inputs(), choices, goal.judge), None
         if min((spec.bits for spec in quantized_model.plan.weights.values()), default=MAX_BITS) >= REDUCED_BITS:
-            largest = goal.judge(quantized_model.module)  # as good as tuned
+            largest = goal.judge(quantized_model.integer_forward)  # as good as tuned
             goal.require(largest)
         found = smallest(ladder, tune, goal.asked, goal.near, largest)
         if found.size not in made:
