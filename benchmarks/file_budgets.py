@@ -159,8 +159,8 @@ def page(rows: Rows) -> Iterator[str]:
     if found:
         yield "\n## The smallest file within a drop of top-1\n"
         yield (
-            "| network | preset, images | allowed | float, judged | the file | float, tested | the file | bytes | of int8's | tuned | minutes |\n|"
-            + " --- |" * 11
+            "| network | preset, images | allowed | float, judged | the file | float, tested | the file | bytes | of int8's | tuned |\n|"
+            + " --- |" * 10
         )
         for row in found:
             judged, tested = (
