@@ -35,6 +35,8 @@ COLLAPSED = 50.0
 FAITHFUL, FAITHFUL_BITS = 90.0, 7
 # On fewer images on which float is sure (`ptq.tasks.kinds`) nothing can be said.
 FEWEST = 16
+# Standard errors by which scores differ where nothing but chance does.
+CHANCE = 2.0
 # Times that latency is measured before a file counts as slow.
 ATTEMPTS = 3
 # By which a file may be slower before it counts: medians of a busy machine differ by that.
@@ -149,7 +151,8 @@ def same_accuracy(evidence: Evidence) -> Iterator[Check]:
     Without either, outputs are compared with each other.
 
     Without optimizations onnxruntime sums in float what the file has in integers. Codes that are flipped by that flip others, and of
-    MobileNetV2's predictions 1 % or more change. So where the file's numbers are the simulation's, other predictions are no fault.
+    MobileNetV2's predictions 1 % or more change. So where the file's numbers are the simulation's, scores may differ by as much
+    as so many other predictions make by chance.
     """
     if (outputs := evidence.outputs) is None:
         return
@@ -166,12 +169,19 @@ def same_accuracy(evidence: Evidence) -> Iterator[Check]:
         else:
             measure, apart = "predictions", 100.0 - outputs.agreement(other, "onnx")
             measured = f"other predictions for {apart:.2f} % of the images"
-        limit, failure = f"at most {tolerance:.2f} points apart", ""
+        limit, failure = tolerance, ""
         if apart > tolerance and other == "onnx_unoptimized" and _simulated(evidence):
-            limit = "its sums are rounded otherwise: the file gives the numbers of the simulation"
-        elif apart > tolerance:
-            failure = f"{measure} of the optimized file and of {called} differ by {apart:.2f} points (at most {tolerance:.2f})."
-        yield Check(f"{AS_GOOD}{as_good_as}", f"{measured}; {limit}", failure)
+            limit = max(tolerance, _by_chance(outputs.agreement(other, "onnx"), outputs.images))
+        if apart > limit:
+            failure = (
+                f"{measure} of the optimized file and of {called} differ by {apart:.2f} points (at most {limit:.2f})."
+            )
+        yield Check(f"{AS_GOOD}{as_good_as}", f"{measured}; at most {limit:.2f} points apart", failure)
+
+
+def _by_chance(agreement: float, images: int) -> float:
+    """By how many points scores differ where the predictions that differ are right as often on either side."""
+    return CHANCE * 100 * math.sqrt((1 - agreement / 100) / images)
 
 
 def _simulated(evidence: Evidence) -> bool:
