@@ -33,6 +33,7 @@ from ptq.allocation.allocate import allocate, find_choices
 from ptq.allocation.widths import change_widths
 from ptq.calibration import calibrate
 from ptq.config.choices import Preset
+from ptq.errors import InputError
 from ptq.export import export_qdq, ort
 from ptq.graph.preparation import prepare
 from ptq.quantization.insertion import insert_quantizers
@@ -102,22 +103,27 @@ def smallest(network: str, drop: float, preset: str, fold: int, data: Path) -> d
         half = Path(folder) / "half.npz"
         np.savez(half, images=pixels[judging].numpy(), labels=labels[judging].numpy())
         started = time.perf_counter()
-        made = quantize(
-            name, 8, weights=weights, max_drop=drop, data=str(half), preset=preset, out=f"{folder}/run", images=images
-        )
+        row = {"part": "smallest", "network": network, "asked": drop, "fold": fold, "preset": preset, "source": source}
+        try:
+            made = quantize(
+                name,
+                8,
+                weights=weights,
+                max_drop=drop,
+                data=str(half),
+                preset=preset,
+                out=f"{folder}/run",
+                images=images,
+            )
+        except InputError as error:
+            return row | {"refused": str(error), **environment()}
         seconds = time.perf_counter() - started
         session = ort.session(made.folder / "model.onnx")
         logits = logits_of(lambda x: torch.from_numpy(ort.run_all(session, x.numpy())[0]), model, pixels[testing])
         report, size = made.report, (made.folder / "model.onnx").stat().st_size
     assert report.allocation is not None
     labels, reference = labels[testing], logits_of(model.module, model, pixels[testing])
-    return {
-        "part": "smallest",
-        "network": network,
-        "asked": drop,
-        "fold": fold,
-        "preset": preset,
-        "source": source,
+    return row | {
         "file": size,
         "int8": report.allocation.frontier[-1].size,
         "tuned": len(report.allocation.attempts),
@@ -163,6 +169,12 @@ def page(rows: Rows) -> Iterator[str]:
             + " --- |" * 10
         )
         for row in found:
+            if "refused" in row:
+                yield (
+                    f"| {row['network']} | {row['preset']}, {row['source']} | {row['asked']} | {row['refused']} |"
+                    + " |" * 6
+                )
+                continue
             judged, tested = (
                 f"{row[of]:.2f} % of {row[count]:,} | {row[file]:.2f} %"
                 for of, count, file in (("judged_float", "judged", "judged_file"), ("top1_float", "tested", "top1"))
