@@ -81,17 +81,11 @@ def file(network: str, asked: float, preset: str, data: Path) -> dict[str, Any]:
     name, weights = networks.model_and_weights(network, data)
     model = networks.load(network, data)
     photographs, _ = networks.images(network, data, model).spaced(TESTED)
-    row = {
-        "part": "files",
-        "network": network,
-        "bits": None,
-        "asked": asked,
-        "preset": preset,
-        "source": own_source(network),
-    }
+    source = own_source(network)
+    row = {"part": "files", "network": network, "bits": None, "asked": asked, "preset": preset, "source": source}
     with tempfile.TemporaryDirectory() as folder:
         images = f"{folder}/images.safetensors"
-        make_images(own_source(network), network, model, data, seed=0).save(images)
+        make_images(source, network, model, data, seed=0).save(images)
         started = time.perf_counter()
         try:
             made = quantize(
