@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import networks
-from benchmarks.datafree import logits_of
+from benchmarks.datafree import logits_of, scores
 from benchmarks.rows import Rows, add_rows, footer, with_spread
 from benchmarks.sources import make_images
 from ptq.calibration import calibrate
@@ -32,7 +32,6 @@ from ptq.reconstruction.loop import reconstruct
 from ptq.run.activation_bits import plan_activations
 from ptq.run.planning import plan_by_settings
 from ptq.utils.environment import environment
-from ptq.utils.metrics import kl_divergence, top1
 
 KEYS = ("network", "bits", "activations", "seed", "iterations")
 TESTED = 2500  # images at most
@@ -73,9 +72,7 @@ def measure(
             "images": len(images),
             "source": source,
             "tested": len(labels),
-            "top1": round(top1(logits, labels), 3),
-            "top1_float": round(top1(reference, labels), 3),
-            "kl": round(kl_divergence(reference, logits), 5),
+            **scores(reference, logits, labels),
             "of_4_bits": sum(spec.bits == 4 for spec in plan.activations.values()),
             "readable": readable,
             "cpu_seconds_choice": round(chosen - started, 1),

@@ -77,9 +77,7 @@ def measure(
                 "seed": seed,
                 "images": len(images),
                 "iterations": iterations,
-                "top1": round(top1(logits, real.labels), 3),
-                "top1_float": round(top1(reference, real.labels), 3),
-                "kl": round(kl_divergence(reference, logits), 5),
+                **scores(reference, logits, real.labels),
                 "teachers": teachers_of(source_of(name), network),
                 "quality": quality,
                 "seconds_images": images.provenance.get("seconds"),
@@ -97,6 +95,15 @@ def logits_of(network: Callable[[Tensor], Tensor], model: Model, images: Tensor)
     """What a network gives on uint8 images (N, 3, H, W)."""
     parts = [network(model.preprocess.normalize(part.float() / 255)) for part in images.split(100)]
     return torch.cat(parts)
+
+
+def scores(reference: Tensor, logits: Tensor, labels: Tensor) -> dict[str, float]:
+    """What a row says of logits beside the float network's: top-1 of both in percent, and the divergence in nats."""
+    return {
+        "top1": round(top1(logits, labels), 3),
+        "top1_float": round(top1(reference, labels), 3),
+        "kl": round(kl_divergence(reference, logits), 5),
+    }
 
 
 def page(rows: list[dict[str, Any]]) -> Iterator[str]:

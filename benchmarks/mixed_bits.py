@@ -29,7 +29,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from benchmarks import networks
-from benchmarks.datafree import logits_of
+from benchmarks.datafree import logits_of, scores
 from benchmarks.rows import Rows, add_rows, footer, with_spread
 from benchmarks.sources import make_images
 from ptq.allocation.allocate import RESERVE, Choices, allocate, find_choices
@@ -42,7 +42,6 @@ from ptq.quantization.quantized_model import QuantizedModel
 from ptq.reconstruction.config import method_preset
 from ptq.reconstruction.loop import reconstruct
 from ptq.utils.environment import environment
-from ptq.utils.metrics import kl_divergence, top1
 
 CASES = ("uniform", "mixed", "rule")
 KEYS = ("network", "case", "bits", "seed", "iterations")
@@ -93,9 +92,7 @@ def measure(
                 "images": len(images),
                 "source": source,
                 "tested": len(labels),
-                "top1": round(top1(logits, labels), 3),
-                "top1_float": round(top1(reference, labels), 3),
-                "kl": round(kl_divergence(reference, logits), 5),
+                **scores(reference, logits, labels),
                 "size": choices.tradeoffs.size(contained),
                 "size_int8": choices.tradeoffs.most(),
                 "predicted": choices.tradeoffs.harm(contained),

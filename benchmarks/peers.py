@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import networks
-from benchmarks.datafree import logits_of
+from benchmarks.datafree import logits_of, scores
 from benchmarks.rows import Rows, add_rows, footer, read_rows
 from benchmarks.sources import make_images
 from ptq.export import export_float, ort
@@ -31,7 +31,6 @@ from ptq.export.ort_static import quantize_static
 from ptq.graph.preparation import prepare
 from ptq.models.model import Model
 from ptq.utils.environment import environment
-from ptq.utils.metrics import kl_divergence, top1
 
 KEYS = ("network", "source", "case", "seed", "tool", "iterations")
 STATIC = "onnxruntime quantize_static"
@@ -133,9 +132,7 @@ def main() -> None:
                 "iterations": options.iterations if "AdaRound" in tool else 0,
                 "images": len(inputs),
                 "test": len(test),
-                "top1": round(top1(logits, real.labels), 3),
-                "top1_float": round(top1(reference, real.labels), 3),
-                "kl": round(kl_divergence(reference, logits), 5),
+                **scores(reference, logits, real.labels),
                 **about,
                 **environment(),
             }

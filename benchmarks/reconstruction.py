@@ -28,7 +28,7 @@ from typing import Any
 import torch
 
 from benchmarks import networks
-from benchmarks.datafree import logits_of
+from benchmarks.datafree import logits_of, scores
 from benchmarks.rows import add_rows, footer, with_spread
 from ptq.calibration import calibrate, mixed_copies
 from ptq.graph.preparation import prepare
@@ -39,7 +39,6 @@ from ptq.reconstruction.finetuning import finetune
 from ptq.reconstruction.loop import reconstruct
 from ptq.run.allocation import APART_FINETUNE
 from ptq.utils.environment import environment
-from ptq.utils.metrics import kl_divergence, top1
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},
@@ -98,9 +97,7 @@ def measure(
         "seed": seed,
         "images": len(images),
         "iterations": iterations,
-        "top1": round(top1(logits, real.labels), 3),
-        "top1_float": round(top1(reference, real.labels), 3),
-        "kl": round(kl_divergence(reference, logits), 5),
+        **scores(reference, logits, real.labels),
         "seconds": round(seconds, 1),
         "seconds_per_block": round(seconds / len(blocks), 2),
         "finetuning": found and {"before": round(found.before, 4), "after": round(found.after, 4), "kept": found.kept},
